@@ -1,0 +1,275 @@
+"""Start Taichi where the tensors live, quietly, and launch kernels with little overhead.
+
+Every public function of this package calls :func:`start` with the device of its tensors before it
+launches. Nothing happens at import: Taichi itself is imported on first use, because its import
+prints a banner, changes the warning filters and costs 0.4 s.
+"""
+
+import atexit
+import contextlib
+import functools
+import os
+import shutil
+import sys
+import tempfile
+import threading
+import warnings
+import weakref
+
+import torch
+
+_TAICHI_DTYPES = {
+    torch.float16: "f16",
+    torch.float32: "f32",
+    torch.float64: "f64",
+    torch.int32: "i32",
+    torch.uint8: "u8",
+}
+
+_start_lock = threading.Lock()
+_forked_after_start = False
+
+
+class _Session:
+    """What is known of the Taichi program that is running; replaced when the host re-initialises."""
+
+    def __init__(self, program, device_type: str, debug: bool):
+        # A strong reference would keep the program alive past Taichi's own shutdown, which crashes.
+        self.program = weakref.ref(program)
+        self.device_type = device_type
+        # kernel -> function that launches it; None: every launch goes through Taichi's public call,
+        # which debug mode needs to translate assertion errors.
+        self.launchers = None if debug else {}
+
+
+_session: _Session | None = None
+
+
+@functools.cache
+def taichi():
+    """The taichi module, imported without its banner and with the caller's warning filters kept."""
+    with _environment(ENABLE_TAICHI_HEADER_PRINT="0", TI_ENABLE_PYBUF="0"), warnings.catch_warnings():
+        # locale.getdefaultlocale is deprecated; under `-W error` it would stop the import.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        import taichi as ti
+    return ti
+
+
+def array(dtype: torch.dtype):
+    """Annotation of a flat kernel argument that holds a tensor of `dtype`."""
+    return taichi().types.ndarray(dtype=scalar(dtype), ndim=1, needs_grad=False)
+
+
+def scalar(dtype: torch.dtype):
+    """The Taichi scalar type of a torch dtype.
+
+    In kernels write constants as ``real(0.5)``: a bare literal has Taichi's default precision,
+    float32, also in a float64 kernel.
+    """
+    return getattr(taichi(), _TAICHI_DTYPES[dtype])
+
+
+def is_cuda() -> bool:
+    """Whether Taichi runs on CUDA. Valid after :func:`start`."""
+    return _session.device_type == "cuda"
+
+
+def start(device: torch.device, name: str = "tensor") -> None:
+    """Initialise Taichi for `device`, or check that the running program can take its tensors.
+
+    A program that the host started with ``ti.init`` is used as it is, never re-initialised.
+
+    Args:
+        device: where the tensors of the coming launch live.
+        name: the argument to name in an error.
+
+    Raises:
+        ValueError: the device is not the one Taichi runs on, or one that it can't use.
+        RuntimeError: Taichi can't start there, or this process was forked after it started.
+    """
+    global _session
+    if _forked_after_start:
+        raise RuntimeError(
+            "taichi_kernels: expected a process in which Taichi was started, got one forked from it, "
+            "where Taichi's threads do not exist and a launch would hang; start the worker with "
+            "multiprocessing.get_context('spawn') (DataLoader: multiprocessing_context='spawn'), "
+            "or launch kernels in the parent only"
+        )
+    program = _running_program()
+    if _session is None or program is None or _session.program() is not program:
+        with _start_lock:
+            if _running_program() is None:
+                _initialise(device, name)
+            program = _running_program()
+            _session = _Session(program, _program_device_type(), program.config().debug)
+    if device.type != _session.device_type:
+        raise ValueError(
+            f"{name}: expected a tensor on {_session.device_type}, where Taichi runs in this process, got one on "
+            f"{device}; move it with .to('{_session.device_type}'), or use the other device in a process of its own"
+        )
+    if device.type == "cuda" and device.index not in (0, None):
+        raise ValueError(
+            f"{name}: expected a tensor on cuda:0, the one device that Taichi uses, got one on {device}; "
+            f"set CUDA_VISIBLE_DEVICES={device.index} before the process starts and use cuda:0"
+        )
+
+
+def launch(kernel, *args) -> None:
+    """Run a kernel over contiguous tensors (passed flat) and Python numbers.
+
+    Callers have checked dtype, device and contiguity, and called :func:`start`. A launch through
+    Taichi's public call costs about 30 us a tensor in Python, more than many of our kernels run
+    for, so after the first one the arguments are handed to the compiled kernel directly. That uses
+    private calls of Taichi 1.7; where they are missing the public call serves.
+    """
+    if _session.device_type == "cuda":
+        _launch_on_torch_stream(kernel, args)
+    else:
+        _launch_now(kernel, args)
+
+
+def _launch_now(kernel, args) -> None:
+    launchers = _session.launchers
+    if launchers is None:
+        kernel(*_flat(args))
+        return
+    launcher = launchers.get(kernel)
+    if launcher is None:
+        kernel(*_flat(args))
+        launchers[kernel] = _fast_launcher(kernel, args)
+    else:
+        launcher(args)
+
+
+def _flat(args) -> list:
+    # Detached: for a tensor that requires a gradient Taichi allocates .grad on it.
+    return [a.detach().view(-1) if isinstance(a, torch.Tensor) else a for a in args]
+
+
+def _launch_on_torch_stream(kernel, args) -> None:
+    # Taichi launches on the legacy default stream only. Work on another stream of torch's has to be
+    # ordered with it by hand; on the default stream it is ordered already.
+    current, default = torch.cuda.current_stream(), torch.cuda.default_stream()
+    if current == default:
+        _launch_now(kernel, args)
+        return
+    default.wait_stream(current)
+    _launch_now(kernel, args)
+    current.wait_stream(default)
+
+
+def _fast_launcher(kernel, args):
+    """A function that launches the instance of `kernel` which the public call has just compiled."""
+    program = _running_program()
+    try:
+        primal = kernel._primal
+        instance = primal.compiled_kernels[primal.ensure_compiled(*_flat(args))]
+        compiled = program.compile_kernel(program.config(), program.get_device_caps(), instance)
+        launch_kernel, make_context = program.launch_kernel, instance.make_launch_context
+        context_type = type(make_context())
+        set_array, set_int, set_float = (
+            context_type.set_arg_external_array_with_shape,
+            context_type.set_arg_int,
+            context_type.set_arg_float,
+        )
+        reals = (taichi().f16, taichi().f32, taichi().f64)
+        setters = [
+            None if isinstance(a, torch.Tensor) else set_float if argument.annotation in reals else set_int
+            for a, argument in zip(args, primal.arguments, strict=True)
+        ]
+    except (AttributeError, KeyError, TypeError, ValueError):
+        return lambda args: kernel(*_flat(args))
+
+    def run(args):
+        context = make_context()  # a new one each time: a CUDA launch overwrites it
+        for i, (a, set_number) in enumerate(zip(args, setters, strict=True)):
+            if set_number is None:
+                set_array(context, (i,), a.data_ptr(), a.nbytes, (a.numel(),), 0)
+            else:
+                set_number(context, (i,), a)
+        launch_kernel(compiled, context)
+
+    return run
+
+
+def _running_program():
+    return taichi().lang.impl.get_runtime().prog
+
+
+def _program_device_type() -> str:
+    name = taichi().cfg.arch.name
+    return "cpu" if name in ("x64", "arm64") else name
+
+
+def _initialise(device: torch.device, name: str) -> None:
+    ti = taichi()
+    if device.type not in ("cpu", "cuda"):
+        raise ValueError(f"{name}: expected a tensor on cpu or cuda, got one on {device}; move it with .to('cpu')")
+    options = {
+        "arch": ti.cuda if device.type == "cuda" else ti.cpu,
+        "log_level": ti.WARN,
+        "fast_math": False,  # no measured gain, and it lets NaN comparisons go either way
+        "cpu_max_num_threads": _usable_threads(),
+        "offline_cache_file_path": _writable_cache_folder(),
+    }
+    # A TI_<NAME> variable of the user's goes before; Taichi warns when it is given both.
+    options = {key: value for key, value in options.items() if f"TI_{key.upper()}" not in os.environ}
+    with (
+        _environment(TI_SKIP_VERSION_CHECK="ON"),
+        open(os.devnull, "w") as nowhere,
+        contextlib.redirect_stdout(nowhere),
+    ):
+        try:
+            ti.init(enable_fallback=False, **{k: v for k, v in options.items() if v is not None})
+        except RuntimeError as error:
+            raise RuntimeError(
+                f"taichi_kernels: expected Taichi to start on {device.type} (for {name}), got: {error}; "
+                "check the driver, or move the tensors to the CPU"
+            ) from error
+
+
+def _after_fork_in_child() -> None:
+    global _forked_after_start, _start_lock
+    _start_lock = threading.Lock()  # the parent may have held it
+    # A worker forked before Taichi runs may start its own; one forked later hangs at its first launch.
+    if "taichi" in sys.modules and _running_program() is not None:
+        _forked_after_start = True
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)
+
+
+def _usable_threads() -> int:
+    # Taichi would take every hardware thread, whatever the affinity mask or torch.set_num_threads say.
+    if hasattr(os, "sched_getaffinity"):
+        return min(torch.get_num_threads(), len(os.sched_getaffinity(0)))
+    return torch.get_num_threads()
+
+
+def _writable_cache_folder() -> str | None:
+    """None if Taichi's own cache folder can be written, else a temporary one.
+
+    With an unwritable folder Taichi works and then crashes at exit, with the cache on or off.
+    """
+    folder = os.path.join(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "taichi")
+    try:
+        os.makedirs(folder, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return None
+    except OSError:
+        folder = tempfile.mkdtemp(prefix="taichi_kernels_cache_")
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+        return folder
+
+
+@contextlib.contextmanager
+def _environment(**values: str):
+    """Set variables that the user has not set, and take them back."""
+    added = {key: value for key, value in values.items() if key not in os.environ}
+    os.environ.update(added)
+    try:
+        yield
+    finally:
+        for key in added:
+            os.environ.pop(key, None)
