@@ -1,0 +1,37 @@
+"""Radiance-field kernels in Taichi, on torch tensors, with gradients.
+
+Importing this package starts nothing; the first call starts Taichi on the device of its tensors.
+"""
+
+from taichi_kernels.compositing import CompositedRays, accumulate_, composite
+from taichi_kernels.frequency_encoding import frequency_encode
+from taichi_kernels.grid_encoding import GridConfig, GridEncoding, grid_encode
+from taichi_kernels.inference import render_rays
+from taichi_kernels.morton import morton_decode, morton_encode
+from taichi_kernels.occupancy_grid import cell_centers, dilate_density, pack_bits
+from taichi_kernels.ray_aabb import intersect_aabb
+from taichi_kernels.ray_marching import RaySamples, march_rays
+from taichi_kernels.spherical_harmonics import spherical_harmonics
+from taichi_kernels.triplane_encoding import TriplaneEncoding, triplane_encode
+
+__all__ = [
+    "CompositedRays",
+    "GridConfig",
+    "GridEncoding",
+    "RaySamples",
+    "TriplaneEncoding",
+    "accumulate_",
+    "cell_centers",
+    "composite",
+    "dilate_density",
+    "frequency_encode",
+    "grid_encode",
+    "intersect_aabb",
+    "march_rays",
+    "morton_decode",
+    "morton_encode",
+    "pack_bits",
+    "render_rays",
+    "spherical_harmonics",
+    "triplane_encode",
+]

@@ -1,0 +1,78 @@
+"""Render rays in rounds, so that the field is evaluated only where a ray is still transparent."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from taichi_kernels.compositing import CompositedRays, accumulate_
+from taichi_kernels.ray_marching import RaySamples, march_rays
+
+Field = Callable[[RaySamples], tuple[Tensor, Tensor, Tensor]]
+
+MAX_SAMPLES_PER_ROUND = 8
+
+
+@torch.no_grad()
+def render_rays(
+    field: Field,
+    # rays
+    rays_o: Tensor,
+    rays_d: Tensor,
+    t_near: Tensor,
+    t_far: Tensor,
+    # grid
+    bitfield: Tensor,
+    bound: float = 1.0,
+    # steps
+    max_steps: int = 1024,
+    dt_gamma: float = 0.0,
+    T_threshold: float = 1e-4,
+) -> CompositedRays:
+    """March, evaluate and blend rays without gradients.
+
+    A round gives each of the n rays that are alive min(8, max(1, N // n)) samples, packed with no
+    padding; a ray dies when it runs out of samples or becomes opaque. The rounds end when together
+    they have allowed max_steps samples. This is the scheme of torch-ngp and gives its image: since the
+    number of alive rays decides how many samples a round has, an image rendered in parts can differ a
+    little from one rendered whole.
+
+    Args:
+        field: samples -> sigmas [M], weighted [M, Cw], summed [M, Cs], as for
+            :func:`taichi_kernels.composite`. Called at least once, also with M = 0.
+        rays_o, rays_d, t_near, t_far, bitfield, bound, dt_gamma: as for :func:`taichi_kernels.march_rays`.
+        max_steps: sets the shortest step as in march_rays, and the samples that rays may take.
+        T_threshold: as for :func:`taichi_kernels.accumulate_`.
+
+    Returns:
+        CompositedRays of the N rays.
+
+    Deterministic. Raises ValueError if an argument is not as above.
+    """
+    n_rays = len(rays_o)
+    alive = torch.arange(n_rays, dtype=torch.int32, device=rays_o.device)
+    starts = t_near
+    rays, n_steps = None, 0
+    while rays is None or (n_steps < max_steps and len(alive)):
+        n_round = min(MAX_SAMPLES_PER_ROUND, max(1, n_rays // max(1, len(alive))))
+        samples = march_rays(
+            *(rays_o[alive], rays_d[alive], starts, t_far[alive], bitfield, bound),
+            max_steps=max_steps,
+            max_samples=n_round,
+            dt_gamma=dt_gamma,
+        )
+        sigmas, weighted, summed = field(samples)
+        if rays is None:
+            rays = CompositedRays(
+                weighted.new_zeros(n_rays, weighted.shape[1]),
+                summed.new_zeros(n_rays, summed.shape[1]),
+                sigmas.new_zeros(n_rays),
+            )
+        has_ended = accumulate_(rays, alive, sigmas, samples.deltas, weighted, summed, samples.packed_info, T_threshold)
+        begin, count = samples.packed_info.unbind(1)
+        goes_on = (count == n_round) & ~has_ended
+        alive = alive[goes_on]
+        last = (begin + count - 1)[goes_on]
+        starts = samples.ts[last] + samples.deltas[last]
+        n_steps += n_round
+    return rays

@@ -1,0 +1,151 @@
+"""Occupancy grid: which cells of space hold anything, as a bit per cell, for ray marching to skip the rest.
+
+C cascades of R^3 cells, cascade c over the cube [-b_c, b_c]^3 with b_c = min(2^c, bound); densities are
+[C, R^3] with the cells of a cascade in Morton order, bits are packed eight to a byte, lowest first.
+[Instant-NGP, Mueller et al. 2022, appendix C]
+"""
+
+import functools
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from taichi_kernels.checks import FLOATS, ArgumentCheck, expect
+from taichi_kernels.morton import MAX_RESOLUTION, morton_decode, morton_functions
+from taichi_kernels.runtime import array, launch, scalar, start, taichi
+
+
+def cell_centers(resolution: int, cascade: int = 0, bound: float = 1.0, device: torch.device | str = "cpu") -> Tensor:
+    """Where to sample the density of each cell of a cascade.
+
+    Args:
+        resolution: R, cells along an axis, a power of two.
+        cascade: c, 0 for the innermost.
+        bound: half side of the whole scene in world units.
+        device: of the result.
+
+    Returns:
+        [R^3, 3] float32 world positions in Morton order; the cells next to the faces of the cube lie
+        half a cell inside. Add uniform noise of half a cell, min(2^c, bound) / R, to sample all of it.
+    """
+    _check_resolution(resolution)
+    half_side = min(2.0**cascade, bound)
+    codes = torch.arange(resolution**3, dtype=torch.int32, device=device)
+    return (morton_decode(codes).float() * (2 / (resolution - 1)) - 1) * (half_side - half_side / resolution)
+
+
+def dilate_density(density_grid: Tensor) -> Tensor:
+    """Each cell's maximum over itself and its six neighbours, within its cascade.
+
+    Args:
+        density_grid: [C, R^3] float32 or float64 in Morton order, R a power of two.
+
+    Returns:
+        a new tensor of the same shape and dtype. Not differentiable. Deterministic.
+
+    Raises ValueError if the argument is not as above.
+    """
+    resolution = _check_density_grid(density_grid)
+    start(density_grid.device, "density_grid")
+    dilated = torch.empty_like(density_grid)
+    launch(_kernels(density_grid.dtype).dilate, density_grid, len(density_grid), resolution, dilated)
+    return dilated
+
+
+def pack_bits(density_grid: Tensor, threshold: float) -> Tensor:
+    """Occupied cells as bits.
+
+    Args:
+        density_grid: [C, R^3] float32 or float64 in Morton order, R a power of two.
+        threshold: a cell is occupied if its density is above this, and not if it is equal.
+
+    Returns:
+        [C R^3 / 8] uint8; bit i (lowest first) of byte n is cell 8 n + i. Not differentiable.
+
+    Raises ValueError if an argument is not as above.
+    """
+    _check_density_grid(density_grid)
+    start(density_grid.device, "density_grid")
+    n_bytes = density_grid.numel() // 8
+    bitfield = torch.empty(n_bytes, dtype=torch.uint8, device=density_grid.device)
+    launch(_kernels(density_grid.dtype).pack, density_grid, n_bytes, float(threshold), bitfield)
+    return bitfield
+
+
+def _check_density_grid(density_grid: Tensor) -> int:
+    check = ArgumentCheck()
+    check.tensor("density_grid", density_grid, ("C", "R^3"), FLOATS, differentiable=False)
+    n_cells = density_grid.shape[1]
+    resolution = round(n_cells ** (1 / 3))
+    expect(
+        resolution**3 == n_cells and _is_resolution(resolution),
+        "density_grid",
+        "R^3 cells with R a power of two from 2 to 1024",
+        f"{n_cells} cells",
+        "store the grid as [cascades, R^3] in Morton order",
+    )
+    return resolution
+
+
+def _check_resolution(resolution: int) -> None:
+    expect(
+        _is_resolution(resolution),
+        "resolution",
+        "a power of two from 2 to 1024",
+        resolution,
+        "Morton order needs such a resolution",
+    )
+
+
+def _is_resolution(resolution: int) -> bool:
+    return 2 <= resolution <= MAX_RESOLUTION and resolution & (resolution - 1) == 0
+
+
+class _Kernels(NamedTuple):
+    dilate: object
+    pack: object
+
+
+@functools.cache
+def _kernels(dtype: torch.dtype) -> _Kernels:
+    ti = taichi()
+    real, Reals, Bytes = scalar(dtype), array(dtype), array(torch.uint8)
+    morton = morton_functions()
+
+    @ti.kernel
+    def dilate(
+        density_grid: Reals,  # [C, R^3]
+        n_cascades: ti.i32,
+        resolution: ti.i32,
+        dilated: Reals,  # [C, R^3]
+    ):
+        n_cells = resolution * resolution * resolution
+        for k in range(n_cascades * n_cells):
+            first = k // n_cells * n_cells
+            cell = morton.decode(k - first)
+            largest = density_grid[k]
+            for d in ti.static(range(3)):
+                for side in ti.static((-1, 1)):
+                    neighbour = cell
+                    neighbour[d] += side
+                    if 0 <= neighbour[d] and neighbour[d] < resolution:
+                        code = morton.encode(neighbour[0], neighbour[1], neighbour[2])
+                        largest = ti.max(largest, density_grid[first + code])
+            dilated[k] = largest
+
+    @ti.kernel
+    def pack(
+        density_grid: Reals,  # [C R^3]
+        n_bytes: ti.i32,
+        threshold: real,
+        bitfield: Bytes,  # [C R^3 / 8]
+    ):
+        for k in range(n_bytes):
+            byte = 0
+            for bit in ti.static(range(8)):
+                if density_grid[8 * k + bit] > threshold:
+                    byte |= 1 << bit
+            bitfield[k] = ti.cast(byte, ti.u8)
+
+    return _Kernels(dilate, pack)

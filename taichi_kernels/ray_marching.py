@@ -1,0 +1,366 @@
+"""Ray marching: samples along rays, inside the occupied cells of an occupancy grid.
+
+A ray is stepped on a lattice t_0, t_1 = t_0 + dt(t_0), ... whose step grows with distance:
+
+    dt(t) = clip(t dt_gamma, dt_min, dt_max)
+    dt_max = 2 sqrt(3) 2^(C-1) / R,   dt_min = min(dt_max, 2 sqrt(3) / max_steps)
+
+A lattice point in an occupied cell is a sample; in an empty cell all points up to the cell's far face
+are passed over without a look at the grid.      [Instant-NGP, Mueller et al. 2022, appendix E]
+
+Two passes make the allocation exact and the order that of the rays: the first walks the grid and notes
+each hit as a bit, the second only replays the lattice and expands the bits.
+"""
+
+import functools
+import math
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from taichi_kernels.checks import FLOATS, ArgumentCheck, expect
+from taichi_kernels.morton import MAX_RESOLUTION, morton_functions
+from taichi_kernels.runtime import array, launch, scalar, start, taichi
+
+
+class RaySamples(NamedTuple):
+    """M samples on N rays, ray after ray."""
+
+    positions: Tensor
+    """[M, 3] world units, in [-bound, bound]."""
+    directions: Tensor
+    """[M, 3] of the sample's ray."""
+    ts: Tensor
+    """[M] distance from the ray's origin to the sample, which is the start of its step."""
+    deltas: Tensor
+    """[M] length of the step."""
+    packed_info: Tensor
+    """[N, 2] int32, first sample and number of samples; row i is ray i."""
+
+
+@dataclass(frozen=True)
+class _Lattice:
+    """What the kernels need to know besides the tensors."""
+
+    bound: float
+    resolution: int
+    n_cascades: int
+    dt_gamma: float
+    dt_min: float
+    dt_max: float
+    max_samples: int
+
+    @property
+    def n_words(self) -> int:
+        """32-bit words that hold a bit for each lattice point of a ray through the whole cube."""
+        return math.ceil((2 * math.sqrt(3) * self.bound / self.dt_min + 2) / 32)
+
+    @property
+    def step(self) -> tuple[float, float, float]:
+        return self.dt_gamma, self.dt_min, self.dt_max
+
+
+def march_rays(
+    # rays
+    rays_o: Tensor,
+    rays_d: Tensor,
+    t_near: Tensor,
+    t_far: Tensor,
+    # grid
+    bitfield: Tensor,
+    bound: float = 1.0,
+    # steps
+    max_steps: int = 1024,
+    max_samples: int | None = None,
+    dt_gamma: float = 0.0,
+    noise: Tensor | None = None,
+) -> RaySamples:
+    """Samples of rays in the occupied cells of a grid.
+
+    Args:
+        rays_o: [N, 3] float32 or float64, origins in world units.
+        rays_d: [N, 3] of the same dtype, unit directions.
+        t_near, t_far: [N] where to start and stop, inside the cube [-bound, bound]^3, as
+            :func:`taichi_kernels.intersect_aabb` returns them. t_near >= t_far gives no samples.
+        bitfield: [C R^3 / 8] uint8, see :func:`taichi_kernels.pack_bits`; C = 1 + ceil(log2(bound))
+            cascades for a bound over 1, else 1.
+        bound: half side of the cube, world units.
+        max_steps: sets the shortest step, 2 sqrt(3) / max_steps.
+        max_samples: a ray stops after this many samples; max_steps if None.
+        dt_gamma: growth of the step with distance, 0 for constant steps.
+        noise: [N] in [0, 1), moves the start of a ray by that part of its first step.
+
+    Returns:
+        RaySamples of exactly the samples found.
+
+    Positions and directions are differentiable once in rays_o and rays_d, with the distances ts held
+    fixed; t_near, t_far and noise are not differentiable. Deterministic. On CUDA the call waits for
+    the number of samples. Raises ValueError if an argument is not as above.
+    """
+    check = ArgumentCheck()
+    check.tensor("rays_o", rays_o, ("N", 3), FLOATS)
+    check.tensor("rays_d", rays_d, ("N", 3), rays_o.dtype)
+    check.tensor("t_near", t_near, ("N",), rays_o.dtype, differentiable=False)
+    check.tensor("t_far", t_far, ("N",), rays_o.dtype, differentiable=False)
+    check.tensor("bitfield", bitfield, ("C R^3 / 8",), torch.uint8)
+    if noise is None:
+        noise = torch.zeros_like(t_near)
+    check.tensor("noise", noise, ("N",), rays_o.dtype, differentiable=False)
+    lattice = _lattice(len(bitfield), bound, max_steps, max_samples, dt_gamma)
+    start(rays_o.device, "rays_o")
+    return RaySamples(*_MarchRays.apply(rays_o, rays_d, t_near, t_far, noise, bitfield, lattice))
+
+
+def _lattice(n_bytes: int, bound: float, max_steps: int, max_samples: int | None, dt_gamma: float) -> _Lattice:
+    expect(bound > 0, "bound", "a positive number", bound, "pass the half side of the scene's cube")
+    expect(max_steps >= 1, "max_steps", "at least 1", max_steps, "pass the number of steps through the cube")
+    expect(dt_gamma >= 0, "dt_gamma", "at least 0", dt_gamma, "pass 0 for constant steps")
+    max_samples = max_steps if max_samples is None else max_samples
+    expect(max_samples >= 1, "max_samples", "at least 1, or None", max_samples, "pass None for max_steps")
+    n_cascades = 1 + max(0, math.ceil(math.log2(bound)))
+    resolution = round((8 * n_bytes / n_cascades) ** (1 / 3))
+    expect(
+        n_cascades * resolution**3 == 8 * n_bytes
+        and resolution & (resolution - 1) == 0
+        and 2 <= resolution <= MAX_RESOLUTION
+        and 8 * n_bytes < 2**31,
+        "bitfield",
+        f"C R^3 / 8 bytes with C = {n_cascades} (from bound = {bound}) and R a power of two up to 1024",
+        f"{n_bytes} bytes",
+        "pack one grid per cascade, or pass the bound that the grid was made for",
+    )
+    dt_max = 2 * math.sqrt(3) * 2 ** (n_cascades - 1) / resolution
+    dt_min = min(dt_max, 2 * math.sqrt(3) / max_steps)
+    return _Lattice(float(bound), resolution, n_cascades, float(dt_gamma), dt_min, dt_max, max_samples)
+
+
+class _MarchRays(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, rays_o, rays_d, t_near, t_far, noise, bitfield, lattice):
+        n_rays, n_words = len(rays_o), lattice.n_words
+        expect(
+            n_rays * n_words < 2**31,
+            "rays_o",
+            f"fewer than {2**31 // n_words} rays, for which 32-bit indices reach",
+            n_rays,
+            "march in several calls",
+        )
+        kernels = _kernels(rays_o.dtype)
+        hits = torch.empty(n_rays, n_words, dtype=torch.int32, device=rays_o.device)
+        counts = torch.empty(n_rays, dtype=torch.int32, device=rays_o.device)
+        first_ts = torch.empty_like(t_near)
+        launch(
+            kernels.find,
+            *(rays_o, rays_d, t_near, t_far, noise, bitfield),
+            *(n_rays, lattice.resolution, lattice.n_cascades, lattice.bound, *lattice.step),
+            *(lattice.max_samples, n_words),
+            *(hits, counts, first_ts),
+        )
+        ends = torch.cumsum(counts, 0)
+        n_samples = int(ends[-1]) if n_rays else 0  # waits for the GPU: the price of exact allocation
+        expect(
+            3 * n_samples < 2**31,
+            "rays_o",
+            "rays with fewer than 2^31 / 3 samples, for which 32-bit indices reach",
+            f"{n_samples} samples",
+            "march in several calls",
+        )
+        packed_info = torch.stack((ends - counts, counts), 1).to(torch.int32)
+        positions, directions = rays_o.new_empty(n_samples, 3), rays_o.new_empty(n_samples, 3)
+        ts, deltas = rays_o.new_empty(n_samples), rays_o.new_empty(n_samples)
+        launch(
+            kernels.write,
+            *(rays_o, rays_d, hits, first_ts, packed_info),
+            *(n_rays, n_words, lattice.bound, *lattice.step),
+            *(positions, directions, ts, deltas),
+        )
+        ctx.mark_non_differentiable(ts, deltas, packed_info)
+        ctx.save_for_backward(ts, packed_info)
+        return positions, directions, ts, deltas, packed_info
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad_positions, grad_directions, *_):
+        ts, packed_info = ctx.saved_tensors
+        grad_o, grad_d = ts.new_empty(len(packed_info), 3), ts.new_empty(len(packed_info), 3)
+        launch(
+            _kernels(ts.dtype).gradient,
+            *(grad_positions.contiguous(), grad_directions.contiguous(), ts, packed_info, len(packed_info)),
+            *(grad_o, grad_d),
+        )
+        return grad_o, grad_d, None, None, None, None, None
+
+
+class _Kernels(NamedTuple):
+    find: object
+    write: object
+    gradient: object
+
+
+@functools.cache
+def _kernels(dtype: torch.dtype) -> _Kernels:
+    ti = taichi()
+    real, Reals, Ints, Bytes = scalar(dtype), array(dtype), array(torch.int32), array(torch.uint8)
+    morton = morton_functions()
+    LARGEST, PARALLEL = torch.finfo(dtype).max, 1e-30
+
+    @ti.func
+    def step_length(t, dt_gamma, dt_min, dt_max):
+        return ti.max(dt_min, ti.min(dt_max, t * dt_gamma))
+
+    @ti.func
+    def exponent(x):
+        """The e of x = m 2^e with m in [0.5, 1), for x >= 0."""
+        return ((ti.bit_cast(ti.cast(x, ti.f32), ti.i32) >> 23) & 0xFF) - 126
+
+    @ti.func
+    def point_on_ray(rays_o: ti.template(), rays_d: ti.template(), i, t, bound):
+        point = ti.Vector.zero(real, 3)
+        for d in ti.static(range(3)):
+            point[d] = ti.max(-bound, ti.min(bound, rays_o[3 * i + d] + t * rays_d[3 * i + d]))
+        return point
+
+    @ti.func
+    def empty_distance(bitfield: ti.template(), rays_d: ti.template(), i, point, dt, resolution, n_cascades, bound):
+        """0 in an occupied cell, else the distance along ray i to the far face of the cell, or -1 on it."""
+        cascade = ti.max(
+            exponent(ti.max(ti.abs(point[0]), ti.abs(point[1]), ti.abs(point[2]))),
+            exponent(dt * ti.cast(resolution, real) * real(0.5)),
+        )
+        cascade = ti.max(0, ti.min(n_cascades - 1, cascade))
+        half_side = ti.min(ti.cast(1 << cascade, real), bound)
+        cells = ti.cast(resolution, real)
+        cell = ti.Vector.zero(ti.i32, 3)
+        for d in ti.static(range(3)):
+            place = real(0.5) * (point[d] / half_side + real(1.0)) * cells
+            cell[d] = ti.cast(ti.max(real(0.0), ti.min(cells - real(1.0), place)), ti.i32)
+        index = cascade * resolution * resolution * resolution + morton.encode(cell[0], cell[1], cell[2])
+        distance = real(0.0)
+        if ((ti.cast(bitfield[index >> 3], ti.i32) >> (index & 7)) & 1) == 0:
+            distance = real(LARGEST)
+            for d in ti.static(range(3)):
+                direction = rays_d[3 * i + d]
+                if ti.abs(direction) > real(PARALLEL):
+                    face = ti.cast(cell[d] + (1 if direction > 0 else 0), real)
+                    t = ((face * real(2.0) / cells - real(1.0)) * half_side - point[d]) / direction
+                    distance = ti.min(distance, t)
+            if distance <= 0:
+                distance = real(-1.0)
+        return distance
+
+    @ti.kernel
+    def find(
+        # rays
+        rays_o: Reals,  # [N, 3]
+        rays_d: Reals,  # [N, 3]
+        t_near: Reals,  # [N]
+        t_far: Reals,  # [N]
+        noise: Reals,  # [N]
+        # grid
+        bitfield: Bytes,  # [C R^3 / 8]
+        n_rays: ti.i32,
+        resolution: ti.i32,
+        n_cascades: ti.i32,
+        bound: real,
+        # steps
+        dt_gamma: real,
+        dt_min: real,
+        dt_max: real,
+        max_samples: ti.i32,
+        n_words: ti.i32,
+        # results
+        hits: Ints,  # [N, n_words], bit k: the k-th lattice point from the first sample on is a sample
+        counts: Ints,  # [N]
+        first_ts: Reals,  # [N]
+    ):
+        for i in range(n_rays):
+            for word in range(n_words):
+                hits[i * n_words + word] = 0
+            near, far = t_near[i], t_far[i]
+            t = near + step_length(near, dt_gamma, dt_min, dt_max) * noise[i]
+            t_first, t_empty = t, t  # no cell is occupied before t_empty
+            count, k = 0, 0
+            # The lattice has no more points than this inside the cube; the limit ends bad rays too.
+            for _ in range(32 * n_words):
+                if not (t < far) or count == max_samples:
+                    break
+                dt = step_length(t, dt_gamma, dt_min, dt_max)
+                if t >= t_empty:
+                    point = point_on_ray(rays_o, rays_d, i, t, bound)
+                    distance = empty_distance(bitfield, rays_d, i, point, dt, resolution, n_cascades, bound)
+                    if distance == 0:
+                        if count == 0:
+                            t_first = t
+                        word = i * n_words + (k >> 5)
+                        hits[word] = hits[word] | 1 << (k & 31)
+                        count += 1
+                    elif distance > 0:
+                        t_empty = t + distance
+                t += dt
+                if count > 0:
+                    k += 1
+            counts[i] = count
+            first_ts[i] = t_first
+
+    @ti.kernel
+    def write(
+        rays_o: Reals,  # [N, 3]
+        rays_d: Reals,  # [N, 3]
+        hits: Ints,  # [N, n_words]
+        first_ts: Reals,  # [N]
+        packed_info: Ints,  # [N, 2]
+        n_rays: ti.i32,
+        n_words: ti.i32,
+        bound: real,
+        dt_gamma: real,
+        dt_min: real,
+        dt_max: real,
+        # results
+        positions: Reals,  # [M, 3]
+        directions: Reals,  # [M, 3]
+        ts: Reals,  # [M]
+        deltas: Reals,  # [M]
+    ):
+        for i in range(n_rays):
+            j, end = packed_info[2 * i], packed_info[2 * i] + packed_info[2 * i + 1]
+            t = first_ts[i]
+            for k in range(32 * n_words):
+                if j == end:
+                    break
+                dt = step_length(t, dt_gamma, dt_min, dt_max)
+                if (hits[i * n_words + (k >> 5)] >> (k & 31)) & 1:
+                    point = point_on_ray(rays_o, rays_d, i, t, bound)
+                    for d in ti.static(range(3)):
+                        positions[3 * j + d] = point[d]
+                        directions[3 * j + d] = rays_d[3 * i + d]
+                    ts[j] = t
+                    deltas[j] = dt
+                    j += 1
+                t += dt
+
+    @ti.kernel
+    def gradient(
+        grad_positions: Reals,  # [M, 3]
+        grad_directions: Reals,  # [M, 3]
+        ts: Reals,  # [M]
+        packed_info: Ints,  # [N, 2]
+        n_rays: ti.i32,
+        # results
+        grad_o: Reals,  # [N, 3]
+        grad_d: Reals,  # [N, 3]
+    ):
+        for i in range(n_rays):
+            begin, count = packed_info[2 * i], packed_info[2 * i + 1]
+            for d in ti.static(range(3)):
+                sum_o, sum_d = real(0.0), real(0.0)
+                for j in range(begin, begin + count):
+                    g = grad_positions[3 * j + d]
+                    sum_o += g
+                    sum_d += g * ts[j] + grad_directions[3 * j + d]
+                grad_o[3 * i + d] = sum_o
+                grad_d[3 * i + d] = sum_d
+
+    return _Kernels(find, write, gradient)
