@@ -1,0 +1,64 @@
+"""Compare a kernel with its torch twin: values, and gradients under a random upstream gradient."""
+
+import torch
+from torch import Tensor
+
+# float32 accumulates rounding over corners, levels and samples; the twins sum in another order.
+TOLERANCE = {
+    torch.float32: {"rtol": 1e-5, "atol": 2e-6},
+    torch.float64: {"rtol": 1e-12, "atol": 1e-12},
+}
+GRADIENT_TOLERANCE = {
+    torch.float32: {"rtol": 1e-4, "atol": 1e-5},
+    torch.float64: {"rtol": 1e-10, "atol": 1e-10},
+}
+
+
+def assert_matches_twin(
+    op, twin, inputs: list[Tensor], value_scale: float = 1.0, tolerance: dict[str, float] | None = None
+) -> None:
+    """`op` and `twin` map `inputs` to a tensor or a tuple of tensors; inputs that require a gradient get one.
+
+    `value_scale` multiplies the absolute tolerance of gradients, for ops whose gradients are larger than 1.
+    `tolerance` (rtol, atol) replaces the default, for twins that round more than the dtype's usual.
+    """
+    results = []
+    for function in (op, twin):
+        leaves = [x.detach().clone().requires_grad_(x.requires_grad) for x in inputs]
+        outputs = function(*leaves)
+        outputs = [outputs] if isinstance(outputs, Tensor) else list(outputs)
+        results.append((leaves, outputs))
+    (leaves, outputs), (twin_leaves, twin_outputs) = results
+    assert len(outputs) == len(twin_outputs)
+    for output, expected in zip(outputs, twin_outputs, strict=True):
+        allowed = tolerance or TOLERANCE.get(expected.dtype, {"rtol": 0, "atol": 0})
+        torch.testing.assert_close(output.detach(), expected.detach(), **allowed)
+    wanted = [i for i, x in enumerate(inputs) if x.requires_grad]
+    if not wanted:
+        return
+    upstream = [torch.randn_like(o) for o in twin_outputs if o.requires_grad]
+    gradients = torch.autograd.grad([o for o in outputs if o.requires_grad], [leaves[i] for i in wanted], upstream)
+    expected = torch.autograd.grad(
+        [o for o in twin_outputs if o.requires_grad], [twin_leaves[i] for i in wanted], upstream
+    )
+    for i, gradient, reference in zip(wanted, gradients, expected, strict=True):
+        assert_gradient_close(gradient, reference, f"gradient of input {i}", value_scale, tolerance)
+        assert leaves[i].grad is None, "a .grad appeared as a side effect"
+        assert torch.equal(leaves[i], inputs[i]), "an input was modified"
+
+
+def assert_gradient_close(
+    gradient: Tensor,
+    reference: Tensor,
+    name: str,
+    value_scale: float = 1.0,
+    tolerance: dict[str, float] | None = None,
+) -> None:
+    """By element, and as a vector: a gradient that is small everywhere could pass the first unseen."""
+    tolerance = dict(tolerance or GRADIENT_TOLERANCE[reference.dtype])
+    tolerance["atol"] *= value_scale
+    torch.testing.assert_close(gradient, reference, **tolerance, msg=lambda text: f"{name}: {text}")
+    norm = reference.double().norm()
+    if norm > 0:
+        error = (gradient.double() - reference.double()).norm() / norm
+        assert error < tolerance["rtol"], f"{name}: relative L2 error {error:.2e}"

@@ -1,0 +1,20 @@
+"""Fixtures of all tests: the device (--device cuda runs everything there) and a fixed seed."""
+
+import pytest
+import torch
+
+
+def pytest_addoption(parser):
+    parser.addoption("--device", default="cpu", choices=("cpu", "cuda"), help="where the kernels run")
+
+
+@pytest.fixture(scope="session")
+def device(request) -> torch.device:
+    # Taichi runs on one device per process, so that this is an option rather than a parameter.
+    device = torch.device(request.config.getoption("--device"))
+    return torch.device("cuda", 0) if device.type == "cuda" else device
+
+
+@pytest.fixture(autouse=True)
+def seed():
+    torch.manual_seed(20230717)

@@ -1,0 +1,193 @@
+"""Every public function refuses bad tensors with one message: name, expected, got, remedy."""
+
+import pytest
+import torch
+
+import taichi_kernels as tk
+from tests.kernels.scene import random_rays, shell_bitfield
+
+CONFIG = tk.GridConfig(2, 2, 4, 8, 8, 2)
+
+
+def calls(device):
+    """Of each op: the function and its valid tensor arguments by name, in order."""
+    table = torch.randn(CONFIG.n_entries, 2, device=device)
+    rays = dict(zip(("rays_o", "rays_d", "t_near", "t_far"), random_rays(6, device), strict=True))
+    samples = {
+        "sigmas": torch.rand(6, device=device),
+        "deltas": torch.rand(6, device=device),
+        "weighted": torch.rand(6, 3, device=device),
+        "summed": torch.rand(6, 2, device=device),
+        "packed_info": torch.tensor([[0, 4], [4, 2]], dtype=torch.int32, device=device),
+    }
+    sums = tk.CompositedRays(*(torch.zeros(4, *s, device=device) for s in ((3,), (2,), ())))
+    ids = torch.arange(2, dtype=torch.int32, device=device)
+    return {
+        "grid_encode": (
+            lambda positions, table: tk.grid_encode(positions, table, CONFIG),
+            {"positions": torch.rand(5, 2, device=device), "table": table},
+        ),
+        "triplane_encode": (
+            lambda positions, tables: tk.triplane_encode(positions, tables, CONFIG),
+            {"positions": torch.rand(5, 3, device=device), "tables": table.repeat(3, 1, 1)},
+        ),
+        "frequency_encode": (lambda x: tk.frequency_encode(x, 2), {"x": torch.rand(4, 3, device=device)}),
+        "spherical_harmonics": (
+            lambda directions: tk.spherical_harmonics(directions, 4),
+            {"directions": torch.rand(4, 3, device=device)},
+        ),
+        "morton_encode": (tk.morton_encode, {"cells": torch.zeros(4, 3, dtype=torch.int32, device=device)}),
+        "morton_decode": (tk.morton_decode, {"codes": torch.zeros(4, dtype=torch.int32, device=device)}),
+        "intersect_aabb": (
+            lambda rays_o, rays_d: tk.intersect_aabb(rays_o, rays_d, (-1, -1, -1, 1, 1, 1)),
+            {k: rays[k] for k in ("rays_o", "rays_d")},
+        ),
+        "dilate_density": (tk.dilate_density, {"density_grid": torch.rand(2, 64, device=device)}),
+        "pack_bits": (
+            lambda density_grid: tk.pack_bits(density_grid, 0.5),
+            {"density_grid": torch.rand(2, 64, device=device)},
+        ),
+        "march_rays": (
+            lambda rays_o, rays_d, t_near, t_far, bitfield, noise: tk.march_rays(
+                rays_o, rays_d, t_near, t_far, bitfield, noise=noise
+            ),
+            rays | {"bitfield": shell_bitfield(device), "noise": torch.rand(6, device=device)},
+        ),
+        "composite": (tk.composite, samples),
+        "accumulate_": (lambda ray_ids, **kwargs: tk.accumulate_(sums, ray_ids, **kwargs), {"ray_ids": ids} | samples),
+    }
+
+
+OPS = sorted(calls("cpu"))
+CASES = [(op, argument) for op, (_, arguments) in sorted(calls("cpu").items()) for argument in arguments]
+# What is not a float is never differentiable; of the floats these are not.
+NOT_DIFFERENTIABLE = {"deltas", "t_near", "t_far", "noise", "density_grid"}
+
+
+def call(op, device, **change):
+    function, arguments = calls(device)[op]
+    arguments = arguments | change
+    if op == "composite" or op == "accumulate_":
+        return function(**arguments)
+    return function(*arguments.values())
+
+
+@pytest.mark.parametrize("op", OPS)
+def test_valid_arguments_pass(op, device):
+    call(op, device)
+
+
+@pytest.mark.parametrize(("op", "argument"), CASES)
+def test_not_a_tensor(op, argument, device):
+    with pytest.raises(TypeError) as error:
+        call(op, device, **{argument: [1.0, 2.0]})
+    assert str(error.value) == f"{argument}: expected a torch.Tensor, got list; use torch.as_tensor"
+
+
+@pytest.mark.parametrize(("op", "argument"), CASES)
+def test_wrong_shape(op, argument, device):
+    valid = calls(device)[op][1][argument]
+    with pytest.raises(ValueError) as error:
+        call(op, device, **{argument: valid[None]})
+    message = str(error.value)
+    assert message.startswith(f"{argument}: expected shape [")
+    assert f"got [1, {', '.join(map(str, valid.shape))}]; reshape it or pass the matching tensor" in message
+
+
+@pytest.mark.parametrize(("op", "argument"), CASES)
+def test_wrong_dtype(op, argument, device):
+    valid = calls(device)[op][1][argument]
+    with pytest.raises(ValueError) as error:
+        call(op, device, **{argument: valid.to(torch.int64)})
+    message = str(error.value)
+    assert message.startswith(f"{argument}: expected dtype ") and "got int64; convert it with .to(torch." in message
+
+
+@pytest.mark.parametrize(("op", "argument"), CASES)
+def test_wrong_device(op, argument, device):
+    valid = calls(device)[op][1][argument]
+    first = next(iter(calls(device)[op][1]))
+    if op == "accumulate_":
+        first = "sigmas"  # checked before the ray ids
+    with pytest.raises(ValueError) as error:
+        call(op, device, **{argument: valid.to("meta")})
+    message = str(error.value)
+    if argument != first:
+        assert message == f"{argument}: expected device {device} (as {first}), got meta; move it with .to('{device}')"
+    elif len(calls(device)[op][1]) > 1:
+        assert ": expected device meta (as " in message
+    else:
+        assert (
+            f"{argument}: expected a tensor on {device.type}, where Taichi runs in this process, got one on meta"
+            in message
+        )
+
+
+@pytest.mark.parametrize(("op", "argument"), CASES)
+def test_not_contiguous(op, argument, device):
+    valid = calls(device)[op][1][argument]
+    spread = torch.stack((valid, valid), -1)[..., 0]
+    assert spread.shape == valid.shape and not spread.is_contiguous()
+    with pytest.raises(ValueError) as error:
+        call(op, device, **{argument: spread})
+    message = str(error.value)
+    assert message.startswith(f"{argument}: expected a contiguous tensor, got strides {tuple(spread.stride())}")
+    assert message.endswith("; call .contiguous()")
+
+
+@pytest.mark.parametrize(
+    ("op", "argument"), [(o, a) for o, a in CASES if a in NOT_DIFFERENTIABLE or o == "intersect_aabb"]
+)
+def test_a_gradient_that_is_not_computed_is_an_error(op, argument, device):
+    valid = calls(device)[op][1][argument].clone().requires_grad_()
+    with pytest.raises(ValueError) as error:
+        call(op, device, **{argument: valid})
+    assert str(error.value) == (
+        f"{argument}: expected a tensor that requires no gradient, because none is computed for it, "
+        "got requires_grad=True; pass it with .detach()"
+    )
+    with torch.no_grad():
+        call(op, device, **{argument: valid})
+
+
+@pytest.mark.parametrize(
+    "op", ["grid_encode", "triplane_encode", "frequency_encode", "spherical_harmonics", "composite"]
+)
+def test_second_derivatives_are_an_error(op, device):
+    _, arguments = calls(device)[op]
+    arguments = {k: v.requires_grad_() if k not in ("deltas", "packed_info") else v for k, v in arguments.items()}
+    output = call(op, device, **arguments)
+    output = output if isinstance(output, torch.Tensor) else output.weighted
+    leaf = next(iter(arguments.values()))
+    (gradient,) = torch.autograd.grad((output**2).sum(), leaf, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        gradient.sum().backward()
+
+
+def test_sizes_that_disagree_name_their_origin(device):
+    with pytest.raises(ValueError) as error:
+        call("composite", device, deltas=torch.rand(7, device=device))
+    assert str(error.value) == (
+        "deltas: expected shape [M] with M = 6 (from sigmas), got [7]; reshape it or pass the matching tensor"
+    )
+
+
+def test_dtypes_must_agree(device):
+    with pytest.raises(
+        ValueError, match=r"rays_d: expected dtype float32, got float64; convert it with .to\(torch.float32\)"
+    ):
+        call("march_rays", device, rays_d=torch.rand(6, 3, device=device, dtype=torch.float64))
+    with pytest.raises(
+        ValueError, match=r"positions: expected the dtype of the table, torch.float32, or float32 for a float16"
+    ):
+        call("grid_encode", device, positions=torch.rand(5, 2, device=device, dtype=torch.float64))
+
+
+def test_inputs_are_not_modified(device):
+    for op in OPS:
+        if op == "accumulate_":
+            continue
+        _, arguments = calls(device)[op]
+        before = {k: v.clone() for k, v in arguments.items()}
+        call(op, device, **arguments)
+        assert all(torch.equal(arguments[k], before[k]) for k in before), op

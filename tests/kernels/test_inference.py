@@ -1,0 +1,104 @@
+import pytest
+import torch
+
+from taichi_kernels import RaySamples, composite, march_rays, render_rays
+from tests.kernels.scene import random_rays, shell_bitfield
+from tests.reference import ray_marching as reference_marching
+
+
+def field(samples):
+    """A smooth scene in closed form: density, colour and depth, one plain channel."""
+    x = samples.positions
+    sigmas = 30 * torch.exp(-8 * (x.norm(dim=1) - 0.5) ** 2) * (1 + torch.sin(9 * x[:, 0]))
+    weighted = torch.cat((torch.sin(3 * x) ** 2, (samples.ts + samples.deltas)[:, None]), 1)
+    return sigmas, weighted, x[:, :1].abs().contiguous()
+
+
+def twin_of_rounds(rays, bitfield, max_steps, T_threshold):
+    """The rounds of the torch-ngp family, ray by ray, on samples that the twin of the march finds."""
+    rays_o = rays[0]
+    n = len(rays_o)
+    all_samples = reference_marching.march_rays(*rays, bitfield, max_steps=max_steps, max_samples=10**6)
+    weighted_all = field(RaySamples(*all_samples))
+    start, count = all_samples[4].long().unbind(1)
+    totals = torch.zeros(n, 6, dtype=rays_o.dtype, device=rays_o.device)  # 4 weighted, 1 plain, opacity
+    taken = [0] * n
+    alive, step = list(range(n)), 0
+    while step < max_steps and alive:
+        n_round = max(min(n // len(alive), 8), 1)
+        survivors = []
+        for ray in alive:
+            ended = False
+            for _ in range(n_round):
+                if taken[ray] == count[ray]:
+                    ended = True
+                    break
+                k = start[ray] + taken[ray]
+                sigma, channels, plain = (x[k] for x in weighted_all)
+                T = 1 - totals[ray, 5]
+                weight = T * (1 - torch.exp(-sigma * all_samples[3][k]))
+                totals[ray, :4] += weight * channels
+                totals[ray, 4] += plain[0]
+                totals[ray, 5] += weight
+                taken[ray] += 1
+                if T < T_threshold:
+                    ended = True
+                    break
+            if not ended:
+                survivors.append(ray)
+        alive, step = survivors, step + n_round
+    return totals, taken
+
+
+@pytest.mark.parametrize(("max_steps", "T_threshold"), [(16, 1e-4), (128, 1e-2), (128, 0.5)])
+def test_matches_a_ray_by_ray_twin(max_steps, T_threshold, device):
+    rays = random_rays(61, device, torch.float64)
+    bitfield = shell_bitfield(device)
+    result = render_rays(field, *rays, bitfield, max_steps=max_steps, T_threshold=T_threshold)
+    totals, taken = twin_of_rounds(rays, bitfield, max_steps, T_threshold)
+    torch.testing.assert_close(torch.cat((result.weighted, result.summed, result.opacity[:, None]), 1), totals)
+    assert max(taken) > 4  # several rounds
+
+
+def test_equals_the_training_path_when_nothing_stops_early(device):
+    rays = random_rays(500, device, torch.float64)
+    bitfield = shell_bitfield(device)
+    # Rays take all their samples: the budget is large and the threshold is never met.
+    result = render_rays(field, *rays, bitfield, max_steps=1024, T_threshold=0.0)
+    samples = march_rays(*rays, bitfield, max_steps=1024)
+    sigmas, weighted, summed = field(samples)
+    expected = composite(sigmas, samples.deltas, weighted, summed, samples.packed_info, T_threshold=0.0)
+    for a, b in zip(result, expected, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-9)
+
+
+def test_field_is_evaluated_less_with_a_threshold(device):
+    rays = random_rays(400, device)
+    bitfield = shell_bitfield(device)
+    counts = {}
+    for threshold in (0.0, 0.5):
+        evaluated = []
+
+        def counted(samples, evaluated=evaluated):
+            evaluated.append(len(samples.ts))
+            return field(samples)
+
+        render_rays(counted, *rays, bitfield, max_steps=512, T_threshold=threshold)
+        counts[threshold] = sum(evaluated)
+    assert counts[0.5] < 0.8 * counts[0.0]
+
+
+@pytest.mark.parametrize("n", [0, 1, 513])
+def test_no_rays_and_empty_grids(n, device):
+    rays = random_rays(n, device)
+    empty = torch.zeros_like(shell_bitfield(device))
+    result = render_rays(field, *rays, empty, max_steps=16)
+    assert result.weighted.shape == (n, 4) and result.summed.shape == (n, 1) and result.opacity.shape == (n,)
+    assert all((x == 0).all() for x in result)
+    assert render_rays(field, *rays, shell_bitfield(device), max_steps=16).opacity.shape == (n,)
+
+
+def test_needs_no_gradient(device):
+    rays_o, rays_d, t_near, t_far = random_rays(20, device)
+    result = render_rays(field, rays_o.requires_grad_(), rays_d, t_near, t_far, shell_bitfield(device), max_steps=16)
+    assert not result.weighted.requires_grad

@@ -1,0 +1,205 @@
+import math
+
+import pytest
+import torch
+
+from taichi_kernels import intersect_aabb, march_rays, morton_encode
+from tests.compare import assert_gradient_close
+from tests.kernels.scene import random_rays, shell_bitfield
+from tests.reference import ray_marching as reference
+from tests.reference.occupancy_grid import unpack_bits
+
+CASES = {
+    "constant step": {"max_steps": 16},
+    "short steps": {"max_steps": 1024},
+    "few samples": {"max_steps": 512, "max_samples": 5},
+    "growing step": {"max_steps": 512, "dt_gamma": 1 / 64},
+    "cascades": {"max_steps": 256, "bound": 4.0, "dt_gamma": 1 / 128},
+    "bound between powers": {"max_steps": 256, "bound": 3.0, "dt_gamma": 1 / 16},
+}
+
+
+def full_bitfield(device, resolution=128):
+    return torch.full((resolution**3 // 8,), 255, dtype=torch.uint8, device=device)
+
+
+def march_case(options, n, device, dtype, jitter=True):
+    bound = options.get("bound", 1.0)
+    rays = random_rays(n, device, dtype, bound)
+    bitfield = shell_bitfield(device, bound=bound)
+    noise = torch.rand(n, device=device, dtype=dtype) if jitter else None
+    return (*rays, bitfield), options | {"noise": noise}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_matches_twin(case, device):
+    # In float64, where no sample is within rounding of a cell's face.
+    args, options = march_case(CASES[case], 1031, device, torch.float64)
+    samples = march_rays(*args, **options)
+    expected = reference.march_rays(*args, **options)
+    assert len(samples.ts) > 1000
+    assert torch.equal(samples.packed_info, expected[4])
+    for result, reference_result in zip(samples[:4], expected[:4], strict=True):
+        torch.testing.assert_close(result, reference_result, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_matches_twin_in_float32(case, device):
+    args, options = march_case(CASES[case], 1031, device, torch.float32)
+    samples = march_rays(*args, **options)
+    _, _, ts, deltas, packed_info = reference.march_rays(*args, **options)
+    same = samples.packed_info[:, 1] == packed_info[:, 1]
+    assert same.float().mean() > 0.99
+    close = 0
+    for ray in torch.nonzero(same).flatten().tolist():
+        (a, count), (b, _) = samples.packed_info[ray].tolist(), packed_info[ray].tolist()
+        close += torch.allclose(samples.ts[a : a + count], ts[b : b + count], rtol=1e-5)
+    assert close > 0.99 * len(packed_info)
+    assert abs(len(ts) - len(samples.ts)) < 0.01 * len(ts)
+    assert deltas.min() >= samples.deltas.min() * 0.999
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_properties(case, device):
+    options = CASES[case]
+    args, options = march_case(options, 4099, device, torch.float32)
+    rays_o, rays_d, t_near, t_far, bitfield = args
+    samples = march_rays(*args, **options)
+    start, count = samples.packed_info.long().unbind(1)
+    ray = torch.repeat_interleave(torch.arange(len(rays_o), device=device), count)
+    bound, max_samples = options.get("bound", 1.0), options.get("max_samples", options["max_steps"])
+
+    assert torch.equal(start, count.cumsum(0) - count)  # row i is ray i, no gaps
+    assert count.sum() == len(samples.ts)  # exact allocation
+    assert count.max() <= max_samples and count.max() > 1
+    assert torch.equal(samples.directions, rays_d[ray])
+    assert ((samples.ts >= t_near[ray]) & (samples.ts < t_far[ray])).all()
+    along = rays_o[ray] + samples.ts[:, None] * rays_d[ray]
+    torch.testing.assert_close(samples.positions, along.clamp(-bound, bound), rtol=1e-5, atol=1e-5 * bound)
+    # Steps do not overlap, and every sample lies in an occupied cell of its cascade.
+    same_ray = ray[1:] == ray[:-1]
+    assert (samples.ts[1:] - samples.ts[:-1] >= 0.999 * samples.deltas[:-1])[same_ray].all()
+    n_cascades = 1 + max(0, math.ceil(math.log2(bound)))
+    resolution = round((8 * len(bitfield) / n_cascades) ** (1 / 3))
+    exponents = torch.maximum(
+        torch.frexp(samples.positions.abs().amax(1))[1], torch.frexp(samples.deltas * resolution / 2)[1]
+    )
+    cascade = exponents.clamp(0, n_cascades - 1)
+    half_side = (2.0**cascade).clamp(max=bound)[:, None]
+    cells = (0.5 * (samples.positions / half_side + 1) * resolution).clamp(0, resolution - 1).int()
+    index = cascade * resolution**3 + morton_encode(cells)
+    assert unpack_bits(bitfield)[index.long()].float().mean() > 0.999  # the rest: within rounding of a face
+
+
+def test_deterministic(device):
+    args, options = march_case(CASES["short steps"], 5000, device, torch.float32)
+    first, second = march_rays(*args, **options), march_rays(*args, **options)
+    assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+
+
+def test_full_box_of_the_spec(device):
+    # dt = 0.027063293 for the defaults; a full box gives exactly 16 samples.
+    rays_o = torch.tensor([[0.0, 3.2, 0.0]], device=device)
+    rays_d = torch.tensor([[0.0, -1.0, 0.0]], device=device)
+    t_near, t_far = intersect_aabb(rays_o, rays_d, (-1, -0.5, -1, 1, 0.5, 1))
+    samples = march_rays(rays_o, rays_d, t_near, t_far, full_bitfield(device), max_steps=16, dt_gamma=1 / 256)
+    assert samples.packed_info.tolist() == [[0, 16]]
+    torch.testing.assert_close(samples.deltas, torch.full((16,), 0.027063293, device=device))
+    expected = 2.7 + 0.027063293 * torch.arange(16, device=device)
+    torch.testing.assert_close(samples.ts, expected)
+    torch.testing.assert_close(samples.positions[:, 1], 3.2 - expected, atol=2e-6, rtol=0)  # 16 float32 additions
+
+
+def test_hand_worked_skip(device):
+    # Two of four cells along x are occupied: [-1, -0.5) and [0.5, 1). R = 4: dt_max = 2 sqrt(3) / 4.
+    bits = torch.zeros(64, dtype=torch.bool)
+    for x in (0, 3):
+        bits[morton_encode(torch.tensor([[x, 2, 2]], dtype=torch.int32, device=device)).item()] = True
+    bitfield = (bits.reshape(8, 8) * 2 ** torch.arange(8)).sum(1).to(torch.uint8).to(device)
+    rays_o, rays_d = torch.tensor([[-2.0, 0.1, 0.1]], device=device), torch.tensor([[1.0, 0, 0]], device=device)
+    t_near, t_far = torch.tensor([1.0], device=device), torch.tensor([3.0], device=device)
+    max_steps = 18  # dt = 2 sqrt(3) / 18 = 0.19245
+    dt = 2 * math.sqrt(3) / max_steps
+    samples = march_rays(rays_o, rays_d, t_near, t_far, bitfield, max_steps=max_steps)
+    # Lattice t = 1 + k dt, x = -1 + k dt: k = 0, 1, 2 lie below -0.5, and k = 8, 9, 10 between 0.5 and 1.
+    expected = torch.tensor([1 + k * dt for k in (0, 1, 2, 8, 9, 10)], device=device)
+    torch.testing.assert_close(samples.ts, expected)
+    half = march_rays(
+        rays_o, rays_d, t_near, t_far, bitfield, max_steps=max_steps, noise=torch.tensor([0.5], device=device)
+    )
+    torch.testing.assert_close(half.ts[0], torch.tensor(1 + dt / 2, device=device))
+
+
+@pytest.mark.parametrize("n", [0, 1, 511, 512, 513, 1031])
+def test_sizes_and_full_and_empty_grids(n, device):
+    rays = random_rays(n, device)
+    full = march_rays(*rays, full_bitfield(device, 32), max_steps=64)
+    assert full.packed_info.shape == (n, 2) and full.positions.shape == full.directions.shape == (len(full.ts), 3)
+    empty = march_rays(*rays, torch.zeros_like(full_bitfield(device, 32)), max_steps=64)
+    assert len(empty.ts) == 0 and (empty.packed_info == 0).all()
+    expected = reference.march_rays(*rays, full_bitfield(device, 32), max_steps=64)
+    assert (full.packed_info - expected[4])[:, 1].abs().sum() <= 0.001 * len(full.ts) + 1
+
+
+def test_rays_that_miss(device):
+    rays_o, rays_d, t_near, t_far = random_rays(64, device)
+    rays_d = -rays_d
+    t_near, t_far = intersect_aabb(rays_o, rays_d, (-1.0,) * 3 + (1.0,) * 3)
+    samples = march_rays(rays_o, rays_d, t_near, t_far, full_bitfield(device, 32))
+    assert len(samples.ts) == 0
+
+
+def test_bad_distances_end(device):
+    # NaN and endless rays must not hang or write outside.
+    rays_o, rays_d, t_near, t_far = random_rays(8, device)
+    t_far = torch.full_like(t_far, torch.inf)
+    t_near = t_near.clone()
+    t_near[:4] = torch.nan
+    samples = march_rays(rays_o, rays_d, t_near, t_far, shell_bitfield(device), max_steps=64)
+    assert (samples.packed_info[:, 1] <= 64).all()
+
+
+def test_gradients_to_rays(device):
+    args, options = march_case(CASES["constant step"], 300, device, torch.float64)
+    rays_o, rays_d = args[0].requires_grad_(), args[1].requires_grad_()
+    samples = march_rays(rays_o, rays_d, *args[2:], **options)
+    assert not samples.ts.requires_grad and not samples.deltas.requires_grad
+    count = samples.packed_info[:, 1].long()
+    assert (count == 0).any()
+    ray = torch.repeat_interleave(torch.arange(300, device=device), count)
+    expected = (rays_o[ray] + samples.ts[:, None] * rays_d[ray], rays_d[ray])
+    upstream = [torch.randn_like(samples.positions) for _ in range(2)]
+    gradients = torch.autograd.grad(samples[:2], (rays_o, rays_d), upstream)
+    for name, a, b in zip(
+        ("rays_o", "rays_d"), gradients, torch.autograd.grad(expected, (rays_o, rays_d), upstream), strict=True
+    ):
+        assert_gradient_close(a, b, name)
+
+
+def test_gradcheck():
+    torch.manual_seed(0)
+    rays_o, rays_d, t_near, t_far = random_rays(6, "cpu", torch.float64)
+    bitfield = full_bitfield("cpu", 8)  # full: a nudge of the ray does not change which points are samples
+
+    def march(rays_o, rays_d):
+        samples = march_rays(rays_o, rays_d, t_near + 0.1, t_far - 0.1, bitfield, max_steps=8)
+        return samples.positions, samples.directions
+
+    assert torch.autograd.gradcheck(march, (rays_o.requires_grad_(), rays_d.requires_grad_()))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"max_steps": 0}, "max_steps: expected at least 1, got 0"),
+        ({"max_samples": 0}, "max_samples: expected at least 1, or None, got 0"),
+        ({"bound": -1.0}, "bound: expected a positive number, got -1.0"),
+        ({"dt_gamma": -0.5}, "dt_gamma: expected at least 0, got -0.5"),
+        ({"bound": 2.0}, "bitfield: expected C R^3 / 8 bytes with C = 2 (from bound = 2.0)"),
+    ],
+)
+def test_bad_options(change, message, device):
+    rays = random_rays(2, device)
+    with pytest.raises(ValueError) as error:
+        march_rays(*rays, shell_bitfield(device), **change)
+    assert message in str(error.value)

@@ -1,0 +1,14 @@
+"""Ray and box in plain torch: IEEE infinities take care of parallel rays."""
+
+import torch
+from torch import Tensor
+
+
+def intersect_aabb(rays_o: Tensor, rays_d: Tensor, aabb, min_near: float = 0.05) -> tuple[Tensor, Tensor]:
+    low, high = (torch.tensor(aabb[i : i + 3], dtype=rays_o.dtype, device=rays_o.device) for i in (0, 3))
+    t_low, t_high = (low - rays_o) / rays_d, (high - rays_o) / rays_d
+    near = torch.minimum(t_low, t_high).amax(-1)
+    far = torch.maximum(t_low, t_high).amin(-1)
+    miss = near > far
+    largest = torch.full_like(near, torch.finfo(near.dtype).max)
+    return torch.where(miss, largest, near.clamp(min=min_near)), torch.where(miss, largest, far)

@@ -1,0 +1,77 @@
+"""Who may import whom: the boundaries between the parts, read from the sources."""
+
+import ast
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+OURS = {"taichi_kernels", "ernerf_ti", "tools", "tests"}
+
+# Folder: (packages of ours that it may import, and third-party packages; None for any).
+ALLOWED = {
+    "taichi_kernels": ({"taichi_kernels"}, {"taichi", "torch"}),
+    "ernerf_ti": ({"taichi_kernels", "ernerf_ti"}, None),
+    "tools": (
+        {"taichi_kernels", "ernerf_ti", "tests.reference"},
+        None,
+    ),  # the benchmark times kernels against the twins
+}
+
+
+def imports(path: Path) -> set[str]:
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            names.add(node.module)
+    return names
+
+
+def violations(path: Path, ours: set[str], others: set[str] | None) -> list[str]:
+    found = []
+    for name in imports(path):
+        top = name.split(".")[0]
+        if top in OURS:
+            fits = any(name == allowed or name.startswith(allowed + ".") for allowed in ours)
+        else:
+            fits = others is None or top in others or top in sys.stdlib_module_names
+        if not fits:
+            found.append(name)
+    return found
+
+
+@pytest.mark.parametrize("folder", ALLOWED)
+def test_import_order(folder):
+    for path in sorted((ROOT / folder).rglob("*.py")):
+        assert violations(path, *ALLOWED[folder]) == [], path
+
+
+def test_kernel_modules_form_layers():
+    # A module imports only modules of lower layers, so that each can be read after those above it.
+    layers = [
+        {"runtime"},
+        {"checks"},
+        {"morton", "frequency_encoding", "spherical_harmonics", "grid_encoding", "ray_aabb", "compositing"},
+        {"triplane_encoding", "occupancy_grid", "ray_marching"},
+        {"inference"},
+        {"__init__"},
+    ]
+    rank = {name: i for i, layer in enumerate(layers) for name in layer}
+    modules = {p.stem: p for p in (ROOT / "taichi_kernels").glob("*.py")}
+    assert set(modules) == set(rank)
+    for name, path in modules.items():
+        for imported in imports(path):
+            if imported.startswith("taichi_kernels."):
+                assert rank[imported.split(".")[1]] < rank[name], f"{name} imports {imported}"
+
+
+def test_a_violation_is_seen(tmp_path):
+    path = tmp_path / "module.py"
+    path.write_text(
+        "import numpy\nfrom ernerf_ti.config import x\nimport os.path\nfrom taichi_kernels.checks import y\n"
+    )
+    assert sorted(violations(path, *ALLOWED["taichi_kernels"])) == ["ernerf_ti.config", "numpy"]
