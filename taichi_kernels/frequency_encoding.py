@@ -66,6 +66,9 @@ class _Kernels(NamedTuple):
 def _kernels(dtype: torch.dtype) -> _Kernels:
     ti = taichi()
     real, Reals = scalar(dtype), array(dtype)
+    # float32 features come from one sine and cosine in float64, doubled from octave to octave: the
+    # error doubles too, and stays far below float32. float64 features have no such room.
+    doubling = dtype == torch.float32
 
     @ti.kernel
     def encode(
@@ -78,13 +81,18 @@ def _kernels(dtype: torch.dtype) -> _Kernels:
         for k in range(n * n_dims):
             i = k // n_dims
             j = i * n_dims * (1 + 2 * n_octaves) + k - i * n_dims
-            angle = x[k]
-            features[j] = angle
+            features[j] = x[k]
+            angle = ti.cast(x[k], ti.f64)
+            sine, cosine = ti.sin(angle), ti.cos(angle)
             for _ in range(n_octaves):
-                features[j + n_dims] = ti.sin(angle)
-                features[j + 2 * n_dims] = ti.cos(angle)
+                features[j + n_dims] = ti.cast(sine, real)
+                features[j + 2 * n_dims] = ti.cast(cosine, real)
                 j += 2 * n_dims
-                angle *= real(2.0)
+                if ti.static(doubling):
+                    sine, cosine = ti.f64(2.0) * sine * cosine, (cosine - sine) * (cosine + sine)
+                else:
+                    angle *= ti.f64(2.0)
+                    sine, cosine = ti.sin(angle), ti.cos(angle)
 
     @ti.kernel
     def gradient(

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from taichi_kernels.checks import FLOATS, ArgumentCheck, expect
-from taichi_kernels.morton import MAX_RESOLUTION, morton_decode, morton_functions
+from taichi_kernels.morton import MAX_RESOLUTION, morton_decode
 from taichi_kernels.runtime import array, launch, scalar, start, taichi
 
 
@@ -46,10 +46,10 @@ def dilate_density(density_grid: Tensor) -> Tensor:
 
     Raises ValueError if the argument is not as above.
     """
-    resolution = _check_density_grid(density_grid)
+    _check_density_grid(density_grid)
     start(density_grid.device, "density_grid")
     dilated = torch.empty_like(density_grid)
-    launch(_kernels(density_grid.dtype).dilate, density_grid, len(density_grid), resolution, dilated)
+    launch(_kernels(density_grid.dtype).dilate, density_grid, *density_grid.shape, dilated)
     return dilated
 
 
@@ -73,7 +73,7 @@ def pack_bits(density_grid: Tensor, threshold: float) -> Tensor:
     return bitfield
 
 
-def _check_density_grid(density_grid: Tensor) -> int:
+def _check_density_grid(density_grid: Tensor) -> None:
     check = ArgumentCheck()
     check.tensor("density_grid", density_grid, ("C", "R^3"), FLOATS, differentiable=False)
     n_cells = density_grid.shape[1]
@@ -85,7 +85,6 @@ def _check_density_grid(density_grid: Tensor) -> int:
         f"{n_cells} cells",
         "store the grid as [cascades, R^3] in Morton order",
     )
-    return resolution
 
 
 def _check_resolution(resolution: int) -> None:
@@ -111,27 +110,27 @@ class _Kernels(NamedTuple):
 def _kernels(dtype: torch.dtype) -> _Kernels:
     ti = taichi()
     real, Reals, Bytes = scalar(dtype), array(dtype), array(torch.uint8)
-    morton = morton_functions()
 
     @ti.kernel
     def dilate(
         density_grid: Reals,  # [C, R^3]
         n_cascades: ti.i32,
-        resolution: ti.i32,
+        n_cells: ti.i32,  # R^3
         dilated: Reals,  # [C, R^3]
     ):
-        n_cells = resolution * resolution * resolution
         for k in range(n_cascades * n_cells):
             first = k // n_cells * n_cells
-            cell = morton.decode(k - first)
+            code = k - first
             largest = density_grid[k]
             for d in ti.static(range(3)):
-                for side in ti.static((-1, 1)):
-                    neighbour = cell
-                    neighbour[d] += side
-                    if 0 <= neighbour[d] and neighbour[d] < resolution:
-                        code = morton.encode(neighbour[0], neighbour[1], neighbour[2])
-                        largest = ti.max(largest, density_grid[first + code])
+                # A coordinate steps by one within its own bits of the code: a borrow runs through the
+                # zeros of the other two, a carry through bits set there for the purpose.
+                bits = (0x09249249 << d) & (n_cells - 1)
+                coordinate, others = code & bits, code & ~bits
+                if coordinate != 0:
+                    largest = ti.max(largest, density_grid[first + (others | ((coordinate - 1) & bits))])
+                if coordinate != bits:
+                    largest = ti.max(largest, density_grid[first + (others | (((code | ~bits) + 1) & bits))])
             dilated[k] = largest
 
     @ti.kernel

@@ -206,6 +206,7 @@ def _kernels(dtype: torch.dtype) -> _Kernels:
     real, Reals, Ints, Bytes = scalar(dtype), array(dtype), array(torch.int32), array(torch.uint8)
     morton = morton_functions()
     LARGEST, PARALLEL = torch.finfo(dtype).max, 1e-30
+    CUBE_DIAGONAL = 1.7320508  # sqrt(3), rounded down
 
     @ti.func
     def step_length(t, dt_gamma, dt_min, dt_max):
@@ -217,15 +218,16 @@ def _kernels(dtype: torch.dtype) -> _Kernels:
         return ((ti.bit_cast(ti.cast(x, ti.f32), ti.i32) >> 23) & 0xFF) - 126
 
     @ti.func
-    def point_on_ray(rays_o: ti.template(), rays_d: ti.template(), i, t, bound):
-        point = ti.Vector.zero(real, 3)
-        for d in ti.static(range(3)):
-            point[d] = ti.max(-bound, ti.min(bound, rays_o[3 * i + d] + t * rays_d[3 * i + d]))
-        return point
+    def row(vectors: ti.template(), i):
+        return ti.Vector([vectors[3 * i], vectors[3 * i + 1], vectors[3 * i + 2]])
 
     @ti.func
-    def empty_distance(bitfield: ti.template(), rays_d: ti.template(), i, point, dt, resolution, n_cascades, bound):
-        """0 in an occupied cell, else the distance along ray i to the far face of the cell, or -1 on it."""
+    def clip(point, bound):
+        return ti.max(-bound, ti.min(bound, point))
+
+    @ti.func
+    def empty_distance(bitfield: ti.template(), point, direction, inverse, dt, resolution, n_cascades, bound):
+        """-1 in an occupied cell, else how far along the ray the cell is known to be empty (0: not known)."""
         cascade = ti.max(
             exponent(ti.max(ti.abs(point[0]), ti.abs(point[1]), ti.abs(point[2]))),
             exponent(dt * ti.cast(resolution, real) * real(0.5)),
@@ -233,22 +235,21 @@ def _kernels(dtype: torch.dtype) -> _Kernels:
         cascade = ti.max(0, ti.min(n_cascades - 1, cascade))
         half_side = ti.min(ti.cast(1 << cascade, real), bound)
         cells = ti.cast(resolution, real)
-        cell = ti.Vector.zero(ti.i32, 3)
-        for d in ti.static(range(3)):
-            place = real(0.5) * (point[d] / half_side + real(1.0)) * cells
-            cell[d] = ti.cast(ti.max(real(0.0), ti.min(cells - real(1.0), place)), ti.i32)
+        places = (point * (real(1.0) / half_side) + real(1.0)) * (real(0.5) * cells)
+        cell = ti.cast(ti.max(real(0.0), ti.min(cells - real(1.0), places)), ti.i32)
         index = cascade * resolution * resolution * resolution + morton.encode(cell[0], cell[1], cell[2])
-        distance = real(0.0)
+        distance = real(-1.0)
         if ((ti.cast(bitfield[index >> 3], ti.i32) >> (index & 7)) & 1) == 0:
-            distance = real(LARGEST)
-            for d in ti.static(range(3)):
-                direction = rays_d[3 * i + d]
-                if ti.abs(direction) > real(PARALLEL):
-                    face = ti.cast(cell[d] + (1 if direction > 0 else 0), real)
-                    t = ((face * real(2.0) / cells - real(1.0)) * half_side - point[d]) / direction
-                    distance = ti.min(distance, t)
-            if distance <= 0:
-                distance = real(-1.0)
+            distance = real(0.0)
+            # A step as long as the cell's diagonal leaves it anyway.
+            cell_side = real(2.0) * half_side / cells
+            if dt < real(CUBE_DIAGONAL) * cell_side:
+                distance = real(LARGEST)
+                for d in ti.static(range(3)):
+                    face = ti.cast(cell[d] + (1 if direction[d] > 0 else 0), real) * cell_side - half_side
+                    if ti.abs(direction[d]) > real(PARALLEL):
+                        distance = ti.min(distance, (face - point[d]) * inverse[d])
+                distance = ti.max(distance, real(0.0))
         return distance
 
     @ti.kernel
@@ -283,21 +284,25 @@ def _kernels(dtype: torch.dtype) -> _Kernels:
             t = near + step_length(near, dt_gamma, dt_min, dt_max) * noise[i]
             t_first, t_empty = t, t  # no cell is occupied before t_empty
             count, k = 0, 0
+            origin, direction = row(rays_o, i), row(rays_d, i)
+            inverse = real(1.0) / direction
             # The lattice has no more points than this inside the cube; the limit ends bad rays too.
             for _ in range(32 * n_words):
                 if not (t < far) or count == max_samples:
                     break
                 dt = step_length(t, dt_gamma, dt_min, dt_max)
                 if t >= t_empty:
-                    point = point_on_ray(rays_o, rays_d, i, t, bound)
-                    distance = empty_distance(bitfield, rays_d, i, point, dt, resolution, n_cascades, bound)
-                    if distance == 0:
+                    point = clip(origin + t * direction, bound)
+                    distance = empty_distance(
+                        bitfield, point, direction, inverse, dt, resolution, n_cascades, bound
+                    )
+                    if distance < 0:
                         if count == 0:
                             t_first = t
                         word = i * n_words + (k >> 5)
                         hits[word] = hits[word] | 1 << (k & 31)
                         count += 1
-                    elif distance > 0:
+                    else:
                         t_empty = t + distance
                 t += dt
                 if count > 0:
@@ -327,15 +332,16 @@ def _kernels(dtype: torch.dtype) -> _Kernels:
         for i in range(n_rays):
             j, end = packed_info[2 * i], packed_info[2 * i] + packed_info[2 * i + 1]
             t = first_ts[i]
+            origin, direction = row(rays_o, i), row(rays_d, i)
             for k in range(32 * n_words):
                 if j == end:
                     break
                 dt = step_length(t, dt_gamma, dt_min, dt_max)
                 if (hits[i * n_words + (k >> 5)] >> (k & 31)) & 1:
-                    point = point_on_ray(rays_o, rays_d, i, t, bound)
+                    point = clip(origin + t * direction, bound)
                     for d in ti.static(range(3)):
                         positions[3 * j + d] = point[d]
-                        directions[3 * j + d] = rays_d[3 * i + d]
+                        directions[3 * j + d] = direction[d]
                     ts[j] = t
                     deltas[j] = dt
                     j += 1
