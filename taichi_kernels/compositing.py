@@ -37,7 +37,7 @@ def composite(
     sigmas: Tensor,
     deltas: Tensor,
     weighted: Tensor,
-    summed: Tensor,
+    summed: Tensor | None,
     packed_info: Tensor,
     T_threshold: float = 1e-4,
 ) -> CompositedRays:
@@ -47,7 +47,7 @@ def composite(
         sigmas: [M] float32 or float64, density per world unit, already activated, >= 0.
         deltas: [M] step length in world units.
         weighted: [M, Cw] channels to sum with the weights; any Cw from 0 up.
-        summed: [M, Cs] channels to sum plainly; any Cs from 0 up.
+        summed: [M, Cs] channels to sum plainly; None for no such channels.
         packed_info: [N, 2] int32, first sample and number of samples of each ray.
         T_threshold: a ray ends with the sample after which its transmittance is below this.
 
@@ -57,6 +57,7 @@ def composite(
     Differentiable once in sigmas, weighted and summed, not in deltas; a sample past the end of its ray
     has zero gradients. Deterministic. Raises ValueError if an argument is not as above.
     """
+    summed = _or_no_channels(summed, sigmas)
     _check_samples(sigmas, deltas, weighted, summed, packed_info)
     return CompositedRays(*_Composite.apply(sigmas, deltas, weighted, summed, packed_info, float(T_threshold)))
 
@@ -67,7 +68,7 @@ def accumulate_(
     sigmas: Tensor,
     deltas: Tensor,
     weighted: Tensor,
-    summed: Tensor,
+    summed: Tensor | None,
     packed_info: Tensor,
     T_threshold: float = 1e-4,
 ) -> Tensor:
@@ -87,6 +88,7 @@ def accumulate_(
 
     Raises ValueError if an argument is not as above, or requires a gradient.
     """
+    summed = _or_no_channels(summed, sigmas)
     check = _check_samples(sigmas, deltas, weighted, summed, packed_info, differentiable=False)
     check.tensor("ray_ids", ray_ids, ("N",), torch.int32)
     check.tensor("rays.opacity", rays.opacity, ("R",), sigmas.dtype, differentiable=False)
@@ -103,6 +105,10 @@ def accumulate_(
             *(opacity_before, rays.weighted, rays.summed, rays.opacity, has_ended),
         )
     return has_ended.bool()
+
+
+def _or_no_channels(summed: Tensor | None, sigmas: Tensor) -> Tensor:
+    return sigmas.new_empty(len(sigmas), 0) if summed is None and isinstance(sigmas, Tensor) else summed
 
 
 def _check_samples(sigmas, deltas, weighted, summed, packed_info, differentiable: bool = True) -> ArgumentCheck:

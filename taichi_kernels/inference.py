@@ -8,7 +8,7 @@ from torch import Tensor
 from taichi_kernels.compositing import CompositedRays, accumulate_
 from taichi_kernels.ray_marching import RaySamples, march_rays
 
-Field = Callable[[RaySamples], tuple[Tensor, Tensor, Tensor]]
+Field = Callable[[RaySamples], tuple[Tensor, Tensor, Tensor | None]]
 
 MAX_SAMPLES_PER_ROUND = 8
 
@@ -38,7 +38,7 @@ def render_rays(
     little from one rendered whole.
 
     Args:
-        field: samples -> sigmas [M], weighted [M, Cw], summed [M, Cs], as for
+        field: samples -> sigmas [M], weighted [M, Cw], summed [M, Cs] or None, as for
             :func:`taichi_kernels.composite`. Called at least once, also with M = 0.
         rays_o, rays_d, t_near, t_far, bitfield, bound, dt_gamma: as for :func:`taichi_kernels.march_rays`.
         max_steps: sets the shortest step as in march_rays, and the samples that rays may take.
@@ -50,7 +50,7 @@ def render_rays(
     Deterministic. Raises ValueError if an argument is not as above.
     """
     n_rays = len(rays_o)
-    alive = torch.arange(n_rays, dtype=torch.int32, device=rays_o.device)
+    alive = torch.arange(n_rays, device=rays_o.device)
     starts = t_near
     rays, n_steps = None, 0
     while rays is None or (n_steps < max_steps and len(alive)):
@@ -65,10 +65,12 @@ def render_rays(
         if rays is None:
             rays = CompositedRays(
                 weighted.new_zeros(n_rays, weighted.shape[1]),
-                summed.new_zeros(n_rays, summed.shape[1]),
+                sigmas.new_zeros(n_rays, 0 if summed is None else summed.shape[1]),
                 sigmas.new_zeros(n_rays),
             )
-        has_ended = accumulate_(rays, alive, sigmas, samples.deltas, weighted, summed, samples.packed_info, T_threshold)
+        has_ended = accumulate_(
+            *(rays, alive.int(), sigmas, samples.deltas, weighted, summed, samples.packed_info, T_threshold)
+        )
         begin, count = samples.packed_info.unbind(1)
         goes_on = (count == n_round) & ~has_ended
         alive = alive[goes_on]

@@ -293,9 +293,7 @@ def _kernels(dtype: torch.dtype) -> _Kernels:
                 dt = step_length(t, dt_gamma, dt_min, dt_max)
                 if t >= t_empty:
                     point = clip(origin + t * direction, bound)
-                    distance = empty_distance(
-                        bitfield, point, direction, inverse, dt, resolution, n_cascades, bound
-                    )
+                    distance = empty_distance(bitfield, point, direction, inverse, dt, resolution, n_cascades, bound)
                     if distance < 0:
                         if count == 0:
                             t_first = t

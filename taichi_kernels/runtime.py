@@ -27,6 +27,7 @@ _TAICHI_DTYPES = {
 }
 
 _start_lock = threading.Lock()
+_compile_lock = threading.Lock()  # Taichi compiles with global state, and other threads may run meanwhile
 _forked_after_start = False
 
 
@@ -34,7 +35,7 @@ class _Session:
     """What is known of the Taichi program that is running; replaced when the host re-initialises."""
 
     def __init__(self, program, device_type: str, debug: bool):
-        # A strong reference would keep the program alive past Taichi's own shutdown, which crashes.
+        # Weak, so that Taichi alone decides when its program ends.
         self.program = weakref.ref(program)
         self.device_type = device_type
         # kernel -> function that launches it; None: every launch goes through Taichi's public call,
@@ -95,13 +96,17 @@ def start(device: torch.device, name: str = "tensor") -> None:
             "multiprocessing.get_context('spawn') (DataLoader: multiprocessing_context='spawn'), "
             "or launch kernels in the parent only"
         )
-    program = _running_program()
-    if _session is None or program is None or _session.program() is not program:
+    if not _session_is_current():
         with _start_lock:
             if _running_program() is None:
                 _initialise(device, name)
             program = _running_program()
             _session = _Session(program, _program_device_type(), program.config().debug)
+    if _session.device_type not in ("cpu", "cuda"):
+        raise RuntimeError(
+            f"taichi_kernels: expected Taichi to run on cpu or cuda, got arch={_session.device_type} from this "
+            "program's ti.init; use ti.init(arch=ti.cpu) or ti.init(arch=ti.cuda)"
+        )
     if device.type != _session.device_type:
         raise ValueError(
             f"{name}: expected a tensor on {_session.device_type}, where Taichi runs in this process, got one on "
@@ -117,11 +122,14 @@ def start(device: torch.device, name: str = "tensor") -> None:
 def launch(kernel, *args) -> None:
     """Run a kernel over contiguous tensors (passed flat) and Python numbers.
 
-    Callers have checked dtype, device and contiguity, and called :func:`start`. A launch through
+    Callers have checked dtype, device and contiguity, and called :func:`start` (in a backward pass:
+    before the forward pass; the host may have re-initialised Taichi since). A launch through
     Taichi's public call costs about 30 us a tensor in Python, more than many of our kernels run
     for, so after the first one the arguments are handed to the compiled kernel directly. That uses
     private calls of Taichi 1.7; where they are missing the public call serves.
     """
+    if not _session_is_current():
+        start(next(a.device for a in args if isinstance(a, torch.Tensor)))
     if _session.device_type == "cuda":
         _launch_on_torch_stream(kernel, args)
     else:
@@ -130,15 +138,19 @@ def launch(kernel, *args) -> None:
 
 def _launch_now(kernel, args) -> None:
     launchers = _session.launchers
-    if launchers is None:
-        kernel(*_flat(args))
-        return
-    launcher = launchers.get(kernel)
-    if launcher is None:
-        kernel(*_flat(args))
-        launchers[kernel] = _fast_launcher(kernel, args)
-    else:
+    launcher = None if launchers is None else launchers.get(kernel)
+    if launcher is not None:
         launcher(args)
+        return
+    with _compile_lock:
+        kernel(*_flat(args))
+        if launchers is not None:
+            launchers[kernel] = _fast_launcher(kernel, args)
+
+
+def _public_launch(kernel, args) -> None:
+    with _compile_lock:
+        kernel(*_flat(args))
 
 
 def _flat(args) -> list:
@@ -165,7 +177,7 @@ def _fast_launcher(kernel, args):
         primal = kernel._primal
         instance = primal.compiled_kernels[primal.ensure_compiled(*_flat(args))]
         compiled = program.compile_kernel(program.config(), program.get_device_caps(), instance)
-        launch_kernel, make_context = program.launch_kernel, instance.make_launch_context
+        make_context = instance.make_launch_context
         context_type = type(make_context())
         set_array, set_int, set_float = (
             context_type.set_arg_external_array_with_shape,
@@ -178,7 +190,7 @@ def _fast_launcher(kernel, args):
             for a, argument in zip(args, primal.arguments, strict=True)
         ]
     except (AttributeError, KeyError, TypeError, ValueError):
-        return lambda args: kernel(*_flat(args))
+        return functools.partial(_public_launch, kernel)
 
     def run(args):
         context = make_context()  # a new one each time: a CUDA launch overwrites it
@@ -187,9 +199,14 @@ def _fast_launcher(kernel, args):
                 set_array(context, (i,), a.data_ptr(), a.nbytes, (a.numel(),), 0)
             else:
                 set_number(context, (i,), a)
-        launch_kernel(compiled, context)
+        _running_program().launch_kernel(compiled, context)
 
     return run
+
+
+def _session_is_current() -> bool:
+    program = _running_program()
+    return _session is not None and program is not None and _session.program() is program
 
 
 def _running_program():
@@ -221,6 +238,8 @@ def _initialise(device: torch.device, name: str) -> None:
     ):
         try:
             ti.init(enable_fallback=False, **{k: v for k, v in options.items() if v is not None})
+            # Sets up what the first launch would, which must happen in the thread that initialised.
+            ti.sync()
         except RuntimeError as error:
             raise RuntimeError(
                 f"taichi_kernels: expected Taichi to start on {device.type} (for {name}), got: {error}; "
@@ -229,8 +248,8 @@ def _initialise(device: torch.device, name: str) -> None:
 
 
 def _after_fork_in_child() -> None:
-    global _forked_after_start, _start_lock
-    _start_lock = threading.Lock()  # the parent may have held it
+    global _forked_after_start, _start_lock, _compile_lock
+    _start_lock, _compile_lock = threading.Lock(), threading.Lock()  # the parent may have held them
     # A worker forked before Taichi runs may start its own; one forked later hangs at its first launch.
     if "taichi" in sys.modules and _running_program() is not None:
         _forked_after_start = True

@@ -118,14 +118,49 @@ for _ in range(3):
     )
 
 
+def test_host_program_re_initialises_between_forward_and_backward(run):
+    run(
+        LAUNCH
+        + """
+import taichi as ti
+y = torch.ones(3, 2, requires_grad=True)
+for _ in range(3):
+    z = tk.frequency_encode(y, 1)
+    ti.init(arch=ti.cpu, log_level=ti.ERROR)
+    (grad,) = torch.autograd.grad(z.sum(), y)
+    assert torch.allclose(grad, 1 + y.cos() - y.sin())
+    z = tk.frequency_encode(y, 1)
+    ti.reset()
+    (grad,) = torch.autograd.grad(z.sum(), y)
+    assert torch.allclose(grad, 1 + y.cos() - y.sin())
+"""
+    )
+
+
+def test_host_program_on_an_arch_without_tensors(run):
+    run(
+        """
+        import torch
+        import taichi_kernels as tk
+        from taichi_kernels import runtime
+        runtime._program_device_type = lambda: "vulkan"
+        try:
+            tk.frequency_encode(torch.zeros(1, 1), 1)
+        except RuntimeError as error:
+            assert "got arch=vulkan from this program's ti.init; use ti.init(arch=ti.cpu)" in str(error)
+        else:
+            raise AssertionError
+        """
+    )
+
+
 def test_host_program_on_another_arch(run):
     run(
         """
         import torch
         import taichi_kernels as tk
         from taichi_kernels import runtime
-        tk.frequency_encode(torch.zeros(1, 1), 1)
-        runtime._session.device_type = "cuda"
+        runtime._program_device_type = lambda: "cuda"  # as after the host's ti.init(arch=ti.cuda)
         try:
             tk.frequency_encode(torch.zeros(1, 1), 1)
         except ValueError as error:
@@ -230,22 +265,30 @@ def test_workers_started_before_or_by_spawn_can_launch(run, method):
     )
 
 
-def test_backward_and_launches_from_threads(run):
+@pytest.mark.parametrize("debug", ["0", "1"])
+def test_threads_compile_and_launch_at_once(run, debug):
     run(
-        LAUNCH
-        + """
-import threading
-def work():
-    y = torch.ones(100, 2, requires_grad=True)
-    for _ in range(20):
-        tk.frequency_encode(y, 3).sum().backward()
-    results.append(y.grad)
-results = []
-threads = [threading.Thread(target=work) for _ in range(4)]
-[t.start() for t in threads]
-[t.join() for t in threads]
-assert len(results) == 4 and all(torch.equal(r, results[0]) for r in results)
-"""
+        """
+        import sys, threading
+        import torch
+        import taichi_kernels as tk
+        sys.setswitchinterval(1e-6)  # threads change places as often as they can
+
+        def work():
+            barrier.wait()
+            y = torch.ones(100, 2, requires_grad=True)
+            for _ in range(20):
+                tk.frequency_encode(y, 3).sum().backward()
+                tk.morton_encode(torch.zeros(5, 3, dtype=torch.int32))
+            results.append(y.grad)
+
+        results, barrier = [], threading.Barrier(4)
+        threads = [threading.Thread(target=work) for _ in range(4)]
+        [t.start() for t in threads]
+        [t.join() for t in threads]
+        assert len(results) == 4 and all(torch.equal(r, results[0]) for r in results)
+        """,
+        TI_DEBUG=debug,
     )
 
 

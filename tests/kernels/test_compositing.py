@@ -118,6 +118,16 @@ def test_everything_terminates_at_once(device):
     assert (grads[2][~later] == 1).all()
 
 
+def test_no_plain_sums(device):
+    sigmas, deltas, weighted, _, packed_info = random_samples([4, 2], 3, 0, device)
+    rays = composite(sigmas, deltas, weighted, None, packed_info)
+    expected = composite(sigmas, deltas, weighted, weighted[:, :0].contiguous(), packed_info)
+    assert rays.summed.shape == (2, 0)
+    assert torch.equal(rays.weighted, expected.weighted)
+    rays.weighted.sum().backward()
+    assert weighted.grad.sum() > 0
+
+
 def test_weights_are_a_partial_sum_of_one(device):
     sigmas, deltas, _, _, packed_info = random_samples(torch.randint(0, 80, (500,)), 0, 0, device, density=100.0)
     ones = torch.ones(len(sigmas), 1, device=device)

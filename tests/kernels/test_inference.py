@@ -98,6 +98,13 @@ def test_no_rays_and_empty_grids(n, device):
     assert render_rays(field, *rays, shell_bitfield(device), max_steps=16).opacity.shape == (n,)
 
 
+def test_field_without_plain_channels(device):
+    rays = random_rays(50, device)
+    result = render_rays(lambda s: (*field(s)[:2], None), *rays, shell_bitfield(device), max_steps=16)
+    assert result.summed.shape == (50, 0)
+    assert result.opacity.max() > 0
+
+
 def test_needs_no_gradient(device):
     rays_o, rays_d, t_near, t_far = random_rays(20, device)
     result = render_rays(field, rays_o.requires_grad_(), rays_d, t_near, t_far, shell_bitfield(device), max_steps=16)
