@@ -1,5 +1,7 @@
 """Argument checks of the public functions, in one message format: name, expected, got, remedy."""
 
+import operator
+
 import torch
 
 FLOATS = (torch.float32, torch.float64)
@@ -60,6 +62,10 @@ class ArgumentCheck:
                 f"{name}: expected a contiguous tensor, got strides {tuple(value.stride())} "
                 f"for shape {_shape_text(value.shape)}; call .contiguous()"
             )
+        if value.is_neg():
+            raise ValueError(
+                f"{name}: expected a tensor that holds its own values, got a lazily negated view; call .resolve_neg()"
+            )
         if not differentiable and value.requires_grad and torch.is_grad_enabled():
             raise ValueError(
                 f"{name}: expected a tensor that requires no gradient, because none is computed for it, "
@@ -89,6 +95,22 @@ def expect(condition: bool, name: str, expected: str, got: object, remedy: str) 
     """Raise ValueError in the package's message format unless `condition` holds."""
     if not condition:
         raise ValueError(f"{name}: expected {expected}, got {got}; {remedy}")
+
+
+def expect_integer(name: str, value: int, low: int, high: int | None, remedy: str) -> int:
+    """`value` as an int if it is one from `low` to `high` (None: no limit), else TypeError or ValueError."""
+    try:
+        number = operator.index(value)
+    except TypeError:
+        raise TypeError(f"{name}: expected an integer, got {value!r}; {remedy}") from None
+    in_range = number >= low and (high is None or number <= high)
+    expect(in_range, name, f"at least {low}" if high is None else f"{low} to {high}", number, remedy)
+    return number
+
+
+def dense(grad: torch.Tensor) -> torch.Tensor:
+    """An incoming gradient as kernels take it: autograd may pass expanded or lazily negated views."""
+    return grad.resolve_neg().contiguous()
 
 
 def _shape_text(shape) -> str:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from taichi_kernels.checks import FLOATS, ArgumentCheck
+from taichi_kernels.checks import FLOATS, ArgumentCheck, dense
 from taichi_kernels.runtime import array, launch, scalar, start, taichi
 
 # Channels that a kernel keeps in registers; wider inputs take several launches.
@@ -48,7 +48,7 @@ def composite(
         deltas: [M] step length in world units.
         weighted: [M, Cw] channels to sum with the weights; any Cw from 0 up.
         summed: [M, Cs] channels to sum plainly; None for no such channels.
-        packed_info: [N, 2] int32, first sample and number of samples of each ray.
+        packed_info: [N, 2] int32, first sample and number of samples of each ray; rays share none.
         T_threshold: a ray ends with the sample after which its transmittance is below this.
 
     Returns:
@@ -154,8 +154,7 @@ class _Composite(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, grad_sums_w, grad_sums_s, grad_opacity):
         sigmas, deltas, weighted, packed_info, sums_w, opacity = ctx.saved_tensors
-        grad_sums_w, grad_sums_s = grad_sums_w.contiguous(), grad_sums_s.contiguous()
-        grad_opacity = grad_opacity.contiguous()
+        grad_sums_w, grad_sums_s, grad_opacity = dense(grad_sums_w), dense(grad_sums_s), dense(grad_opacity)
         # Zeros, for samples that no ray visits.
         grad_sigmas, grad_weighted = torch.zeros_like(sigmas), torch.zeros_like(weighted)
         grad_summed = sigmas.new_zeros(len(sigmas), ctx.n_summed)

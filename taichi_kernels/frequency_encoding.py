@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from taichi_kernels.checks import FLOATS, ArgumentCheck, expect
+from taichi_kernels.checks import FLOATS, ArgumentCheck, dense, expect_integer
 from taichi_kernels.runtime import array, launch, scalar, start, taichi
 
 
@@ -29,7 +29,7 @@ def frequency_encode(x: Tensor, n_octaves: int) -> Tensor:
 
     Differentiable once in x. Deterministic. Raises ValueError if an argument is not as above.
     """
-    expect(n_octaves >= 0, "n_octaves", "at least 0", n_octaves, "pass the number of frequencies")
+    n_octaves = expect_integer("n_octaves", n_octaves, 0, None, "pass the number of frequencies")
     check = ArgumentCheck()
     check.tensor("x", x, ("N", "D"), FLOATS)
     start(x.device, "x")
@@ -53,7 +53,7 @@ class _FrequencyEncode(torch.autograd.Function):
         n, n_dims = len(features), ctx.n_dims
         n_octaves = (features.shape[1] // n_dims - 1) // 2 if n_dims else 0
         grad_x = features.new_empty(n, n_dims)
-        launch(_kernels(features.dtype).gradient, features, grad_features.contiguous(), n, n_dims, n_octaves, grad_x)
+        launch(_kernels(features.dtype).gradient, features, dense(grad_features), n, n_dims, n_octaves, grad_x)
         return grad_x, None
 
 

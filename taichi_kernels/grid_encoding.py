@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from taichi_kernels.checks import FLOATS, ArgumentCheck, expect
+from taichi_kernels.checks import FLOATS, ArgumentCheck, dense, expect
 from taichi_kernels.runtime import array, is_cuda, launch, scalar, start, taichi
 
 HASH_PRIMES = (1, 2654435761, 805459861)  # Instant-NGP, section 3
@@ -195,13 +195,6 @@ def encode_planes(
         positions.dtype,
         "convert one of them",
     )
-    expect(
-        len(planes) * max(config.n_outputs * len(positions), config.n_entries * config.n_features) < 2**31,
-        "positions",
-        "fewer than 2^31 features in all, which is what 32-bit indices reach",
-        f"{len(planes) * config.n_outputs} features of {len(positions)} points",
-        "encode in several calls",
-    )
     start(positions.device, "positions")
     return _EncodePlanes.apply(positions, tables, config, planes, float(bound))
 
@@ -229,12 +222,12 @@ class _EncodePlanes(torch.autograd.Function):
         config, planes, bound = ctx.grid
         levels, scales = _level_rows(config, planes, positions.dtype, positions.device)
         kernels = _kernels(config.n_dims, config.n_features, config.interpolation, positions.dtype, tables.dtype)
-        # Row-major and channel-major gradients are read where they lie: a transposition costs as much
-        # as the scatter itself.
-        if grad_features.t().is_contiguous():
-            grad_features, point_stride, channel_stride = grad_features.t(), 1, len(positions)
+        # On the CPU a transposition costs as much as the scatter itself, so row-major gradients are read
+        # where they lie; on CUDA neighbouring threads would then read far apart.
+        if is_cuda() or grad_features.t().is_contiguous():
+            grad_features, point_stride, channel_stride = dense(grad_features.t()), 1, len(positions)
         else:
-            grad_features, point_stride, channel_stride = grad_features.contiguous(), grad_features.shape[1], 1
+            grad_features, point_stride, channel_stride = dense(grad_features), grad_features.shape[1], 1
         shared = (grad_features, levels, scales, len(positions), len(scales), positions.shape[1], bound, 0.5 / bound)
         strides = (point_stride, channel_stride)
         grad_positions = grad_tables = None

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from taichi_kernels.checks import FLOATS, ArgumentCheck
 from taichi_kernels.compositing import CompositedRays, accumulate_
 from taichi_kernels.ray_marching import RaySamples, march_rays
 
@@ -49,14 +50,18 @@ def render_rays(
 
     Deterministic. Raises ValueError if an argument is not as above.
     """
+    check = ArgumentCheck()
+    check.tensor("rays_o", rays_o, ("N", 3), FLOATS)
+    check.tensor("rays_d", rays_d, ("N", 3), rays_o.dtype)
+    check.tensor("t_near", t_near, ("N",), rays_o.dtype)
+    check.tensor("t_far", t_far, ("N",), rays_o.dtype)
     n_rays = len(rays_o)
     alive = torch.arange(n_rays, device=rays_o.device)
-    starts = t_near
     rays, n_steps = None, 0
     while rays is None or (n_steps < max_steps and len(alive)):
         n_round = min(MAX_SAMPLES_PER_ROUND, max(1, n_rays // max(1, len(alive))))
         samples = march_rays(
-            *(rays_o[alive], rays_d[alive], starts, t_far[alive], bitfield, bound),
+            *(rays_o, rays_d, t_near, t_far, bitfield, bound),
             max_steps=max_steps,
             max_samples=n_round,
             dt_gamma=dt_gamma,
@@ -72,9 +77,9 @@ def render_rays(
             *(rays, alive.int(), sigmas, samples.deltas, weighted, summed, samples.packed_info, T_threshold)
         )
         begin, count = samples.packed_info.unbind(1)
-        goes_on = (count == n_round) & ~has_ended
-        alive = alive[goes_on]
+        goes_on = ((count == n_round) & ~has_ended).nonzero()[:, 0]  # waits for the GPU
         last = (begin + count - 1)[goes_on]
-        starts = samples.ts[last] + samples.deltas[last]
+        t_near = samples.ts[last] + samples.deltas[last]
+        alive, rays_o, rays_d, t_far = alive[goes_on], rays_o[goes_on], rays_d[goes_on], t_far[goes_on]
         n_steps += n_round
     return rays

@@ -23,8 +23,8 @@ def intersect_aabb(
         min_near: lower limit of the entry distance, for a camera near or inside the box.
 
     Returns:
-        t_near, t_far: [N]. A ray that misses the box has the largest number of the dtype for both;
-        one that leaves it before min_near has t_near > t_far.
+        t_near, t_far: [N]. A ray that misses the box, or holds a NaN, has the largest number of the
+        dtype for both; one that leaves it before min_near has t_near > t_far.
 
     Not differentiable: for rays that require a gradient pass rays_o.detach() and rays_d.detach(). The
     gradient of samples on the ray comes from :func:`taichi_kernels.march_rays`. Deterministic.
@@ -77,10 +77,12 @@ def _kernel(dtype: torch.dtype):
             for d in ti.static(range(3)):
                 o, direction = rays_o[3 * i + d], rays_d[3 * i + d]
                 if ti.abs(direction) < real(PARALLEL):
-                    if o < low[d] or o > high[d]:
+                    if not (o >= low[d] and o <= high[d]):
                         hit = False
                 else:
                     t_low, t_high = (low[d] - o) / direction, (high[d] - o) / direction
+                    if not (ti.abs(t_low) <= real(LARGEST) and ti.abs(t_high) <= real(LARGEST)):
+                        hit = False  # NaN would be lost in the minima and maxima
                     near = ti.max(near, ti.min(t_low, t_high))
                     far = ti.min(far, ti.max(t_low, t_high))
             if hit and near <= far:

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from taichi_kernels.checks import FLOATS, ArgumentCheck, expect
+from taichi_kernels.checks import FLOATS, ArgumentCheck, dense, expect, expect_integer
 from taichi_kernels.morton import MAX_RESOLUTION, morton_functions
 from taichi_kernels.runtime import array, launch, scalar, start, taichi
 
@@ -56,7 +56,7 @@ class _Lattice:
     @property
     def n_words(self) -> int:
         """32-bit words that hold a bit for each lattice point of a ray through the whole cube."""
-        return math.ceil((2 * math.sqrt(3) * self.bound / self.dt_min + 2) / 32)
+        return math.ceil((2 * math.sqrt(3) * self.bound / self.dt_min + 4) / 32)
 
     @property
     def step(self) -> tuple[float, float, float]:
@@ -83,8 +83,8 @@ def march_rays(
     Args:
         rays_o: [N, 3] float32 or float64, origins in world units.
         rays_d: [N, 3] of the same dtype, unit directions.
-        t_near, t_far: [N] where to start and stop, inside the cube [-bound, bound]^3, as
-            :func:`taichi_kernels.intersect_aabb` returns them. t_near >= t_far gives no samples.
+        t_near, t_far: [N] where the lattice starts and stops, as :func:`taichi_kernels.intersect_aabb`
+            returns them. t_near >= t_far gives no samples, nor does what lies outside [-bound, bound]^3.
         bitfield: [C R^3 / 8] uint8, see :func:`taichi_kernels.pack_bits`; C = 1 + ceil(log2(bound))
             cascades for a bound over 1, else 1.
         bound: half side of the cube, world units.
@@ -115,11 +115,13 @@ def march_rays(
 
 
 def _lattice(n_bytes: int, bound: float, max_steps: int, max_samples: int | None, dt_gamma: float) -> _Lattice:
-    expect(bound > 0, "bound", "a positive number", bound, "pass the half side of the scene's cube")
-    expect(max_steps >= 1, "max_steps", "at least 1", max_steps, "pass the number of steps through the cube")
-    expect(dt_gamma >= 0, "dt_gamma", "at least 0", dt_gamma, "pass 0 for constant steps")
-    max_samples = max_steps if max_samples is None else max_samples
-    expect(max_samples >= 1, "max_samples", "at least 1, or None", max_samples, "pass None for max_steps")
+    remedy = "pass the half side of the scene's cube"
+    expect(bound > 0 and math.isfinite(bound), "bound", "a positive number", bound, remedy)
+    expect(0 <= dt_gamma < math.inf, "dt_gamma", "at least 0", dt_gamma, "pass 0 for constant steps")
+    max_steps = expect_integer("max_steps", max_steps, 1, None, "pass the number of steps through the cube")
+    if max_samples is None:
+        max_samples = max_steps
+    max_samples = expect_integer("max_samples", max_samples, 1, None, "pass None for max_steps")
     n_cascades = 1 + max(0, math.ceil(math.log2(bound)))
     resolution = round((8 * n_bytes / n_cascades) ** (1 / 3))
     expect(
@@ -134,20 +136,13 @@ def _lattice(n_bytes: int, bound: float, max_steps: int, max_samples: int | None
     )
     dt_max = 2 * math.sqrt(3) * 2 ** (n_cascades - 1) / resolution
     dt_min = min(dt_max, 2 * math.sqrt(3) / max_steps)
-    return _Lattice(float(bound), resolution, n_cascades, float(dt_gamma), dt_min, dt_max, max_samples)
+    return _Lattice(float(bound), resolution, n_cascades, float(dt_gamma), dt_min, dt_max, min(max_samples, 2**31 - 1))
 
 
 class _MarchRays(torch.autograd.Function):
     @staticmethod
     def forward(ctx, rays_o, rays_d, t_near, t_far, noise, bitfield, lattice):
         n_rays, n_words = len(rays_o), lattice.n_words
-        expect(
-            n_rays * n_words < 2**31,
-            "rays_o",
-            f"fewer than {2**31 // n_words} rays, for which 32-bit indices reach",
-            n_rays,
-            "march in several calls",
-        )
         kernels = _kernels(rays_o.dtype)
         hits = torch.empty(n_rays, n_words, dtype=torch.int32, device=rays_o.device)
         counts = torch.empty(n_rays, dtype=torch.int32, device=rays_o.device)
@@ -161,13 +156,6 @@ class _MarchRays(torch.autograd.Function):
         )
         ends = torch.cumsum(counts, 0)
         n_samples = int(ends[-1]) if n_rays else 0  # waits for the GPU: the price of exact allocation
-        expect(
-            3 * n_samples < 2**31,
-            "rays_o",
-            "rays with fewer than 2^31 / 3 samples, for which 32-bit indices reach",
-            f"{n_samples} samples",
-            "march in several calls",
-        )
         packed_info = torch.stack((ends - counts, counts), 1).to(torch.int32)
         positions, directions = rays_o.new_empty(n_samples, 3), rays_o.new_empty(n_samples, 3)
         ts, deltas = rays_o.new_empty(n_samples), rays_o.new_empty(n_samples)
@@ -188,7 +176,7 @@ class _MarchRays(torch.autograd.Function):
         grad_o, grad_d = ts.new_empty(len(packed_info), 3), ts.new_empty(len(packed_info), 3)
         launch(
             _kernels(ts.dtype).gradient,
-            *(grad_positions.contiguous(), grad_directions.contiguous(), ts, packed_info, len(packed_info)),
+            *(dense(grad_positions), dense(grad_directions), ts, packed_info, len(packed_info)),
             *(grad_o, grad_d),
         )
         return grad_o, grad_d, None, None, None, None, None
@@ -280,17 +268,30 @@ def _kernels(dtype: torch.dtype) -> _Kernels:
         for i in range(n_rays):
             for word in range(n_words):
                 hits[i * n_words + word] = 0
-            near, far = t_near[i], t_far[i]
-            t = near + step_length(near, dt_gamma, dt_min, dt_max) * noise[i]
-            t_first, t_empty = t, t  # no cell is occupied before t_empty
-            count, k = 0, 0
             origin, direction = row(rays_o, i), row(rays_d, i)
             inverse = real(1.0) / direction
-            # The lattice has no more points than this inside the cube; the limit ends bad rays too.
-            for _ in range(32 * n_words):
-                if not (t < far) or count == max_samples:
-                    break
+            # The lattice starts at t_near, wherever that is, but samples lie inside the cube. The margin
+            # keeps points that a box as large as the cube has put on its faces.
+            t_empty, far = t_near[i], t_far[i]  # no cell is occupied before t_empty
+            for d in ti.static(range(3)):
+                if ti.abs(direction[d]) > real(PARALLEL):
+                    to_lower, to_upper = (-bound - origin[d]) * inverse[d], (bound - origin[d]) * inverse[d]
+                    margin = real(1e-4) * bound + real(1e-6) * ti.abs(to_lower)
+                    t_empty = ti.max(t_empty, ti.min(to_lower, to_upper) - margin)
+                    far = ti.min(far, ti.max(to_lower, to_upper) + margin)
+                elif not (ti.abs(origin[d]) <= bound):
+                    far = real(-LARGEST)
+                if not (ti.abs(origin[d]) + ti.abs(direction[d]) <= real(LARGEST)):  # NaN
+                    far = real(-LARGEST)
+            if not (t_near[i] < t_far[i]):  # NaN too
+                far = real(-LARGEST)
+            t = t_near[i] + step_length(t_near[i], dt_gamma, dt_min, dt_max) * noise[i]
+            t_first = t
+            count, k = 0, 0
+            while t < far and count < max_samples and k < 32 * n_words:
                 dt = step_length(t, dt_gamma, dt_min, dt_max)
+                if t + dt == t:  # too far away for this step
+                    break
                 if t >= t_empty:
                     point = clip(origin + t * direction, bound)
                     distance = empty_distance(bitfield, point, direction, inverse, dt, resolution, n_cascades, bound)

@@ -26,6 +26,9 @@ _TAICHI_DTYPES = {
     torch.uint8: "u8",
 }
 
+# Taichi indexes with int32; on CUDA its loops step past the end by up to a grid of threads.
+MAX_ELEMENTS = 2**31 - 2**22
+
 _start_lock = threading.Lock()
 _compile_lock = threading.Lock()  # Taichi compiles with global state, and other threads may run meanwhile
 _forked_after_start = False
@@ -127,9 +130,19 @@ def launch(kernel, *args) -> None:
     Taichi's public call costs about 30 us a tensor in Python, more than many of our kernels run
     for, so after the first one the arguments are handed to the compiled kernel directly. That uses
     private calls of Taichi 1.7; where they are missing the public call serves.
+
+    Raises ValueError if a tensor is larger than int32 indices reach, RuntimeError inside the capture
+    of a CUDA graph.
     """
+    tensors = [a for a in args if isinstance(a, torch.Tensor)]
+    for tensor in tensors:
+        if tensor.numel() > MAX_ELEMENTS:
+            raise ValueError(
+                f"taichi_kernels: expected tensors of at most {MAX_ELEMENTS} elements, which 32-bit indices reach, "
+                f"got one of shape {list(tensor.shape)} among inputs and results; split the inputs over several calls"
+            )
     if not _session_is_current():
-        start(next(a.device for a in args if isinstance(a, torch.Tensor)))
+        start(tensors[0].device)
     if _session.device_type == "cuda":
         _launch_on_torch_stream(kernel, args)
     else:
@@ -159,15 +172,21 @@ def _flat(args) -> list:
 
 
 def _launch_on_torch_stream(kernel, args) -> None:
-    # Taichi launches on the legacy default stream only. Work on another stream of torch's has to be
-    # ordered with it by hand; on the default stream it is ordered already.
-    current, default = torch.cuda.current_stream(), torch.cuda.default_stream()
-    if current == default:
+    # Taichi launches on device 0's legacy default stream only, and leaves that device current. Work on
+    # another stream of torch's has to be ordered with it by hand; on the default one it is already.
+    with torch.cuda.device(0):
+        if torch.cuda.is_current_stream_capturing():
+            raise RuntimeError(
+                "taichi_kernels: expected a launch outside of a CUDA graph, got one while torch captures; "
+                "Taichi's launches can't be captured, so leave these calls out of the graph"
+            )
+        current, default = torch.cuda.current_stream(), torch.cuda.default_stream()
+        if current == default:
+            _launch_now(kernel, args)
+            return
+        default.wait_stream(current)
         _launch_now(kernel, args)
-        return
-    default.wait_stream(current)
-    _launch_now(kernel, args)
-    current.wait_stream(default)
+        current.wait_stream(default)
 
 
 def _fast_launcher(kernel, args):
@@ -225,10 +244,17 @@ def _initialise(device: torch.device, name: str) -> None:
     options = {
         "arch": ti.cuda if device.type == "cuda" else ti.cpu,
         "log_level": ti.WARN,
-        "fast_math": False,  # no measured gain, and it lets NaN comparisons go either way
+        # No measured gain, and it lets NaN comparisons go either way. CUDA keeps fused multiply-adds,
+        # approximate division and flushed denormals all the same.
+        "fast_math": False,
         "cpu_max_num_threads": _usable_threads(),
         "offline_cache_file_path": _writable_cache_folder(),
     }
+    if device.type == "cuda":
+        # Enough threads to fill the device. By default Taichi launches, and keeps random states for, 32
+        # times as many, which takes 170 MB on a large card.
+        n_multiprocessors = torch.cuda.get_device_properties(0).multi_processor_count
+        options |= {"max_block_dim": 128, "saturating_grid_dim": 16 * n_multiprocessors}
     # A TI_<NAME> variable of the user's goes before; Taichi warns when it is given both.
     options = {key: value for key, value in options.items() if f"TI_{key.upper()}" not in os.environ}
     with (

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from taichi_kernels.checks import FLOATS, ArgumentCheck, expect
+from taichi_kernels.checks import FLOATS, ArgumentCheck, dense, expect_integer
 from taichi_kernels.runtime import array, launch, scalar, start, taichi
 
 MAX_DEGREE = 8
@@ -36,7 +36,7 @@ def spherical_harmonics(directions: Tensor, degree: int) -> Tensor:
     Differentiable once in the directions, as three independent coordinates. Deterministic.
     Raises ValueError if an argument is not as above.
     """
-    expect(1 <= degree <= MAX_DEGREE, "degree", f"1 to {MAX_DEGREE}", degree, "choose a degree in this range")
+    degree = expect_integer("degree", degree, 1, MAX_DEGREE, "choose a degree in this range")
     check = ArgumentCheck()
     check.tensor("directions", directions, ("N", 3), FLOATS)
     start(directions.device, "directions")
@@ -58,7 +58,7 @@ class _SphericalHarmonics(torch.autograd.Function):
         (directions,) = ctx.saved_tensors
         grad_directions = torch.empty_like(directions)
         gradient = _kernels(ctx.degree, directions.dtype).gradient
-        launch(gradient, directions, grad_harmonics.contiguous(), len(directions), grad_directions)
+        launch(gradient, directions, dense(grad_harmonics), len(directions), grad_directions)
         return grad_directions, None
 
 

@@ -15,12 +15,17 @@ GRADIENT_TOLERANCE = {
 
 
 def assert_matches_twin(
-    op, twin, inputs: list[Tensor], value_scale: float = 1.0, tolerance: dict[str, float] | None = None
+    op,
+    twin,
+    inputs: list[Tensor],
+    value_scale: float = 1.0,
+    value_tolerance: dict[str, float] | None = None,
+    gradient_tolerance: dict[str, float] | None = None,
 ) -> None:
     """`op` and `twin` map `inputs` to a tensor or a tuple of tensors; inputs that require a gradient get one.
 
     `value_scale` multiplies the absolute tolerance of gradients, for ops whose gradients are larger than 1.
-    `tolerance` (rtol, atol) replaces the default, for twins that round more than the dtype's usual.
+    The tolerances (rtol, atol) replace the defaults where one side rounds more than the dtype's usual.
     """
     results = []
     for function in (op, twin):
@@ -31,7 +36,7 @@ def assert_matches_twin(
     (leaves, outputs), (twin_leaves, twin_outputs) = results
     assert len(outputs) == len(twin_outputs)
     for output, expected in zip(outputs, twin_outputs, strict=True):
-        allowed = tolerance or TOLERANCE.get(expected.dtype, {"rtol": 0, "atol": 0})
+        allowed = value_tolerance or TOLERANCE.get(expected.dtype, {"rtol": 0, "atol": 0})
         torch.testing.assert_close(output.detach(), expected.detach(), **allowed)
     wanted = [i for i, x in enumerate(inputs) if x.requires_grad]
     if not wanted:
@@ -42,7 +47,7 @@ def assert_matches_twin(
         [o for o in twin_outputs if o.requires_grad], [twin_leaves[i] for i in wanted], upstream
     )
     for i, gradient, reference in zip(wanted, gradients, expected, strict=True):
-        assert_gradient_close(gradient, reference, f"gradient of input {i}", value_scale, tolerance)
+        assert_gradient_close(gradient, reference, f"gradient of input {i}", value_scale, gradient_tolerance)
         assert leaves[i].grad is None, "a .grad appeared as a side effect"
         assert torch.equal(leaves[i], inputs[i]), "an input was modified"
 

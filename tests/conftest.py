@@ -18,3 +18,10 @@ def device(request) -> torch.device:
 @pytest.fixture(autouse=True)
 def seed():
     torch.manual_seed(20230717)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def full_precision():
+    """Torch on CUDA rounds the inputs of convolutions to 10 bits by default; the twins must not."""
+    torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cuda.matmul.allow_tf32 = False

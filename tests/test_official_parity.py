@@ -145,9 +145,10 @@ def test_head_training_pass(frame, device):
         tolerance = 1e-3
         # One sample of the oracle's frame meets one hidden unit of the colour network within rounding
         # of its ReLU's kink, and this product of matrices rounds to the other side (in float64 too).
-        # So that row, and what flows through it to the code, is off by the sample's gradient.
+        # So that unit's row, and what flows through it to the code, is off by the sample's gradient.
         if name == "color_net.net.0.weight":
-            error[error.norm(dim=1).argmax()] = 0
+            assert error[60].norm() <= 3e-3 * expected.norm()
+            error[60] = 0
         elif name == "individual_codes":
             tolerance = 5e-3
         assert error.norm() <= tolerance * expected.norm(), name

@@ -335,7 +335,11 @@ def test_side_stream_is_ordered(device):
         pytest.skip("run with --device cuda")
     stream = torch.cuda.Stream()
     with torch.cuda.stream(stream):
-        for _ in range(20):
-            x = torch.rand(2_000_000, 2, device=device) + 1
-            y = frequency_encode(x, 1)
-            assert torch.equal(y[:, :2] * 2, x * 2)
+        x = torch.zeros(2_000_000, 2, device=device)
+        frequency_encode(x, 1)
+        torch.cuda._sleep(50_000_000)  # the launch has to wait for what comes before it on this stream ...
+        x.fill_(3.0)
+        torch.cuda.default_stream().synchronize()
+        y = frequency_encode(x, 1)
+        x.fill_(5.0)  # ... and what comes after has to wait for the launch
+        assert (y[:, :2] == 3).all()

@@ -54,6 +54,12 @@ def calls(device):
             rays | {"bitfield": shell_bitfield(device), "noise": torch.rand(6, device=device)},
         ),
         "composite": (tk.composite, samples),
+        "render_rays": (
+            lambda rays_o, rays_d, t_near, t_far, bitfield: tk.render_rays(
+                lambda s: (s.ts, s.positions, None), rays_o, rays_d, t_near, t_far, bitfield
+            ),
+            rays | {"bitfield": shell_bitfield(device)},
+        ),
         "accumulate_": (lambda ray_ids, **kwargs: tk.accumulate_(sums, ray_ids, **kwargs), {"ray_ids": ids} | samples),
     }
 
@@ -135,8 +141,37 @@ def test_not_contiguous(op, argument, device):
     assert message.endswith("; call .contiguous()")
 
 
+@pytest.mark.parametrize(("op", "argument"), CASES)
+def test_lazily_negated(op, argument, device):
+    valid = calls(device)[op][1][argument]
+    if valid.dtype == torch.uint8:
+        pytest.skip("torch does not negate bytes")
+    with pytest.raises(ValueError) as error:
+        call(op, device, **{argument: torch._neg_view(valid)})
+    assert str(error.value) == (
+        f"{argument}: expected a tensor that holds its own values, got a lazily negated view; call .resolve_neg()"
+    )
+
+
+def test_lazily_negated_gradients_are_taken(device):
+    x = torch.rand(4, 3, device=device, requires_grad=True)
+    (plain,) = torch.autograd.grad(tk.frequency_encode(x, 1), x, -torch.ones(4, 9, device=device))
+    (lazy,) = torch.autograd.grad(tk.frequency_encode(x, 1), x, torch._neg_view(torch.ones(4, 9, device=device)))
+    assert torch.equal(plain, lazy)
+
+
+def test_tensors_beyond_32_bit_indices(device):
+    if device.type != "cpu":
+        pytest.skip("allocates 17 GB of address space that it does not touch")
+    n = 2**28 + 2
+    info = torch.tensor([[n - 1, 1]], dtype=torch.int32)
+    with pytest.raises(ValueError, match=r"expected tensors of at most 2143289344 elements, .* got one of shape"):
+        tk.composite(torch.empty(n), torch.empty(n), torch.empty(n, 8), None, info)
+
+
 @pytest.mark.parametrize(
-    ("op", "argument"), [(o, a) for o, a in CASES if a in NOT_DIFFERENTIABLE or o == "intersect_aabb"]
+    ("op", "argument"),
+    [(o, a) for o, a in CASES if o != "render_rays" and (a in NOT_DIFFERENTIABLE or o == "intersect_aabb")],
 )
 def test_a_gradient_that_is_not_computed_is_an_error(op, argument, device):
     valid = calls(device)[op][1][argument].clone().requires_grad_()

@@ -26,9 +26,14 @@ def test_hand_worked_order(device):
     torch.testing.assert_close(frequency_encode(x, 2), torch.tensor([expected], device=device), atol=1e-6, rtol=0)
 
 
-def test_gradcheck():
-    x = torch.randn(7, 3, dtype=torch.float64, requires_grad=True)
+def test_gradcheck(device):
+    x = torch.randn(7, 3, dtype=torch.float64, device=device, requires_grad=True)
     assert torch.autograd.gradcheck(lambda x: frequency_encode(x, 4), x)
+
+
+def test_octaves_must_be_a_whole_number(device):
+    with pytest.raises(TypeError, match=r"n_octaves: expected an integer, got 2.5; pass the number of frequencies"):
+        frequency_encode(torch.zeros(1, 2, device=device), 2.5)
 
 
 def test_negative_octaves(device):

@@ -9,16 +9,16 @@ from tests.reference import ray_marching as reference_marching
 def field(samples):
     """A smooth scene in closed form: density, colour and depth, one plain channel."""
     x = samples.positions
-    sigmas = 30 * torch.exp(-8 * (x.norm(dim=1) - 0.5) ** 2) * (1 + torch.sin(9 * x[:, 0]))
+    sigmas = (10 + 30 * torch.exp(-8 * (x.norm(dim=1) - 0.5) ** 2)) * (1 + torch.sin(9 * x[:, 0]))
     weighted = torch.cat((torch.sin(3 * x) ** 2, (samples.ts + samples.deltas)[:, None]), 1)
     return sigmas, weighted, x[:, :1].abs().contiguous()
 
 
-def twin_of_rounds(rays, bitfield, max_steps, T_threshold):
+def twin_of_rounds(rays, bitfield, max_steps, T_threshold, **options):
     """The rounds of the torch-ngp family, ray by ray, on samples that the twin of the march finds."""
     rays_o = rays[0]
     n = len(rays_o)
-    all_samples = reference_marching.march_rays(*rays, bitfield, max_steps=max_steps, max_samples=10**6)
+    all_samples = reference_marching.march_rays(*rays, bitfield, max_steps=max_steps, max_samples=10**6, **options)
     weighted_all = field(RaySamples(*all_samples))
     start, count = all_samples[4].long().unbind(1)
     totals = torch.zeros(n, 6, dtype=rays_o.dtype, device=rays_o.device)  # 4 weighted, 1 plain, opacity
@@ -50,12 +50,16 @@ def twin_of_rounds(rays, bitfield, max_steps, T_threshold):
     return totals, taken
 
 
-@pytest.mark.parametrize(("max_steps", "T_threshold"), [(16, 1e-4), (128, 1e-2), (128, 0.5)])
-def test_matches_a_ray_by_ray_twin(max_steps, T_threshold, device):
-    rays = random_rays(61, device, torch.float64)
-    bitfield = shell_bitfield(device)
-    result = render_rays(field, *rays, bitfield, max_steps=max_steps, T_threshold=T_threshold)
-    totals, taken = twin_of_rounds(rays, bitfield, max_steps, T_threshold)
+@pytest.mark.parametrize(
+    ("max_steps", "T_threshold", "options"),
+    [(16, 1e-4, {}), (128, 1e-2, {}), (128, 0.5, {}), (128, 1e-2, {"bound": 4.0, "dt_gamma": 1 / 64})],
+)
+def test_matches_a_ray_by_ray_twin(max_steps, T_threshold, options, device):
+    bound = options.get("bound", 1.0)
+    rays = random_rays(61, device, torch.float64, bound)
+    bitfield = shell_bitfield(device, bound=bound)
+    result = render_rays(field, *rays, bitfield, max_steps=max_steps, T_threshold=T_threshold, **options)
+    totals, taken = twin_of_rounds(rays, bitfield, max_steps, T_threshold, **options)
     torch.testing.assert_close(torch.cat((result.weighted, result.summed, result.opacity[:, None]), 1), totals)
     assert max(taken) > 4  # several rounds
 

@@ -39,6 +39,15 @@ def test_parallel_rays(device):
             assert t_near.tolist() == [2, LARGEST, 2] and t_far.tolist() == [4, LARGEST, 4]
 
 
+def test_nan_misses(device):
+    for bad in ("rays_o", "rays_d"):
+        for axis in range(3):
+            rays = {"rays_o": torch.zeros(1, 3, device=device), "rays_d": torch.tensor([[0, 0, 1.0]], device=device)}
+            rays[bad][0, axis] = torch.nan
+            t_near, t_far = intersect_aabb(**rays, aabb=BOX)
+            assert t_near.item() == t_far.item() == LARGEST
+
+
 def test_min_near(device):
     inside = torch.zeros(1, 3, device=device)
     direction = torch.tensor([[0.0, 1.0, 0.0]], device=device)

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from taichi_kernels import intersect_aabb, march_rays, morton_encode
+from taichi_kernels import cell_centers, intersect_aabb, march_rays, morton_encode, pack_bits
 from tests.compare import assert_gradient_close
 from tests.kernels.scene import random_rays, shell_bitfield
 from tests.reference import ray_marching as reference
@@ -149,14 +149,56 @@ def test_rays_that_miss(device):
     assert len(samples.ts) == 0
 
 
-def test_bad_distances_end(device):
-    # NaN and endless rays must not hang or write outside.
-    rays_o, rays_d, t_near, t_far = random_rays(8, device)
-    t_far = torch.full_like(t_far, torch.inf)
-    t_near = t_near.clone()
-    t_near[:4] = torch.nan
-    samples = march_rays(rays_o, rays_d, t_near, t_far, shell_bitfield(device), max_steps=64)
-    assert (samples.packed_info[:, 1] <= 64).all()
+def test_bad_rays_end_without_samples(device):
+    # NaN and endless rays must not hang, write outside, or become a plausible picture.
+    bitfield = full_bitfield(device, 32)
+    for bad in range(4):
+        rays = list(random_rays(8, device))
+        rays[bad][:] = torch.nan
+        assert len(march_rays(*rays, bitfield, max_steps=64).ts) == 0
+    rays_o, rays_d, t_near, t_far = random_rays(200, device)
+    endless = march_rays(rays_o, rays_d, t_near, torch.full_like(t_far, torch.inf), bitfield, max_steps=64)
+    expected = march_rays(rays_o, rays_d, t_near, t_far, bitfield, max_steps=64)
+    hit = t_near < t_far
+    # A lattice point within rounding of the far face may count or not.
+    assert ((endless.packed_info - expected.packed_info)[hit, 1].abs() <= 1).all()
+    parallel = torch.tensor([[0.0, 0.0, 1.0]], device=device)
+    beside = torch.tensor([[5.0, 0.0, -3.0]], device=device)
+    zero, far = torch.zeros(1, device=device), torch.full((1,), 9.0, device=device)
+    assert len(march_rays(beside, parallel, zero, far, bitfield).ts) == 0
+
+
+@pytest.mark.parametrize("distance", [5.0, 1e3])
+def test_a_start_before_the_cube_changes_nothing(distance, device):
+    # Only the last cells along z are occupied; the lattice has many points before the cube.
+    dtype = torch.float64
+    rays_o = torch.tensor([[0.1, 0.1, distance]], device=device, dtype=dtype)
+    rays_d = torch.tensor([[0.0, 0.0, -1.0]], device=device, dtype=dtype)
+    bitfield = pack_bits((cell_centers(32, device=device)[:, 2] < -0.9).float()[None], 0.5)
+    t_near, t_far = intersect_aabb(rays_o, rays_d, (-1.0,) * 3 + (1.0,) * 3)
+    expected = march_rays(rays_o, rays_d, t_near, t_far, bitfield)
+    assert len(expected.ts) > 10
+    dt = expected.deltas[0]
+    for n_before in (1, 500, 1200):
+        early = march_rays(rays_o, rays_d, t_near - n_before * dt, t_far, bitfield)
+        torch.testing.assert_close(early.ts, expected.ts, rtol=1e-9, atol=1e-9)
+
+
+def test_nothing_outside_the_cube_is_a_sample(device):
+    # All cells are occupied: clipped positions before or behind the cube must not count as inside.
+    rays_o, rays_d, t_near, t_far = random_rays(300, device)
+    everywhere = torch.zeros_like(t_near), torch.full_like(t_far, 10.0)
+    samples = march_rays(rays_o, rays_d, *everywhere, full_bitfield(device, 32), max_steps=64)
+    ray = torch.repeat_interleave(torch.arange(300, device=device), samples.packed_info[:, 1].long())
+    unclipped = rays_o[ray] + samples.ts[:, None] * rays_d[ray]
+    assert len(samples.ts) > 1000
+    assert unclipped.abs().max() < 1 + 1e-3
+
+
+def test_huge_max_samples(device):
+    rays = random_rays(20, device)
+    expected = march_rays(*rays, shell_bitfield(device), max_steps=64)
+    assert torch.equal(march_rays(*rays, shell_bitfield(device), max_steps=64, max_samples=2**32).ts, expected.ts)
 
 
 def test_gradients_to_rays(device):
@@ -176,10 +218,9 @@ def test_gradients_to_rays(device):
         assert_gradient_close(a, b, name)
 
 
-def test_gradcheck():
-    torch.manual_seed(0)
-    rays_o, rays_d, t_near, t_far = random_rays(6, "cpu", torch.float64)
-    bitfield = full_bitfield("cpu", 8)  # full: a nudge of the ray does not change which points are samples
+def test_gradcheck(device):
+    rays_o, rays_d, t_near, t_far = random_rays(6, device, torch.float64)
+    bitfield = full_bitfield(device, 8)  # full: a nudge of the ray does not change which points are samples
 
     def march(rays_o, rays_d):
         samples = march_rays(rays_o, rays_d, t_near + 0.1, t_far - 0.1, bitfield, max_steps=8)
@@ -192,8 +233,9 @@ def test_gradcheck():
     ("change", "message"),
     [
         ({"max_steps": 0}, "max_steps: expected at least 1, got 0"),
-        ({"max_samples": 0}, "max_samples: expected at least 1, or None, got 0"),
+        ({"max_samples": 0}, "max_samples: expected at least 1, got 0; pass None for max_steps"),
         ({"bound": -1.0}, "bound: expected a positive number, got -1.0"),
+        ({"bound": math.inf}, "bound: expected a positive number, got inf"),
         ({"dt_gamma": -0.5}, "dt_gamma: expected at least 0, got -0.5"),
         ({"bound": 2.0}, "bitfield: expected C R^3 / 8 bytes with C = 2 (from bound = 2.0)"),
     ],

@@ -62,8 +62,8 @@ def test_orthonormal_over_the_sphere(device):
 
 
 @pytest.mark.parametrize("degree", [1, 2, 5, 8])
-def test_gradcheck(degree):
-    directions = torch.randn(5, 3, dtype=torch.float64, requires_grad=True)
+def test_gradcheck(degree, device):
+    directions = torch.randn(5, 3, dtype=torch.float64, device=device, requires_grad=True)
     assert torch.autograd.gradcheck(lambda d: spherical_harmonics(d, degree), directions)
 
 
