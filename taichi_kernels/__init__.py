@@ -5,7 +5,8 @@ Importing this package starts nothing; the first call starts Taichi on the devic
 
 from taichi_kernels.compositing import CompositedRays, accumulate_, composite
 from taichi_kernels.frequency_encoding import frequency_encode
-from taichi_kernels.grid_encoding import GridConfig, GridEncoding, grid_encode
+from taichi_kernels.grid_config import GridConfig
+from taichi_kernels.grid_encoding import GridEncoding, grid_encode
 from taichi_kernels.inference import render_rays
 from taichi_kernels.morton import morton_decode, morton_encode
 from taichi_kernels.occupancy_grid import cell_centers, dilate_density, pack_bits

@@ -1,14 +1,10 @@
 """Multiresolution grid encoding: features of a point, interpolated from tables at several resolutions.
 
-Each level l lays a grid of resolution N_l over the box and blends the 2^D entries at the corners of
-the cell that holds the point; the features of all levels are concatenated.
-
-    N_l = b^l N_0,  b = (N_{L-1} / N_0)^(1 / (L-1))      [Instant-NGP, Mueller et al. 2022, eq. 2-4]
-
-Coarse levels have an entry for every corner. A level with more corners than its table has entries
-shares them: by a spatial hash ("hash"), or by wrapping the row-major index around ("tiled"). Grids
-of the kind "dense" have no limit. Slots, resolutions and table sizes are those of the torch-ngp
-family, so that its trained tables can be read.
+Each level lays a grid over the box and blends the 2^D entries at the corners of the cell that holds
+the point; the features of all levels are concatenated [Instant-NGP, Mueller et al. 2022]. Coarse
+levels have an entry for every corner. A level with more corners than its table has entries shares
+them: by a spatial hash ("hash"), or by wrapping the row-major index around ("tiled"). Grids of the
+kind "dense" have no limit.
 
 Memory layout: a table is [n_entries, F], the levels one after the other; an output is [N, L F],
 level-major, and in memory the transpose of that (channel-major), which is what the kernels write
@@ -16,9 +12,6 @@ fastest and matrix products take as well.
 """
 
 import functools
-import math
-import struct
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -26,6 +19,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from taichi_kernels.checks import FLOATS, ArgumentCheck, dense, expect
+from taichi_kernels.grid_config import GridConfig
 from taichi_kernels.runtime import array, is_cuda, launch, scalar, start, taichi
 
 HASH_PRIMES = (1, 2654435761, 805459861)  # Instant-NGP, section 3
@@ -38,97 +32,6 @@ _CHUNK = 2048
 _ITERATIONS_PER_TASK = 512
 _NO_MASK = 0x7FFFFFFF
 _INTS_PER_LEVEL = 10
-
-
-@dataclass(frozen=True)
-class GridConfig:
-    """Shape of a multiresolution grid.
-
-    Raises ValueError if a field is out of range.
-    """
-
-    n_dims: int
-    """2 or 3."""
-    n_levels: int
-    base_resolution: int
-    """Cells along an axis at the coarsest level."""
-    finest_resolution: int
-    """Cells along an axis at the finest level; equal to base_resolution if there is one level."""
-    log2_table_size: int = 19
-    """A level has at most 2^log2_table_size entries (not used by the kind "dense")."""
-    n_features: int = 2
-    """Features per entry: 1, 2, 4 or 8."""
-    kind: str = "hash"
-    """What happens where a level has more corners than entries: "hash", "tiled", or "dense" (never)."""
-    interpolation: str = "linear"
-    """"linear", or "smoothstep" for a continuous gradient to the positions."""
-
-    def __post_init__(self):
-        def check(field: str, fits: bool, expected: str) -> None:
-            expect(fits, f"GridConfig.{field}", expected, getattr(self, field), "change the field")
-
-        check("n_dims", self.n_dims in (2, 3), "2 or 3")
-        check("n_levels", self.n_levels >= 1, "at least 1")
-        check("base_resolution", self.base_resolution >= 1, "at least 1")
-        check(
-            "finest_resolution",
-            self.finest_resolution >= self.base_resolution
-            and (self.n_levels > 1 or self.finest_resolution == self.base_resolution),
-            f"at least base_resolution = {self.base_resolution}, and equal to it for one level",
-        )
-        check("log2_table_size", 3 <= self.log2_table_size <= 28, "3 to 28")
-        check("n_features", self.n_features in (1, 2, 4, 8), "1, 2, 4 or 8")
-        check("kind", self.kind in ("hash", "tiled", "dense"), '"hash", "tiled" or "dense"')
-        check("interpolation", self.interpolation in ("linear", "smoothstep"), '"linear" or "smoothstep"')
-        check("n_levels", self.n_entries * self.n_features < 2**31, "a table of fewer than 2^31 numbers")
-
-    @property
-    def per_level_scale(self) -> float:
-        """Growth b of the resolution from level to level."""
-        if self.n_levels == 1:
-            return 1.0
-        return 2.0 ** (math.log2(self.finest_resolution / self.base_resolution) / (self.n_levels - 1))
-
-    @functools.cached_property
-    def level_offsets(self) -> tuple[int, ...]:
-        """First entry of each level, and behind the last level the number of entries: L + 1 ints."""
-        offsets = [0]
-        for level in range(self.n_levels):
-            resolution = math.ceil(self.base_resolution * self.per_level_scale**level)
-            n_slots = (resolution + 1) ** self.n_dims
-            if self.kind != "dense":
-                n_slots = min(n_slots, 2**self.log2_table_size)
-            offsets.append(offsets[-1] + (n_slots + 7) // 8 * 8)
-        return tuple(offsets)
-
-    @property
-    def n_entries(self) -> int:
-        """Entries of the table, all levels together."""
-        return self.level_offsets[-1]
-
-    @property
-    def n_outputs(self) -> int:
-        """Features of a point, all levels together: L F."""
-        return self.n_levels * self.n_features
-
-    @functools.cached_property
-    def level_scales(self) -> tuple[float, ...]:
-        """Cells along an axis between the first and last cell centre, per level, rounded as float32.
-
-        The torch-ngp kernels compute exp2(l S) N_0 - 1 in float32, and the row length of a level
-        follows from it by a ceiling: rounded another way a level can come out one cell longer, which
-        scrambles a trained table.
-        """
-        growth = _float32(math.log2(self.per_level_scale))
-        return tuple(
-            _float32(_float32(_float32(2.0 ** _float32(level * growth)) * self.base_resolution) - 1.0)
-            for level in range(self.n_levels)
-        )
-
-    @property
-    def level_resolutions(self) -> tuple[int, ...]:
-        """Cells along an axis, per level."""
-        return tuple(math.ceil(s) + 1 for s in self.level_scales)
 
 
 class GridEncoding(nn.Module):
@@ -204,9 +107,9 @@ class _EncodePlanes(torch.autograd.Function):
     def forward(ctx, positions, tables, config, planes, bound):
         levels, scales = _level_rows(config, planes, positions.dtype, positions.device)
         features = tables.new_empty(len(scales) * config.n_features, len(positions))
-        kernels = _kernels(config.n_dims, config.n_features, config.interpolation, positions.dtype, tables.dtype)
+        kernels = _kernels_for(config, positions, tables)
         launch(
-            kernels.encode_cuda if is_cuda() else kernels.encode_cpu,
+            kernels.encode,
             *(positions, tables, levels, scales),
             *(len(positions), len(scales), positions.shape[1], bound, 0.5 / bound),
             features,
@@ -221,7 +124,7 @@ class _EncodePlanes(torch.autograd.Function):
         positions, tables = ctx.saved_tensors
         config, planes, bound = ctx.grid
         levels, scales = _level_rows(config, planes, positions.dtype, positions.device)
-        kernels = _kernels(config.n_dims, config.n_features, config.interpolation, positions.dtype, tables.dtype)
+        kernels = _kernels_for(config, positions, tables)
         # On the CPU a transposition costs as much as the scatter itself, so row-major gradients are read
         # where they lie; on CUDA neighbouring threads would then read far apart.
         if is_cuda() or grad_features.t().is_contiguous():
@@ -236,18 +139,11 @@ class _EncodePlanes(torch.autograd.Function):
             launch(kernels.grad_positions, positions, tables, *shared, *strides, grad_positions)
         if ctx.needs_input_grad[1]:
             grad_tables = torch.zeros_like(tables, dtype=positions.dtype)
-            if is_cuda():
-                launch(kernels.grad_table_cuda, positions, *shared, *strides, grad_tables)
-            else:
-                # A group of levels to each task: more groups than threads, to even out the load.
-                n_groups = min(len(scales), 2 * torch.get_num_threads())
-                launch(kernels.grad_table_cpu, positions, *shared, *strides, n_groups, grad_tables)
+            # On the CPU a group of levels to each task: more groups than threads, to even out the load.
+            n_groups = min(len(scales), 2 * torch.get_num_threads())
+            launch(kernels.grad_table, positions, *shared, *strides, n_groups, grad_tables)
             grad_tables = grad_tables.to(tables.dtype)
         return grad_positions, grad_tables, None, None, None
-
-
-def _float32(x: float) -> float:
-    return struct.unpack("f", struct.pack("f", x))[0]
 
 
 @functools.lru_cache(maxsize=64)
@@ -289,15 +185,19 @@ def _int32(x: int) -> int:
 
 
 class _Kernels(NamedTuple):
-    encode_cpu: object
-    encode_cuda: object
-    grad_table_cpu: object
-    grad_table_cuda: object
+    encode: object
+    grad_table: object
     grad_positions: object
 
 
+def _kernels_for(config: GridConfig, positions: Tensor, tables: Tensor) -> _Kernels:
+    return _kernels(*(config.n_dims, config.n_features, config.interpolation, positions.dtype, tables.dtype, is_cuda()))
+
+
 @functools.cache
-def _kernels(n_dims: int, n_features: int, interpolation: str, dtype: torch.dtype, table_dtype: torch.dtype):
+def _kernels(
+    n_dims: int, n_features: int, interpolation: str, dtype: torch.dtype, table_dtype: torch.dtype, on_cuda: bool
+) -> _Kernels:
     ti = taichi()
     real, stored = scalar(dtype), scalar(table_dtype)
     Reals, Stored, Ints = array(dtype), array(table_dtype), array(torch.int32)
@@ -401,7 +301,7 @@ def _kernels(n_dims: int, n_features: int, interpolation: str, dtype: torch.dtyp
             features[(row * F + c) * n + i] = ti.cast(sums[c], stored)
 
     @ti.kernel
-    def encode_cpu(
+    def encode(
         positions: Reals,  # [N, n_axes]
         table: Stored,  # [grids, n_entries, F]
         levels: Ints,  # [rows, 10]
@@ -413,42 +313,29 @@ def _kernels(n_dims: int, n_features: int, interpolation: str, dtype: torch.dtyp
         inverse_extent: real,
         features: Stored,  # [rows, F, N]
     ):
-        for k in range((n + CHUNK - 1) // CHUNK * STEP):
-            if k % STEP == 0:
-                begin = k // STEP * CHUNK
-                for row in range(n_rows):
-                    level = read_level(levels, scales, row)
-                    for i in range(begin, ti.min(begin + CHUNK, n)):
-                        encode_point(positions, table, i, n, n_axes, bound, inverse_extent, row, level, features)
-
-    @ti.kernel
-    def encode_cuda(
-        positions: Reals,
-        table: Stored,
-        levels: Ints,
-        scales: Reals,
-        n: ti.i32,
-        n_rows: ti.i32,
-        n_axes: ti.i32,
-        bound: real,
-        inverse_extent: real,
-        features: Stored,
-    ):
-        # Neighbouring threads take neighbouring points of one level: writes coalesce, reads share lines.
-        for k in range(n * n_rows):
-            row = k // n
-            level = read_level(levels, scales, row)
-            encode_point(positions, table, k - row * n, n, n_axes, bound, inverse_extent, row, level, features)
+        if ti.static(on_cuda):
+            # Neighbouring threads take neighbouring points of one level: writes coalesce, reads share lines.
+            for k in range(n * n_rows):
+                row = k // n
+                level = read_level(levels, scales, row)
+                encode_point(positions, table, k - row * n, n, n_axes, bound, inverse_extent, row, level, features)
+        else:
+            for k in range((n + CHUNK - 1) // CHUNK * STEP):
+                if k % STEP == 0:
+                    begin = k // STEP * CHUNK
+                    for row in range(n_rows):
+                        level = read_level(levels, scales, row)
+                        for i in range(begin, ti.min(begin + CHUNK, n)):
+                            encode_point(positions, table, i, n, n_axes, bound, inverse_extent, row, level, features)
 
     @ti.func
     def scatter_point(positions: ti.template(), grad_features: ti.template(), i, n_axes, bound, inverse_extent,
-                      point_stride, channel_stride, row, level, grad_table: ti.template(),
-                      atomic: ti.template()):  # fmt: skip
+                      point_stride, channel_stride, row, level, grads: ti.template()):  # fmt: skip
         cell = find_cell(positions, i, n_axes, bound, inverse_extent, level)
         if cell.is_inside:
-            grads = ti.Vector.zero(real, F)
+            upstream = ti.Vector.zero(real, F)
             for c in ti.static(range(F)):
-                grads[c] = ti.cast(grad_features[i * point_stride + (row * F + c) * channel_stride], real)
+                upstream[c] = ti.cast(grad_features[i * point_stride + (row * F + c) * channel_stride], real)
             for corner in ti.static(range(2**D)):
                 weight = real(1.0)
                 for d in ti.static(range(D)):
@@ -456,13 +343,13 @@ def _kernels(n_dims: int, n_features: int, interpolation: str, dtype: torch.dtyp
                     weight *= upper if ti.static(corner >> d & 1) else real(1.0) - upper
                 entry = corner_entry(corner, cell, level)
                 for c in ti.static(range(F)):
-                    if ti.static(atomic):
-                        ti.atomic_add(grad_table[entry + c], weight * grads[c])
+                    if ti.static(on_cuda):
+                        ti.atomic_add(grads[entry + c], weight * upstream[c])
                     else:
-                        grad_table[entry + c] = grad_table[entry + c] + weight * grads[c]
+                        grads[entry + c] = grads[entry + c] + weight * upstream[c]
 
     @ti.kernel
-    def grad_table_cpu(
+    def grad_table(
         positions: Reals,  # [N, n_axes]
         grad_features: Stored,  # point_stride, channel_stride
         levels: Ints,
@@ -475,39 +362,25 @@ def _kernels(n_dims: int, n_features: int, interpolation: str, dtype: torch.dtyp
         point_stride: ti.i32,
         channel_stride: ti.i32,
         n_groups: ti.i32,
-        grad_table: Reals,  # [grids, n_entries, F]
+        grads: Reals,  # [grids, n_entries, F], zeros
     ):
-        # Each task owns a group of levels, and so their entries: no atomics, and always the same order.
-        for k in range(n_groups * STEP):
-            if k % STEP == 0:
-                group = k // STEP
-                for chunk in range((n + CHUNK - 1) // CHUNK):
-                    for row in range(group * n_rows // n_groups, (group + 1) * n_rows // n_groups):
-                        level = read_level(levels, scales, row)
-                        for i in range(chunk * CHUNK, ti.min((chunk + 1) * CHUNK, n)):
-                            scatter_point(positions, grad_features, i, n_axes, bound, inverse_extent,
-                                          point_stride, channel_stride, row, level, grad_table, False)  # fmt: skip
-
-    @ti.kernel
-    def grad_table_cuda(
-        positions: Reals,
-        grad_features: Stored,
-        levels: Ints,
-        scales: Reals,
-        n: ti.i32,
-        n_rows: ti.i32,
-        n_axes: ti.i32,
-        bound: real,
-        inverse_extent: real,
-        point_stride: ti.i32,
-        channel_stride: ti.i32,
-        grad_table: Reals,
-    ):
-        for k in range(n * n_rows):
-            row = k // n
-            level = read_level(levels, scales, row)
-            scatter_point(positions, grad_features, k - row * n, n_axes, bound, inverse_extent,
-                          point_stride, channel_stride, row, level, grad_table, True)  # fmt: skip
+        if ti.static(on_cuda):
+            for k in range(n * n_rows):
+                row = k // n
+                level = read_level(levels, scales, row)
+                scatter_point(positions, grad_features, k - row * n, n_axes, bound, inverse_extent,
+                              point_stride, channel_stride, row, level, grads)  # fmt: skip
+        else:
+            # Each task owns a group of levels, and so their entries: no atomics, and always the same order.
+            for k in range(n_groups * STEP):
+                if k % STEP == 0:
+                    group = k // STEP
+                    for chunk in range((n + CHUNK - 1) // CHUNK):
+                        for row in range(group * n_rows // n_groups, (group + 1) * n_rows // n_groups):
+                            level = read_level(levels, scales, row)
+                            for i in range(chunk * CHUNK, ti.min((chunk + 1) * CHUNK, n)):
+                                scatter_point(positions, grad_features, i, n_axes, bound, inverse_extent,
+                                              point_stride, channel_stride, row, level, grads)  # fmt: skip
 
     @ti.kernel
     def grad_positions(
@@ -523,7 +396,7 @@ def _kernels(n_dims: int, n_features: int, interpolation: str, dtype: torch.dtyp
         inverse_extent: real,
         point_stride: ti.i32,
         channel_stride: ti.i32,
-        grad_positions: Reals,  # [N, n_axes], zeros
+        grads: Reals,  # [N, n_axes], zeros
     ):
         for i in range(n):
             for row in range(n_rows):
@@ -547,6 +420,6 @@ def _kernels(n_dims: int, n_features: int, interpolation: str, dtype: torch.dtyp
                     for d in ti.static(range(D)):
                         j = i * n_axes + level.axes[d]
                         slope = slopes[d] * slope_of(cell.fractions[d]) * level.scale * inverse_extent
-                        grad_positions[j] = grad_positions[j] + slope
+                        grads[j] = grads[j] + slope
 
-    return _Kernels(encode_cpu, encode_cuda, grad_table_cpu, grad_table_cuda, grad_positions)
+    return _Kernels(encode, grad_table, grad_positions)

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from taichi_kernels.checks import FLOATS, ArgumentCheck, expect
-from taichi_kernels.grid_encoding import TABLE_DTYPES, GridConfig, encode_planes
+from taichi_kernels.grid_config import GridConfig
+from taichi_kernels.grid_encoding import TABLE_DTYPES, encode_planes
 
 PLANES = ((0, 1), (1, 2), (0, 2))  # xy, yz, xz
 

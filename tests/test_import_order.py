@@ -55,6 +55,7 @@ def test_kernel_modules_form_layers():
     layers = [
         {"runtime"},
         {"checks"},
+        {"grid_config"},
         {"morton", "frequency_encoding", "spherical_harmonics", "grid_encoding", "ray_aabb", "compositing"},
         {"triplane_encoding", "occupancy_grid", "ray_marching"},
         {"inference"},
