@@ -1,0 +1,1 @@
+"""Speech to features: what drives the mouth."""
