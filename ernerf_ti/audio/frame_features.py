@@ -47,7 +47,7 @@ class FrameFeatures(ABC):
 
         Raises ValueError if the sound is not one row of finite numbers in [-1, 1].
         """
-        samples = _check_samples(samples)
+        samples = check_samples(samples)
         n_steps = -(-len(samples) // STEP)
         if n_steps == 0:
             return np.zeros((0, self.dimension), np.float32)
@@ -95,7 +95,7 @@ class FeatureStream:
         """
         if self._ended:
             raise RuntimeError("stream: expected samples before finish, got more after it; start a new stream")
-        samples = _check_samples(samples)
+        samples = check_samples(samples)
         self._n_samples += len(samples)
         self._take(samples)
         return self._known_steps()
@@ -155,7 +155,8 @@ class _RunningStatistics:
         return means, variances
 
 
-def _check_samples(samples: np.ndarray) -> np.ndarray:
+def check_samples(samples: np.ndarray) -> np.ndarray:
+    """The samples as float64, if they are one row of finite floats in [-1, 1]; else ValueError."""
     samples = np.asarray(samples)
     if samples.ndim != 1 or not np.issubdtype(samples.dtype, np.floating):
         raise ValueError(
