@@ -1,0 +1,71 @@
+import numpy as np
+import pytest
+
+from ernerf_ti.audio.mel_spectrum import MelSpectrum
+from ernerf_ti.audio.phone_posteriors import PhonePosteriors
+from ernerf_ti.audio.ready_made import FORMATS, load_windows, save_windows
+from ernerf_ti.audio.windows import WINDOW, audio_windows
+
+
+@pytest.mark.parametrize("form", FORMATS, ids=lambda f: f.extractor)
+def test_round_trip(form, tmp_path):
+    windows = np.random.default_rng(0).standard_normal((7, form.window, form.dimension)).astype(np.float32)
+    path = save_windows(tmp_path, form.extractor, windows)
+    assert path == tmp_path / form.file_name
+    assert np.array_equal(load_windows(tmp_path, form.extractor), windows)
+    assert [p.name for p in tmp_path.iterdir()] == [form.file_name]
+
+
+def test_float64_files_load_as_float32(tmp_path):
+    np.save(tmp_path / "aud_ds.npy", np.ones((3, 16, 29)))  # as ER-NeRF writes them
+    assert load_windows(tmp_path, "deepspeech").dtype == np.float32
+
+
+@pytest.mark.parametrize("extractor", [PhonePosteriors, MelSpectrum])
+def test_formats_fit_the_extractors(extractor, speech, tmp_path):
+    windows = audio_windows(extractor()(speech))
+    assert windows.shape[1] == WINDOW
+    save_windows(tmp_path, extractor.name, windows)
+    assert len(load_windows(tmp_path, extractor.name)) == 75
+
+
+def test_wrong_dimension_names_both_and_what_it_looks_like(tmp_path):
+    np.save(tmp_path / "aud_ds.npy", np.zeros((5, 16, 44)))
+    with pytest.raises(ValueError) as error:
+        load_windows(tmp_path, "deepspeech")
+    assert "expected deepspeech features of shape [T, 16, 29], got [5, 16, 44]" in str(error.value)
+    assert "which looks like esperanto (aud_eo.npy)" in str(error.value)
+
+
+def test_aud_npy_instead_of_aud_ds_npy(tmp_path):
+    np.save(tmp_path / "aud.npy", np.zeros((5, 16, 29)))
+    with pytest.raises(
+        FileNotFoundError, match=r"aud_ds.npy: .* aud.npy in the same folder .* rename it to aud_ds.npy"
+    ):
+        load_windows(tmp_path, "deepspeech")
+    with pytest.raises(FileNotFoundError, match="got no such file; extract the features first"):
+        load_windows(tmp_path, "hubert")
+
+
+def test_features_of_another_extractor(tmp_path):
+    save_windows(tmp_path, "senone", np.zeros((5, 16, 42)))
+    with pytest.raises(FileNotFoundError, match="the folder has features of senone"):
+        load_windows(tmp_path, "mel")
+
+
+def test_broken_files(tmp_path):
+    (tmp_path / "aud_hu.npy").write_bytes(b"not an array")
+    with pytest.raises(ValueError, match="expected an array that numpy reads, got"):
+        load_windows(tmp_path, "hubert")
+    np.save(tmp_path / "aud_mel.npy", np.full((2, 16, 80), np.nan))
+    with pytest.raises(ValueError, match="expected finite numbers, got NaN or infinity; extract the features again"):
+        load_windows(tmp_path, "mel")
+
+
+def test_unknown_extractor(tmp_path):
+    with pytest.raises(
+        ValueError, match="extractor: expected one of deepspeech, esperanto, hubert, senone, mel, got 'x'"
+    ):
+        load_windows(tmp_path, "x")
+    with pytest.raises(ValueError, match=r"windows: expected those of one of .*, got \[2, 3, 4\] for 'mel'"):
+        save_windows(tmp_path, "mel", np.zeros((2, 3, 4)))
