@@ -83,8 +83,8 @@ class Wav2Vec2Letters:
         parts = [np.zeros((0, self.dimension), np.float32)]
         for first in range(0, n_steps, _MIDDLE):
             n = min(_MIDDLE, n_steps - first)
-            # One step more than wanted: the model's receptive field makes it return one fewer.
-            stretch = padded[first * STEP : (first + _LEFT + n + max(_RIGHT, 1)) * STEP]
+            stretch = padded[first * STEP : (first + _LEFT + n + _RIGHT) * STEP]
+            # One step more than wanted, at the end too: the receptive field makes it return one fewer.
             stretch = np.pad(stretch, (0, max(0, (_LEFT + n + 1) * STEP - len(stretch))))
             logits = self._model(self._normalise(stretch)).logits[0].cpu().numpy()
             parts.append(logits[_LEFT : _LEFT + n])
