@@ -61,6 +61,27 @@ def load_windows(folder: Path, extractor: str) -> np.ndarray:
     return windows.astype(np.float32)
 
 
+def read_windows(path: Path) -> tuple[str, np.ndarray]:
+    """Windows of a file whose extractor is known by their shape.
+
+    Returns:
+        The extractor's name, and [T, window, dimension] float32.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: a file of none of the formats.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: expected windows of audio features, got no such file; extract them first")
+    windows = _read(path)
+    likely = _format_of(windows) if windows.ndim == 3 else None
+    if likely is None:
+        shapes = ", ".join(f"[T, {f.window}, {f.dimension}] ({f.extractor})" for f in FORMATS)
+        raise ValueError(f"{path}: expected windows of shape {shapes}, got {list(windows.shape)}; extract them again")
+    return likely.extractor, windows.astype(np.float32)
+
+
 def save_windows(folder: Path, extractor: str, windows: np.ndarray) -> Path:
     """Write windows as :func:`load_windows` reads them; the file appears when it is complete.
 

@@ -3,7 +3,7 @@ import pytest
 
 from ernerf_ti.audio.mel_spectrum import MelSpectrum
 from ernerf_ti.audio.phone_posteriors import PhonePosteriors
-from ernerf_ti.audio.ready_made import FORMATS, load_windows, save_windows
+from ernerf_ti.audio.ready_made import FORMATS, load_windows, read_windows, save_windows
 from ernerf_ti.audio.windows import WINDOW, audio_windows
 
 
@@ -69,3 +69,20 @@ def test_unknown_extractor(tmp_path):
         load_windows(tmp_path, "x")
     with pytest.raises(ValueError, match=r"windows: expected those of one of .*, got \[2, 3, 4\] for 'mel'"):
         save_windows(tmp_path, "mel", np.zeros((2, 3, 4)))
+
+
+@pytest.mark.parametrize(("shape", "extractor"), [((5, 16, 29), "deepspeech"), ((5, 2, 1024), "hubert")])
+def test_file_of_an_unknown_extractor_is_known_by_its_shape(tmp_path, shape, extractor):
+    windows = np.random.default_rng(0).normal(size=shape)
+    np.save(tmp_path / "aud.npy", windows)
+    name, read = read_windows(tmp_path / "aud.npy")
+    assert name == extractor
+    assert np.array_equal(read, windows.astype(np.float32))
+
+
+def test_file_of_no_extractor(tmp_path):
+    np.save(tmp_path / "aud.npy", np.zeros((5, 16, 31)))
+    with pytest.raises(ValueError, match=r"\[T, 16, 29\] \(deepspeech\).*got \[5, 16, 31\]"):
+        read_windows(tmp_path / "aud.npy")
+    with pytest.raises(FileNotFoundError, match="expected windows of audio features"):
+        read_windows(tmp_path / "none.npy")

@@ -1,0 +1,231 @@
+"""A capture folder as training sees it: checked when it is opened, read as it is used."""
+
+import wave
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from ernerf_ti.audio.ready_made import FORMATS, load_windows
+from ernerf_ti.data.capture_files import (
+    FPS,
+    CaptureError,
+    CapturePaths,
+    Description,
+    Split,
+    labels_of,
+    read_blinks,
+    read_description,
+    read_landmarks,
+    read_transforms,
+)
+from ernerf_ti.files import read_image
+
+_TOLERANCE = 5  # frames by which sound may be longer or shorter: ends of windows differ between extractors
+_OTHER_RATES = (23.976, 24.0, 29.97, 30.0, 48.0, 50.0, 59.94, 60.0)
+
+
+@dataclass(frozen=True)
+class Capture:
+    """A capture folder that has been checked; pictures are read when they are asked for."""
+
+    folder: Path
+    width: int
+    height: int
+    intrinsics: np.ndarray
+    """[4] float64: fx, fy, cx, cy in pixels."""
+    train: Split
+    val: Split
+    extractor: str
+    eye_areas: np.ndarray
+    """[n_frames] float32 in [0, 1], by frame number: 0 open, 1 closed."""
+    description: Description | None
+    """None for a capture of other tools."""
+
+    @property
+    def paths(self) -> CapturePaths:
+        return CapturePaths(self.folder)
+
+    @cached_property
+    def audio_windows(self) -> np.ndarray:
+        """[T, window, C] float32, one per frame of the video."""
+        return load_windows(self.folder, self.extractor)
+
+    @cached_property
+    def background(self) -> np.ndarray:
+        """[H, W, 3] uint8 RGB."""
+        return self._picture(self.paths.background, 3)
+
+    def frame(self, k: int) -> np.ndarray:
+        """Frame k as it was filmed, [H, W, 3] uint8 RGB."""
+        return self._picture(self.paths.frame(k), 3)
+
+    def image(self, k: int) -> np.ndarray:
+        """Frame k before the plate, [H, W, 3] uint8 RGB."""
+        return self._picture(self.paths.image(k), 3)
+
+    def torso(self, k: int) -> np.ndarray:
+        """Neck and torso of frame k without the head, [H, W, 4] uint8 RGBA, straight alpha."""
+        return self._picture(self.paths.torso(k), 4)
+
+    def labels(self, k: int) -> np.ndarray:
+        """[H, W] uint8: 0 background, 1 head, 2 neck, 3 torso."""
+        return labels_of(self._picture(self.paths.labels(k), 3))
+
+    def landmarks(self, k: int) -> np.ndarray:
+        """[68, 2] float32: x, y in pixels, in the order of iBUG 300-W."""
+        return read_landmarks(self.paths.landmarks(k))
+
+    def _picture(self, path: Path, channels: int) -> np.ndarray:
+        picture = read_image(path)
+        if picture.shape != (self.height, self.width, channels):
+            raise CaptureError(
+                f"{path}: expected {self.width}x{self.height} pixels with {channels} channels (from the transforms), "
+                f"got {picture.shape[1]}x{picture.shape[0]} with {picture.shape[2]}; preprocess the video again"
+            )
+        return picture
+
+
+def open_capture(folder: Path, extractor: str | None = None) -> Capture:
+    """Read and check a capture of ours, or of the tools of ER-NeRF and RAD-NeRF.
+
+    Args:
+        folder: the capture.
+        extractor: of the audio features; if None, the one that capture.json names, or else the first of
+            ER-NeRF's for which there is a file.
+
+    Raises:
+        CaptureError: with a line for every file that is missing or does not fit, and both numbers.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise CaptureError(
+            f"{folder}: expected a capture folder, got no such folder; make one with preprocess_video.py"
+        )
+    paths, problems = CapturePaths(folder), []
+
+    def attempt(read: Callable, *arguments):
+        try:
+            return read(*arguments)
+        except (OSError, ValueError) as error:
+            problems.append(str(error))
+            return None
+
+    description = attempt(read_description, paths.description) if paths.description.exists() else None
+    splits = {name: attempt(read_transforms, paths.transforms(name)) for name in ("train", "val")}
+    if problems:  # without these nothing else can be judged
+        raise _error(folder, problems)
+    (intrinsics, size, train), (val_intrinsics, val_size, val) = splits["train"], splits["val"]
+    if val_size != size or not np.allclose(val_intrinsics, intrinsics):
+        problems.append(
+            f"{paths.transforms('val')}: expected the camera of transforms_train.json, "
+            f"{_camera_text(intrinsics, size)}, got {_camera_text(val_intrinsics, val_size)}; track again"
+        )
+    frame_ids = np.concatenate((train.frame_ids, val.frame_ids))
+    audio_ids = np.concatenate((train.audio_ids, val.audio_ids))
+    n_frames = description.n_frames if description else int(max(frame_ids.max(), audio_ids.max())) + 1
+    if description:
+        problems += _description_problems(paths, description, size, frame_ids)
+    problems += _picture_problems(paths, size, frame_ids)
+    eye_areas = attempt(read_blinks, paths.blinks, n_frames)
+    extractor = extractor or (description.extractor if description else _first_extractor(folder))
+    windows = attempt(load_windows, folder, extractor)
+    if windows is not None:
+        problems += _sound_problems(paths, description, extractor, windows, n_frames)
+    if problems:
+        raise _error(folder, problems)
+    return Capture(folder, *size, intrinsics, train, val, extractor, eye_areas, description)
+
+
+def _description_problems(paths: CapturePaths, made: Description, size: tuple[int, int], frame_ids) -> list[str]:
+    problems = []
+    if abs(made.fps - FPS) > 1e-6:
+        problems.append(
+            f"{paths.description}: expected {FPS:g} frames per second, got {made.fps:g}; "
+            "preprocess the video again, it is resampled to 25"
+        )
+    if (made.width, made.height) != size:
+        problems.append(
+            f"{paths.description}: expected {size[0]}x{size[1]} pixels (from transforms_train.json), "
+            f"got {made.width}x{made.height}; preprocess the video again"
+        )
+    if frame_ids.max() >= made.n_frames:
+        problems.append(
+            f"{paths.description}: expected more than {frame_ids.max()} frames (the largest img_id), "
+            f"got n_frames {made.n_frames}; preprocess the video again"
+        )
+    return problems
+
+
+def _picture_problems(paths: CapturePaths, size: tuple[int, int], frame_ids: np.ndarray) -> list[str]:
+    problems = []
+    for what, path in (("pictures", paths.image), ("torso layers", paths.torso), ("landmarks", paths.landmarks)):
+        missing = [k for k in frame_ids if not path(k).is_file()]
+        if missing:
+            problems.append(
+                f"{path(0).parent}: expected {what} of {len(frame_ids)} frames (from the transforms), "
+                f"got {len(frame_ids) - len(missing)} (first missing: {path(missing[0]).name}); preprocess again"
+            )
+    if not paths.background.is_file():
+        problems.append(
+            f"{paths.background}: expected the background plate, got no such file; preprocess the video again"
+        )
+    for path in (paths.background, paths.image(frame_ids[0]), paths.torso(frame_ids[0])):
+        if not path.is_file():
+            continue
+        try:
+            height, width = read_image(path).shape[:2]
+        except ValueError as error:
+            problems.append(str(error))
+            continue
+        if (width, height) != size:
+            problems.append(
+                f"{path}: expected {size[0]}x{size[1]} pixels (from the transforms), got {width}x{height}; "
+                "an odd size is rounded down by the trackers: preprocess the video again at an even size"
+            )
+    return problems
+
+
+def _sound_problems(
+    paths: CapturePaths, made: Description | None, extractor: str, windows: np.ndarray, n_frames: int
+) -> list[str]:
+    problems = []
+    if made and extractor == made.extractor and windows.shape[2] != made.feature_dimension:
+        problems.append(
+            f"{paths.description}: expected feature_dimension {windows.shape[2]} (from the {extractor} features), "
+            f"got {made.feature_dimension}; extract the features again"
+        )
+    lengths = [(f"the {extractor} features", len(windows))]
+    if paths.sound.is_file():
+        try:
+            with wave.open(str(paths.sound)) as file:
+                lengths.append((str(paths.sound), round(file.getnframes() / file.getframerate() * FPS)))
+        except (wave.Error, EOFError) as error:
+            problems.append(f"{paths.sound}: expected a WAV file, got {error}; extract the sound again")
+    for what, n in lengths:
+        if abs(n - n_frames) > _TOLERANCE:
+            likely = [rate for rate in _OTHER_RATES if abs(n - n_frames * FPS / rate) <= _TOLERANCE + 0.001 * n]
+            hint = f"the frames look as if they were taken at {likely[0]:g} fps: " if likely else ""
+            problems.append(
+                f"{what}: expected sound for {n_frames} frames at {FPS:g} fps ({n_frames / FPS:.2f} s), "
+                f"got {'more' if n > n_frames else 'less'}, for {n} ({n / FPS:.2f} s); "
+                f"{hint}take frames and sound from the same video at {FPS:g} fps"
+            )
+    return problems
+
+
+def _first_extractor(folder: Path) -> str:
+    present = [f.extractor for f in FORMATS if (folder / f.file_name).is_file()]
+    return present[0] if present else FORMATS[0].extractor
+
+
+def _camera_text(intrinsics: np.ndarray, size: tuple[int, int]) -> str:
+    return f"{size[0]}x{size[1]} with focal length {intrinsics[0]:g}"
+
+
+def _error(folder: Path, problems: list[str]) -> CaptureError:
+    if len(problems) == 1:
+        return CaptureError(problems[0])
+    return CaptureError(f"{folder}: {len(problems)} things are wrong with this capture:\n- " + "\n- ".join(problems))

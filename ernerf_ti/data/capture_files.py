@@ -1,0 +1,348 @@
+"""The files of a capture folder: where they lie, how they are read and written. The only place that knows.
+
+The layout is that of ER-NeRF, so that captures of its tools load here and ours load there:
+
+    transforms_train.json      camera, and for each training frame its number and camera pose
+    transforms_val.json        the same of the frames held out
+    ori_imgs/K.jpg, K.lms      frame K; its 68 landmarks, a line `x y` in pixels each
+    gt_imgs/K.jpg              the frame with the background replaced by the plate
+    torso_imgs/K.png           neck and torso, RGBA, straight alpha
+    parsing/K.png              labels as colours (optional here)
+    bc.jpg                     the background plate
+    aud.wav                    mono 16 kHz sound (optional here)
+    aud_*.npy                  windows of audio features, one per frame
+    au.csv                     the blink of each frame, column ` AU45_r` as OpenFace writes it
+    capture.json               ours: how the capture was made (optional)
+
+Frames are numbered from 0 and K is not padded. Poses are `pose_world_from_camera`, 4x4, of an OpenGL
+camera (x right, y up, looking along -z) in the frame of the head (x right in the picture, y up, z out
+of the face), in metres.
+"""
+
+import csv
+import math
+import wave
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from ernerf_ti.files import read_json, replacing, write_image, write_json, write_text
+
+FORMAT_VERSION = 1
+FPS = 25.0
+TRAIN_SHARE = 10 / 11
+"""Of the frames, from the first on; the rest is held out (ER-NeRF's split)."""
+BACKGROUND, HEAD, NECK, TORSO = range(4)
+
+_BLINK_COLUMN = "AU45_r"
+_CLOSED = 2.0  # the AU45 intensity that stands for a closed eye; ER-NeRF clips there
+# As the PNGs are stored, in RGB. ER-NeRF's tools write BGR triples of (255, 0, 0) for the head and so on.
+_LABEL_COLOURS = np.array([[255, 255, 255], [0, 0, 255], [0, 255, 0], [255, 0, 0]], np.uint8)
+
+
+class CaptureError(ValueError):
+    """A capture folder that can't be used; the message lists everything that is wrong with it."""
+
+
+@dataclass(frozen=True)
+class CapturePaths:
+    """Where each piece of a capture lies."""
+
+    folder: Path
+
+    def frame(self, k: int) -> Path:
+        return self.folder / "ori_imgs" / f"{k}.jpg"
+
+    def landmarks(self, k: int) -> Path:
+        return self.folder / "ori_imgs" / f"{k}.lms"
+
+    def image(self, k: int) -> Path:
+        return self.folder / "gt_imgs" / f"{k}.jpg"
+
+    def torso(self, k: int) -> Path:
+        return self.folder / "torso_imgs" / f"{k}.png"
+
+    def labels(self, k: int) -> Path:
+        return self.folder / "parsing" / f"{k}.png"
+
+    def transforms(self, split: str) -> Path:
+        return self.folder / f"transforms_{split}.json"
+
+    @property
+    def background(self) -> Path:
+        return self.folder / "bc.jpg"
+
+    @property
+    def sound(self) -> Path:
+        return self.folder / "aud.wav"
+
+    @property
+    def blinks(self) -> Path:
+        return self.folder / "au.csv"
+
+    @property
+    def description(self) -> Path:
+        return self.folder / "capture.json"
+
+    def make_folders(self) -> None:
+        for path in (self.frame(0), self.image(0), self.torso(0), self.labels(0)):
+            path.parent.mkdir(parents=True, exist_ok=True)
+
+
+@dataclass(frozen=True)
+class Description:
+    """`capture.json`: how a capture was made."""
+
+    width: int
+    height: int
+    n_frames: int
+    """Of the video; frames without a pose included."""
+    extractor: str
+    """Of the audio features."""
+    feature_dimension: int
+    fps: float = FPS
+    crop: dict = field(default_factory=dict)
+    """x, y, side in pixels of the source video."""
+    source: dict = field(default_factory=dict)
+    """The video: name, sha256, size, rate, duration."""
+    versions: dict = field(default_factory=dict)
+    """Of the packages that made it."""
+    format_version: int = FORMAT_VERSION
+
+
+@dataclass(frozen=True)
+class Split:
+    """Frames for training, or held out."""
+
+    frame_ids: np.ndarray
+    """[n] int, numbers of the frames."""
+    audio_ids: np.ndarray
+    """[n] int, rows of the audio windows."""
+    poses: np.ndarray
+    """[n, 4, 4] float64 pose_world_from_camera, as the file has them."""
+
+    def __len__(self) -> int:
+        return len(self.frame_ids)
+
+
+def split_frames(n: int) -> int:
+    """How many of n frames are for training; the others, at least one of two, are held out."""
+    return int(n * TRAIN_SHARE)
+
+
+def write_transforms(
+    folder: Path, focal: float, size: tuple[int, int], frame_ids: Sequence[int], poses: np.ndarray
+) -> None:
+    """Write both transforms files, the first 10/11 of the frames for training.
+
+    Args:
+        folder: the capture.
+        focal: in pixels.
+        size: width, height in pixels; the principal point is the centre.
+        frame_ids: [n] numbers of the frames that have a pose.
+        poses: [n, 4, 4] pose_world_from_camera.
+
+    Raises:
+        ValueError: fewer than two frames.
+    """
+    if len(frame_ids) < 2:
+        raise ValueError(
+            f"frame_ids: expected at least 2 frames with a pose, one to train on and one to hold out, "
+            f"got {len(frame_ids)}; use a longer video in which the face is seen"
+        )
+    n_train = split_frames(len(frame_ids))
+    for name, chosen in (("train", slice(0, n_train)), ("val", slice(n_train, None))):
+        frames = [
+            {"img_id": int(k), "aud_id": int(k), "transform_matrix": pose.tolist()}
+            for k, pose in zip(frame_ids[chosen], poses[chosen], strict=True)
+        ]
+        camera = {"focal_len": float(focal), "cx": size[0] / 2, "cy": size[1] / 2, "w": size[0], "h": size[1]}
+        write_json(CapturePaths(folder).transforms(name), {**camera, "frames": frames})
+
+
+def write_labels(path: Path, labels: np.ndarray) -> None:
+    """Write [H, W] labels (0 background, 1 head, 2 neck, 3 torso) in ER-NeRF's colours."""
+    write_image(path, _LABEL_COLOURS[labels])
+
+
+def labels_of(colours: np.ndarray) -> np.ndarray:
+    """[H, W, 3] uint8 RGB of parsing/K.png -> [H, W] uint8 labels; raises CaptureError for another colour."""
+    matches = (colours[:, :, None] == _LABEL_COLOURS).all(-1)
+    if not matches.any(-1).all():
+        raise CaptureError("labels: expected the four colours of ER-NeRF, got others; parse the frames again")
+    return matches.argmax(-1).astype(np.uint8)
+
+
+def write_landmarks(path: Path, landmarks: np.ndarray) -> None:
+    """Write [68, 2] x, y in pixels."""
+    write_text(path, "".join(f"{x:.6f} {y:.6f}\n" for x, y in landmarks))
+
+
+def read_landmarks(path: Path) -> np.ndarray:
+    """[68, 2] float32; raises CaptureError if the file is not of that form."""
+    try:
+        landmarks = np.loadtxt(path, dtype=np.float32, ndmin=2)
+    except ValueError as error:
+        raise CaptureError(f"{path}: expected 68 lines `x y`, got {error}; track the video again") from None
+    if landmarks.shape != (68, 2) or not np.isfinite(landmarks).all():
+        raise CaptureError(
+            f"{path}: expected 68 lines of 2 finite numbers, got shape {list(landmarks.shape)}; track the video again"
+        )
+    return landmarks
+
+
+def write_blinks(path: Path, eye_areas: np.ndarray, seen: np.ndarray) -> None:
+    """Write au.csv in OpenFace's form.
+
+    Args:
+        path: the file.
+        eye_areas: [n_frames] in [0, 1], 0 open, 1 closed. AU45 intensity 2 stands for closed, as
+            ER-NeRF reads it.
+        seen: [n_frames] bool, whether the face was.
+    """
+    # OpenFace puts a blank before every column but the first, and ER-NeRF looks for it.
+    lines = [f"frame, timestamp, success, {_BLINK_COLUMN}"]
+    for k, (area, success) in enumerate(zip(eye_areas, seen, strict=True)):
+        lines.append(f"{k + 1}, {k / FPS:.2f}, {int(success)}, {_CLOSED * area:.4f}")
+    write_text(path, "\n".join(lines) + "\n")
+
+
+def read_blinks(path: Path, n_frames: int) -> np.ndarray:
+    """The blink of each frame from OpenFace's CSV or ours, with or without the blank in ` AU45_r`.
+
+    Returns:
+        [n_frames] float32 in [0, 1]: AU45 intensity clipped to [0, 2], halved.
+
+    Raises:
+        CaptureError: no such column, a value that is not a number, or fewer rows than frames.
+        FileNotFoundError: no such file.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(
+            f"{path}: expected the blinks of {n_frames} frames, got no such file; "
+            "preprocess the video with preprocess_video.py, or save OpenFace's CSV under this name"
+        )
+    with open(path, newline="") as file:
+        rows = csv.reader(file)
+        names = [name.strip() for name in next(rows, [])]
+        if _BLINK_COLUMN not in names:
+            raise CaptureError(
+                f"{path}: expected a column {_BLINK_COLUMN} (a blank before it may be left out), "
+                f"got {', '.join(names) or 'an empty file'}; run OpenFace's FeatureExtraction with -aus"
+            )
+        column = names.index(_BLINK_COLUMN)
+        values = []
+        for number, row in enumerate(rows):
+            if not row:
+                continue
+            text = row[column].strip() if column < len(row) else ""
+            try:
+                values.append(float(text))
+            except ValueError:
+                values.append(math.nan)
+            if not math.isfinite(values[-1]):
+                raise CaptureError(
+                    f"{path}: expected a number for {_BLINK_COLUMN} in row {number + 1} (frame {number}), "
+                    f"got {text!r}; fill the blank or make the file again"
+                )
+    if len(values) < n_frames:
+        raise CaptureError(
+            f"{path}: expected a row for each of {n_frames} frames, got {len(values)}; "
+            "run the blink detection on the whole 25 fps video"
+        )
+    return (np.clip(values[:n_frames], 0, _CLOSED) / _CLOSED).astype(np.float32)
+
+
+def write_sound(path: Path, samples: np.ndarray, rate: int = 16_000) -> None:
+    """Write mono samples in [-1, 1] as 16-bit WAV."""
+    with replacing(path) as temporary, wave.open(str(temporary), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(rate)
+        file.writeframes(np.round(np.clip(samples, -1, 1) * 32767).astype("<i2").tobytes())
+
+
+def write_description(path: Path, description: Description) -> None:
+    write_json(path, asdict(description))
+
+
+def read_description(path: Path) -> Description:
+    """Read capture.json; raises CaptureError for another format version or other fields."""
+    content = read_json(path)
+    version = content.get("format_version") if isinstance(content, dict) else None
+    if version != FORMAT_VERSION:
+        raise CaptureError(
+            f"{path}: expected format_version {FORMAT_VERSION}, got {version}; "
+            "use the version of ernerf-ti that made the capture, or preprocess the video again"
+        )
+    known = set(Description.__dataclass_fields__)
+    needed = {"width", "height", "n_frames", "extractor", "feature_dimension"}
+    if not needed <= set(content) <= known:
+        wrong = sorted(needed - set(content) | set(content) - known)
+        raise CaptureError(
+            f"{path}: expected the fields {', '.join(sorted(known))}, got others or too few ({', '.join(wrong)}); "
+            "preprocess the video again"
+        )
+    return Description(**content)
+
+
+def read_transforms(path: Path) -> tuple[np.ndarray, tuple[int, int], Split]:
+    content = read_json(path)
+    frames = content.get("frames") if isinstance(content, dict) else None
+    if not frames:
+        raise CaptureError(f"{path}: expected a list of frames, got none; track the video again")
+    size, intrinsics = _camera(path, content)
+    try:
+        frame_ids = np.array([frame["img_id"] for frame in frames], np.int64)
+        audio_ids = np.array([frame.get("aud_id", frame["img_id"]) for frame in frames], np.int64)
+        poses = np.array([frame["transform_matrix"] for frame in frames], np.float64)
+    except (KeyError, TypeError, ValueError) as error:
+        raise CaptureError(
+            f"{path}: expected img_id, aud_id and a 4x4 transform_matrix in each frame, got {error!r}; "
+            "track the video again"
+        ) from None
+    if poses.shape[1:] != (4, 4):
+        raise CaptureError(
+            f"{path}: expected a 4x4 transform_matrix in each frame, got {list(poses.shape[1:])}; track the video again"
+        )
+    turns = poses[:, :3, :3]
+    wrong = ~np.isfinite(poses).all((1, 2)) | (np.abs(turns @ turns.swapaxes(1, 2) - np.eye(3)).max((1, 2)) > 1e-3)
+    if wrong.any():
+        raise CaptureError(
+            f"{path}: expected a rotation in each transform_matrix, got none in {wrong.sum()} of {len(wrong)} frames "
+            f"(first: img_id {frame_ids[wrong.argmax()]}); track the video again"
+        )
+    return intrinsics, size, Split(frame_ids, audio_ids, poses)
+
+
+def _camera(path: Path, content: dict) -> tuple[tuple[int, int], np.ndarray]:
+    """Size and intrinsics, with the same keys and precedence as in torch-ngp and its followers."""
+    cx, cy = content.get("cx"), content.get("cy")
+    if (cx is None and "w" not in content) or (cy is None and "h" not in content):
+        raise CaptureError(f"{path}: expected cx and cy, or w and h, got neither; track the video again")
+    # They take the size for twice the whole part of the principal point.
+    width = int(content.get("w") or int(cx) * 2)
+    height = int(content.get("h") or int(cy) * 2)
+    if width % 2 or height % 2:
+        raise CaptureError(
+            f"{path}: expected an even width and height, got {width}x{height}; preprocess again at an even size"
+        )
+    cx, cy = width / 2 if cx is None else cx, height / 2 if cy is None else cy
+    fx = fy = content.get("focal_len")
+    if fx is None:
+        fx = content.get("fl_x") or content.get("fl_y")
+        fy = content.get("fl_y") or content.get("fl_x")
+    if fx is None and ("camera_angle_x" in content or "camera_angle_y" in content):
+        angles = content.get("camera_angle_x"), content.get("camera_angle_y")
+        fx, fy = (
+            None if angle is None else side / (2 * math.tan(angle / 2))
+            for side, angle in zip((width, height), angles, strict=True)
+        )
+        fx, fy = fx or fy, fy or fx
+    if not fx or not fx > 0:
+        raise CaptureError(
+            f"{path}: expected a focal length (focal_len, fl_x or camera_angle_x), got none; track again"
+        )
+    return (width, height), np.array([fx, fy, cx, cy], np.float64)
