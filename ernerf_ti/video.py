@@ -1,0 +1,234 @@
+"""Video files: frames and sound of any format in, mp4 out. PyAV carries its own ffmpeg."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+
+from ernerf_ti.files import replacing
+
+_SOUND_GAP = 0.04  # s; a longer gap between packets is silence, a shorter one rounding
+_UNSPECIFIED = 2  # AVCOL_SPC_UNSPECIFIED
+
+
+@dataclass(frozen=True)
+class VideoInfo:
+    """What a file says of itself."""
+
+    width: int
+    height: int
+    """In pixels, upright."""
+    rate: float
+    """Mean frames per second."""
+    duration: float
+    """Of the pictures, in seconds."""
+    codec: str
+    sound_rate: int | None
+    """Samples per second; None without sound."""
+
+
+@dataclass
+class FrameCounts:
+    """What :func:`read_frames` met; complete when it has ended."""
+
+    read: int = 0
+    """Frames in the file."""
+    gaps: int = 0
+    """Places where at least one frame is missing, by the time stamps."""
+    written: int = 0
+
+
+def probe(path: Path) -> VideoInfo:
+    """Raises FileNotFoundError, or ValueError for a file without pictures."""
+    with _open(path) as file:
+        stream = _picture_stream(path, file)
+        first = next(file.decode(stream), None)
+        if first is None:
+            raise ValueError(f"{path}: expected pictures, got a video stream without any; record the video again")
+        width, height = first.width, first.height
+        if _quarter_turns(first) % 2:
+            width, height = height, width
+        duration = float(stream.duration * stream.time_base) if stream.duration else (file.duration or 0) / av.time_base
+        sound = file.streams.audio
+        rate = float(stream.average_rate or stream.guessed_rate or 0)
+        return VideoInfo(width, height, rate, duration, stream.codec_context.name, sound[0].rate if sound else None)
+
+
+def read_frames(path: Path, rate: float, counts: FrameCounts | None = None) -> Iterator[np.ndarray]:
+    """Upright frames at a constant rate.
+
+    Frame k is the one whose time stamp is nearest to k / rate after the first one, so that a video of
+    another or of a varying rate stays in step with its sound to half a frame.
+
+    Args:
+        path: any video that ffmpeg reads.
+        rate: frames per second wanted.
+        counts: filled while the frames are read.
+
+    Yields:
+        [H, W, 3] uint8 RGB.
+
+    Raises:
+        FileNotFoundError, ValueError: as :func:`probe`.
+    """
+    counts = counts if counts is not None else FrameCounts()
+    with _open(path) as file:
+        stream = _picture_stream(path, file)
+        stream.thread_type = "AUTO"
+        nominal = 1 / float(stream.average_rate or stream.guessed_rate or rate)
+        first = before = None
+        for frame in file.decode(stream):
+            time = frame.time if frame.time is not None else counts.read * nominal
+            first = time if first is None else first
+            current = (time - first, frame)
+            counts.read += 1
+            if before is not None:
+                counts.gaps += current[0] - before[0] > 1.6 * nominal
+                middle = (before[0] + current[0]) / 2
+                yield from _repeat(before[1], middle, rate, counts)
+            before = current
+        if before is None:
+            raise ValueError(f"{path}: expected pictures, got a video stream without any; record the video again")
+        length = before[1].duration * before[1].time_base if before[1].duration else nominal
+        yield from _repeat(before[1], before[0] + float(length) - 0.5 / rate, rate, counts)
+
+
+def read_sound(path: Path, rate: int = 16_000) -> np.ndarray:
+    """The sound, mixed to mono, from the first picture on (from its own begin if there are no pictures).
+
+    Returns:
+        [S] float32 in [-1, 1] at `rate` samples per second. Gaps between packets are silence.
+
+    Raises:
+        FileNotFoundError, ValueError: no such file, or one without sound.
+    """
+    begin = 0.0
+    with _open(path) as file:
+        if not file.streams.audio:
+            raise ValueError(f"{path}: expected a sound track, got none; use a recording with the speaker's voice")
+        if file.streams.video:
+            picture = next(file.decode(file.streams.video[0]), None)
+            begin = picture.time or 0.0 if picture is not None else 0.0
+    with _open(path) as file:
+        resampler = av.AudioResampler(format="flt", layout="mono", rate=rate)
+        parts, n = [], 0
+        end = None  # of the packet before, s
+        for frame in file.decode(file.streams.audio[0]):
+            time = frame.time if frame.time is not None else (begin if end is None else end)
+            if end is None:
+                start = round((time - begin) * rate)
+            elif time - end > _SOUND_GAP:
+                silence = max(0, round((time - begin) * rate) - start - n)
+                parts.append(np.zeros(silence, np.float32))
+                n += silence
+            end = time + frame.samples / frame.sample_rate
+            for piece in resampler.resample(frame):
+                parts.append(piece.to_ndarray()[0])
+                n += piece.samples
+        parts += [piece.to_ndarray()[0] for piece in resampler.resample(None)]
+    if end is None:
+        raise ValueError(f"{path}: expected sound, got a sound track without any; record it again")
+    samples = np.concatenate(parts)
+    return np.clip(np.pad(samples, (start, 0)) if start > 0 else samples[-start:], -1, 1)
+
+
+def write_video(
+    path: Path,
+    frames: Iterable[np.ndarray],
+    rate: float,
+    samples: np.ndarray | None = None,
+    sound_rate: int = 16_000,
+    quality: int = 18,
+    metadata: dict[str, str] | None = None,
+) -> int:
+    """Write H.264 with AAC sound; the file appears when it is complete.
+
+    Args:
+        path: an .mp4 file.
+        frames: [H, W, 3] uint8 RGB each, all of one even size.
+        rate: frames per second.
+        samples: [S] mono sound in [-1, 1].
+        sound_rate: samples per second.
+        quality: constant rate factor of x264; 18 is visually lossless, larger is smaller.
+        metadata: tags of the file, as title or comment.
+
+    Returns:
+        How many frames were written.
+
+    Raises:
+        ValueError: no frames, an odd size, or frames of different sizes.
+    """
+    n, size = 0, None
+    with replacing(Path(path)) as temporary, av.open(str(temporary), "w", format="mp4") as file:
+        file.metadata.update(metadata or {})
+        pictures = file.add_stream("libx264", rate=Fraction(rate).limit_denominator(1001))
+        pictures.pix_fmt = "yuv420p"
+        pictures.options = {"crf": str(quality), "preset": "medium"}
+        sound = file.add_stream("aac", rate=sound_rate, layout="mono") if samples is not None else None
+        for image in frames:
+            if size is None:
+                size = image.shape
+                if size[0] % 2 or size[1] % 2:
+                    raise ValueError(
+                        f"frames: expected an even width and height, got {size[1]}x{size[0]}; H.264 needs even sizes"
+                    )
+                pictures.height, pictures.width = size[:2]
+            if image.shape != size:
+                raise ValueError(f"frames: expected shape {list(size)} (from frame 0), got {list(image.shape)} in {n}")
+            file.mux(pictures.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")))
+            n += 1
+        if n == 0:
+            raise ValueError("frames: expected at least one, got none; see whether the range of frames is empty")
+        file.mux(pictures.encode(None))
+        if sound is not None:
+            _mux_sound(file, sound, np.asarray(samples, np.float32), sound_rate)
+    return n
+
+
+def _mux_sound(file, stream, samples: np.ndarray, rate: int) -> None:
+    resampler = av.AudioResampler(format=stream.format, layout="mono", rate=rate, frame_size=1024)
+    frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(samples[None]), format="flt", layout="mono")
+    frame.sample_rate, frame.pts, frame.time_base = rate, 0, Fraction(1, rate)
+    for piece in [*resampler.resample(frame), *resampler.resample(None)]:
+        file.mux(stream.encode(piece))
+    file.mux(stream.encode(None))
+
+
+def _open(path: Path):
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"{path}: expected a video or sound file, got no such file")
+    try:
+        return av.open(str(path))
+    except av.error.FFmpegError as error:
+        raise ValueError(f"{path}: expected a file that ffmpeg reads, got {error.strerror}; convert it first") from None
+
+
+def _picture_stream(path: Path, file):
+    if not file.streams.video:
+        raise ValueError(f"{path}: expected a video, got a file without pictures; pass the video of the speaker")
+    return file.streams.video[0]
+
+
+def _repeat(frame, until: float, rate: float, counts: FrameCounts) -> Iterator[np.ndarray]:
+    """The frame as often as output times before `until` are left."""
+    image = None
+    while counts.written / rate < until - 1e-9:
+        image = _upright(frame) if image is None else image
+        counts.written += 1
+        yield image
+
+
+def _upright(frame) -> np.ndarray:
+    # Files without a colour tag: ffmpeg assumes BT.601, players take BT.709 for high definition.
+    untagged = int(frame.colorspace) == _UNSPECIFIED
+    matrix = "ITU709" if untagged and frame.height >= 720 else None
+    image = frame.reformat(format="rgb24", src_colorspace=matrix).to_ndarray()
+    return np.ascontiguousarray(np.rot90(image, _quarter_turns(frame)))
+
+
+def _quarter_turns(frame) -> int:
+    """Counter-clockwise, as phones note how they were held."""
+    return round(frame.rotation / 90)
