@@ -11,7 +11,7 @@ import numpy as np
 from ernerf_ti.files import replacing
 
 _SOUND_GAP = 0.04  # s; a longer gap between packets is silence, a shorter one rounding
-_UNSPECIFIED = 2  # AVCOL_SPC_UNSPECIFIED
+_BT709, _UNSPECIFIED = 1, 2  # AVCOL_SPC_BT709, AVCOL_SPC_UNSPECIFIED
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,9 @@ def read_sound(path: Path, rate: int = 16_000) -> np.ndarray:
             picture = next(file.decode(file.streams.video[0]), None)
             begin = picture.time or 0.0 if picture is not None else 0.0
     with _open(path) as file:
-        resampler = av.AudioResampler(format="flt", layout="mono", rate=rate)
+        # The channels are averaged here: ffmpeg's own mix of two equal channels is 3 dB louder, and clips.
+        layout = file.streams.audio[0].layout
+        resampler = av.AudioResampler(format="fltp", layout=layout, rate=rate)
         parts, n = [], 0
         end = None  # of the packet before, s
         for frame in file.decode(file.streams.audio[0]):
@@ -126,9 +128,9 @@ def read_sound(path: Path, rate: int = 16_000) -> np.ndarray:
                 n += silence
             end = time + frame.samples / frame.sample_rate
             for piece in resampler.resample(frame):
-                parts.append(piece.to_ndarray()[0])
+                parts.append(piece.to_ndarray().mean(0))
                 n += piece.samples
-        parts += [piece.to_ndarray()[0] for piece in resampler.resample(None)]
+        parts += [piece.to_ndarray().mean(0) for piece in resampler.resample(None)]
     if end is None:
         raise ValueError(f"{path}: expected sound, got a sound track without any; record it again")
     samples = np.concatenate(parts)
@@ -166,6 +168,8 @@ def write_video(
         file.metadata.update(metadata or {})
         pictures = file.add_stream("libx264", rate=Fraction(rate).limit_denominator(1001))
         pictures.pix_fmt = "yuv420p"
+        for tag in ("colorspace", "color_primaries", "color_trc"):
+            setattr(pictures.codec_context, tag, _BT709)
         pictures.options = {"crf": str(quality), "preset": "medium"}
         sound = file.add_stream("aac", rate=sound_rate, layout="mono") if samples is not None else None
         for image in frames:
@@ -178,7 +182,8 @@ def write_video(
                 pictures.height, pictures.width = size[:2]
             if image.shape != size:
                 raise ValueError(f"frames: expected shape {list(size)} (from frame 0), got {list(image.shape)} in {n}")
-            file.mux(pictures.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")))
+            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
+            file.mux(pictures.encode(frame.reformat(format="yuv420p", dst_colorspace="ITU709")))
             n += 1
         if n == 0:
             raise ValueError("frames: expected at least one, got none; see whether the range of frames is empty")

@@ -24,7 +24,7 @@ from ernerf_ti.data.capture_files import (
 from ernerf_ti.files import read_image
 
 _TOLERANCE = 5  # frames by which sound may be longer or shorter: ends of windows differ between extractors
-_OTHER_RATES = (23.976, 24.0, 29.97, 30.0, 48.0, 50.0, 59.94, 60.0)
+_OTHER_RATES = (24.0, 30.0, 50.0, 60.0, 23.976, 29.97, 48.0, 59.94)  # the likelier ones first
 
 
 @dataclass(frozen=True)
@@ -206,8 +206,9 @@ def _sound_problems(
             problems.append(f"{paths.sound}: expected a WAV file, got {error}; extract the sound again")
     for what, n in lengths:
         if abs(n - n_frames) > _TOLERANCE:
-            likely = [rate for rate in _OTHER_RATES if abs(n - n_frames * FPS / rate) <= _TOLERANCE + 0.001 * n]
-            hint = f"the frames look as if they were taken at {likely[0]:g} fps: " if likely else ""
+            rate = min(_OTHER_RATES, key=lambda rate: abs(n - n_frames * FPS / rate))
+            likely = abs(n - n_frames * FPS / rate) <= _TOLERANCE + 0.001 * n
+            hint = f"the frames look as if they were taken at {rate:g} fps: " if likely else ""
             problems.append(
                 f"{what}: expected sound for {n_frames} frames at {FPS:g} fps ({n_frames / FPS:.2f} s), "
                 f"got {'more' if n > n_frames else 'less'}, for {n} ({n / FPS:.2f} s); "

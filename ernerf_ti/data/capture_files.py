@@ -169,21 +169,24 @@ def write_labels(path: Path, labels: np.ndarray) -> None:
 
 def labels_of(colours: np.ndarray) -> np.ndarray:
     """[H, W, 3] uint8 RGB of parsing/K.png -> [H, W] uint8 labels; raises CaptureError for another colour."""
-    matches = (colours[:, :, None] == _LABEL_COLOURS).all(-1)
-    if not matches.any(-1).all():
+    weights = np.array([1, 1 << 8, 1 << 16], np.uint32)
+    packed, labels = colours @ weights, np.full(colours.shape[:2], 255, np.uint8)
+    for label, colour in enumerate(_LABEL_COLOURS):
+        labels[packed == colour @ weights] = label
+    if (labels == 255).any():
         raise CaptureError("labels: expected the four colours of ER-NeRF, got others; parse the frames again")
-    return matches.argmax(-1).astype(np.uint8)
+    return labels
 
 
 def write_landmarks(path: Path, landmarks: np.ndarray) -> None:
     """Write [68, 2] x, y in pixels."""
-    write_text(path, "".join(f"{x:.6f} {y:.6f}\n" for x, y in landmarks))
+    write_text(path, "".join(f"{x:.9g} {y:.9g}\n" for x, y in landmarks))
 
 
 def read_landmarks(path: Path) -> np.ndarray:
     """[68, 2] float32; raises CaptureError if the file is not of that form."""
     try:
-        landmarks = np.loadtxt(path, dtype=np.float32, ndmin=2)
+        landmarks = np.array([line.split() for line in Path(path).read_text().splitlines()], np.float32)
     except ValueError as error:
         raise CaptureError(f"{path}: expected 68 lines `x y`, got {error}; track the video again") from None
     if landmarks.shape != (68, 2) or not np.isfinite(landmarks).all():
@@ -205,7 +208,7 @@ def write_blinks(path: Path, eye_areas: np.ndarray, seen: np.ndarray) -> None:
     # OpenFace puts a blank before every column but the first, and ER-NeRF looks for it.
     lines = [f"frame, timestamp, success, {_BLINK_COLUMN}"]
     for k, (area, success) in enumerate(zip(eye_areas, seen, strict=True)):
-        lines.append(f"{k + 1}, {k / FPS:.2f}, {int(success)}, {_CLOSED * area:.4f}")
+        lines.append(f"{k + 1}, {k / FPS:.2f}, {int(success)}, {_CLOSED * area:.9g}")
     write_text(path, "\n".join(lines) + "\n")
 
 
@@ -307,8 +310,10 @@ def read_transforms(path: Path) -> tuple[np.ndarray, tuple[int, int], Split]:
         raise CaptureError(
             f"{path}: expected a 4x4 transform_matrix in each frame, got {list(poses.shape[1:])}; track the video again"
         )
-    turns = poses[:, :3, :3]
-    wrong = ~np.isfinite(poses).all((1, 2)) | (np.abs(turns @ turns.swapaxes(1, 2) - np.eye(3)).max((1, 2)) > 1e-3)
+    wrong = ~np.isfinite(poses).all((1, 2))
+    turns = np.where(wrong[:, None, None], np.eye(3), poses[:, :3, :3])
+    wrong |= np.abs(turns @ turns.swapaxes(1, 2) - np.eye(3)).max((1, 2)) > 1e-3
+    wrong |= np.linalg.det(turns) < 0
     if wrong.any():
         raise CaptureError(
             f"{path}: expected a rotation in each transform_matrix, got none in {wrong.sum()} of {len(wrong)} frames "

@@ -1,0 +1,106 @@
+"""Captures that are as small as a capture can be."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ernerf_ti.audio.ready_made import FORMATS, save_windows
+from ernerf_ti.data.capture_files import (
+    CapturePaths,
+    Description,
+    write_blinks,
+    write_description,
+    write_labels,
+    write_landmarks,
+    write_sound,
+    write_transforms,
+)
+from ernerf_ti.files import write_image
+
+SIZE = 32
+FOCAL = 70.0
+
+
+@dataclass
+class Made:
+    """A capture folder, and what was put into it."""
+
+    folder: Path
+    frames: np.ndarray
+    """[n, 32, 32, 3] uint8; gt_imgs hold their negatives."""
+    torsos: np.ndarray
+    """[n, 32, 32, 4] uint8"""
+    labels: np.ndarray
+    """[n, 32, 32] uint8"""
+    landmarks: np.ndarray
+    """[n, 68, 2] float32"""
+    eye_areas: np.ndarray
+    """[n] float32"""
+    poses: np.ndarray
+    """[n, 4, 4] float64"""
+    windows: np.ndarray
+    """[n, 16, C] float32"""
+
+    @property
+    def paths(self) -> CapturePaths:
+        return CapturePaths(self.folder)
+
+    def change_json(self, path: Path, change) -> None:
+        content = json.loads(path.read_text())
+        change(content)
+        path.write_text(json.dumps(content))
+
+
+@pytest.fixture
+def make_capture(tmp_path):
+    """A function from the number of frames and the extractor to a capture with all of its files."""
+
+    def make(n_frames=12, extractor="senone"):
+        rng = np.random.default_rng(7)
+        folder = tmp_path / "capture"
+        paths = CapturePaths(folder)
+        paths.make_folders()
+        form = next(f for f in FORMATS if f.extractor == extractor)
+        made = Made(
+            folder,
+            # A level each, so that JPEG keeps them.
+            np.broadcast_to(rng.integers(0, 256, (n_frames, 1, 1, 1), np.uint8), (n_frames, SIZE, SIZE, 3)),
+            rng.integers(0, 256, (n_frames, SIZE, SIZE, 4), np.uint8),
+            rng.integers(0, 4, (n_frames, SIZE, SIZE), np.uint8),
+            rng.uniform(0, SIZE, (n_frames, 68, 2)).astype(np.float32),
+            rng.uniform(0, 1, n_frames).astype(np.float32),
+            np.stack([_pose(rng) for _ in range(n_frames)]),
+            rng.standard_normal((n_frames, form.window, form.dimension)).astype(np.float32),
+        )
+        for k in range(n_frames):
+            write_image(paths.frame(k), made.frames[k])
+            write_image(paths.image(k), 255 - made.frames[k])
+            write_image(paths.torso(k), made.torsos[k])
+            write_labels(paths.labels(k), made.labels[k])
+            write_landmarks(paths.landmarks(k), made.landmarks[k])
+        write_image(paths.background, np.full((SIZE, SIZE, 3), 90, np.uint8))
+        write_transforms(folder, FOCAL, (SIZE, SIZE), range(n_frames), made.poses)
+        write_blinks(paths.blinks, made.eye_areas, np.ones(n_frames, bool))
+        write_sound(paths.sound, rng.uniform(-0.5, 0.5, n_frames * 640))
+        save_windows(folder, extractor, made.windows)
+        write_description(paths.description, Description(SIZE, SIZE, n_frames, extractor, form.dimension))
+        return made
+
+    return make
+
+
+@pytest.fixture
+def capture(make_capture):
+    return make_capture()
+
+
+def _pose(rng):
+    """[4, 4] with a rotation."""
+    q, _ = np.linalg.qr(rng.standard_normal((3, 3)))
+    pose = np.eye(4)
+    pose[:3, :3] = q * np.sign(np.linalg.det(q))
+    pose[:3, 3] = rng.standard_normal(3)
+    return pose
