@@ -98,7 +98,7 @@ def read_image(path: Path) -> np.ndarray:
     """
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"{path}: expected a picture, got no such file")
+        raise FileNotFoundError(f"{path}: expected a picture, got no such file; see whether the folder is complete")
     image = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
     if image is None or image.dtype != np.uint8:
         raise ValueError(f"{path}: expected a picture of 8 bits a channel, got a file that is not one; write it again")

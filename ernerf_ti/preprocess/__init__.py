@@ -1,0 +1,1 @@
+"""From a plain video to a training capture."""

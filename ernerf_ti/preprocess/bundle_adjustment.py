@@ -1,0 +1,325 @@
+"""Focal length, rigid face shape and head pose of each frame from mesh points, jointly.
+
+Minimises the distances in the picture between the mesh's rigid points and the projections of one shape:
+
+    sum over frames, points of  huber(w |project(f, R X + t) - observed| / s),
+    u = -f X/Z + cx,  v = f Y/Z + cy,  Z < 0
+
+by Levenberg-Marquardt steps. The poses are eliminated by the Schur complement, so that each step solves for one
+focal length and the points only. [Triggs et al., "Bundle Adjustment: A Modern Synthesis", 2000]
+
+Where the data say nothing two priors decide: the head is on average about a metre away, within a factor of 1.16, and
+points lie within 5 mm of the mesh's average over the clip, made symmetric: a face that is seen from one side only
+comes out lopsided from the mesh. The data are given the weight of few frames, since they say little on the focal
+length: on two clips the mesh alone prefers one so short that the texture of the face matches clearly worse.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ernerf_ti.preprocess.rigid_face import (
+    CHIN,
+    FOREHEAD_TOP,
+    LEFT_EYE_CORNERS,
+    NOSE_TIP,
+    PAIRS,
+    RIGHT_EYE_CORNERS,
+    RIGID_POINTS,
+    RIGID_WEIGHTS,
+)
+
+# Between the outer corners of the eyes of adults: women 87.8 mm, men 91.2 mm.
+# [Farkas, "Anthropometry of the Head and Face", 1994: biocular width]
+OUTER_EYE_CORNERS = 0.0895
+# From the origin of the head frame, in the middle of the head.
+NOSE_TIP_IN_FRONT = 0.08
+EYES_ABOVE = 0.03
+
+_DISTANCE = 1.0  # m; of people who talk to a camera
+_LOG_FOCAL_DEVIATION = 0.15
+_SHAPE_DEVIATION = 0.005  # m
+# Errors of the mesh are alike from frame to frame: more frames than this say no more on focal length and shape.
+_INDEPENDENT_FRAMES = 5
+_HUBER = 1.5  # in units of the residuals' robust deviation
+_MAX_STEPS = 40
+_CONVERGED = 1e-5  # relative decrease of the cost
+
+
+@dataclass(frozen=True)
+class HeadFit:
+    """A rigid head and where the camera saw it from.
+
+    Head frame: metres; x to the right in a picture of the face, y up, z out of the face; the origin lies 8 cm
+    behind the tip of the nose and 3 cm below the eyes. The scale is that of a head whose outer eye corners are
+    89.5 mm apart.
+    """
+
+    focal: float
+    """px; the principal point is the middle of the picture."""
+    poses: np.ndarray
+    """[F, 4, 4] float64 pose_world_from_camera: the camera looks along -z, with x right and y up; the world is the
+    head frame. NaN for frames that are not valid."""
+    shape: np.ndarray
+    """[478, 3] float64 mesh points in the head frame: rigid ones as adjusted, others the median over frames."""
+    error_mean: float
+    """Mean distance in px between observed and projected rigid points over all valid frames."""
+    error_95: float
+    """95th percentile of the same distances."""
+
+
+def fit_head(points: np.ndarray, valid: np.ndarray, width: int, height: int, focal: float | None = None) -> HeadFit:
+    """Fit a rigid head to mesh points.
+
+    Args:
+        points: [F, 478, 3] as in `FaceTrack`.
+        valid: [F] bool, frames to use. Frames with a NaN in their points are not used either.
+        width: of the frames, px.
+        height: of the frames, px.
+        focal: guess of the focal length in px; None for one that puts the head a metre away.
+
+    Deterministic. Raises ValueError if the shapes are not as above or no frame is valid.
+    """
+    valid = _check(points, valid)
+    # Like the camera: x right, y up, z towards it.
+    mesh = (points[valid].astype(np.float64) - (width / 2, height / 2, 0)) * (1, -1, -1)
+    average, rotations, sizes, centres = _average_shape(mesh)
+    guess = _DISTANCE * float(np.median(sizes)) if focal is None else focal
+
+    prior = _symmetric(average)[RIGID_POINTS]
+    depths = guess / sizes
+    translations = np.column_stack((centres * (depths / guess)[:, None], -depths))
+    translations -= np.einsum("fij,j->fi", rotations, prior.mean(0))
+    adjustment = _Adjustment(mesh[:, RIGID_POINTS, :2], RIGID_WEIGHTS, prior, guess)
+    focal, rotations, translations, rigid = adjustment.solve(guess, rotations, translations)
+
+    in_head = _into_head(mesh, focal, rotations, translations, rigid)
+    shape = np.median(in_head, axis=0)
+    shape[RIGID_POINTS] = rigid
+    errors = np.linalg.norm(adjustment.residuals(focal, rotations, translations, rigid), axis=-1)
+
+    scale, turn, origin = head_frame(shape)
+    rotations, translations = rotations @ turn.T, scale * (translations + rotations @ origin)
+    poses = np.full((len(points), 4, 4), np.nan)
+    poses[valid] = world_from_camera(rotations, translations)
+    return HeadFit(
+        float(focal), poses, scale * (shape - origin) @ turn.T, float(errors.mean()), float(np.percentile(errors, 95))
+    )
+
+
+def project(points: np.ndarray, poses: np.ndarray, focal: float, width: int, height: int) -> np.ndarray:
+    """Pixels [..., N, 2] (x right, y down, left and top edge 0) of points [N, 3] seen from poses [..., 4, 4]."""
+    rotations, translations = camera_from_world(poses)
+    x, y, z = np.moveaxis(points @ np.swapaxes(rotations, -1, -2) + translations[..., None, :], -1, 0)
+    return np.stack((-focal * x / z + width / 2, focal * y / z + height / 2), -1)
+
+
+def world_from_camera(rotations: np.ndarray, translations: np.ndarray) -> np.ndarray:
+    """Poses [..., 4, 4] of cameras that see X_camera = R X + t, with R [..., 3, 3] and t [..., 3]."""
+    poses = np.zeros((*rotations.shape[:-2], 4, 4))
+    poses[..., :3, :3] = np.swapaxes(rotations, -1, -2)
+    poses[..., :3, 3] = -np.einsum("...ji,...j->...i", rotations, translations)
+    poses[..., 3, 3] = 1
+    return poses
+
+
+def camera_from_world(poses: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """R [..., 3, 3] and t [..., 3] of X_camera = R X + t from poses [..., 4, 4], the inverse of `world_from_camera`."""
+    rotations = np.swapaxes(poses[..., :3, :3], -1, -2)
+    return rotations, -np.einsum("...ij,...j->...i", rotations, poses[..., :3, 3])
+
+
+def rotation(vectors: np.ndarray) -> np.ndarray:
+    """[..., 3] axes times angles in radians -> [..., 3, 3] matrices. [Rodrigues' formula]"""
+    squares = (vectors**2).sum(-1)[..., None, None]
+    angles = np.sqrt(squares)
+    cross = _cross_matrix(vectors)
+    half = np.sinc(angles / (2 * np.pi))
+    return np.eye(3) + np.sinc(angles / np.pi) * cross + 0.5 * half**2 * cross @ cross
+
+
+def head_frame(shape: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
+    """Scale s, rotation G [3, 3] and origin o [3] that take mesh points [478, 3] to the head frame, s G (X - o)."""
+    across = (shape[PAIRS[:, 1]] - shape[PAIRS[:, 0]]).mean(0)
+    x = across / np.linalg.norm(across)
+    up = shape[FOREHEAD_TOP] - shape[CHIN]
+    y = up - x * (x @ up)
+    y /= np.linalg.norm(y)
+    turn = np.stack((x, y, np.cross(x, y)))
+    scale = OUTER_EYE_CORNERS / np.linalg.norm(shape[LEFT_EYE_CORNERS[0]] - shape[RIGHT_EYE_CORNERS[0]])
+    eyes = shape[[*RIGHT_EYE_CORNERS, *LEFT_EYE_CORNERS]].mean(0)
+    middle = np.array([eyes @ x, eyes @ y - EYES_ABOVE / scale, shape[NOSE_TIP] @ turn[2] - NOSE_TIP_IN_FRONT / scale])
+    return scale, turn, turn.T @ middle
+
+
+def _check(points: np.ndarray, valid: np.ndarray) -> np.ndarray:
+    if points.ndim != 3 or points.shape[1:] != (478, 3):
+        raise ValueError(f"points: expected shape [F, 478, 3], got {points.shape}; pass those of track_face")
+    if valid.shape != points.shape[:1] or valid.dtype != bool:
+        raise ValueError(f"valid: expected [{len(points)}] bool, got {valid.shape} {valid.dtype}; see FaceTrack")
+    valid = valid & np.isfinite(points).all((1, 2))
+    if not valid.any():
+        raise ValueError(
+            f"valid: expected at least one valid frame, got none of {len(points)}; use a video that shows the face "
+            "from the front"
+        )
+    return valid
+
+
+def _average_shape(mesh: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Generalised Procrustes average of meshes [F, 478, 3]. [Gower 1975]
+
+    Returns the average [478, 3] in the head frame, rotations [F, 3, 3] from it, sizes [F] in px per metre and the
+    centres [F, 2] in px of the rigid points.
+    """
+    rigid = mesh[:, RIGID_POINTS]
+    centres = rigid.mean(1)
+    centred = mesh - centres[:, None]
+    spread = np.sqrt((centred[:, RIGID_POINTS] ** 2).sum(-1).mean(-1))
+    unit = centred / spread[:, None, None]
+    average = unit[0]
+    for _ in range(5):
+        u, _, vt = np.linalg.svd(np.einsum("fpi,pj->fij", unit[:, RIGID_POINTS], average[RIGID_POINTS]))
+        u[..., -1] *= np.linalg.det(u @ vt)[:, None]
+        rotations = u @ vt
+        average = np.einsum("fpi,fij->pj", unit, rotations) / len(unit)
+    scale, turn, origin = head_frame(average)
+    return scale * (average - origin) @ turn.T, rotations @ turn.T, spread / scale, centres[:, :2]
+
+
+def _symmetric(shape: np.ndarray) -> np.ndarray:
+    """Shape [478, 3] in the head frame with each pair of rigid points replaced by its mean with its mirror image."""
+    shape, mirror = shape.copy(), np.array([-1, 1, 1])
+    right, left = PAIRS.T
+    shape[right] = (shape[right] + shape[left] * mirror) / 2
+    shape[left] = shape[right] * mirror
+    return shape
+
+
+def _into_head(mesh, focal, rotations, translations, rigid):
+    """Mesh points [F, 478, 3] of each frame in the frame of the rigid shape.
+
+    Their depth is the mesh's own up to an affine function of the three coordinates, per frame the one that fits the
+    rigid points best: the mesh's depth leans to one side when the head is turned.
+    """
+    expected = np.einsum("fij,pj->fpi", rotations, rigid)[..., 2] + translations[:, None, 2]
+    basis = np.concatenate((mesh - mesh[:, RIGID_POINTS].mean(1, keepdims=True), np.ones_like(mesh[..., :1])), -1)
+    known = basis[:, RIGID_POINTS]
+    normal, side = np.swapaxes(known, 1, 2) @ known, np.swapaxes(known, 1, 2) @ expected[..., None]
+    z = (basis @ np.linalg.solve(normal, side))[..., 0]
+    camera = np.concatenate((mesh[..., :2] * (-z / focal)[..., None], z[..., None]), -1)
+    return (camera - translations[:, None]) @ rotations
+
+
+def _cross_matrix(vectors: np.ndarray) -> np.ndarray:
+    """[..., 3] -> [..., 3, 3] with M(a) b = a x b."""
+    x, y, z = np.moveaxis(vectors, -1, 0)
+    o = np.zeros_like(x)
+    return np.stack((o, -z, y, z, o, -x, -y, x, o), -1).reshape(*x.shape, 3, 3)
+
+
+class _Adjustment:
+    """The least-squares problem of P observed points [F, P, 2] with weights [P] and prior shape [P, 3]."""
+
+    def __init__(self, observed, weights, prior, focal_guess):
+        self._observed, self._weights, self._prior, self._focal_guess = observed, weights, prior, focal_guess
+        self._share = min(1.0, _INDEPENDENT_FRAMES / len(observed))
+        self._deviation = 1.0
+
+    def residuals(self, focal, rotations, translations, shape):
+        """[F, P, 2] px."""
+        camera = shape @ np.swapaxes(rotations, -1, -2) + translations[:, None]
+        return -focal * camera[..., :2] / camera[..., 2:] - self._observed
+
+    def solve(self, focal, rotations, translations, shape=None):
+        """The focal length, rotations [F, 3, 3], translations [F, 3] and shape [P, 3] of least cost."""
+        state = (focal, rotations, translations, self._prior if shape is None else shape)
+        damping = 1e-3
+        for step in range(_MAX_STEPS):
+            if step % 5 == 0:  # seldom, so that costs can be compared
+                lengths = np.linalg.norm(self.residuals(*state), axis=-1) * self._weights
+                self._deviation = max(1e-3, 1.25 * np.median(lengths))  # of a 2-D error: its median is 1.18 sigma
+                cost = self._cost(state)
+            proposal = self._step(state, damping)
+            proposed = self._cost(proposal)
+            if not proposed < cost:
+                if damping > 1e6:
+                    break
+                damping *= 10
+                continue
+            gain = (cost - proposed) / cost
+            state, cost, damping = proposal, proposed, max(damping / 10, 1e-9)
+            if gain < _CONVERGED and step >= 5:
+                break
+        return state
+
+    def _cost(self, state):
+        lengths = np.linalg.norm(self.residuals(*state), axis=-1) * self._weights / self._deviation
+        huber = np.where(lengths < _HUBER, lengths**2, _HUBER * (2 * lengths - _HUBER)).sum()
+        focal_error = np.log(state[0] / self._focal_guess) / _LOG_FOCAL_DEVIATION
+        return self._share * huber + focal_error**2 + (((state[3] - self._prior) / _SHAPE_DEVIATION) ** 2).sum()
+
+    def _step(self, state, damping):
+        focal, rotations, translations, shape = state
+        n_frames, n_points = self._observed.shape[:2]
+        turned = shape @ np.swapaxes(rotations, -1, -2)
+        camera = turned + translations[:, None]
+        depth = -camera[..., 2]
+        ray = camera[..., :2] / depth[..., None]
+        residuals = focal * ray - self._observed
+
+        lengths = np.linalg.norm(residuals, axis=-1) * self._weights / self._deviation
+        robust = np.minimum(1, _HUBER / np.maximum(lengths, 1e-12))
+        weights = np.sqrt(robust) * self._weights / self._deviation
+        residuals = residuals * weights[..., None]
+
+        by_camera = np.zeros((n_frames, n_points, 2, 3))
+        by_camera[..., 0, 0] = by_camera[..., 1, 1] = 1
+        by_camera[..., 2] = ray
+        by_camera *= (focal * weights / depth)[..., None, None]
+        by_pose = np.concatenate((-by_camera @ _cross_matrix(turned), by_camera), -1)  # [F, P, 2, 6]
+        by_shape = by_camera @ rotations[:, None]  # [F, P, 2, 3]
+        by_focal = focal * ray * weights[..., None]  # of its logarithm, [F, P, 2]
+
+        # Normal equations in blocks: poses, their coupling to the shared unknowns (log focal, shape), shared.
+        flat = by_pose.reshape(n_frames, -1, 6)
+        pose_block = np.swapaxes(flat, 1, 2) @ flat
+        pose_side = -(np.swapaxes(flat, 1, 2) @ residuals.reshape(n_frames, -1, 1))[..., 0]
+        coupling = np.empty((n_frames, 6, 1 + 3 * n_points))
+        coupling[..., 0] = np.einsum("fri,fr->fi", flat, by_focal.reshape(n_frames, -1))
+        by_points = np.swapaxes(by_pose, 2, 3) @ by_shape  # [F, P, 6, 3]
+        coupling[..., 1:] = by_points.transpose(0, 2, 1, 3).reshape(n_frames, 6, -1)
+        shared = np.zeros((1 + 3 * n_points,) * 2)
+        shared[0, 0] = (by_focal**2).sum()
+        of_point = by_shape.transpose(1, 3, 0, 2).reshape(n_points, 3, -1)
+        others = np.stack((by_focal, residuals), -1).transpose(1, 0, 2, 3).reshape(n_points, -1, 2)
+        with_focal, with_residuals = np.moveaxis(of_point @ others, -1, 0)
+        shared[0, 1:] = shared[1:, 0] = with_focal.ravel()
+        for point, own in enumerate(of_point @ np.swapaxes(of_point, 1, 2)):
+            at = slice(1 + 3 * point, 4 + 3 * point)
+            shared[at, at] = own
+        shared_side = -np.append((by_focal * residuals).sum(), with_residuals)
+
+        pose_block += damping * pose_block * np.eye(6)
+        inverse = np.linalg.inv(np.linalg.cholesky(pose_block))
+        half = (inverse @ coupling).reshape(-1, 1 + 3 * n_points)
+        half_side = (inverse @ pose_side[..., None]).reshape(-1)
+        schur = self._share * (shared + damping * shared * np.eye(len(shared)) - half.T @ half)
+        side = self._share * (shared_side - half.T @ half_side)
+        prior_weights = np.append(_LOG_FOCAL_DEVIATION**-2, np.full(3 * n_points, _SHAPE_DEVIATION**-2))
+        prior_errors = np.append(np.log(focal / self._focal_guess), (shape - self._prior).ravel())
+        schur += np.diag(prior_weights)
+        side -= prior_weights * prior_errors
+        shared_step = np.linalg.solve(schur, side)
+
+        back = (half_side - half @ shared_step).reshape(n_frames, 6, 1)
+        pose_step = (np.swapaxes(inverse, 1, 2) @ back)[..., 0]
+        # Depth, like the focal length, on a log scale: what the data hold fixed is their ratio.
+        moved = translations + pose_step[:, 3:]
+        moved[:, 2] = translations[:, 2] * np.exp(pose_step[:, 5] / translations[:, 2])
+        return (
+            focal * np.exp(shared_step[0]),
+            rotation(pose_step[:, :3]) @ rotations,
+            moved,
+            shape + shared_step[1:].reshape(-1, 3),
+        )

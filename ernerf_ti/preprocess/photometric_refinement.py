@@ -1,0 +1,191 @@
+"""Head poses refined on the texture of the face.
+
+The bundle adjustment inherits the jitter of the mesh. Here the six pose parameters of each frame are moved by
+Gauss-Newton steps until its band-passed face, on the rigid surface, matches the clip's median texture. The
+bundle adjustment stays as a prior, which decides what the texture doesn't tell. Frames are independent: heads do
+jerk at 25 fps, so nothing is smoothed over time.
+"""
+
+from dataclasses import dataclass, replace
+
+import cv2
+import numpy as np
+from tqdm import tqdm
+
+from ernerf_ti.preprocess.bundle_adjustment import HeadFit, camera_from_world, rotation, world_from_camera
+from ernerf_ti.preprocess.rigid_face import RIGID_POINTS, RIGID_WEIGHTS
+from ernerf_ti.preprocess.texture_alignment import FaceCrops, facing
+
+_ROUNDS = 4  # of median texture, then poses
+_MEDIAN_FRAMES = 300  # that the median is of; the others join in the last round
+_STEPS = 10
+_CONVERGED = 0.003  # px
+_LEAST_FACING, _FULL_FACING = 0.3, 0.6  # cosines between which a point's weight rises
+_REGION_WEIGHTS = {"forehead": 0.5, "nose": 2.0, "cheeks": 1.0}  # brows and smiles move the skin of the others
+_TUKEY = 4.0  # in robust deviations; residuals beyond have no weight
+# Neighbouring samples, a millimetre apart, say the same: the band-passed texture changes over about 4 mm.
+_SAMPLES_PER_FACT = 16
+# Of a rigid point in the bundle adjustment, as a part of the eye distance, and how many points err alike.
+_LANDMARK_DEVIATION, _POINTS_PER_FACT = 0.008, 32
+_LEAST_SAMPLES = 300
+_MOST_MOVED = (
+    0.08  # of the eye distance, in the middle of the face; a frame that moves farther keeps its bundle adjustment
+)
+
+
+@dataclass(frozen=True)
+class _Samples:
+    """Points [N, 3] of the surface with normals [N, 3] and weights [N]."""
+
+    points: np.ndarray
+    normals: np.ndarray
+    weights: np.ndarray
+
+
+def refine_poses(crops: FaceCrops, fit: HeadFit, progress: bool = False) -> tuple[HeadFit, np.ndarray]:
+    """Move the pose of each frame until its texture matches the clip's median texture.
+
+    Args:
+        crops: of the frames, cut for this fit.
+        fit: the bundle adjustment.
+        progress: show a bar.
+
+    Returns:
+        The fit with refined poses; its errors stay those of the bundle adjustment. And [F] bool: which frames were
+        refined; the others, in which too little is seen or nothing matches, keep their pose.
+
+    Deterministic.
+    """
+    surface = crops.surface
+    masks = [surface.regions[name] for name in _REGION_WEIGHTS]
+    samples = _Samples(
+        *(np.concatenate([values[mask] for mask in masks]) for values in (surface.points, surface.normals)),
+        np.concatenate(
+            [np.full(mask.sum(), weight) for mask, weight in zip(masks, _REGION_WEIGHTS.values(), strict=True)]
+        ),
+    )
+    poses, refined = fit.poses.copy(), np.zeros(len(fit.poses), bool)
+    some = crops.frames[np.linspace(0, len(crops.frames) - 1, min(len(crops.frames), _MEDIAN_FRAMES)).astype(int)]
+    rounds = [some] * (_ROUNDS - 1) + [crops.frames]
+    bar = tqdm(total=sum(map(len, rounds)), desc="pose refinement", disable=not progress, unit="frame")
+    with bar:
+        for frames in rounds:
+            median, weights = _median_texture(crops, samples, poses, fit.focal, some)
+            matcher = _Matcher(crops, replace(samples, weights=samples.weights * weights), fit, median)
+            for k in frames:
+                pose = matcher.match(k, poses[k])
+                refined[k] = pose is not None
+                poses[k] = fit.poses[k] if pose is None else pose
+                bar.update()
+    return replace(fit, poses=poses), refined
+
+
+def _median_texture(crops, samples, poses, focal, frames):
+    """Median over frames of each sample's texture [N], and weights [N] that fall where it varies over the frames."""
+    textures = np.full((len(frames), len(samples.points)), np.nan, np.float32)
+    for row, k in enumerate(frames):
+        image, corner = crops.band(k)
+        view = _View(crops, samples, focal, *camera_from_world(poses[k]), corner)
+        seen = view.weights > 0
+        textures[row, seen] = view.look(image)[seen]
+    some = np.isfinite(textures).any(0)
+    median, spread = np.zeros((2, len(samples.points)), np.float32)
+    median[some] = np.nanmedian(textures[:, some], axis=0)
+    spread[some] = np.nanmedian(np.abs(textures[:, some] - median[some]), axis=0)
+    usual = max(float(np.median(spread[some])), 1e-6) if some.any() else 1.0
+    return median, some / (1 + (spread / usual) ** 2)
+
+
+class _View:
+    """Where samples are seen from R [3, 3] and t [3]: pixels [N, 2] of the crop, with weights [N]."""
+
+    def __init__(self, crops, samples, focal, rotation, translation, corner):
+        self.turned = samples.points @ rotation.T
+        camera = self.turned + translation
+        self.depth = -camera[:, 2]
+        self.ray = camera[:, :2] / self.depth[:, None] * (1, -1)
+        self._at = (self.ray * focal + (crops.width / 2, crops.height / 2) - corner - 0.5).astype(np.float32)
+        cosine = facing(samples, world_from_camera(rotation, translation))
+        weights = np.clip((cosine - _LEAST_FACING) / (_FULL_FACING - _LEAST_FACING), 0, 1)
+        limit = (crops.width, crops.height) - corner - 1
+        inside = ((self._at >= 0) & (self._at <= limit)).all(1)
+        self.weights = samples.weights * weights * inside
+
+    def look(self, image):
+        """Image [h, w] or [h, w, C] at the samples."""
+        return cv2.remap(image, self._at[:, None], None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)[:, 0]
+
+
+class _Matcher:
+    """Gauss-Newton on the pose of one frame at a time."""
+
+    def __init__(self, crops, samples, fit, median):
+        self._crops, self._samples, self._fit, self._median = crops, samples, fit, median
+        self._rigid = fit.shape[RIGID_POINTS]
+        self._middle = samples.points.mean(0)
+
+    def match(self, k, pose):
+        """The pose [4, 4] at which the frame matches the median texture; None if there is none."""
+        rotations, translations = camera_from_world(np.stack((pose, self._fit.poses[k])))
+        (turn, prior_turn), (shift, prior_shift) = rotations, translations
+        prior = self._prior(prior_turn, prior_shift)
+        image, corner = self._crops.band(k)
+        down, right = np.gradient(image)
+        image = np.dstack((image, right, down))
+        for _ in range(_STEPS):
+            view = _View(self._crops, self._samples, self._fit.focal, turn, shift, corner)
+            if (view.weights > 0).sum() < _LEAST_SAMPLES:
+                return None
+            value, *gradient = view.look(image).T
+            weight = view.weights
+            goal = self._median
+            gain = (weight * value * goal).sum() / max((weight * goal * goal).sum(), 1e-9)
+            if gain <= 0:
+                return None
+            residual = value - gain * goal
+            deviation = max(1.48 * np.median(np.abs(residual[weight > 0])), 1e-3)
+            robust = np.maximum(0, 1 - (residual / (_TUKEY * deviation)) ** 2) ** 2
+            weight = weight * robust / (deviation**2 * _SAMPLES_PER_FACT)
+
+            by_pixel = self._fit.focal / view.depth
+            right, down = gradient[0] * by_pixel, gradient[1] * by_pixel
+            by_camera = np.column_stack((right, -down, right * view.ray[:, 0] + down * view.ray[:, 1]))
+            jacobian = np.column_stack((np.cross(view.turned, by_camera), by_camera))
+            normal = jacobian.T @ (jacobian * weight[:, None]) + prior
+            away = np.append(_rotation_vector(turn @ prior_turn.T), shift - prior_shift)
+            step = -np.linalg.solve(normal, jacobian.T @ (weight * residual) + prior @ away)
+            turn, shift = rotation(step[:3]) @ turn, shift + step[3:]
+            if self._moved(step, turn, shift) < _CONVERGED:
+                break
+        away = np.append(_rotation_vector(turn @ prior_turn.T), shift - prior_shift)
+        if self._moved(away, turn, shift) > _MOST_MOVED * self._crops.eye_distance:
+            return None
+        return world_from_camera(turn, shift)
+
+    def _moved(self, change, turn, shift):
+        """How far a small change [6] of the pose moves the middle of the face, px."""
+        arm = turn @ self._middle
+        x, y, z = arm + shift
+        right, up, nearer = np.cross(change[:3], arm) + change[3:]
+        return np.hypot(right - nearer * x / z, up - nearer * y / z) * self._fit.focal / -z
+
+    def _prior(self, turn, shift):
+        """Information [6, 6] of the rigid landmarks on the pose."""
+        turned = self._rigid @ turn.T
+        camera = turned + shift
+        depth = -camera[:, 2]
+        zero, one = np.zeros_like(depth), np.ones_like(depth)
+        scale = RIGID_WEIGHTS * self._fit.focal / (depth * _LANDMARK_DEVIATION * self._crops.eye_distance)
+        information = np.zeros((6, 6))
+        for row in ((one, zero, camera[:, 0] / depth), (zero, one, camera[:, 1] / depth)):
+            by_camera = np.column_stack(row) * scale[:, None]
+            jacobian = np.column_stack((np.cross(turned, by_camera), by_camera))
+            information += jacobian.T @ jacobian
+        return information / _POINTS_PER_FACT
+
+
+def _rotation_vector(matrix):
+    """[3, 3] -> [3] axis times angle, for angles well below pi."""
+    vector = np.array([matrix[2, 1] - matrix[1, 2], matrix[0, 2] - matrix[2, 0], matrix[1, 0] - matrix[0, 1]]) / 2
+    sine = np.linalg.norm(vector)
+    return vector * (np.arctan2(sine, (np.trace(matrix) - 1) / 2) / sine if sine > 1e-12 else 1.0)

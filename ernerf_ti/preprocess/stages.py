@@ -1,0 +1,377 @@
+"""The stages from a video to a capture, and how they fit together."""
+
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+
+from ernerf_ti.audio.extractors import EXTRACTORS, extract_windows
+from ernerf_ti.audio.frame_features import SAMPLE_RATE
+from ernerf_ti.audio.ready_made import FORMATS, load_windows, read_windows, save_windows
+from ernerf_ti.data.capture import open_capture
+from ernerf_ti.data.capture_files import (
+    BACKGROUND,
+    FPS,
+    CapturePaths,
+    Description,
+    labels_of,
+    read_blinks,
+    write_blinks,
+    write_description,
+    write_labels,
+    write_landmarks,
+    write_sound,
+    write_transforms,
+)
+from ernerf_ti.files import (
+    file_digest,
+    read_arrays,
+    read_image,
+    read_json,
+    write_arrays,
+    write_image,
+    write_json,
+    write_text,
+)
+from ernerf_ti.preprocess import report
+from ernerf_ti.preprocess.background_plate import BackgroundPlate, background_plate
+from ernerf_ti.preprocess.blink import eye_closure
+from ernerf_ti.preprocess.bundle_adjustment import fit_head
+from ernerf_ti.preprocess.crop import Crop, choose_crop, parse_crop
+from ernerf_ti.preprocess.face_detection import FaceDetector
+from ernerf_ti.preprocess.face_mesh import choose_face, ibug_landmarks, track_face
+from ernerf_ti.preprocess.face_parsing import FaceParser
+from ernerf_ti.preprocess.face_parts import part_labels, skin_colour
+from ernerf_ti.preprocess.frame_files import Pictures, for_each
+from ernerf_ti.preprocess.matte import refine_matte
+from ernerf_ti.preprocess.person_mask import person_masks
+from ernerf_ti.preprocess.photometric_refinement import refine_poses
+from ernerf_ti.preprocess.pipeline import Pipeline, Stage
+from ernerf_ti.preprocess.portrait_layers import before_plate, torso_layer
+from ernerf_ti.preprocess.texture_alignment import FaceCrops, measure_alignment
+from ernerf_ti.video import FrameCounts, probe, read_frames, read_sound
+
+_SEARCH_RATE = 2.5  # frames per second in which the face is searched for the crop
+_SKIN_FRAMES = 32
+_PACKAGES = ("ernerf-ti", "mediapipe", "opencv-python", "numpy", "av", "pocketsphinx", "librosa")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the user chooses."""
+
+    video: Path
+    size: int = 512
+    """Width and height of the capture in pixels, even."""
+    crop: str | None = None
+    """`X,Y,SIDE` in pixels of the upright video; found if None."""
+    features: str = "senone"
+    """Name of an extractor, or a .npy file with windows that were made elsewhere."""
+    speech_model: Path | None = None
+    """Folder of the model of "hubert" or "esperanto"."""
+    face_parser: Path | None = None
+    """Weights of a BiSeNet; without them the masks come from mediapipe and the mesh."""
+    blinks: Path | None = None
+    """A CSV of OpenFace; measured on the mesh if None."""
+
+    def __post_init__(self):
+        if self.size < 64 or self.size % 2:
+            raise ValueError(f"size: expected an even number of pixels, 64 or more, got {self.size}; try 512 or 256")
+        if self.features not in EXTRACTORS and not self.features.endswith(".npy"):
+            raise ValueError(
+                f"features: expected one of {', '.join(EXTRACTORS)} or a .npy file, got {self.features!r}; "
+                "choose one of these"
+            )
+
+
+def capture_pipeline(folder: Path, settings: Settings) -> Pipeline:
+    """The stages that make a capture in a folder.
+
+    Raises:
+        FileNotFoundError: the video or ready-made features are not there.
+        ValueError: the folder holds something else.
+    """
+    folder = Path(folder)
+    if not settings.video.is_file():
+        raise FileNotFoundError(f"{settings.video}: expected a video, got no such file; see whether the path is right")
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / "preprocess").is_dir():
+        raise ValueError(
+            f"{folder}: expected a new folder or one of an earlier run, got one with other files; choose another name"
+        )
+    CapturePaths(folder).make_folders()
+    (folder / "preprocess" / "person").mkdir(parents=True, exist_ok=True)
+    return _CaptureStages(folder, settings).pipeline()
+
+
+class _CaptureStages:
+    def __init__(self, folder: Path, settings: Settings):
+        self.folder, self.settings, self.paths = folder, settings, CapturePaths(folder)
+        self.notes = folder / "preprocess"
+
+    def pipeline(self) -> Pipeline:
+        settings = self.settings
+        ready_made = settings.features.endswith(".npy")
+        features = {
+            "features": Path(settings.features).absolute() if ready_made else settings.features,
+            "model": None if settings.speech_model is None else str(settings.speech_model),
+        }
+        parser = {"face_parser": settings.face_parser}
+        stages = [
+            Stage("crop", ("video",), ("crop",), self.find_crop, {"crop": settings.crop}),
+            Stage("frames", ("video", "crop"), ("frames", "frame counts"), self.decode, {"size": settings.size}),
+            Stage("sound", ("video", "frame counts"), ("sound",), self.extract_sound, {}),
+            Stage("features", ("sound", "frame counts"), ("features",), self.extract_features, features),
+            Stage("landmarks", ("frames",), ("mesh", "landmarks"), self.track, {}),
+            Stage("pose", ("frames", "mesh"), ("head", "alignment", "transforms"), self.fit, {}),
+            Stage("masks", ("frames",), ("masks",), self.find_person, parser),
+            Stage("background", ("frames", "masks"), ("background", "plate"), self.make_plate, {}),
+            Stage("parts", ("frames", "masks", "plate", "mesh", "head"), ("labels",), self.label_parts, parser),
+            Stage("layers", ("frames", "masks", "plate", "labels", "head"), ("images", "torso"), self.make_layers, {}),
+            Stage("blink", ("mesh",), ("blinks",), self.measure_blinks, {"blinks": settings.blinks}),
+            Stage(
+                "capture",
+                ("crop", "frame counts", "features", "transforms", "images", "torso", "background", "blinks", "sound"),
+                ("description",),
+                self.describe,
+                {},
+            ),
+            Stage(
+                "report",
+                ("crop", "frame counts", "mesh", "alignment", "plate", "labels", "torso", "description"),
+                ("report",),
+                self.write_report,
+                {},
+            ),
+        ]
+        return Pipeline(self.folder, self.artefacts(), stages)
+
+    def artefacts(self) -> dict[str, str | Path]:
+        return {
+            "video": self.settings.video.absolute(),
+            "crop": "preprocess/crop.json",
+            "frames": "ori_imgs/*.jpg",
+            "frame counts": "preprocess/frames.json",
+            "sound": "aud.wav",
+            "features": self.feature_file.name,
+            "mesh": "preprocess/mesh.npz",
+            "landmarks": "ori_imgs/*.lms",
+            "head": "preprocess/head.npz",
+            "alignment": "preprocess/alignment.json",
+            "transforms": "transforms_*.json",
+            "masks": "preprocess/person/*.png",
+            "background": "bc.jpg",
+            "plate": "preprocess/plate.npz",
+            "labels": "parsing/*.png",
+            "images": "gt_imgs/*.jpg",
+            "torso": "torso_imgs/*.png",
+            "blinks": "au.csv",
+            "description": "capture.json",
+            "report": "report.*",
+        }
+
+    @cached_property
+    def extractor(self) -> str:
+        features = self.settings.features
+        return read_windows(Path(features))[0] if features.endswith(".npy") else features
+
+    @property
+    def feature_file(self) -> Path:
+        return self.folder / next(f.file_name for f in FORMATS if f.extractor == self.extractor)
+
+    @property
+    def n_frames(self) -> int:
+        return read_json(self.notes / "frames.json")["written"]
+
+    @property
+    def frames(self) -> Pictures:
+        return Pictures(self.paths.frame, self.n_frames)
+
+    @property
+    def masks(self) -> Pictures:
+        return Pictures(self._mask_path, self.n_frames, grey=True)
+
+    def find_crop(self) -> None:
+        info = probe(self.settings.video)
+        boxes, n_searched, n_crowded = [], 0, 0
+        if self.settings.crop is not None:
+            crop = parse_crop(self.settings.crop, info.width, info.height)
+        with FaceDetector() as detect:
+            for frame in read_frames(self.settings.video, _SEARCH_RATE):
+                found = detect(frame)
+                n_searched += 1
+                n_crowded += len(found) > 1
+                if len(found):
+                    boxes.append(choose_face(found, boxes[-1] if boxes else None))
+        if self.settings.crop is None:
+            crop = choose_crop(np.array(boxes), info.width, info.height)
+        write_json(
+            self.notes / "crop.json",
+            {
+                "crop": asdict(crop),
+                "source": {
+                    "name": self.settings.video.name,
+                    "sha256": file_digest(self.settings.video),
+                    **asdict(info),
+                },
+                "searched": n_searched,
+                "with_face": len(boxes),
+                "with_several_faces": n_crowded,
+                "face_height": float(np.median(np.array(boxes)[:, 2])) if boxes else 0.0,
+            },
+        )
+
+    def decode(self) -> None:
+        crop, size = Crop(**read_json(self.notes / "crop.json")["crop"]), self.settings.size
+        counts, repeated, before = FrameCounts(), 0, None
+
+        def cut():
+            nonlocal repeated, before
+            for k, frame in enumerate(read_frames(self.settings.video, FPS, counts)):
+                repeated += before is not None and np.array_equal(before, frame)
+                before = frame
+                yield k, crop(frame, size)
+
+        for_each(lambda item: write_image(self.paths.frame(item[0]), item[1]), cut(), "frames")
+        write_json(self.notes / "frames.json", {**asdict(counts), "repeated": repeated})
+
+    def extract_sound(self) -> None:
+        samples = read_sound(self.settings.video, SAMPLE_RATE)
+        wanted = round(self.n_frames * SAMPLE_RATE / FPS)
+        write_sound(self.paths.sound, np.pad(samples[:wanted], (0, max(0, wanted - len(samples)))))
+
+    def extract_features(self) -> None:
+        if self.settings.features.endswith(".npy"):
+            _, windows = read_windows(Path(self.settings.features))
+        else:
+            windows = extract_windows(
+                read_sound(self.paths.sound), self.extractor, self.n_frames, self.settings.speech_model
+            )
+        save_windows(self.folder, self.extractor, windows)
+
+    def track(self) -> None:
+        face = track_face(self.frames, self.n_frames, progress=True)
+        for k in np.flatnonzero(face.valid):
+            write_landmarks(self.paths.landmarks(k), ibug_landmarks(face.points[k]))
+        write_arrays(
+            self.notes / "mesh.npz",
+            points=face.points,
+            valid=face.valid,
+            spread=face.spread,
+            n_faces=face.n_faces,
+            reasons=np.array(face.reasons),
+        )
+
+    def fit(self) -> None:
+        mesh, size = read_arrays(self.notes / "mesh.npz"), self.settings.size
+        bundle = fit_head(mesh["points"], mesh["valid"], size, size)
+        crops = FaceCrops(self.frames.__getitem__, bundle, progress=True)
+        head, refined = refine_poses(crops, bundle, progress=True)
+        before, after = measure_alignment(crops, bundle), measure_alignment(crops, head)
+        write_arrays(
+            self.notes / "head.npz",
+            focal=np.array(head.focal),
+            poses=head.poses,
+            shape=head.shape,
+            refined=refined,
+            shifts=np.stack([region.shifts for region in after.regions.values()]),
+        )
+        write_json(
+            self.notes / "alignment.json",
+            {
+                "focal_px": head.focal,
+                "reprojection_mean_px": bundle.error_mean,
+                "reprojection_95_px": bundle.error_95,
+                "refined_frames": int(refined.sum()),
+                "bundle_adjustment": report.alignment_figures(before),
+                "refined": report.alignment_figures(after),
+            },
+        )
+        ids = np.flatnonzero(np.isfinite(head.poses).all((1, 2)))
+        write_transforms(self.folder, head.focal, (size, size), ids, head.poses[ids])
+
+    def find_person(self) -> None:
+        if self.settings.face_parser is None:
+            masks = person_masks(self.frames)
+        else:
+            masks = map(_coded_mask, map(FaceParser(self.settings.face_parser), self.frames))
+        for_each(lambda item: write_image(self._mask_path(item[0]), item[1]), enumerate(masks), "masks", self.n_frames)
+
+    def make_plate(self) -> None:
+        plate = background_plate(self.frames, self.masks)
+        write_image(self.paths.background, plate.image)
+        write_arrays(self.notes / "plate.npz", **vars(plate))
+
+    def label_parts(self) -> None:
+        plate, points, ids = self._plate(), read_arrays(self.notes / "mesh.npz")["points"], self._pose_ids()
+        chosen = ids[:: max(1, len(ids) // _SKIN_FRAMES)]
+        skin = skin_colour((self.frames[k], points[k]) for k in chosen)
+
+        def label(k: int) -> None:
+            if self.settings.face_parser is None:
+                frame = self.frames[k]
+                labels = part_labels(frame, refine_matte(frame, self.masks[k], plate)[0], points[k], skin)
+            else:
+                labels = read_image(self._mask_path(k))[..., 1]
+            write_labels(self.paths.labels(k), labels)
+
+        for_each(label, ids, "parts", len(ids))
+
+    def make_layers(self) -> None:
+        plate, ids = self._plate(), self._pose_ids()
+
+        def cut(k: int) -> None:
+            frame = self.frames[k]
+            alpha, behind = refine_matte(frame, self.masks[k], plate)
+            write_image(self.paths.image(k), before_plate(frame, alpha, behind, plate.image))
+            labels = labels_of(read_image(self.paths.labels(k)))
+            write_image(self.paths.torso(k), torso_layer(frame, alpha, behind, labels))
+
+        for_each(cut, ids, "layers", len(ids))
+
+    def measure_blinks(self) -> None:
+        mesh = read_arrays(self.notes / "mesh.npz")
+        if self.settings.blinks is None:
+            points = np.where(mesh["valid"][:, None, None], mesh["points"], np.nan)
+            closure = eye_closure(points)
+        else:
+            closure = read_blinks(self.settings.blinks, len(mesh["valid"]))
+        write_blinks(self.paths.blinks, closure, mesh["valid"])
+
+    def describe(self) -> None:
+        found, counts = read_json(self.notes / "crop.json"), read_json(self.notes / "frames.json")
+        windows = load_windows(self.folder, self.extractor)
+        description = Description(
+            width=self.settings.size,
+            height=self.settings.size,
+            n_frames=counts["written"],
+            extractor=self.extractor,
+            feature_dimension=windows.shape[2],
+            crop=found["crop"],
+            source=found["source"],
+            versions={name: version(name) for name in _PACKAGES},
+        )
+        write_description(self.paths.description, description)
+        open_capture(self.folder)  # what training would trip over is said now
+
+    def write_report(self) -> None:
+        measured = report.measure(open_capture(self.folder), self.notes)
+        write_json(self.folder / "report.json", measured.figures)
+        write_text(self.folder / "report.html", report.page(measured))
+
+    def _mask_path(self, k: int) -> Path:
+        return self.notes / "person" / f"{k}.png"
+
+    def _plate(self) -> BackgroundPlate:
+        return BackgroundPlate(**read_arrays(self.notes / "plate.npz"))
+
+    def _pose_ids(self) -> np.ndarray:
+        """Frames that have a pose: the only ones that training sees."""
+        poses = read_arrays(self.notes / "head.npz")["poses"]
+        return np.flatnonzero(np.isfinite(poses).all((1, 2)))
+
+
+def _coded_mask(labels: np.ndarray) -> np.ndarray:
+    """The person in the first channel, the labels in the second: the parser, which is slow, runs once."""
+    return np.stack((np.where(labels != BACKGROUND, 255, 0), labels, np.zeros_like(labels)), -1).astype(np.uint8)

@@ -1,0 +1,138 @@
+"""Stages run when they have to and only then."""
+
+import json
+
+import pytest
+
+from ernerf_ti.preprocess.pipeline import Pipeline, Stage, StageError
+
+
+class Kitchen:
+    """source -> words -> (upper, count); runs are noted."""
+
+    def __init__(self, folder, option=1):
+        self.folder, self.runs = folder / "out", []
+        self.source = folder / "source.txt"
+        (self.folder / "words").mkdir(parents=True, exist_ok=True)
+        self.option = option
+        self.stop_in = None
+
+    def pipeline(self) -> Pipeline:
+        artefacts = {"source": self.source, "words": "words/*.txt", "upper": "upper.txt", "count": "count.txt"}
+        stages = [
+            Stage("split", ("source",), ("words",), self.split, {}),
+            Stage("shout", ("words",), ("upper",), self.shout, {"option": self.option}),
+            Stage("count", ("words",), ("count",), self.count, {}),
+        ]
+        return Pipeline(self.folder, artefacts, stages)
+
+    def split(self):
+        self.runs.append("split")
+        for i, word in enumerate(self.source.read_text().split()):
+            if self.stop_in == i:
+                raise KeyboardInterrupt
+            if word == "bad":
+                raise ValueError("source: expected good words, got bad; remove it")
+            (self.folder / "words" / f"{i}.txt").write_text(word)
+
+    def words(self):
+        return [path.read_text() for path in sorted((self.folder / "words").glob("*.txt"))]
+
+    def shout(self):
+        self.runs.append("shout")
+        (self.folder / "upper.txt").write_text(" ".join(self.words()).upper() + "!" * self.option)
+
+    def count(self):
+        self.runs.append("count")
+        (self.folder / "count.txt").write_text(str(len(self.words())))
+
+    def run(self, **options):
+        self.runs.clear()
+        self.pipeline().run(say=lambda text: None, **options)
+        return list(self.runs)
+
+
+@pytest.fixture
+def kitchen(tmp_path):
+    kitchen = Kitchen(tmp_path)
+    kitchen.source.write_text("one two three")
+    return kitchen
+
+
+def test_runs_all_then_nothing(kitchen):
+    assert kitchen.run() == ["split", "shout", "count"]
+    assert (kitchen.folder / "upper.txt").read_text() == "ONE TWO THREE!"
+    assert kitchen.run() == []
+
+
+def test_changed_input_runs_what_depends_on_it(kitchen):
+    kitchen.run()
+    kitchen.source.write_text("one two")
+    assert kitchen.run() == ["split", "shout", "count"]
+    # The third word of before is gone.
+    assert (kitchen.folder / "count.txt").read_text() == "2"
+
+
+def test_same_content_at_another_time_is_no_change(kitchen):
+    kitchen.run()
+    kitchen.source.write_text("one two three")
+    assert kitchen.run() == []
+
+
+def test_changed_option_runs_its_stage_only(kitchen):
+    kitchen.run()
+    kitchen.option = 2
+    assert kitchen.run() == ["shout"]
+
+
+def test_missing_output_is_made_again(kitchen):
+    kitchen.run()
+    (kitchen.folder / "words" / "1.txt").unlink()
+    assert kitchen.run() == ["split"]  # the words came back as they were: what follows still holds
+
+
+def test_edited_output_is_kept_and_used(kitchen):
+    kitchen.run()
+    (kitchen.folder / "words" / "1.txt").write_text("deux")
+    assert kitchen.run() == ["shout", "count"]
+    assert (kitchen.folder / "upper.txt").read_text() == "ONE DEUX THREE!"
+
+
+@pytest.mark.parametrize("at", [0, 1, 2])
+def test_interrupted_stage_begins_anew(kitchen, at):
+    kitchen.stop_in = at
+    with pytest.raises(KeyboardInterrupt):
+        kitchen.run()
+    kitchen.stop_in = None
+    assert kitchen.run() == ["split", "shout", "count"]
+    assert kitchen.words() == ["one", "two", "three"]
+
+
+def test_only_one_stage_whatever_its_state(kitchen):
+    kitchen.run()
+    assert kitchen.run(only="count") == ["count"]
+    with pytest.raises(ValueError, match="only: expected one of split, shout, count, got 'fry'"):
+        kitchen.run(only="fry")
+
+
+def test_only_needs_its_inputs(kitchen):
+    with pytest.raises(
+        StageError, match=r"stage count: expected words \(words/\*.txt\), got no such file; run stage split"
+    ):
+        kitchen.run(only="count")
+
+
+def test_failure_names_stage_and_reason(kitchen):
+    kitchen.source.write_text("one bad")
+    with pytest.raises(StageError, match="stage split: source: expected good words, got bad; remove it"):
+        kitchen.run()
+    assert not (kitchen.folder / "upper.txt").exists()
+    kitchen.source.write_text("one good")
+    assert kitchen.run() == ["split", "shout", "count"]
+
+
+def test_broken_note_counts_as_none(kitchen):
+    kitchen.run()
+    (kitchen.folder / "preprocess" / "stages" / "count.json").write_text("{")
+    assert kitchen.run() == ["count"]
+    assert json.loads((kitchen.folder / "preprocess" / "stages" / "count.json").read_text())["inputs"]

@@ -1,0 +1,424 @@
+"""Measure how well sound predicts the mouth, within a speaker and from one speaker to another.
+
+    python tools/study_audio_features.py english.mp4 french.mp4 -o figures.json
+    python tools/study_audio_features.py clip.mp4 --features senone mel --meshes /tmp/meshes
+
+Each clip shows one speaker. From a window of audio features (16 steps of 20 ms) a ridge regression and a small
+convolution net predict the mouth of the frame in its middle: opening, width, rounding. IN fits the first 80 % of a
+clip and tests on the rest; CROSS fits one clip and tests on another. Figures are Pearson's r, with the 95 % interval
+of a bootstrap that draws blocks of one second.
+"""
+
+import argparse
+import contextlib
+import hashlib
+import math
+import platform
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from ernerf_ti.audio.mel_spectrum import MelSpectrum
+from ernerf_ti.audio.phone_posteriors import PhonePosteriors
+from ernerf_ti.audio.windows import STEPS_PER_FRAME, WINDOW, audio_windows
+from ernerf_ti.files import read_arrays, write_arrays, write_json
+from ernerf_ti.preprocess.face_mesh import track_face
+from ernerf_ti.video import read_frames, read_sound
+
+RATE = 25  # frames per second
+TARGETS = ("open", "width", "round")
+
+_EYES = (33, 133), (263, 362)  # outer and inner corner of the right and the left one
+_INNER_LIPS = (82, 13, 312), (87, 14, 317)
+_OUTER_LIPS = (0,), (17,)
+_CORNERS = (61,), (291,)
+
+_TRAINING_SHARE = 0.8
+_GAP = WINDOW // STEPS_PER_FRAME  # frames left out between two parts, so that no sound is in windows of both
+_LEAST_FRAMES = 100
+_LEAST_SPREAD = 0.01  # of a feature's standard deviation, over their root mean square
+
+_PENALTIES = 10.0 ** np.arange(-2, 3.5, 0.5)
+_EPOCHS = 40
+_BATCH = 64
+_NETS = 3  # differently seeded; their mean is the prediction
+
+_BLOCK = RATE  # frames
+_RESAMPLES = 1000
+
+Predictor = Callable[[np.ndarray], np.ndarray]
+"""Windows [N, 16, C] -> targets [N, K]."""
+
+
+class RawMelSpectrum(MelSpectrum):
+    """Log energies in mel bands as they are: what normalisation over the recording is compared with."""
+
+    name = "mel-raw"
+
+    def steps(self, frames: np.ndarray, mean: np.ndarray, variance: np.ndarray) -> np.ndarray:
+        return super().steps(frames, np.zeros_like(mean), np.ones_like(variance))
+
+
+EXTRACTORS = {extractor.name: extractor for extractor in (PhonePosteriors, MelSpectrum, RawMelSpectrum)}
+
+
+@dataclass(frozen=True)
+class Clip:
+    """One speaker. N frames whose mesh can be trusted, of F in the video."""
+
+    name: str
+    n_frames: int
+    """F."""
+    targets: np.ndarray
+    """[N, 3] float64, in the order of TARGETS."""
+    windows: dict[str, np.ndarray]
+    """Per name of an extractor [N, 16, C] float32."""
+
+
+@dataclass(frozen=True)
+class Figure:
+    """How well one target is predicted."""
+
+    feature: str
+    predictor: str
+    train: str
+    test: str
+    """Names of clips; the same for the two parts of one clip (IN)."""
+    target: str
+    r: float
+    low: float
+    high: float
+    """Ends of the 95 % interval of r."""
+    n_frames: int
+    """Of the test part."""
+
+    @property
+    def kind(self) -> str:
+        return "IN" if self.train == self.test else "CROSS"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("clips", nargs="+", type=Path, metavar="CLIP", help="a video of one speaker, with sound")
+    parser.add_argument("--features", nargs="+", choices=EXTRACTORS, default=list(EXTRACTORS))
+    parser.add_argument("-o", "--output", type=Path, help="JSON file for the figures")
+    parser.add_argument("--meshes", type=Path, help="folder that keeps the face meshes, to track a clip only once")
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args(arguments)
+    names = [path.stem for path in options.clips]
+    for name in names:
+        if names.count(name) > 1:
+            parser.error(
+                f"clips: expected files of different names, got {name} {names.count(name)} times; rename or omit one"
+            )
+    if options.seed < 0:
+        parser.error(f"--seed: expected at least 0, got {options.seed}; pass a larger number")
+    if options.output and options.output.is_dir():
+        parser.error(f"--output: expected a file, got the folder {options.output}; add a file name")
+    try:
+        for folder in filter(None, (options.meshes, options.output and options.output.parent)):
+            folder.mkdir(parents=True, exist_ok=True)
+        extractors = {name: EXTRACTORS[name]() for name in dict.fromkeys(options.features)}
+        clips = [read_clip(path, extractors, options.meshes) for path in options.clips]
+    except (OSError, ValueError, ImportError) as error:
+        parser.error(str(error))
+    figures = measure(clips, list(extractors), options.seed)
+    print(table(figures))
+    if options.output:
+        write_json(options.output, report(clips, figures, options.seed))
+        print(options.output)
+    return 0
+
+
+def read_clip(path: Path, extractors: dict, meshes: Path | None = None) -> Clip:
+    """Track the face and compute the features of a video.
+
+    Args:
+        path: a video file with sound.
+        extractors: name -> callable from samples [S] at 16 kHz to features [T, C] at 50 steps per second.
+        meshes: folder where the mesh is kept, named by the video's contents; None to track it anew.
+
+    Raises:
+        FileNotFoundError, ValueError: no such file, no pictures, no sound, no face, or too few frames with one.
+        ImportError: mediapipe is not installed.
+    """
+    samples = read_sound(path)
+    points, valid = _face_points(path, meshes)
+    if valid.sum() < _LEAST_FRAMES:
+        raise ValueError(
+            f"{path}: expected a face in at least {_LEAST_FRAMES} frames, got it in {valid.sum()} of {len(valid)}; "
+            "use a longer video of one person who looks at the camera"
+        )
+    windows = {name: audio_windows(extract(samples), len(points))[valid] for name, extract in extractors.items()}
+    return Clip(path.stem, len(points), mouth_targets(points[valid]), windows)
+
+
+def mouth_targets(points: np.ndarray) -> np.ndarray:
+    """The state of the mouth, from lengths in 3-D so that the head's pose matters little.
+
+    open is the distance of the inner lips and width that of the mouth's corners, both over the distance of the eyes;
+    round is the height of the outer lips over that width.
+
+    Args:
+        points: [N, 478, 3] mesh points of MediaPipe's Face Mesh, in pixels.
+
+    Returns:
+        [N, 3] float64, in the order of TARGETS.
+    """
+    points = points.astype(np.float64)
+
+    def distance(ends: tuple[Sequence[int], Sequence[int]]) -> np.ndarray:
+        first, second = (points[:, list(end)].mean(1) for end in ends)
+        return np.linalg.norm(first - second, axis=1)
+
+    eyes, width = distance(_EYES), distance(_CORNERS)
+    return np.stack((distance(_INNER_LIPS) / eyes, width / eyes, distance(_OUTER_LIPS) / width), 1)
+
+
+def measure(clips: list[Clip], features: list[str], seed: int) -> list[Figure]:
+    """All figures: per feature and predictor IN for each clip, then CROSS for each ordered pair of clips."""
+    pairs = [(clip, clip) for clip in clips]
+    pairs += [(train, test) for train in clips for test in clips if train is not test]
+    runs = [(feature, name, *pair) for feature in features for name in PREDICTORS for pair in pairs]
+    figures = []
+    for feature, predictor, train, test in tqdm(runs, "predictors", unit="fit"):
+        fit_part, test_part = slice(None), slice(None)
+        if train is test:
+            fit_part, test_part = parts(len(train.targets))
+        targets = train.targets[fit_part]
+        spread = targets.std(0)
+        standard = (targets - targets.mean(0)) / np.where(spread > 0, spread, 1)
+        predict = PREDICTORS[predictor](train.windows[feature][fit_part], standard, seed)
+        truth, predicted = test.targets[test_part], predict(test.windows[feature][test_part])
+        for target, r, (low, high) in zip(
+            TARGETS, correlation(truth, predicted), bootstrap_interval(truth, predicted, seed), strict=True
+        ):
+            figures.append(
+                Figure(feature, predictor, train.name, test.name, target, float(r), float(low), float(high), len(truth))
+            )
+    return figures
+
+
+@dataclass(frozen=True)
+class _Scale:
+    """Zero mean and unit variance of each feature over the windows that it was made of."""
+
+    mean: np.ndarray  # [C]
+    spread: np.ndarray  # [C]
+
+    @staticmethod
+    def of(windows: np.ndarray) -> "_Scale":
+        mean, spread = windows.mean((0, 1), np.float64), windows.std((0, 1), np.float64)
+        # A sound that this speaker hardly makes must not become a loud one when another makes it.
+        least = _LEAST_SPREAD * math.sqrt((spread**2).mean()) or 1.0
+        return _Scale(mean, np.maximum(spread, least))
+
+    def __call__(self, windows: np.ndarray) -> np.ndarray:
+        return (windows - self.mean) / self.spread
+
+
+def parts(n: int) -> tuple[slice, slice]:
+    """The first 80 % of n frames without the last few of them, and the last 20 %; no sound is in windows of both."""
+    cut = math.floor(_TRAINING_SHARE * n)
+    return slice(0, cut - _GAP), slice(cut, n)
+
+
+def fit_ridge(windows: np.ndarray, targets: np.ndarray, seed: int) -> Predictor:
+    """Linear regression with a penalty on the squared weights.
+
+    The penalty is chosen per target: the one with the least error on the last 20 % of the data, fitted to the rest.
+
+    Args:
+        windows: [N, 16, C] features.
+        targets: [N, K].
+        seed: not used; nothing is drawn.
+    """
+    fit_part, check_part = parts(len(windows))
+    trials = _ridges(windows[fit_part], targets[fit_part], _PENALTIES)
+    errors = [((trial(windows[check_part]) - targets[check_part]) ** 2).mean(0) for trial in trials]
+    (chosen,) = _ridges(windows, targets, [_PENALTIES[np.argmin(errors, 0)]])
+    return chosen
+
+
+def _ridges(windows: np.ndarray, targets: np.ndarray, penalties: Sequence) -> list[Predictor]:
+    """One regression per penalty, a number or [K], on the mean over frames of the squared error."""
+    scale = _Scale.of(windows)
+    inputs = scale(windows).reshape(len(windows), -1)
+    bias = targets.mean(0)
+    left, values, right = np.linalg.svd(inputs, full_matrices=False)
+    projected = values[:, None] * (left.T @ (targets - bias))
+
+    def predictor(penalty) -> Predictor:
+        weights = right.T @ (projected / (values[:, None] ** 2 + len(inputs) * penalty))
+        return lambda others: scale(others).reshape(len(others), -1) @ weights + bias
+
+    return [predictor(penalty) for penalty in penalties]
+
+
+def fit_net(windows: np.ndarray, targets: np.ndarray, seed: int) -> Predictor:
+    """Three layers of convolution over time, then a linear layer; the mean of three nets.
+
+    They are trained for the number of epochs that had the least error on the last 20 % of the data, with nets
+    trained on the rest. Deterministic for a given seed.
+
+    Args:
+        windows: [N, 16, C] features.
+        targets: [N, K], standardised.
+        seed: of the initial weights, the order of the frames and the dropout.
+    """
+    scale = _Scale.of(windows)
+    fit_part, check_part = parts(len(windows))
+
+    def inputs(windows: np.ndarray) -> Tensor:
+        return torch.from_numpy(scale(windows).astype(np.float32).transpose(0, 2, 1).copy())
+
+    x, y = inputs(windows), torch.from_numpy(targets.astype(np.float32))
+    seeds = range(_NETS * seed, _NETS * (seed + 1))
+    check = x[check_part], y[check_part]
+    errors = [train_net(x[fit_part], y[fit_part], _EPOCHS, one, check)[1] for one in seeds]
+    n_epochs = int(np.mean(errors, 0).argmin()) + 1
+    nets = [train_net(x, y, n_epochs, one)[0] for one in seeds]
+
+    @torch.no_grad()
+    def predict(windows: np.ndarray) -> np.ndarray:
+        return torch.stack([net(inputs(windows)) for net in nets]).mean(0).numpy()
+
+    return predict
+
+
+PREDICTORS: dict[str, Callable[[np.ndarray, np.ndarray, int], Predictor]] = {"ridge": fit_ridge, "net": fit_net}
+
+
+def train_net(
+    x: Tensor, y: Tensor, n_epochs: int, seed: int, check: tuple[Tensor, Tensor] | None = None
+) -> tuple[nn.Module, list[float]]:
+    """Train a net that turns inputs [N, C, 16] into targets [N, K].
+
+    Returns the net, ready to use, and its mean squared error after each epoch on the pair `check` if there is one.
+    """
+    errors = []
+    with torch.random.fork_rng(devices=[]), _one_thread():
+        torch.manual_seed(seed)
+        net = _net(x.shape[1], y.shape[1])
+        optimiser = torch.optim.AdamW(net.parameters(), lr=1e-3, weight_decay=1e-2)
+        for _ in range(n_epochs):
+            net.train()
+            for chosen in torch.randperm(len(x)).split(_BATCH):
+                loss = F.mse_loss(net(x[chosen]), y[chosen])
+                optimiser.zero_grad()
+                loss.backward()
+                optimiser.step()
+            net.eval()
+            if check is not None:
+                with torch.no_grad():
+                    errors.append(F.mse_loss(net(check[0]), check[1]).item())
+    return net, errors
+
+
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    """The nets are too small to gain by more; on a busy machine several threads wait for each other."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _net(n_channels: int, n_targets: int, width: int = 64) -> nn.Sequential:
+    """16 steps, then 8, then 4."""
+    return nn.Sequential(
+        nn.Dropout(0.1),
+        *(nn.Conv1d(n_channels, width, 3, padding=1), nn.ReLU(), nn.Dropout(0.3)),
+        *(nn.Conv1d(width, width, 3, stride=2, padding=1), nn.ReLU(), nn.Dropout(0.3)),
+        *(nn.Conv1d(width, width, 3, stride=2, padding=1), nn.ReLU(), nn.Dropout(0.3)),
+        nn.Flatten(),
+        nn.Linear(width * WINDOW // 4, n_targets),
+    )
+
+
+def correlation(truth: np.ndarray, predicted: np.ndarray) -> np.ndarray:
+    """Pearson's r over the second last axis: [..., N, K] twice -> [..., K]; 0 where one of them is constant."""
+    truth, predicted = (a - a.mean(-2, keepdims=True) for a in (truth, predicted))
+    scale = np.sqrt((truth**2).sum(-2) * (predicted**2).sum(-2))
+    return (truth * predicted).sum(-2) / np.where(scale > 1e-12, scale, np.inf)
+
+
+def bootstrap_interval(truth: np.ndarray, predicted: np.ndarray, seed: int) -> np.ndarray:
+    """The 95 % interval of each r: [N, K] twice -> [K, 2].
+
+    Neighbouring frames are alike, so that blocks of one second are drawn, the end joined to the begin. [Politis and
+    Romano 1992, the circular block bootstrap; percentiles]
+    """
+    n = len(truth)
+    begins = np.random.default_rng(seed).integers(n, size=(_RESAMPLES, -(-n // _BLOCK), 1))
+    chosen = ((begins + np.arange(_BLOCK)) % n).reshape(_RESAMPLES, -1)[:, :n]
+    draws = [correlation(truth[chosen, k, None], predicted[chosen, k, None])[:, 0] for k in range(truth.shape[1])]
+    return np.percentile(draws, (2.5, 97.5), axis=1).T
+
+
+def means(figures: list[Figure]) -> list[dict]:
+    """r per feature, predictor and target over all clips (IN), and over all pairs of clips (CROSS)."""
+    groups: dict[tuple, list[float]] = {}
+    for figure in figures:
+        groups.setdefault((figure.feature, figure.predictor, figure.kind, figure.target), []).append(figure.r)
+    names = ("feature", "predictor", "kind", "target")
+    return [
+        {**dict(zip(names, group, strict=True)), "r": float(np.mean(r)), "n": len(r)} for group, r in groups.items()
+    ]
+
+
+def table(figures: list[Figure]) -> str:
+    """One line per fit, with r and its interval for each target; then the means."""
+    cells: dict[tuple[str, ...], list[str]] = {}
+    for f in figures:
+        clips = f.test if f.kind == "IN" else f"{f.train} -> {f.test}"
+        row = cells.setdefault((f.feature, f.predictor, f"{f.kind} {clips}", str(f.n_frames)), [])
+        row.append(f"{f.r:.3f} [{f.low:.2f} {f.high:.2f}]")
+    for mean in means(figures):
+        row = cells.setdefault((mean["feature"], mean["predictor"], f"{mean['kind']} mean of {mean['n']}", ""), [])
+        row.append(f"{mean['r']:.3f}")
+    rows = [("feature", "predictor", "clips", "frames", *TARGETS), *((*head, *row) for head, row in cells.items())]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ["| " + " | ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)) + " |" for row in rows]
+    return "\n".join([lines[0], "|" + "|".join("-" * (w + 2) for w in widths) + "|", *lines[1:]])
+
+
+def report(clips: list[Clip], figures: list[Figure], seed: int) -> dict:
+    """What the JSON file holds."""
+    return {
+        "seed": seed,
+        "block_frames": _BLOCK,
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+        "torch": torch.__version__,
+        "clips": [{"name": c.name, "frames": c.n_frames, "used": len(c.targets)} for c in clips],
+        "figures": [asdict(figure) for figure in figures],
+        "means": means(figures),
+    }
+
+
+def _face_points(path: Path, meshes: Path | None) -> tuple[np.ndarray, np.ndarray]:
+    """[F, 478, 3] mesh points and [F] which can be trusted, from the folder if they are there."""
+    if meshes is None:
+        track = track_face(read_frames(path, RATE), progress=True)
+        return track.points, track.valid
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    kept = meshes / f"{path.stem}-{digest[:12]}.npz"
+    if not kept.is_file():
+        points, valid = _face_points(path, None)
+        write_arrays(kept, points=points, valid=valid)
+    arrays = read_arrays(kept)
+    return arrays["points"], arrays["valid"]
+
+
+if __name__ == "__main__":
+    sys.exit(main())
