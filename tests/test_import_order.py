@@ -9,16 +9,20 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 OURS = {"taichi_kernels", "ernerf_ti", "tools", "tests"}
 
+
+def parts(*names: str) -> set[str]:
+    return {f"ernerf_ti.{name}" for name in names}
+
+
 # Folder: (packages of ours that it may import, and third-party packages; None for any).
 ALLOWED = {
     "taichi_kernels": ({"taichi_kernels"}, {"taichi", "torch"}),
-    "ernerf_ti/audio": ({"ernerf_ti.audio"}, None),
-    "ernerf_ti/data": ({"ernerf_ti.data", "ernerf_ti.audio", "ernerf_ti.files"}, None),
-    "ernerf_ti/preprocess": ({f"ernerf_ti.{part}" for part in ("preprocess", "data", "audio", "files", "video")}, None),
-    "ernerf_ti/synthetic": (
-        {"taichi_kernels"} | {f"ernerf_ti.{part}" for part in ("synthetic", "data", "audio", "files", "video")},
-        None,
-    ),
+    "ernerf_ti/audio": (parts("audio"), None),
+    "ernerf_ti/data": (parts("data", "audio", "files", "batch", "camera"), None),
+    "ernerf_ti/preprocess": (parts("preprocess", "data", "audio", "files", "video"), None),
+    "ernerf_ti/synthetic": ({"taichi_kernels", *parts("synthetic", "data", "audio", "files", "video")}, None),
+    "ernerf_ti/model": ({"taichi_kernels", *parts("model", "batch")}, None),
+    "ernerf_ti/render": ({"taichi_kernels", *parts("render", "batch", "camera")}, None),
     "tools": (
         {"taichi_kernels", "ernerf_ti", "tests.reference"},
         None,

@@ -1,0 +1,1 @@
+"""A person who does not exist, for demonstrations and tests with known truth."""
