@@ -239,7 +239,7 @@ def _cuts(poses: np.ndarray) -> np.ndarray:
     turns = poses[:, :3, :3]
     cosine = (np.einsum("fij,fij->f", turns[1:], turns[:-1]) - 1) / 2
     turn = np.degrees(np.arccos(np.clip(cosine, -1, 1)))
-    shift = np.linalg.norm(np.diff(_positions(poses), axis=0), axis=1)
+    shift = np.linalg.norm(np.diff(_positions(poses)[:, :2], axis=0), axis=1)  # the distance is noisier
     return np.flatnonzero((turn > _CUT_TURN) | (shift > _CUT_SHIFT)) + 1
 
 
