@@ -1,0 +1,77 @@
+"""Audio features around a frame -> one code: convolutions over time, then attention over frames.
+
+The network of AD-NeRF and ER-NeRF [Guo et al. 2021, section 3.3; Li et al. 2023].
+"""
+
+import itertools
+
+import torch
+from torch import Tensor, nn
+
+N_FRAMES = 8
+"""Windows that a code is made from: those of the frames k-4 ... k+3."""
+MAX_STEPS = 16
+"""Longest window; the four convolutions halve it to one step."""
+
+_SLOPE = 0.02
+
+
+class AudioEncoder(nn.Module):
+    """Eight windows of features -> a code.
+
+    Args:
+        feature_dimension: C, of the extractor (29 DeepSpeech, 42 senones, 44 letters, 80 mel, 1024 HuBERT).
+        code_size: of the result.
+    """
+
+    def __init__(self, feature_dimension: int, code_size: int = 32):
+        super().__init__()
+        self.feature_dimension = feature_dimension
+        channels = (feature_dimension, 32, 32, 64, 64)
+        layers = []
+        for n_in, n_out in itertools.pairwise(channels):
+            layers += [nn.Conv1d(n_in, n_out, 3, stride=2, padding=1), nn.LeakyReLU(_SLOPE)]
+        self.convolutions = nn.Sequential(*layers)
+        self.projection = nn.Sequential(nn.Linear(64, 64), nn.LeakyReLU(_SLOPE), nn.Linear(64, code_size))
+        self.attention = TemporalAttention(code_size)
+
+    def forward(self, audio_window: Tensor) -> Tensor:
+        """Encode one frame.
+
+        Args:
+            audio_window: [8, C, steps] float32, steps from 1 to 16; longer windows are cropped to 16.
+
+        Returns:
+            [code_size].
+
+        Raises ValueError if the shape is another.
+        """
+        if audio_window.dim() != 3 or audio_window.shape[:2] != (N_FRAMES, self.feature_dimension):
+            raise ValueError(
+                f"audio_window: expected shape [{N_FRAMES}, {self.feature_dimension}, steps], "
+                f"got {list(audio_window.shape)}; pass features of the extractor that the model was made for"
+            )
+        steps = self.convolutions(audio_window[:, :, :MAX_STEPS])
+        return self.attention(self.projection(steps.squeeze(2)))
+
+
+class TemporalAttention(nn.Module):
+    """Weighted mean of the codes of eight frames, with weights computed from all of them.
+
+    Args:
+        code_size: of a code.
+    """
+
+    def __init__(self, code_size: int):
+        super().__init__()
+        channels = (code_size, 16, 8, 4, 2, 1)
+        layers = []
+        for n_in, n_out in itertools.pairwise(channels):
+            layers += [nn.Conv1d(n_in, n_out, 3, padding=1), nn.LeakyReLU(_SLOPE)]
+        self.convolutions = nn.Sequential(*layers)
+        self.scores = nn.Linear(N_FRAMES, N_FRAMES)
+
+    def forward(self, codes: Tensor) -> Tensor:
+        """[8, code_size] -> [code_size]."""
+        weights = torch.softmax(self.scores(self.convolutions(codes.t()[None])[0, 0]), 0)
+        return weights @ codes

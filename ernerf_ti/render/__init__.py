@@ -1,0 +1,1 @@
+"""Pictures from fields: sampling, blending, and the layers of a portrait."""
