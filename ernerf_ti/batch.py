@@ -31,8 +31,9 @@ class Conditioning:
     """[8, C, steps] audio features around the 8 frames k-4 ... k+3."""
     eye_area: Tensor | None
     """[1] in [0, 1]: 0 open, 1 closed; None for open."""
-    identity_index: int
-    """Row of the frame's code: its place among the training frames, 0 when rendering other frames."""
+    identity_index: int | None
+    """Row of the frame's code: its place among the training frames. None for other frames, which get the mean of
+    all codes; ER-NeRF gives them row 0."""
     head_pose: Tensor
     """[4, 4] pose_world_from_camera in the scene."""
 

@@ -26,14 +26,14 @@ _HEAD_PREFIXES = {
     "density_net.layers.": "sigma_net.net.",
     "colour_net.layers.": "color_net.net.",
     "uncertainty_net.layers.": "unc_net.net.",
-    "identity_codes": "individual_codes",
+    "identity_codes.codes": "individual_codes",
 }
 _TORSO_PREFIXES = {
     "deformation_net.layers.": "torso_deform_net.net.",
     "colour_net.layers.": "torso_net.net.",
     "encoding.table": "torso_encoder.embeddings",
     "anchors": "anchor_points",
-    "identity_codes": "individual_codes_torso",
+    "identity_codes.codes": "individual_codes_torso",
 }
 _PLANES = tuple(f"encoder_{plane}.embeddings" for plane in ("xy", "yz", "xz"))
 

@@ -1,5 +1,6 @@
 """Video files: frames and sound of any format in, mp4 out. PyAV carries its own ffmpeg."""
 
+import contextlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -137,6 +138,79 @@ def read_sound(path: Path, rate: int = 16_000) -> np.ndarray:
     return np.clip(np.pad(samples, (start, 0)) if start > 0 else samples[-start:], -1, 1)
 
 
+class VideoWriter:
+    """Writes H.264 with AAC sound, frame by frame; the file appears with :meth:`finish`.
+
+    Args:
+        path: an .mp4 file.
+        rate: frames per second.
+        samples: [S] mono sound in [-1, 1].
+        sound_rate: samples per second.
+        quality: constant rate factor of x264; 18 is visually lossless, larger is smaller.
+        metadata: tags of the file, as title or comment.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        rate: float,
+        samples: np.ndarray | None = None,
+        sound_rate: int = 16_000,
+        quality: int = 18,
+        metadata: dict[str, str] | None = None,
+    ):
+        self.n_frames = 0
+        self._samples, self._sound_rate = samples, sound_rate
+        self._shape: tuple[int, ...] | None = None
+        self._stack = contextlib.ExitStack()
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        temporary = self._stack.enter_context(replacing(Path(path)))
+        self._file = self._stack.enter_context(av.open(str(temporary), "w", format="mp4"))
+        self._file.metadata.update(metadata or {})
+        self._pictures = self._file.add_stream("libx264", rate=Fraction(rate).limit_denominator(1001))
+        self._pictures.pix_fmt = "yuv420p"
+        for tag in ("colorspace", "color_primaries", "color_trc"):
+            setattr(self._pictures.codec_context, tag, _BT709)
+        self._pictures.options = {"crf": str(quality), "preset": "medium"}
+        self._sound = self._file.add_stream("aac", rate=sound_rate, layout="mono") if samples is not None else None
+
+    def write(self, image: np.ndarray) -> None:
+        """Add a frame [H, W, 3] uint8 RGB. Raises ValueError for an odd size, or another one than before."""
+        if self._shape is None:
+            self._shape = image.shape
+            if image.shape[0] % 2 or image.shape[1] % 2:
+                raise ValueError(
+                    f"frames: expected an even width and height, got {image.shape[1]}x{image.shape[0]}; "
+                    "H.264 needs even sizes"
+                )
+            self._pictures.height, self._pictures.width = image.shape[:2]
+        if image.shape != self._shape:
+            raise ValueError(
+                f"frames: expected shape {list(self._shape)} (from frame 0), got {list(image.shape)} in {self.n_frames}"
+            )
+        frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
+        self._file.mux(self._pictures.encode(frame.reformat(format="yuv420p", dst_colorspace="ITU709")))
+        self.n_frames += 1
+
+    def finish(self) -> None:
+        """Write what is left, and the sound. Raises ValueError if there was no frame."""
+        if self.n_frames == 0:
+            raise ValueError("frames: expected at least one, got none; see whether the range of frames is empty")
+        self._file.mux(self._pictures.encode(None))
+        if self._sound is not None:
+            _mux_sound(self._file, self._sound, np.asarray(self._samples, np.float32), self._sound_rate)
+        self._stack.close()
+
+    def close(self) -> None:
+        """Drop the file, if it was not finished."""
+        with contextlib.suppress(_Dropped), self._stack.pop_all():
+            raise _Dropped
+
+
+class _Dropped(Exception):
+    """Raised within the file's context, so that it does not take its place."""
+
+
 def write_video(
     path: Path,
     frames: Iterable[np.ndarray],
@@ -146,51 +220,19 @@ def write_video(
     quality: int = 18,
     metadata: dict[str, str] | None = None,
 ) -> int:
-    """Write H.264 with AAC sound; the file appears when it is complete.
-
-    Args:
-        path: an .mp4 file.
-        frames: [H, W, 3] uint8 RGB each, all of one even size.
-        rate: frames per second.
-        samples: [S] mono sound in [-1, 1].
-        sound_rate: samples per second.
-        quality: constant rate factor of x264; 18 is visually lossless, larger is smaller.
-        metadata: tags of the file, as title or comment.
+    """Write frames [H, W, 3] uint8 RGB, all of one even size; arguments and errors as :class:`VideoWriter`.
 
     Returns:
         How many frames were written.
-
-    Raises:
-        ValueError: no frames, an odd size, or frames of different sizes.
     """
-    n, size = 0, None
-    with replacing(Path(path)) as temporary, av.open(str(temporary), "w", format="mp4") as file:
-        file.metadata.update(metadata or {})
-        pictures = file.add_stream("libx264", rate=Fraction(rate).limit_denominator(1001))
-        pictures.pix_fmt = "yuv420p"
-        for tag in ("colorspace", "color_primaries", "color_trc"):
-            setattr(pictures.codec_context, tag, _BT709)
-        pictures.options = {"crf": str(quality), "preset": "medium"}
-        sound = file.add_stream("aac", rate=sound_rate, layout="mono") if samples is not None else None
+    writer = VideoWriter(path, rate, samples, sound_rate, quality, metadata)
+    try:
         for image in frames:
-            if size is None:
-                size = image.shape
-                if size[0] % 2 or size[1] % 2:
-                    raise ValueError(
-                        f"frames: expected an even width and height, got {size[1]}x{size[0]}; H.264 needs even sizes"
-                    )
-                pictures.height, pictures.width = size[:2]
-            if image.shape != size:
-                raise ValueError(f"frames: expected shape {list(size)} (from frame 0), got {list(image.shape)} in {n}")
-            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
-            file.mux(pictures.encode(frame.reformat(format="yuv420p", dst_colorspace="ITU709")))
-            n += 1
-        if n == 0:
-            raise ValueError("frames: expected at least one, got none; see whether the range of frames is empty")
-        file.mux(pictures.encode(None))
-        if sound is not None:
-            _mux_sound(file, sound, np.asarray(samples, np.float32), sound_rate)
-    return n
+            writer.write(image)
+        writer.finish()
+    finally:
+        writer.close()
+    return writer.n_frames
 
 
 def _mux_sound(file, stream, samples: np.ndarray, rate: int) -> None:

@@ -75,14 +75,14 @@ def test_every_tensor_arrives(tensors, tmp_path):
         assert sum(found) == 1, name
     assert torch.equal(model.head_grid.bitfield, tensors["density_bitfield"])
     assert model.torso_grid.mean_alpha.item() == pytest.approx(0.004)
-    assert model.head.audio_encoder.feature_dimension == FEATURES and len(model.head.identity_codes) == 7
+    assert model.head.audio_encoder.feature_dimension == FEATURES and len(model.head.identity_codes.codes) == 7
 
 
 def test_a_head_alone_and_a_bare_state_dict(tensors, tmp_path):
     head_only = {name: tensors[name] for name in (*shapes(torso=False), "density_bitfield")}
     model = read_official_checkpoint(save(tmp_path / "bare.pth", head_only, bare=True))
     assert model.torso is None and model.torso_grid is None
-    torch.testing.assert_close(model.head.identity_codes.detach(), tensors["individual_codes"])
+    torch.testing.assert_close(model.head.identity_codes.codes.detach(), tensors["individual_codes"])
 
 
 def test_the_feature_dimension_comes_from_the_file(tensors, tmp_path):

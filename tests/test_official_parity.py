@@ -33,7 +33,7 @@ GRADIENTS = {
     "sigma_net.net": "density_net.layers",
     "color_net.net": "colour_net.layers",
     "unc_net.net": "uncertainty_net.layers",
-    "individual_codes": "identity_codes",
+    "individual_codes": "identity_codes.codes",
 }
 
 
@@ -56,7 +56,7 @@ def render_frame(frame, head, grid, torso=None, torso_grid=None, **options) -> R
     return render_portrait(
         head.bind(at, with_uncertainty=False),
         *(grid, frame["pose"][0], tuple(frame["intrinsics"].tolist()), (64, 64), MarchConfig(), frame["bg"]),
-        torso and (lambda coords: torso(coords, at.head_pose)),
+        torso and (lambda coords: torso(coords, at.head_pose, at.identity_index)),
         torso_grid,
         **options,
     )

@@ -6,7 +6,6 @@ x = encode(position);  a, e = attend(x, audio, eye)
 
 from dataclasses import dataclass, field
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -15,6 +14,7 @@ from ernerf_ti.batch import Conditioning, FieldOutput
 from ernerf_ti.model import activations
 from ernerf_ti.model.audio_encoder import AudioEncoder
 from ernerf_ti.model.conditioning import region_conditioning
+from ernerf_ti.model.identity_codes import IdentityCodes
 from ernerf_ti.model.mlp import MLP, concatenate
 from ernerf_ti.model.position_encoders import PositionEncoderConfig, TriplaneHashConfig, position_encoder
 
@@ -55,8 +55,6 @@ class HeadField(nn.Module):
 
     def __init__(self, config: HeadFieldConfig, feature_dimension: int, n_identities: int):
         super().__init__()
-        if n_identities < 1:
-            raise ValueError(f"n_identities: expected at least 1, got {n_identities}; pass the training frames")
         self.config = config
         self.position_encoder = position_encoder(config.position_encoder, config.bound)
         n_features = self.position_encoder.n_outputs
@@ -81,7 +79,7 @@ class HeadField(nn.Module):
             config.colour_layers,
         )
         self.uncertainty_net = MLP(n_features, config.uncertainty_width, 1, 2)
-        self.identity_codes = nn.Parameter(torch.randn(n_identities, config.identity_size) * 0.1)
+        self.identity_codes = IdentityCodes(n_identities, config.identity_size)
 
     def bind(
         self, conditioning: Conditioning, with_uncertainty: bool = True, audio_code: Tensor | None = None
@@ -95,18 +93,14 @@ class HeadField(nn.Module):
 
         Raises ValueError if the identity index is not of a code.
         """
-        index = conditioning.identity_index
-        if not 0 <= index < len(self.identity_codes):
-            raise ValueError(
-                f"identity_index: expected 0 to {len(self.identity_codes) - 1}, got {index}; "
-                "pass 0 for a frame that was not trained on"
-            )
         if audio_code is None:
             audio_code = self.audio_encoder(conditioning.audio_window)
         eye_area = conditioning.eye_area
         if eye_area is None:
             eye_area = audio_code.new_zeros(1)
-        return BoundHeadField(self, audio_code, eye_area, self.identity_codes[index], with_uncertainty)
+        return BoundHeadField(
+            self, audio_code, eye_area, self.identity_codes(conditioning.identity_index), with_uncertainty
+        )
 
     def forward(
         self,

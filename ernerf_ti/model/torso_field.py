@@ -12,6 +12,7 @@ from torch import Tensor, nn
 import taichi_kernels as tk
 from ernerf_ti.batch import TorsoLayer
 from ernerf_ti.model import activations
+from ernerf_ti.model.identity_codes import IdentityCodes
 from ernerf_ti.model.mlp import MLP, concatenate
 
 
@@ -49,8 +50,6 @@ class TorsoField(nn.Module):
 
     def __init__(self, config: TorsoFieldConfig, n_identities: int):
         super().__init__()
-        if n_identities < 1:
-            raise ValueError(f"n_identities: expected at least 1, got {n_identities}; pass the training frames")
         self.config = config
         self.anchors = nn.Parameter(torch.tensor([[*anchor, 1.0] for anchor in config.anchors]))
         """[3, 4] homogeneous scene positions. The trainer keeps the last column near 1."""
@@ -69,7 +68,7 @@ class TorsoField(nn.Module):
         n_inputs = n_pixel + n_pose + config.identity_size
         self.deformation_net = MLP(n_inputs, config.deformation_width, 2, config.deformation_layers)
         self.colour_net = MLP(grid.n_outputs + n_inputs, config.colour_width, 4, config.colour_layers)
-        self.identity_codes = nn.Parameter(torch.randn(n_identities, config.identity_size) * 0.1)
+        self.identity_codes = IdentityCodes(n_identities, config.identity_size)
 
     def encode_pose(self, head_pose: Tensor) -> Tensor:
         """[4, 4] pose_world_from_camera -> [6] picture coordinates of the anchors, u and v of each.
@@ -80,24 +79,19 @@ class TorsoField(nn.Module):
         camera = self.anchors @ torch.linalg.inv(head_pose).t()
         return (camera[:, :2] / camera[:, 3:] / camera[:, 2:3]).flatten()
 
-    def forward(self, pixel_coords: Tensor, head_pose: Tensor, identity_index: int = 0) -> TorsoLayer:
+    def forward(self, pixel_coords: Tensor, head_pose: Tensor, identity_index: int | None = None) -> TorsoLayer:
         """Evaluate K pixels.
 
         Args:
             pixel_coords: [K, 2] in [-1, 1], see :func:`ernerf_ti.camera.pixel_coords`.
             head_pose: [4, 4] pose_world_from_camera in the scene.
-            identity_index: row of the frame's code; 0 for a frame that was not trained on.
+            identity_index: row of the frame's code; None for a frame that was not trained on: the mean of all.
 
         Raises ValueError if the identity index is not of a code.
         """
-        if not 0 <= identity_index < len(self.identity_codes):
-            raise ValueError(
-                f"identity_index: expected 0 to {len(self.identity_codes) - 1}, got {identity_index}; "
-                "pass 0 for a frame that was not trained on"
-            )
         x = (pixel_coords * self.config.shrink).contiguous()
         pose_features = tk.frequency_encode(self.encode_pose(head_pose)[None].contiguous(), self.config.anchor_octaves)
-        shared = torch.cat((pose_features[0], self.identity_codes[identity_index]))
+        shared = torch.cat((pose_features[0], self.identity_codes(identity_index)))
         pixel_features = tk.frequency_encode(x, self.config.pixel_octaves)
         offset = self.deformation_net(pixel_features, shared).to(x.dtype)
         moved = (x + offset).clamp(-1, 1).contiguous()

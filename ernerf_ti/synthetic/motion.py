@@ -12,11 +12,11 @@ CAMERA_DISTANCE = 1.0
 _HEIGHT = 0.014  # of the middle of the head over the middle of the picture, metres
 _HEAD_PIVOT = np.array([0.0, -0.06, -0.04])  # top of the spine
 _TORSO_PIVOT = np.array([0.0, -0.40, -0.06])  # hips
-_TORSO_LAG = 0.28  # seconds
+_TORSO_LAG = 0.12  # seconds
 
 # Furthest from rest: yaw, pitch, roll in radians; to the right, up, towards the camera in metres.
 _HEAD_RANGE = np.array([0.20, 0.12, 0.085, 0.016, 0.008, 0.016])
-_TORSO_RANGE = np.array([0.05, 0.025, 0.03, 0.014, 0.005, 0.014])
+_TORSO_RANGE = np.array([0.02, 0.01, 0.014, 0.007, 0.003, 0.007])
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ def natural_motion(n_frames: int, seed: int) -> Motion:
         return np.tanh(0.45 * waves.sum(1))
 
     heads = wander(times, 0.0) * _HEAD_RANGE
-    torsos = wander(times - _TORSO_LAG, 3.0) * _TORSO_RANGE
+    torsos = wander(times - _TORSO_LAG, 0.5) * _TORSO_RANGE
     return Motion(
         np.linalg.inv(_camera_from_body(heads, _HEAD_PIVOT)),
         np.linalg.inv(_camera_from_body(torsos, _TORSO_PIVOT)),

@@ -123,8 +123,8 @@ def surface_colours() -> SimpleNamespace:
     @ti.func
     def cloth(p, collar: ti.i32):
         bands = p.y + 0.5 * noise.smooth(p * 0.25) + 0.012 * p.x * p.x
-        dark = vec(0.018, 0.032, 0.075)
-        light = vec(0.55, 0.53, 0.48)
+        dark = vec(0.022, 0.040, 0.085)
+        light = vec(0.10, 0.15, 0.21)
         phase = bands / 2.6 - ti.floor(bands / 2.6)
         stripe = s.smooth_step(0.30, 0.34, phase) * s.smooth_step(0.70, 0.66, phase)
         knit = 0.9 + 0.2 * noise.smooth(vec(p.x * 7.0, p.y * 9.0, p.z * 7.0))
@@ -132,7 +132,7 @@ def surface_colours() -> SimpleNamespace:
         if collar == 1:
             around = ti.atan2(p.x, p.z + 3.0)
             ribs = 0.5 + 0.5 * ti.cos(around * 96.0)
-            c = dark * (0.7 + 0.7 * ribs)
+            c = dark * (0.85 + 0.4 * ribs)
         return vec4(c, 0.05)
 
     @ti.func

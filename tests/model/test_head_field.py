@@ -41,7 +41,7 @@ def test_shapes_and_gradients(encoder, attention, device):
     sum((v * torch.randn_like(v)).sum() for v in values).backward()
     for name, parameter in field.named_parameters():
         assert parameter.grad is not None and parameter.grad.abs().max() > 0, name
-    assert (field.identity_codes.grad[[0, 2]] == 0).all()
+    assert (field.identity_codes.codes.grad[[0, 2]] == 0).all()
 
 
 def test_partial_evaluations_agree_with_the_whole(device):
@@ -100,7 +100,7 @@ def test_released_size():
 def test_identities_are_checked():
     with pytest.raises(ValueError, match="n_identities: expected at least 1, got 0"):
         HeadField(HeadFieldConfig(), 5, 0)
-    with pytest.raises(ValueError, match="identity_index: expected 0 to 2, got 3; pass 0 for a frame that was not"):
+    with pytest.raises(ValueError, match="identity_index: expected 0 to 2, got 3; pass None for a frame that was not"):
         make().bind(conditioning(identity=3))
 
 

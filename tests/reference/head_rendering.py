@@ -47,7 +47,7 @@ def render_rays(head, conditioning, bitfield, aabb, rays_o, rays_d, config, back
     eye_weights = torch.sigmoid(perceptron(head.conditioning.eye_attention, x))
     audio = encode_audio(head.audio_encoder, conditioning.audio_window)
     h = perceptron(head.density_net, torch.cat((x, audio * weights, conditioning.eye_area * eye_weights), 1))
-    code = head.identity_codes[conditioning.identity_index].expand(len(x), -1)
+    code = head.identity_codes(conditioning.identity_index).expand(len(x), -1)
     harmonics = spherical_harmonics(directions, head.config.direction_degree)
     rgbs = torch.sigmoid(perceptron(head.colour_net, torch.cat((harmonics, h[:, 1:], code), 1))) * 1.002 - 0.001
     uncertainty = torch.log1p(torch.exp(perceptron(head.uncertainty_net, x.detach())))

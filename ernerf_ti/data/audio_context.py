@@ -1,0 +1,18 @@
+"""The audio windows around a frame, as the audio encoder takes them."""
+
+import torch
+from torch import Tensor
+
+BEFORE, AFTER = 4, 4
+"""Windows k - 4 ... k + 3 around frame k."""
+
+
+def audio_context(windows: Tensor, k: int) -> Tensor:
+    """[T, steps, C] windows of a recording -> [8, C, steps] around frame k.
+
+    The neighbours come from the whole recording, not only from the frames of a split: what is said just
+    before is known there too. Beyond its ends the first and the last window are repeated: ER-NeRF's zeros
+    are like no sound, and a portrait falls apart on what it has never heard.
+    """
+    chosen = torch.arange(k - BEFORE, k + AFTER).clamp(0, len(windows) - 1)
+    return windows[chosen].transpose(1, 2).contiguous()

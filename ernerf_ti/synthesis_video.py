@@ -1,0 +1,158 @@
+"""Synthesized speech as files: a video with its sound, or pictures with alpha."""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from ernerf_ti.audio.frame_features import SAMPLE_RATE
+from ernerf_ti.batch import RenderOutput
+from ernerf_ti.camera import scene_from_capture
+from ernerf_ti.data.capture_files import FPS, read_transforms
+from ernerf_ti.files import read_image, write_image
+from ernerf_ti.prefetch import ahead
+from ernerf_ti.synthesis import TrainedPortrait, blinks, head_path, ping_pong, render_frames, speech_windows
+from ernerf_ti.video import VideoWriter, read_sound
+
+SYNTHESIZED = {
+    "title": "Synthesized portrait",
+    # The term of the IPTC for media made by a trained model.
+    "comment": "Synthesized by ernerf-ti, not a recording of a person. "
+    "digitalSourceType: http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia",
+}
+"""Metadata of every video."""
+
+_FRAME = round(SAMPLE_RATE / FPS)
+
+
+@dataclass(frozen=True)
+class SpeechVideo:
+    """What is spoken, how it looks, and where it goes; see tools/synthesize.py."""
+
+    audio: Path
+    output: Path
+    pose: str = "capture"
+    blink: str = "capture"
+    background: str = "capture"
+    head_only: bool = False
+    depth: Path | None = None
+    attention: Path | None = None
+    speech_model: Path | None = None
+    seed: int = 0
+
+
+def synthesize(trained: TrainedPortrait, wanted: SpeechVideo) -> list[Path]:
+    """Render speech and write it.
+
+    Sound and pictures are of the same length: the sound is filled up with silence to a whole frame.
+
+    Args:
+        trained: who speaks.
+        wanted: what.
+
+    Returns:
+        The files, or the folder, that were written.
+
+    Raises:
+        FileNotFoundError, ValueError: an input that is not there or does not fit, before anything is rendered.
+    """
+    samples = read_sound(wanted.audio, SAMPLE_RATE)
+    samples = np.pad(samples, (0, -len(samples) % _FRAME))
+    windows = speech_windows(trained, samples, wanted.speech_model)
+    n = len(windows)
+    if n == 0:
+        raise ValueError(f"{wanted.audio}: expected speech, got no sound; pass a longer recording")
+    poses = _poses(trained, wanted.pose, n)
+    eye_areas = blinks(trained, n, wanted.blink, wanted.seed)
+    background = _background(trained, wanted.background)
+    as_video = wanted.output.suffix.lower() == ".mp4"
+    if background is None and as_video:
+        raise ValueError(
+            f"output: expected a folder for pictures with alpha, got {wanted.output}; an .mp4 has no transparency"
+        )
+    if not as_video and wanted.output.suffix:
+        raise ValueError(f"output: expected an .mp4 or a folder, got {wanted.output}; choose one of these")
+    frames = render_frames(trained, windows, poses, eye_areas, background, not wanted.head_only)
+    frames = ahead(tqdm(frames, "frames", n, unit="frame"))
+    extra = [(wanted.depth, _depth_picture), (wanted.attention, _attention_picture)]
+    extra = [(path, picture) for path, picture in extra if path is not None]
+    if as_video:
+        extra.insert(0, (wanted.output, picture_of))
+    else:
+        frames = _save_pictures(frames, wanted.output)
+    writers = [VideoWriter(path, FPS, samples, SAMPLE_RATE, metadata=SYNTHESIZED) for path, _ in extra]
+    try:
+        for output in frames:
+            for writer, (_, picture) in zip(writers, extra, strict=True):
+                writer.write(picture(output))
+        for writer in writers:
+            writer.finish()
+    finally:
+        for writer in writers:
+            writer.close()
+    return [path for path, _ in extra] + ([] if as_video else [wanted.output])
+
+
+def _save_pictures(frames: Iterator[RenderOutput], folder: Path) -> Iterator[RenderOutput]:
+    folder.mkdir(parents=True, exist_ok=True)
+    for k, output in enumerate(frames):
+        alpha = output.opacity.clamp(0, 1)[..., None]
+        straight = output.rgb / alpha.clamp(min=1e-3)
+        write_image(folder / f"{k:05d}.png", _bytes(torch.cat((straight, alpha), -1)))
+        yield output
+
+
+def _poses(trained: TrainedPortrait, kind: str, n: int) -> Tensor:
+    if kind in ("capture", "still"):
+        return head_path(trained, n, kind)
+    if not Path(kind).is_file():
+        raise FileNotFoundError(f"pose: expected capture, still or a transforms file, got {kind}; choose one of these")
+    _, _, split = read_transforms(Path(kind))
+    poses = scene_from_capture(torch.from_numpy(split.poses)).float()
+    return poses[ping_pong(n, len(poses))]
+
+
+def _background(trained: TrainedPortrait, kind: str) -> Tensor | None:
+    if kind == "none":
+        return None
+    if kind == "capture":
+        return trained.background
+    width, height = trained.size
+    if re.fullmatch("#[0-9a-fA-F]{6}", kind):
+        colour = [int(kind[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+        return torch.tensor(colour, device=trained.background.device).expand(height, width, 3)
+    if not Path(kind).is_file():
+        raise FileNotFoundError(
+            f"background: expected capture, none, a colour as #rrggbb or a picture, got {kind}; choose one of these"
+        )
+    picture = cv2.resize(read_image(Path(kind))[..., :3], (width, height), interpolation=cv2.INTER_AREA)
+    return torch.from_numpy(picture).float().to(trained.background.device) / 255
+
+
+def picture_of(output: RenderOutput) -> np.ndarray:
+    """[H, W, 3] uint8 RGB."""
+    return _bytes(output.rgb)
+
+
+def _depth_picture(output: RenderOutput) -> np.ndarray:
+    """Near is bright, over half a metre: the depth of the box is 1 scene unit."""
+    depth = output.depth / output.opacity.clamp(min=1e-3)
+    near = depth[output.depth > 0].min() if (output.depth > 0).any() else depth.min()
+    return _bytes(((1 - (depth - near)).clamp(0, 1) * (output.depth > 0))[..., None].expand(*depth.shape, 3))
+
+
+def _attention_picture(output: RenderOutput) -> np.ndarray:
+    """Audio attention in red, eye attention in green, each over its largest value, the picture behind in grey."""
+    grey = output.rgb.mean(-1) * 0.5
+    maps = [values / values.max().clamp(min=1e-6) for values in (output.ambient_audio, output.ambient_eye)]
+    return _bytes(torch.stack((grey + maps[0] * 0.5, grey + maps[1] * 0.5, grey), -1))
+
+
+def _bytes(values: Tensor) -> np.ndarray:
+    return (values.clamp(0, 1) * 255 + 0.5).to(torch.uint8).cpu().numpy()

@@ -1,0 +1,1 @@
+"""Learning a portrait from a capture."""

@@ -1,0 +1,75 @@
+"""The terms of the losses, each a function of what was rendered [ER-NeRF, section 3.5, and its code]."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ernerf_ti.batch import RayBatch, RenderOutput
+
+
+@dataclass(frozen=True)
+class LossWeights:
+    """Weights of the head's terms; the defaults are ER-NeRF's. 0 leaves a term out."""
+
+    opacity_entropy: float = 1e-4
+    """Rays should hit or miss."""
+    ambient_audio: float = 1e-4
+    """Audio should act in the face only."""
+    ambient_eye: float = 1e-4
+    """Inside the face the eyes should act where the audio does not."""
+    uncertainty: float = 1.0
+    """The learned error scale, and what it makes of the other rays' weights."""
+    smoothness: float = 1e-5
+    """Attention and uncertainty should vary slowly in space."""
+    patch_perceptual: float = 0.1
+    """Of the fine stage, on patches."""
+    lips_perceptual: float = 0.01
+    """Of the fine stage, on the lips."""
+
+
+def squared_error(output: RenderOutput, batch: RayBatch) -> Tensor:
+    """[N] mean over the channels."""
+    return (output.rgb - batch.target_rgb).square().mean(1)
+
+
+def uncertainty_weighted(error: Tensor, output: RenderOutput, batch: RayBatch, progress: float) -> Tensor:
+    """[N] errors, weighted by the rays' uncertainty, with the terms that teach it.
+
+    Rays of a large uncertainty count more, the later the more: w = softmax(u) N. In the face u learns the
+    size of the error, ln(b)^2 / 2 + |e| / (2 b^2) with b = 1 + u; outside it is kept small.
+    """
+    u, face = output.uncertainty, batch.face_mask.to(error.dtype)
+    weights = torch.softmax(u.detach(), 0) * len(u)
+    weighted = error * (0.2 + 0.8 * ((1 - progress) + progress * weights).clamp(0, 10))
+    distance = (output.rgb - batch.target_rgb).detach().norm(dim=1)
+    beta = u + 1
+    scale = distance / (2 * beta.square()) + beta.log().square() / 2
+    return weighted + progress * face * scale + 1e-3 * progress * (1 - face) * u
+
+
+def opacity_entropy(opacity: Tensor) -> Tensor:
+    """Mean entropy in bits of hitting or missing, [N] opacities -> scalar."""
+    a = opacity.clamp(1e-5, 1 - 1e-5)
+    return -(a * a.log2() + (1 - a) * (1 - a).log2()).mean()
+
+
+def ambient_audio(output: RenderOutput, batch: RayBatch) -> Tensor:
+    """Mean of the audio's action outside the face."""
+    return (output.ambient_audio * ~batch.face_mask).mean()
+
+
+def ambient_eye(output: RenderOutput, batch: RayBatch, max_steps: int) -> Tensor:
+    """Mean over the face of the eyes' action times that of the audio, which is held fixed."""
+    return (output.ambient_eye / max_steps * output.ambient_audio.detach() * batch.face_mask).mean()
+
+
+def anchor_deviation(anchors: Tensor) -> Tensor:
+    """[3, 4] homogeneous points: how far their last components are from 1."""
+    return (1 - anchors[:, 3]).square().mean()
+
+
+def psnr(mean_squared_error: float) -> float:
+    """dB, for values in [0, 1]."""
+    return -10 * math.log10(max(mean_squared_error, 1e-12))

@@ -1,0 +1,36 @@
+"""A capture of a synthetic person so small that training steps take milliseconds."""
+
+import dataclasses
+
+import pytest
+
+from ernerf_ti.config import PRESETS, TrainConfig
+from ernerf_ti.data.capture import Capture, open_capture
+from ernerf_ti.synthetic.portrait import SyntheticPortrait
+from ernerf_ti.synthetic.portrait_files import write_portrait_capture
+
+
+@pytest.fixture(scope="session")
+def capture(tmp_path_factory) -> Capture:
+    folder = tmp_path_factory.mktemp("tiny") / "capture"
+    write_portrait_capture(SyntheticPortrait(22, 48, seed=1), folder)
+    return open_capture(folder)
+
+
+@pytest.fixture
+def config() -> TrainConfig:
+    small = PRESETS["small"]
+    return dataclasses.replace(
+        small,
+        portrait=dataclasses.replace(
+            small.portrait, head_grid=dataclasses.replace(small.portrait.head_grid, resolution=32)
+        ),
+        head=dataclasses.replace(small.head, iterations=10, n_rays=256),
+        fine=dataclasses.replace(small.fine, iterations=4, n_rays=256, patch_size=16),
+        torso=dataclasses.replace(small.torso, iterations=6, n_rays=256),
+        grid_update_every=4,
+        save_every=3,
+        validate_every=5,
+        validation_frames=1,
+        log_every=2,
+    )

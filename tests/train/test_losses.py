@@ -1,0 +1,98 @@
+"""Loss terms by hand."""
+
+import math
+
+import pytest
+import torch
+
+from ernerf_ti.batch import RayBatch, RenderOutput
+from ernerf_ti.train import losses
+from ernerf_ti.train.perceptual import dssim, perceptual_loss
+
+
+def output(**values) -> RenderOutput:
+    n = 2
+    base = {
+        "rgb": torch.zeros(n, 3),
+        "opacity": torch.zeros(n),
+        "depth": torch.zeros(n),
+        "ambient_audio": torch.zeros(n),
+        "ambient_eye": torch.zeros(n),
+        "uncertainty": torch.zeros(n),
+        "n_samples": torch.zeros(n, dtype=torch.int32),
+    }
+    return RenderOutput(**(base | values))
+
+
+BATCH = RayBatch(
+    torch.zeros(2, 3),
+    torch.zeros(2, 3),
+    torch.zeros(2, 2),
+    torch.tensor([[0.3, 0.0, 0.0], [0.0, 0.0, 0.0]]),
+    torch.zeros(2, 3),
+    torch.tensor([True, False]),
+)
+
+
+def test_squared_error():
+    torch.testing.assert_close(losses.squared_error(output(), BATCH), torch.tensor([0.03, 0.0]))
+
+
+def test_uncertainty_at_first_only_passes_the_error():
+    error = losses.squared_error(output(), BATCH)
+    torch.testing.assert_close(losses.uncertainty_weighted(error, output(), BATCH, 0.0), error)
+
+
+def test_uncertainty_at_the_end():
+    u = torch.tensor([1.0, 0.5], requires_grad=True)
+    error = torch.tensor([0.03, 0.01])
+    share = torch.softmax(u.detach(), 0) * 2
+    weighted = error * (0.2 + 0.8 * share)
+    # In the face: |e| / (2 b^2) + ln(b)^2 / 2 with |e| = 0.3 and b = 2. Outside: 0.001 u.
+    expected = weighted + torch.tensor([0.3 / 8 + math.log(2) ** 2 / 2, 0.0005])
+    found = losses.uncertainty_weighted(error, output(uncertainty=u), BATCH, 1.0)
+    torch.testing.assert_close(found, expected)
+    found.sum().backward()
+    assert u.grad[1] == pytest.approx(1e-3)
+
+
+def test_opacity_entropy_is_one_bit_at_one_half():
+    assert float(losses.opacity_entropy(torch.tensor([0.5]))) == pytest.approx(1)
+    assert float(losses.opacity_entropy(torch.tensor([0.0, 1.0]))) < 1e-3
+
+
+def test_audio_counts_outside_the_face_and_eyes_inside():
+    seen = output(ambient_audio=torch.tensor([2.0, 4.0]), ambient_eye=torch.tensor([8.0, 16.0]))
+    assert float(losses.ambient_audio(seen, BATCH)) == 2.0
+    assert float(losses.ambient_eye(seen, BATCH, 16)) == pytest.approx(8 / 16 * 2 / 2)
+
+
+def test_anchor_deviation():
+    anchors = torch.ones(3, 4)
+    assert losses.anchor_deviation(anchors) == 0
+    anchors[0, 3] = 0.7
+    assert float(losses.anchor_deviation(anchors)) == pytest.approx(0.03)
+
+
+def test_psnr():
+    assert losses.psnr(0.01) == pytest.approx(20)
+
+
+def test_dssim():
+    a = torch.rand(3, 3, 16, 24)
+    torch.testing.assert_close(dssim(a, a), torch.zeros(3), atol=1e-6, rtol=0)
+    far, near = dssim(a, torch.rand(3, 3, 16, 24)), dssim(a, (a + 0.05 * torch.randn_like(a)).clamp(0, 1))
+    assert (near < far).all() and (near > 0).all()
+    small = torch.rand(1, 3, 6, 5)
+    assert dssim(small, small).shape == (1,)
+
+
+def test_dssim_gradient():
+    a = torch.rand(1, 3, 12, 12, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda x: dssim(x, torch.full_like(x, 0.4)), (a,))
+
+
+def test_names_of_perceptual_losses():
+    assert perceptual_loss("none") is None
+    with pytest.raises(ValueError, match="perceptual: expected lpips, dssim or none, got 'vgg'"):
+        perceptual_loss("vgg")
