@@ -23,6 +23,11 @@ ALLOWED = {
     "ernerf_ti/synthetic": ({"taichi_kernels", *parts("synthetic", "data", "audio", "files", "video")}, None),
     "ernerf_ti/model": ({"taichi_kernels", *parts("model", "batch")}, None),
     "ernerf_ti/render": ({"taichi_kernels", *parts("render", "batch", "camera")}, None),
+    # Training needs neither the trackers nor the synthetic person.
+    "ernerf_ti/train": (
+        parts("train", "config", "checkpoint", "portrait", "data", "render", "batch", "camera", "files"),
+        None,
+    ),
     "tools": (
         {"taichi_kernels", "ernerf_ti", "tests.reference"},
         None,
