@@ -47,7 +47,7 @@ def main(arguments: list[str] | None = None) -> int:
         trainer = _trainer(options, config, bool(settings))
         with _Stop() as stop:
             finished = trainer.run(tuple(options.stages), stop)
-    except (OSError, ValueError, TrainingError) as error:
+    except (OSError, ValueError, ImportError, TrainingError) as error:
         print(error, file=sys.stderr)
         return 1
     if not finished:

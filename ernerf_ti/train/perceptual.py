@@ -21,6 +21,7 @@ def perceptual_loss(kind: str, device: torch.device | str = "cpu") -> Perceptual
 
     Raises:
         FileNotFoundError: AlexNet's weights are not on this machine.
+        ImportError: the package lpips is not installed, or does not load.
         ValueError: another name.
     """
     if kind == "none":
@@ -36,8 +37,13 @@ def perceptual_loss(kind: str, device: torch.device | str = "cpu") -> Perceptual
             "PyTorch's model zoo on a machine with a network and put it there, or train with "
             "--fine.perceptual dssim or none"
         )
-    import lpips
-
+    try:
+        import lpips
+    except (ImportError, RuntimeError) as error:  # torchvision raises the latter beside another build of torch
+        raise ImportError(
+            f"perceptual: expected the packages lpips and torchvision, got {error}; "
+            "pip install 'ernerf-ti[lpips]' with torchvision of the same build as torch, or train with --fine.perceptual dssim or none"
+        ) from error
     network = lpips.LPIPS(net="alex", verbose=False).to(device).eval().requires_grad_(False)
 
     def distance(a: Tensor, b: Tensor) -> Tensor:

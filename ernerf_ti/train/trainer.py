@@ -59,7 +59,7 @@ class Trainer:
         self.portrait.to(self.device)
         self.cameras.to(self.device)
         self.portrait.head_grid.mark_unseen_cells(self.frames.poses, tuple(capture.intrinsics))
-        self._start_stage(STAGES[0])
+        self.start_stage(STAGES[0])
         self.folder.mkdir(parents=True, exist_ok=True)
         write_json(self.folder / "config.json", config_to_dict(config))
 
@@ -82,7 +82,7 @@ class Trainer:
         trainer.portrait.load_state_dict(content["portrait"])
         trainer.cameras.load_state_dict(content["cameras"])
         trainer.portrait.head_grid.set_bitfield(trainer.portrait.head_grid.bitfield.clone())
-        trainer._start_stage(content["stage"])
+        trainer.start_stage(content["stage"])
         trainer.step, trainer.ended = content["step"], content["ended"]
         trainer.optimiser.load_state_dict(content["optimiser"])
         trainer.average.load_state_dict(content["average"])
@@ -108,10 +108,20 @@ class Trainer:
             if stage not in stages:
                 continue
             if stage != self.stage:
-                self._start_stage(stage)
+                self.start_stage(stage)
             if not self._run_stage(should_stop):
                 return False
         return True
+
+    def start_stage(self, stage: str) -> None:
+        """Make a stage the current one, at its step 0."""
+        self.stage, self.step, self.ended = stage, 0, False
+        for parameter in self.portrait.parameters():
+            parameter.requires_grad_(False)
+        self.optimiser = stage_optimiser(self._trained().items(), self.config.optimiser, self._stage_config())
+        for parameter in self._trained().values():
+            parameter.requires_grad_(True)
+        self.average = self._new_average()
 
     def train_step(self) -> dict[str, Tensor]:
         """One step of the current stage: its terms, the loss among them."""
@@ -212,15 +222,6 @@ class Trainer:
             log.write(self.stage, self.step, self.validate())
             self.save()
         return not should_stop() or self.stage == STAGES[-1]
-
-    def _start_stage(self, stage: str) -> None:
-        self.stage, self.step, self.ended = stage, 0, False
-        for parameter in self.portrait.parameters():
-            parameter.requires_grad_(False)
-        self.optimiser = stage_optimiser(self._trained().items(), self.config.optimiser, self._stage_config())
-        for parameter in self._trained().values():
-            parameter.requires_grad_(True)
-        self.average = self._new_average()
 
     def _trained(self) -> dict[str, torch.nn.Parameter]:
         part = "torso" if self.stage == "torso" else "head"

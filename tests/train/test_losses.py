@@ -1,13 +1,14 @@
 """Loss terms by hand."""
 
 import math
+import sys
 
 import pytest
 import torch
 
 from ernerf_ti.batch import RayBatch, RenderOutput
 from ernerf_ti.train import losses
-from ernerf_ti.train.perceptual import dssim, perceptual_loss
+from ernerf_ti.train.perceptual import ALEXNET_FILE, dssim, perceptual_loss
 
 
 def output(**values) -> RenderOutput:
@@ -90,6 +91,18 @@ def test_dssim():
 def test_dssim_gradient():
     a = torch.rand(1, 3, 12, 12, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(lambda x: dssim(x, torch.full_like(x, 0.4)), (a,))
+
+
+def test_lpips_that_does_not_load(tmp_path, monkeypatch):
+    weights = tmp_path / "checkpoints" / ALEXNET_FILE
+    weights.parent.mkdir()
+    weights.touch()
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    monkeypatch.setitem(sys.modules, "lpips", None)
+    with pytest.raises(
+        ImportError, match=r"perceptual: expected the packages lpips and torchvision, got .*dssim or none"
+    ):
+        perceptual_loss("lpips")
 
 
 def test_names_of_perceptual_losses():

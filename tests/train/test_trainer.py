@@ -76,7 +76,7 @@ def test_overfits_a_few_frames(capture, config, tmp_path):
 def test_stages_train_their_own_part_only(capture, config, tmp_path):
     trainer = Trainer(capture, config, tmp_path)
     for stage, part in (("head", "head."), ("torso", "torso.")):
-        trainer._start_stage(stage)
+        trainer.start_stage(stage)
         before = {name: p.detach().clone() for name, p in trainer.portrait.named_parameters()}
         trainer.train_step()
         changed = {name for name, p in trainer.portrait.named_parameters() if not torch.equal(p, before[name])}
