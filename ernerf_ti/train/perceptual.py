@@ -42,7 +42,8 @@ def perceptual_loss(kind: str, device: torch.device | str = "cpu") -> Perceptual
     except (ImportError, RuntimeError) as error:  # torchvision raises the latter beside another build of torch
         raise ImportError(
             f"perceptual: expected the packages lpips and torchvision, got {error}; "
-            "pip install 'ernerf-ti[lpips]' with torchvision of the same build as torch, or train with --fine.perceptual dssim or none"
+            "pip install 'ernerf-ti[lpips]' with torchvision of the same build as torch, or train with "
+            "--fine.perceptual dssim or none"
         ) from error
     network = lpips.LPIPS(net="alex", verbose=False).to(device).eval().requires_grad_(False)
 
