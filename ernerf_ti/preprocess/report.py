@@ -74,7 +74,9 @@ def measure(capture: Capture, notes: Path) -> Report:
             "seconds": counts["written"] / FPS,
             "with_pose": len(ids),
             "without_pose": {_kind(reason): int(n) for reason, n in zip(reasons, times, strict=True)},
-            "with_several_faces": int((mesh["n_faces"] > 1).sum()),
+            # In the whole picture: the crop may have cut the others off.
+            "searched": found["searched"],
+            "with_several_faces": found["with_several_faces"],
             "gaps_in_source": counts["gaps"],
             "repeated_in_source": counts["repeated"],
         },
@@ -127,7 +129,11 @@ def warnings(figures: dict) -> list[str]:
     reasons = ", ".join(f"{why}: {count}" for why, count in frames["without_pose"].items())
     warn(missing > 0, f"{missing} of {n} frames have no head pose and are left out ({reasons})")
     crowded = frames["with_several_faces"]
-    warn(crowded > 0, f"several faces in {crowded} of {n} frames; the largest, or the one followed, was taken")
+    warn(
+        crowded > 0,
+        f"several faces in {crowded} of {frames['searched']} searched frames; the largest, or the one followed, "
+        "was taken",
+    )
     warn(frames["gaps_in_source"] > 0, f"dropped frames: {frames['gaps_in_source']} gaps in the video's time stamps")
     repeated = frames["repeated_in_source"]
     rate = figures["source"]["rate"]

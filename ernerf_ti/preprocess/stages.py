@@ -216,9 +216,7 @@ class _CaptureStages:
                     **asdict(info),
                 },
                 "searched": n_searched,
-                "with_face": len(boxes),
                 "with_several_faces": n_crowded,
-                "face_height": float(np.median(np.array(boxes)[:, 2])) if boxes else 0.0,
             },
         )
 

@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Callable
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from time import perf_counter
 
@@ -24,7 +24,7 @@ from ernerf_ti.render.head_renderer import render_rays
 from ernerf_ti.render.torso_renderer import render_torso
 from ernerf_ti.train import losses
 from ernerf_ti.train.optimiser import WeightAverage, set_rates, stage_optimiser
-from ernerf_ti.train.perceptual import perceptual_loss
+from ernerf_ti.train.perceptual import PerceptualLoss, perceptual_loss
 
 STAGES = ("head", "fine", "torso")
 CHECKPOINT = "checkpoint.pt"
@@ -103,7 +103,7 @@ class Trainer:
             FileNotFoundError: the perceptual loss needs weights that are not there; before the first step.
         """
         if "fine" in stages and self.config.fine.iterations:
-            perceptual_loss(self.config.fine.perceptual, self.device)
+            _ = self._perceptual
         for stage in STAGES[STAGES.index(self.stage) :]:
             if stage not in stages:
                 continue
@@ -375,13 +375,10 @@ class Trainer:
         )
         return output.rgb, batch.target_rgb.view(shape)
 
-    @property
-    def _perceptual(self):
-        if self.stage != "fine":
-            return None
-        if not hasattr(self, "_perceptual_loss"):
-            self._perceptual_loss = perceptual_loss(self.config.fine.perceptual, self.device)
-        return self._perceptual_loss
+    @cached_property
+    def _perceptual(self) -> PerceptualLoss | None:
+        """Loaded once, before the first step: it may lack its weights."""
+        return perceptual_loss(self.config.fine.perceptual, self.device)
 
     def _divergence(self, loss: float) -> TrainingError:
         kept = self.folder / CHECKPOINT

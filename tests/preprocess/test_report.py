@@ -14,6 +14,7 @@ GOOD = {
         "seconds": 100.0,
         "with_pose": 2500,
         "without_pose": {},
+        "searched": 250,
         "with_several_faces": 0,
         "gaps_in_source": 0,
         "repeated_in_source": 0,
@@ -36,7 +37,7 @@ def test_good_video_has_none():
     [
         (("frames", "seconds"), 12.0, "short: 12.0 s of video"),
         (("frames", "with_pose"), 2400, "100 of 2500 frames have no head pose"),
-        (("frames", "with_several_faces"), 7, "several faces in 7 of 2500 frames"),
+        (("frames", "with_several_faces"), 7, "several faces in 7 of 250 searched frames"),
         (("frames", "gaps_in_source"), 3, "dropped frames: 3 gaps"),
         (("frames", "repeated_in_source"), 400, "frozen frames: 400 of 2500"),
         (("source", "rate"), 15.0, "low frame rate: 15 per second"),

@@ -227,6 +227,8 @@ def test_two_faces(portrait, tmp_path):
     found = json.loads((tmp_path / "out" / "preprocess" / "crop.json").read_text())
     assert found["with_several_faces"] > 0
     assert found["crop"]["x"] < SIZE // 4  # the larger one
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert any(text.startswith("several faces in") for text in report["warnings"])
     assert open_capture(tmp_path / "out").description.n_frames == N_FRAMES // 2
 
 
