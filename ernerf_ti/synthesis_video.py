@@ -1,7 +1,7 @@
-"""Synthesized speech as files: a video with its sound, or pictures with alpha."""
+"""Synthesized speech as files: a video with its sound, opaque or with alpha, or pictures with alpha."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from ernerf_ti.data.capture_files import FPS, read_transforms
 from ernerf_ti.files import read_image, write_image
 from ernerf_ti.prefetch import ahead
 from ernerf_ti.synthesis import TrainedPortrait, blinks, head_path, ping_pong, render_frames, speech_windows
-from ernerf_ti.video import VideoWriter, read_sound
+from ernerf_ti.video import TRANSPARENT_SUFFIXES, VIDEO_SUFFIXES, VideoWriter, read_sound
 
 SYNTHESIZED = {
     "title": "Synthesized portrait",
@@ -71,40 +71,53 @@ def synthesize(trained: TrainedPortrait, wanted: SpeechVideo) -> list[Path]:
     poses = _poses(trained, wanted.pose, n)
     eye_areas = blinks(trained, n, wanted.blink, wanted.seed)
     background = _background(trained, wanted.background)
-    as_video = wanted.output.suffix.lower() == ".mp4"
-    if background is None and as_video:
-        raise ValueError(
-            f"output: expected a folder for pictures with alpha, got {wanted.output}; an .mp4 has no transparency"
-        )
-    if not as_video and wanted.output.suffix:
-        raise ValueError(f"output: expected an .mp4 or a folder, got {wanted.output}; choose one of these")
+    _check_outputs(wanted, background is None)
     frames = render_frames(trained, windows, poses, eye_areas, background, not wanted.head_only)
     frames = ahead(tqdm(frames, "frames", n, unit="frame"))
-    extra = [(wanted.depth, _depth_picture), (wanted.attention, _attention_picture)]
-    extra = [(path, picture) for path, picture in extra if path is not None]
-    if as_video:
-        extra.insert(0, (wanted.output, picture_of))
+    videos = [(wanted.depth, _depth_picture), (wanted.attention, _attention_picture)]
+    videos = [(path, picture) for path, picture in videos if path is not None]
+    suffix = wanted.output.suffix.lower()
+    with_alpha = _transparent_picture if background is None else _opaque_picture
+    if suffix:
+        videos.insert(0, (wanted.output, with_alpha if suffix in TRANSPARENT_SUFFIXES else picture_of))
     else:
-        frames = _save_pictures(frames, wanted.output)
-    writers = [VideoWriter(path, FPS, samples, SAMPLE_RATE, metadata=SYNTHESIZED) for path, _ in extra]
+        frames = _save_pictures(frames, wanted.output, with_alpha)
+    writers = [VideoWriter(path, FPS, samples, SAMPLE_RATE, metadata=SYNTHESIZED) for path, _ in videos]
     try:
         for output in frames:
-            for writer, (_, picture) in zip(writers, extra, strict=True):
+            for writer, (_, picture) in zip(writers, videos, strict=True):
                 writer.write(picture(output))
         for writer in writers:
             writer.finish()
     finally:
         for writer in writers:
             writer.close()
-    return [path for path, _ in extra] + ([] if as_video else [wanted.output])
+    return [path for path, _ in videos] + ([] if suffix else [wanted.output])
 
 
-def _save_pictures(frames: Iterator[RenderOutput], folder: Path) -> Iterator[RenderOutput]:
+def _check_outputs(wanted: SpeechVideo, transparent: bool) -> None:
+    suffix = wanted.output.suffix.lower()
+    if suffix and suffix not in VIDEO_SUFFIXES:
+        raise ValueError(
+            f"output: expected {', '.join(VIDEO_SUFFIXES)} or a folder, got {wanted.output}; choose one of these"
+        )
+    if transparent and suffix and suffix not in TRANSPARENT_SUFFIXES:
+        raise ValueError(
+            f"output: expected {', '.join(TRANSPARENT_SUFFIXES)} or a folder for pictures with alpha, "
+            f"got {wanted.output}; {suffix} has no transparency"
+        )
+    for name in ("depth", "attention"):
+        path = getattr(wanted, name)
+        if path is not None and path.suffix.lower() != ".mp4":
+            raise ValueError(f"{name}: expected an .mp4, got {path}; choose another name")
+
+
+def _save_pictures(
+    frames: Iterator[RenderOutput], folder: Path, picture: Callable[[RenderOutput], np.ndarray]
+) -> Iterator[RenderOutput]:
     folder.mkdir(parents=True, exist_ok=True)
     for k, output in enumerate(frames):
-        alpha = output.opacity.clamp(0, 1)[..., None]
-        straight = output.rgb / alpha.clamp(min=1e-3)
-        write_image(folder / f"{k:05d}.png", _bytes(torch.cat((straight, alpha), -1)))
+        write_image(folder / f"{k:05d}.png", picture(output))
         yield output
 
 
@@ -138,6 +151,17 @@ def _background(trained: TrainedPortrait, kind: str) -> Tensor | None:
 def picture_of(output: RenderOutput) -> np.ndarray:
     """[H, W, 3] uint8 RGB."""
     return _bytes(output.rgb)
+
+
+def _opaque_picture(output: RenderOutput) -> np.ndarray:
+    """[H, W, 4] uint8 of a picture over a background, for a file that has an alpha channel."""
+    return np.dstack((picture_of(output), np.full(output.opacity.shape, 255, np.uint8)))
+
+
+def _transparent_picture(output: RenderOutput) -> np.ndarray:
+    """[H, W, 4] uint8 RGB and straight alpha of a picture without a background."""
+    alpha = output.opacity.clamp(0, 1)[..., None]
+    return _bytes(torch.cat((output.rgb / alpha.clamp(min=1e-3), alpha), -1))
 
 
 def _depth_picture(output: RenderOutput) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Video files: frames and sound of any format in, mp4 out. PyAV carries its own ffmpeg."""
+"""Video files: frames and sound of any format in; mp4, webm and mov out. PyAV carries its own ffmpeg."""
 
 import contextlib
 from collections.abc import Iterable, Iterator
@@ -13,6 +13,35 @@ from ernerf_ti.files import replacing
 
 _SOUND_GAP = 0.04  # s; a longer gap between packets is silence, a shorter one rounding
 _BT709, _UNSPECIFIED = 1, 2  # AVCOL_SPC_BT709, AVCOL_SPC_UNSPECIFIED
+
+
+@dataclass(frozen=True)
+class _Format:
+    """How a kind of file is written."""
+
+    picture_codec: str
+    pixels: str
+    sound_codec: str
+    options: dict[str, str]
+    """Of the picture codec; {quality} is filled in."""
+    channels: int
+    """3 for RGB, 4 for RGB and straight alpha."""
+
+
+_FORMATS = {
+    ".mp4": _Format("libx264", "yuv420p", "aac", {"crf": "{quality}", "preset": "medium"}, 3),
+    # For web pages and live production: a VP9 file shows its alpha in browsers and in OBS.
+    ".webm": _Format(
+        *("libvpx-vp9", "yuva420p", "libopus"),
+        {"crf": "{quality}", "deadline": "realtime", "cpu-used": "6", "row-mt": "1", "auto-alt-ref": "0"},
+        4,
+    ),
+    # For editors: ProRes 4444.
+    ".mov": _Format("prores_ks", "yuva444p10le", "pcm_s16le", {"profile": "4444"}, 4),
+}
+VIDEO_SUFFIXES = tuple(_FORMATS)
+TRANSPARENT_SUFFIXES = tuple(suffix for suffix, kind in _FORMATS.items() if kind.channels == 4)
+"""Files that keep alpha."""
 
 
 @dataclass(frozen=True)
@@ -139,15 +168,17 @@ def read_sound(path: Path, rate: int = 16_000) -> np.ndarray:
 
 
 class VideoWriter:
-    """Writes H.264 with AAC sound, frame by frame; the file appears with :meth:`finish`.
+    """Writes pictures and sound, frame by frame; the file appears with :meth:`finish`.
 
     Args:
-        path: an .mp4 file.
+        path: an .mp4 (H.264, AAC); or with alpha a .webm (VP9, Opus) or a .mov (ProRes 4444, PCM).
         rate: frames per second.
         samples: [S] mono sound in [-1, 1].
         sound_rate: samples per second.
-        quality: constant rate factor of x264; 18 is visually lossless, larger is smaller.
+        quality: constant rate factor of H.264 and VP9; 18 is visually lossless, larger is smaller.
         metadata: tags of the file, as title or comment.
+
+    Raises ValueError for another kind of file.
     """
 
     def __init__(
@@ -159,37 +190,51 @@ class VideoWriter:
         quality: int = 18,
         metadata: dict[str, str] | None = None,
     ):
+        path = Path(path)
+        if path.suffix.lower() not in _FORMATS:
+            raise ValueError(
+                f"{path}: expected a file that ends in {', '.join(_FORMATS)}, got {path.suffix or 'no suffix'}; "
+                "choose one of these"
+            )
+        self._format = _FORMATS[path.suffix.lower()]
         self.n_frames = 0
         self._samples, self._sound_rate = samples, sound_rate
         self._shape: tuple[int, ...] | None = None
         self._stack = contextlib.ExitStack()
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-        temporary = self._stack.enter_context(replacing(Path(path)))
-        self._file = self._stack.enter_context(av.open(str(temporary), "w", format="mp4"))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = self._stack.enter_context(replacing(path))
+        self._file = self._stack.enter_context(av.open(str(temporary), "w", format=path.suffix[1:].lower()))
         self._file.metadata.update(metadata or {})
-        self._pictures = self._file.add_stream("libx264", rate=Fraction(rate).limit_denominator(1001))
-        self._pictures.pix_fmt = "yuv420p"
+        self._pictures = self._file.add_stream(self._format.picture_codec, rate=Fraction(rate).limit_denominator(1001))
+        self._pictures.pix_fmt = self._format.pixels
         for tag in ("colorspace", "color_primaries", "color_trc"):
             setattr(self._pictures.codec_context, tag, _BT709)
-        self._pictures.options = {"crf": str(quality), "preset": "medium"}
-        self._sound = self._file.add_stream("aac", rate=sound_rate, layout="mono") if samples is not None else None
+        self._pictures.options = {key: value.format(quality=quality) for key, value in self._format.options.items()}
+        self._sound = None
+        if samples is not None:
+            self._sound = self._file.add_stream(self._format.sound_codec, rate=sound_rate, layout="mono")
 
     def write(self, image: np.ndarray) -> None:
-        """Add a frame [H, W, 3] uint8 RGB. Raises ValueError for an odd size, or another one than before."""
+        """Add a frame [H, W, 3] uint8 RGB, or [H, W, 4] RGB and straight alpha for a file with alpha.
+
+        Raises ValueError for an odd size, another one than before, or another number of channels.
+        """
         if self._shape is None:
-            self._shape = image.shape
+            self._shape = (*image.shape[:2], self._format.channels)
             if image.shape[0] % 2 or image.shape[1] % 2:
                 raise ValueError(
                     f"frames: expected an even width and height, got {image.shape[1]}x{image.shape[0]}; "
-                    "H.264 needs even sizes"
+                    "video codecs need even sizes"
                 )
             self._pictures.height, self._pictures.width = image.shape[:2]
         if image.shape != self._shape:
             raise ValueError(
-                f"frames: expected shape {list(self._shape)} (from frame 0), got {list(image.shape)} in {self.n_frames}"
+                f"frames: expected shape {list(self._shape)} (from frame 0 and the kind of file), "
+                f"got {list(image.shape)} in {self.n_frames}; pass frames of one size"
             )
-        frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
-        self._file.mux(self._pictures.encode(frame.reformat(format="yuv420p", dst_colorspace="ITU709")))
+        source = "rgba" if self._format.channels == 4 else "rgb24"
+        frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format=source)
+        self._file.mux(self._pictures.encode(frame.reformat(format=self._format.pixels, dst_colorspace="ITU709")))
         self.n_frames += 1
 
     def finish(self) -> None:
@@ -220,7 +265,7 @@ def write_video(
     quality: int = 18,
     metadata: dict[str, str] | None = None,
 ) -> int:
-    """Write frames [H, W, 3] uint8 RGB, all of one even size; arguments and errors as :class:`VideoWriter`.
+    """Write frames, all of one even size; arguments and errors as :class:`VideoWriter`.
 
     Returns:
         How many frames were written.
@@ -236,7 +281,12 @@ def write_video(
 
 
 def _mux_sound(file, stream, samples: np.ndarray, rate: int) -> None:
-    resampler = av.AudioResampler(format=stream.format, layout="mono", rate=rate, frame_size=1024)
+    context = stream.codec_context
+    context.open(strict=False)
+    # A codec of fixed frames says their length once it is open; for others any will do.
+    resampler = av.AudioResampler(
+        format=context.format, layout="mono", rate=context.sample_rate, frame_size=context.frame_size or 1024
+    )
     frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(samples[None]), format="flt", layout="mono")
     frame.sample_rate, frame.pts, frame.time_base = rate, 0, Fraction(1, rate)
     for piece in [*resampler.resample(frame), *resampler.resample(None)]:

@@ -113,6 +113,38 @@ def test_pictures_with_alpha(trained, speech, tmp_path):
     assert read_image(folder / "00000.png").shape == (32, 32, 4)
 
 
+@pytest.mark.parametrize("suffix", [".webm", ".mov"])
+def test_video_with_alpha(trained, speech, tmp_path, suffix):
+    from ernerf_ti.files import read_image
+
+    out, folder = tmp_path / f"out{suffix}", tmp_path / "frames"
+    for output in (out, folder):
+        synthesize(trained, SpeechVideo(speech, output, background="none", pose="still"))
+    alpha = np.stack([read_image(path)[..., 3] for path in sorted(folder.iterdir())])
+    assert alpha.min() < 200  # so that an opaque file would not pass
+    decoded = decode_alpha(out)
+    assert decoded.shape == alpha.shape
+    assert np.abs(decoded.astype(int) - alpha).mean() < 8
+    assert abs(len(read_sound(out)) - len(alpha) * 640) <= 1024
+
+
+def test_a_file_with_alpha_is_opaque_over_a_background(trained, speech, tmp_path):
+    synthesize(trained, SpeechVideo(speech, tmp_path / "out.mov", pose="still"))
+    assert decode_alpha(tmp_path / "out.mov").min() == 255
+
+
+def decode_alpha(path):
+    """[T, H, W] uint8. FFmpeg's own VP9 decoder drops alpha, so that of libvpx is asked for."""
+    import av
+
+    with av.open(str(path)) as file:
+        stream = file.streams.video[0]
+        webm = path.suffix == ".webm"
+        decoder = av.CodecContext.create("libvpx-vp9", "r") if webm else stream.codec_context
+        frames = [frame for packet in file.demux(stream) for frame in decoder.decode(packet)]
+        return np.stack([frame.to_ndarray(format="rgba")[..., 3] for frame in frames])
+
+
 @pytest.mark.parametrize("background", ["#ff0000", "picture"])
 def test_other_backgrounds(trained, speech, tmp_path, background):
     from ernerf_ti.files import write_image
@@ -131,16 +163,17 @@ def test_other_backgrounds(trained, speech, tmp_path, background):
     [
         ({"audio": "none.wav"}, FileNotFoundError, "none.wav: expected a video or sound file, got no such file"),
         ({"pose": "none.json"}, FileNotFoundError, "pose: expected capture, still or a transforms file, got none.json"),
-        ({"background": "none"}, ValueError, "expected a folder for pictures with alpha"),
+        ({"background": "none"}, ValueError, "expected .webm, .mov or a folder for pictures with alpha"),
+        ({"depth": "depth.mov"}, ValueError, "depth: expected an .mp4, got"),
         ({"background": "blue"}, FileNotFoundError, "background: expected capture, none, a colour as #rrggbb"),
-        ({"output": "out.avi"}, ValueError, "output: expected an .mp4 or a folder, got"),
+        ({"output": "out.avi"}, ValueError, "output: expected .mp4, .webm, .mov or a folder, got"),
     ],
 )
 def test_wrong_input_is_said_before_rendering(trained, speech, tmp_path, changed, error, text):
     from pathlib import Path
 
     values = {"audio": speech, "output": tmp_path / "out.mp4"} | changed
-    values = {key: Path(v) if key in ("audio", "output") else v for key, v in values.items()}
+    values = {key: Path(v) if key in ("audio", "output", "depth") else v for key, v in values.items()}
     with pytest.raises(error, match=text):
         synthesize(trained, SpeechVideo(**values))
     assert [path.name for path in tmp_path.iterdir()] == ["speech.mp4"]

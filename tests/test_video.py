@@ -5,7 +5,7 @@ import av
 import numpy as np
 import pytest
 
-from ernerf_ti.video import FrameCounts, probe, read_frames, read_sound, write_video
+from ernerf_ti.video import FrameCounts, VideoWriter, probe, read_frames, read_sound, write_video
 
 HEIGHT, WIDTH = 48, 64
 SOUND_RATE = 44_100
@@ -280,14 +280,14 @@ def test_an_error_leaves_the_old_file(tmp_path):
 def test_odd_size(height, width, tmp_path):
     with pytest.raises(ValueError) as error:
         write_video(tmp_path / "a.mp4", [picture(20, height, width)], 25)
-    assert f"frames: expected an even width and height, got {width}x{height}; H.264 needs even" in str(error.value)
+    assert f"frames: expected an even width and height, got {width}x{height}; video" in str(error.value)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_frames_of_other_sizes(tmp_path):
     with pytest.raises(ValueError) as error:
         write_video(tmp_path / "a.mp4", [picture(20), picture(20, 32, 32)], 25)
-    assert "frames: expected shape [48, 64, 3] (from frame 0), got [32, 32, 3] in 1" in str(error.value)
+    assert "frames: expected shape [48, 64, 3] (from frame 0 and the kind of file), got [32, 32" in str(error.value)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -332,3 +332,16 @@ def test_no_pictures(reader, tmp_path):
     with pytest.raises(ValueError) as error:
         READERS[reader](path)
     assert f"{path}: expected a video, got a file without pictures; pass the video" in str(error.value)
+
+
+def test_other_kinds_of_file_are_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"expected a file that ends in .mp4, .webm, .mov, got .avi; choose one"):
+        VideoWriter(tmp_path / "a.avi", 25)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("suffix", [".webm", ".mov"])
+def test_files_with_alpha_need_four_channels(suffix, tmp_path):
+    with pytest.raises(ValueError, match=r"frames: expected shape \[48, 64, 4\] .*, got \[48, 64, 3\] in 0"):
+        write_video(tmp_path / f"a{suffix}", [picture(20)], 25)
+    assert not list(tmp_path.iterdir())

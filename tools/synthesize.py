@@ -1,7 +1,7 @@
 """Let a trained portrait speak: any speech in, a video with sound out.
 
 python tools/synthesize.py runs/speaker --audio speech.wav -o speaking.mp4
-python tools/synthesize.py runs/speaker --audio speech.wav -o frames/ --background none    # PNGs with alpha
+python tools/synthesize.py runs/speaker --audio speech.wav -o speaking.webm --background none    # with alpha
 python tools/synthesize.py runs/speaker --audio speech.wav -o out.mp4 --pose still --blink natural --depth d.mp4
 """
 
@@ -19,13 +19,13 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("run", type=Path, help="folder of train.py, or a checkpoint")
     parser.add_argument("--audio", type=Path, required=True, help="speech, any format; the sound of a video too")
-    parser.add_argument("-o", "--output", type=Path, required=True, help="an .mp4, or a folder for PNGs")
+    parser.add_argument("-o", "--output", type=Path, required=True, help=".mp4; .webm or .mov with alpha; or a folder")
     parser.add_argument(
         "--pose", default="capture", help="capture (there and back, smoothed), still, or a transforms file"
     )
     parser.add_argument("--blink", default="capture", help="capture, natural, or a number from 0 (open) to 1 (closed)")
     parser.add_argument(
-        "--background", default="capture", help="capture, none (transparent PNGs), a picture, or a colour as #rrggbb"
+        "--background", default="capture", help="capture, none (transparent), a picture, or a colour as #rrggbb"
     )
     parser.add_argument("--head-only", action="store_true", help="leave the torso out")
     parser.add_argument("--depth", type=Path, help="an .mp4 of the depth")
