@@ -9,6 +9,7 @@ import functools
 import math
 import struct
 from dataclasses import dataclass
+from typing import ClassVar
 
 from taichi_kernels.checks import expect
 
@@ -35,12 +36,17 @@ class GridConfig:
     """What happens where a level has more corners than entries: "hash", "tiled", or "dense" (never)."""
     interpolation: str = "linear"
     """"linear", or "smoothstep" for a continuous gradient to the positions."""
+    align_corners: bool = False
+    """Whether the box ends at the outermost corners of the grid, rather than half a cell inside them."""
+
+    DIMS: ClassVar[tuple[int, ...]] = (2, 3)
+    """Numbers of dimensions that this kind of config allows; the kernels take 1 to 4."""
 
     def __post_init__(self):
         def check(field: str, fits: bool, expected: str) -> None:
             expect(fits, f"GridConfig.{field}", expected, getattr(self, field), "change the field")
 
-        check("n_dims", self.n_dims in (2, 3), "2 or 3")
+        check("n_dims", self.n_dims in self.DIMS, " or ".join(map(str, self.DIMS)))
         check("n_levels", self.n_levels >= 1, "at least 1")
         check("base_resolution", self.base_resolution >= 1, "at least 1")
         check(
@@ -68,7 +74,7 @@ class GridConfig:
         offsets = [0]
         for level in range(self.n_levels):
             resolution = math.ceil(self.base_resolution * self.per_level_scale**level)
-            n_slots = (resolution + 1) ** self.n_dims
+            n_slots = self.n_corners(resolution) ** self.n_dims
             if self.kind != "dense":
                 n_slots = min(n_slots, 2**self.log2_table_size)
             offsets.append(offsets[-1] + (n_slots + 7) // 8 * 8)
@@ -83,6 +89,10 @@ class GridConfig:
     def n_outputs(self) -> int:
         """Features of a point, all levels together: L F."""
         return self.n_levels * self.n_features
+
+    def n_corners(self, resolution: int) -> int:
+        """Corners along an axis of a level of so many cells: the row length of its index."""
+        return resolution if self.align_corners else resolution + 1
 
     @functools.cached_property
     def level_scales(self) -> tuple[float, ...]:

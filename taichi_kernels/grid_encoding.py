@@ -22,7 +22,7 @@ from taichi_kernels.checks import FLOATS, ArgumentCheck, dense, expect
 from taichi_kernels.grid_config import GridConfig
 from taichi_kernels.runtime import array, is_cuda, launch, scalar, start, taichi
 
-HASH_PRIMES = (1, 2654435761, 805459861)  # Instant-NGP, section 3
+HASH_PRIMES = (1, 2654435761, 805459861, 3674653429)  # Instant-NGP, section 3; the fourth is torch-ngp's
 TABLE_DTYPES = (torch.float32, torch.float64, torch.float16)
 
 # Points a CPU thread takes through all levels before it goes on: their coordinates stay in its cache.
@@ -31,7 +31,8 @@ _CHUNK = 2048
 # large tasks therefore count 512 iterations a task, and work in the first of each.
 _ITERATIONS_PER_TASK = 512
 _NO_MASK = 0x7FFFFFFF
-_INTS_PER_LEVEL = 10
+_MAX_DIMS = len(HASH_PRIMES)
+_INTS_PER_LEVEL = 4 + 2 * _MAX_DIMS
 
 
 class GridEncoding(nn.Module):
@@ -148,23 +149,24 @@ class _EncodePlanes(torch.autograd.Function):
 
 @functools.lru_cache(maxsize=64)
 def _level_rows(config, planes, dtype, device) -> tuple[Tensor, Tensor]:
-    """What the kernels need to know of each level of each grid: ints [rows, 10], scales [rows]."""
+    """What the kernels need to know of each level of each grid: ints [rows, 12], scales [rows]."""
     rows = []
     for plane, axes in enumerate(planes):
         for level in range(config.n_levels):
             first, end = config.level_offsets[level : level + 2]
             n_slots = end - first
-            strides, is_hashed = _strides(config, level, n_slots)
+            strides, is_hashed = level_strides(config, level, n_slots)
             factors = HASH_PRIMES[: config.n_dims] if is_hashed else strides
             power_of_two = n_slots & (n_slots - 1) == 0
             row = [plane * config.n_entries + first, n_slots, n_slots - 1 if power_of_two else _NO_MASK, is_hashed]
-            row += [*axes, *[0] * (3 - len(axes)), *(_int32(f) for f in factors), *[0] * (3 - len(factors))]
+            unused = [0] * (_MAX_DIMS - len(axes))
+            row += [*axes, *unused, *(_int32(f) for f in factors), *unused]
             rows.append(row)
     scales = config.level_scales * len(planes)
     return torch.tensor(rows, dtype=torch.int32, device=device), torch.tensor(scales, dtype=dtype, device=device)
 
 
-def _strides(config: GridConfig, level: int, n_slots: int) -> tuple[list[int], bool]:
+def level_strides(config: GridConfig, level: int, n_slots: int) -> tuple[list[int], bool]:
     """Row-major strides of a level, 0 for coordinates that its index leaves out, and if it hashes.
 
     As in torch-ngp a coordinate is left out once the stride exceeds the table, and the strides wrap
@@ -175,7 +177,7 @@ def _strides(config: GridConfig, level: int, n_slots: int) -> tuple[list[int], b
         if stride > n_slots:
             break
         strides[d] = stride
-        stride = stride * (config.level_resolutions[level] + 1) % 2**32
+        stride = stride * config.n_corners(config.level_resolutions[level]) % 2**32
     return strides, config.kind == "hash" and stride > n_slots
 
 
@@ -191,19 +193,30 @@ class _Kernels(NamedTuple):
 
 
 def _kernels_for(config: GridConfig, positions: Tensor, tables: Tensor) -> _Kernels:
-    return _kernels(*(config.n_dims, config.n_features, config.interpolation, positions.dtype, tables.dtype, is_cuda()))
+    return _kernels(
+        *(config.n_dims, config.n_features, config.interpolation, config.align_corners),
+        *(positions.dtype, tables.dtype, is_cuda()),
+    )
 
 
 @functools.cache
 def _kernels(
-    n_dims: int, n_features: int, interpolation: str, dtype: torch.dtype, table_dtype: torch.dtype, on_cuda: bool
+    n_dims: int,
+    n_features: int,
+    interpolation: str,
+    align_corners: bool,
+    dtype: torch.dtype,
+    table_dtype: torch.dtype,
+    on_cuda: bool,
 ) -> _Kernels:
     ti = taichi()
     real, stored = scalar(dtype), scalar(table_dtype)
     Reals, Stored, Ints = array(dtype), array(table_dtype), array(torch.int32)
     D, F = n_dims, n_features
     smooth = interpolation == "smoothstep"
+    FIRST_PLACE = 0.0 if align_corners else 0.5  # of the box's lower face, in cells from the first corner
     STEP, CHUNK, ROW, ALL_BITS = _ITERATIONS_PER_TASK, _CHUNK, _INTS_PER_LEVEL, _NO_MASK
+    AXES, FACTORS = 4, 4 + _MAX_DIMS  # where they are in a row
     reals_d, u32_d = ti.types.vector(D, real), ti.types.vector(D, ti.u32)
 
     @ti.dataclass
@@ -232,8 +245,8 @@ def _kernels(
         level.mask = ti.cast(levels[j + 2], ti.u32)
         level.is_hashed = levels[j + 3]
         for d in ti.static(range(D)):
-            level.axes[d] = levels[j + 4 + d]
-            level.factors[d] = ti.cast(levels[j + 7 + d], ti.u32)
+            level.axes[d] = levels[j + AXES + d]
+            level.factors[d] = ti.cast(levels[j + FACTORS + d], ti.u32)
         return level
 
     @ti.func
@@ -244,8 +257,8 @@ def _kernels(
             if not (u >= real(0.0) and u <= real(1.0)):
                 cell.is_inside = 0
                 u = real(0.0)  # NaN and infinities must not become an index
-            p = u * level.scale + real(0.5)
-            lower = ti.cast(p, ti.i32)  # p > 0, so this is the floor
+            p = u * level.scale + real(FIRST_PLACE)
+            lower = ti.cast(p, ti.i32)  # p >= 0, so this is the floor
             cell.fractions[d] = p - ti.cast(lower, real)
             cell.terms[d] = ti.cast(lower, ti.u32) * level.factors[d]
         return cell
@@ -304,7 +317,7 @@ def _kernels(
     def encode(
         positions: Reals,  # [N, n_axes]
         table: Stored,  # [grids, n_entries, F]
-        levels: Ints,  # [rows, 10]
+        levels: Ints,  # [rows, 12]
         scales: Reals,  # [rows]
         n: ti.i32,
         n_rows: ti.i32,

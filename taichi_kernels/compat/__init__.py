@@ -1,0 +1,1 @@
+"""Kernels under the names that programs for other kernel packages import."""
