@@ -14,6 +14,7 @@ from torch import Tensor, nn
 import taichi_kernels as tk
 
 _UNSEEN = -1.0
+_BLOCK_SIDE = 8  # cells
 _CELLS_AT_ONCE = 2**14  # keeps what the field computes in the cache of a CPU
 _CELLS_AT_ONCE_CUDA = 2**21
 
@@ -94,18 +95,20 @@ class OccupancyGrid(nn.Module):
             intrinsics: fx, fy, cx, cy in pixels; the picture is 2 cx by 2 cy.
         """
         fx, fy, cx, cy = (float(value) for value in intrinsics)
-        device = self.density_grid.device
+        slopes, device = (cx / fx, cy / fy), self.density_grid.device
+        # Whole blocks of cells, which follow each other in Morton order, are left out where a camera can't see any
+        # cell of theirs: most cells are either seen by the first cameras or by none.
+        side = min(_BLOCK_SIDE, self.config.resolution)
         for cascade, density in enumerate(self.density_grid):
-            margin = 2 * self._half_cell(cascade)
-            unseen = (density != _UNSEEN).nonzero()[:, 0]
-            centers = self._centers(cascade, device)[unseen]
+            half = self._half_cell(cascade)
+            centers = self._centers(cascade, device).view(-1, side**3, 3)
+            middles, reach = centers.mean(1), math.sqrt(3) * (side - 1) * half
+            unseen = (density != _UNSEEN).view(-1, side**3)
             for pose in poses.to(device, torch.float32):
-                x, y, z = ((centers - pose[:3, 3]) @ pose[:3, :3]).unbind(1)
-                seen = (z > 0) & (x.abs() < cx / fx * z + margin) & (y.abs() < cy / fy * z + margin)
-                unseen, centers = unseen[~seen], centers[~seen]
-                if not len(unseen):
-                    break
-            density[unseen] = _UNSEEN
+                near = _in_view(middles, pose, slopes, 2 * half, reach) & unseen.any(1)
+                blocks = near.nonzero()[:, 0]
+                unseen[blocks] &= ~_in_view(centers[blocks], pose, slopes, 2 * half)
+            density[unseen.flatten()] = _UNSEEN
         self._threshold()
 
     @torch.no_grad()
@@ -162,3 +165,11 @@ class OccupancyGrid(nn.Module):
 
     def _half_cell(self, cascade: int) -> float:
         return min(2.0**cascade, self.config.bound) / self.config.resolution
+
+
+def _in_view(points: Tensor, pose: Tensor, slopes: tuple[float, float], margin: float, reach: float = 0.0) -> Tensor:
+    """[..., 3] points -> [...] bool: within the picture or no more than `margin` beside it, for a ball of radius
+    `reach` around the point: whether any point of it may be."""
+    x, y, z = ((points - pose[:3, 3]) @ pose[:3, :3]).unbind(-1)
+    z = z + reach
+    return (z > 0) & (x.abs() < slopes[0] * z + margin + reach) & (y.abs() < slopes[1] * z + margin + reach)
