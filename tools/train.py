@@ -13,7 +13,6 @@ import os
 os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # read when torch starts: large buffers cost fewer page faults
 
 import argparse
-import signal
 import sys
 from pathlib import Path
 
@@ -22,6 +21,7 @@ import tyro
 
 from ernerf_ti.config import PRESETS, TrainConfig
 from ernerf_ti.data.capture import open_capture
+from ernerf_ti.interruption import StopRequest
 from ernerf_ti.train.trainer import STAGES, Trainer, TrainingError
 
 
@@ -45,14 +45,14 @@ def main(arguments: list[str] | None = None) -> int:
     config = tyro.cli(TrainConfig, default=PRESETS[options.preset], args=settings, prog="train.py")
     try:
         trainer = _trainer(options, config, bool(settings))
-        with _Stop() as stop:
+        with StopRequest() as stop:
             finished = trainer.run(tuple(options.stages), stop)
     except (OSError, ValueError, ImportError, TrainingError) as error:
         print(error, file=sys.stderr)
         return 1
     if not finished:
         print(f"stopped at stage {trainer.stage}, step {trainer.step}; --resume goes on", file=sys.stderr)
-        return 128 + stop.signal
+        return stop.exit_status
     print(options.run)
     return 0
 
@@ -69,27 +69,6 @@ def _trainer(options: argparse.Namespace, config: TrainConfig, has_settings: boo
             "pass --resume to go on with it, or another folder"
         )
     return Trainer(capture, config, options.run, options.device)
-
-
-class _Stop:
-    """Turns Ctrl-C and SIGTERM into a question that the trainer asks between steps."""
-
-    def __init__(self):
-        self.signal = 0
-
-    def __call__(self) -> bool:
-        return self.signal != 0
-
-    def __enter__(self) -> "_Stop":
-        self._before = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}
-        return self
-
-    def __exit__(self, *exception) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def _note(self, number: int, frame) -> None:
-        self.signal = number
 
 
 if __name__ == "__main__":
