@@ -4,7 +4,9 @@ import dataclasses
 import types
 import typing
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+import tyro
 
 from ernerf_ti.model.head_field import HeadFieldConfig
 from ernerf_ti.model.position_encoders import TriplaneHashConfig
@@ -34,6 +36,8 @@ class OptimiserConfig:
     """Learning rate of the tables."""
     net_rate: float = 1e-3
     """Learning rate of the networks and identity codes."""
+    audio_factor: float = 1.0
+    """Of the audio encoder, times the networks' rate."""
     attention_factor: float = 5.0
     """Of the audio encoder's temporal attention, times the networks' rate."""
     camera_rate: float = 1e-4
@@ -75,7 +79,7 @@ class FineStageConfig(StageConfig):
     """Learning rates begin at this part of themselves."""
     patch_size: int = 32
     """Side of a patch in pixels."""
-    perceptual: Literal["lpips", "dssim", "none"] = "lpips"
+    perceptual: Annotated[Literal["lpips", "dssim", "none"], tyro.conf.arg(aliases=["--perceptual"])] = "lpips"
     """"lpips" needs AlexNet's weights on this machine; "dssim" is structural similarity; "none" the squared error."""
 
 
@@ -91,6 +95,8 @@ class TrainConfig:
     losses: LossWeights = field(default_factory=LossWeights)
     refine_cameras: bool = False
     """Learn a small correction of each training frame's camera along with the head."""
+    standardise_audio: bool = True
+    """Audio features as deviations from the capture's mean; the public code takes them as they are."""
     grid_update_every: int = 16
     """Steps between looks at the occupancy grids, and between smoothness terms."""
     seed: int = 0
@@ -141,6 +147,7 @@ PRESETS: dict[str, TrainConfig] = {
     "released": TrainConfig(
         portrait=PortraitConfig(head=HeadFieldConfig(position_encoder=TriplaneHashConfig(n_levels=12))),
         torso=StageConfig(200_000),
+        standardise_audio=False,
     ),
     "small": TrainConfig(
         portrait=_small_portrait(),

@@ -37,6 +37,10 @@ class TrainingFrames:
     def __len__(self) -> int:
         return len(self.split)
 
+    def own_windows(self) -> Tensor:
+        """[n, steps, C] audio windows of the split's own frames."""
+        return self.windows[torch.from_numpy(self.split.audio_ids).clamp(max=len(self.windows) - 1)]
+
     def conditioning(self, i: int, known: bool = True) -> Conditioning:
         """What frame i says and does; with its own identity code if it is `known`, a frame that is trained on."""
         return Conditioning(

@@ -15,12 +15,14 @@ def stage_optimiser(
 
     Tables of grids have weight decay, as in ER-NeRF, where it is the default of AdamW.
     """
-    groups: dict[str, list[nn.Parameter]] = {"tables": [], "attention": [], "cameras": [], "networks": []}
+    groups: dict[str, list[nn.Parameter]] = {"tables": [], "attention": [], "audio": [], "cameras": [], "networks": []}
     for name, parameter in parameters:
         if name.endswith((".table", ".tables")):
             groups["tables"].append(parameter)
         elif ".audio_encoder.attention." in f".{name}":
             groups["attention"].append(parameter)
+        elif ".audio_encoder." in f".{name}":
+            groups["audio"].append(parameter)
         elif name.startswith("cameras."):
             groups["cameras"].append(parameter)
         else:
@@ -28,6 +30,7 @@ def stage_optimiser(
     settings = {
         "tables": (config.grid_rate, config.grid_decay),
         "attention": (config.attention_factor * config.net_rate, config.attention_decay),
+        "audio": (config.audio_factor * config.net_rate, 0.0),
         "cameras": (config.camera_rate, 0.0),
         "networks": (config.net_rate, 0.0),
     }

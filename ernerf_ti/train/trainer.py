@@ -18,7 +18,7 @@ from ernerf_ti.config import StageConfig, TrainConfig, config_from_dict, config_
 from ernerf_ti.data.capture import Capture
 from ernerf_ti.data.pixel_sampling import Rectangle, patch_pixels, random_pixels, rectangle_pixels
 from ernerf_ti.data.training_frames import TrainingFrames
-from ernerf_ti.files import write_image, write_json
+from ernerf_ti.files import read_json, write_image, write_json
 from ernerf_ti.portrait import Portrait
 from ernerf_ti.render.head_renderer import render_rays
 from ernerf_ti.render.torso_renderer import render_torso
@@ -28,10 +28,26 @@ from ernerf_ti.train.perceptual import PerceptualLoss, perceptual_loss
 
 STAGES = ("head", "fine", "torso")
 CHECKPOINT = "checkpoint.pt"
+CAPTURE_NOTE = "capture.json"
+"""Where the capture was."""
 
 
 class TrainingError(RuntimeError):
     """Training can't go on; the message says at which step and what is left."""
+
+
+def capture_folder_of(run: Path) -> Path:
+    """The folder of the capture that a run was trained on.
+
+    Raises FileNotFoundError if the run does not tell, or the folder is not there any more.
+    """
+    note = Path(run) / CAPTURE_NOTE
+    folder = Path(read_json(note)["capture"]) if note.is_file() else None
+    if folder is None or not folder.is_dir():
+        raise FileNotFoundError(
+            f"{note}: expected the folder of the run's capture, got {folder or 'no such file'}; pass it with --capture"
+        )
+    return folder
 
 
 class Trainer:
@@ -56,12 +72,15 @@ class Trainer:
             torch.manual_seed(config.seed)
             self.portrait = Portrait(config.portrait, capture.audio_windows.shape[2], len(self.frames))
             self.cameras = CameraCorrection(len(self.frames))
+        if config.standardise_audio:
+            self.portrait.head.audio_encoder.standardise(self.frames.own_windows())
         self.portrait.to(self.device)
         self.cameras.to(self.device)
         self.portrait.head_grid.mark_unseen_cells(self.frames.poses, tuple(capture.intrinsics))
         self.start_stage(STAGES[0])
         self.folder.mkdir(parents=True, exist_ok=True)
         write_json(self.folder / "config.json", config_to_dict(config))
+        write_json(self.folder / CAPTURE_NOTE, {"capture": str(self.capture.folder.resolve())})
 
     @classmethod
     def resume(cls, capture: Capture, folder: Path, device: torch.device | str = "cpu") -> "Trainer":
@@ -186,7 +205,8 @@ class Trainer:
             return True
         bar = tqdm(total=stage.iterations, initial=self.step, desc=self.stage, unit="step")
         with bar, _Log(self.folder) as log:
-            begin, rays, samples, shown = perf_counter(), 0, 0, {}
+            stage_begin = begin = perf_counter()
+            rays, samples, shown = 0, 0, {}
             while self.step < stage.iterations:
                 terms = self.train_step()
                 rays += int(terms.pop("measured_rays", 0))
@@ -199,6 +219,7 @@ class Trainer:
                     seconds = perf_counter() - begin
                     values |= {"rays_per_s": rays / seconds, "samples_per_ray": float(samples) / max(1, rays)}
                     values["psnr"] = losses.psnr(values.pop("mse"))
+                    values["seconds"] = perf_counter() - stage_begin  # since the stage began, or went on
                     shown |= {"loss": f"{values['loss']:.4f}", "psnr": f"{values['psnr']:.1f}"}
                     shown |= {
                         "rays/s": f"{values['rays_per_s']:.0f}",

@@ -35,3 +35,30 @@ def test_attention_weighs_the_codes():
 def test_wrong_windows_are_named(shape):
     with pytest.raises(ValueError, match=r"audio_window: expected shape \[8, 29, steps\], got"):
         AudioEncoder(29)(torch.zeros(shape))
+
+
+def test_standardised_features():
+    encoder = AudioEncoder(2)
+    windows = torch.tensor([[[1.0, 10.0], [3.0, 10.0]], [[1.0, 14.0], [3.0, 14.0]]])  # [2, 2, 2]
+    encoder.standardise(windows)
+    # The channels' means are 2 and 12; the deviations are 1 and 2, so their mean square is 2.5.
+    torch.testing.assert_close(encoder.feature_mean, torch.tensor([[2.0], [12.0]]))
+    torch.testing.assert_close(encoder.feature_scale, torch.tensor(2.5).sqrt())
+    plain = AudioEncoder(2)
+    plain.load_state_dict(encoder.state_dict())
+    plain.feature_mean.zero_()
+    plain.feature_scale.fill_(1)
+    window = torch.randn(8, 2, 16)
+    standard = (window - torch.tensor([[2.0], [12.0]])) / 2.5**0.5
+    torch.testing.assert_close(encoder(window), plain(standard))
+
+
+def test_an_untrained_code_differs_from_sound_to_sound():
+    # Square roots of posteriors, of which a few are large at a time: default weights made all codes alike to 0.5 %.
+    generator = torch.Generator().manual_seed(0)
+    windows = torch.softmax(4 * torch.randn(200, 16, 42, generator=generator), 2).sqrt()
+    encoder = AudioEncoder(42)
+    encoder.standardise(windows)
+    with torch.no_grad():
+        codes = torch.stack([encoder(windows[i : i + 8].transpose(1, 2)) for i in range(0, 192, 8)])
+    assert codes.std(0).mean() > 0.2 * codes.abs().mean()
