@@ -38,6 +38,7 @@ class Portrait(nn.Module):
         background: Tensor | None = None,
         with_torso: bool = True,
         audio_code: Tensor | None = None,
+        in_rounds: bool = False,
     ) -> RenderOutput:
         """A whole picture; arguments as :func:`ernerf_ti.render.portrait.render_portrait`.
 
@@ -45,6 +46,7 @@ class Portrait(nn.Module):
             conditioning: the frame.
             with_torso: else the head alone is rendered over the background.
             audio_code: [A] in place of the encoded audio window.
+            in_rounds: sample as the public code does.
         """
         head = self.head.bind(conditioning, with_uncertainty=False, audio_code=audio_code)
         pose = conditioning.head_pose
@@ -53,4 +55,6 @@ class Portrait(nn.Module):
             return self.torso(pixel_coords, pose, conditioning.identity_index)
 
         layers = {"torso": torso, "torso_grid": self.torso_grid} if with_torso else {}
-        return render_portrait(head, self.head_grid, pose, intrinsics, size, self.config.march, background, **layers)
+        return render_portrait(
+            head, self.head_grid, pose, intrinsics, size, self.config.march, background, **layers, in_rounds=in_rounds
+        )

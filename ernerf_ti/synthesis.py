@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ernerf_ti.audio.extractors import extract_windows
+from ernerf_ti.audio.ready_made import read_windows
 from ernerf_ti.batch import Conditioning, RenderOutput
 from ernerf_ti.camera import smooth_path
 from ernerf_ti.checkpoint import load_checkpoint
@@ -39,6 +40,9 @@ class TrainedPortrait:
     """[n] of the capture."""
     background: Tensor
     """[H, W, 3] in [0, 1]."""
+    as_published: bool = False
+    """Converted and not trained since: rendered as the public code does, in rounds, with the identity codes of row 0
+    and zeros beyond the ends of the speech."""
 
 
 def load_portrait(run: Path, device: torch.device | str = "cpu") -> TrainedPortrait:
@@ -67,6 +71,7 @@ def load_portrait(run: Path, device: torch.device | str = "cpu") -> TrainedPortr
         scene["poses"],
         scene["eye_areas"],
         scene["background"].float() / 255,
+        "official" in content,
     )
 
 
@@ -77,12 +82,28 @@ def speech_windows(trained: TrainedPortrait, samples: np.ndarray, model: Path | 
         ValueError: the extractor can't be computed here, or gives another dimension.
     """
     windows = torch.from_numpy(extract_windows(samples, trained.extractor, -(-len(samples) // 640), model))
+    _check_dimension(trained, f"{trained.extractor} features", windows)
+    return windows
+
+
+def ready_made_windows(trained: TrainedPortrait, path: Path, n: int) -> Tensor:
+    """[n, steps, C] windows of a .npy file that another tool made of the speech; the last one is repeated.
+
+    Raises:
+        FileNotFoundError, ValueError: no such file, one of no known format, or features of another dimension.
+    """
+    _, windows = read_windows(path)
+    windows = torch.from_numpy(windows)
+    _check_dimension(trained, str(path), windows)
+    return windows[torch.arange(n).clamp(max=len(windows) - 1)]
+
+
+def _check_dimension(trained: TrainedPortrait, name: str, windows: Tensor) -> None:
     if windows.shape[2] != trained.feature_dimension:
         raise ValueError(
-            f"{trained.extractor} features: expected dimension {trained.feature_dimension} (of the training), "
+            f"{name}: expected dimension {trained.feature_dimension} (of the training), "
             f"got {windows.shape[2]}; pass the speech model that the portrait was trained with"
         )
-    return windows
 
 
 def ping_pong(n: int, available: int) -> np.ndarray:
@@ -158,10 +179,12 @@ def render_frames(
     device = trained.background.device
     for k in range(len(windows)):
         conditioning = Conditioning(
-            audio_context(windows, k).to(device),
+            audio_context(windows, k, silent_ends=trained.as_published).to(device),
             torch.tensor([float(eye_areas[k])], device=device),
-            None,
+            0 if trained.as_published else None,
             poses[k].to(device),
         )
         behind = background(k) if callable(background) else background
-        yield trained.portrait.render(conditioning, trained.intrinsics, trained.size, behind, with_torso)
+        yield trained.portrait.render(
+            conditioning, trained.intrinsics, trained.size, behind, with_torso, in_rounds=trained.as_published
+        )

@@ -17,7 +17,15 @@ from ernerf_ti.camera import scene_from_capture
 from ernerf_ti.data.capture_files import FPS, read_transforms
 from ernerf_ti.files import read_image, write_image
 from ernerf_ti.prefetch import ahead
-from ernerf_ti.synthesis import TrainedPortrait, blinks, head_path, ping_pong, render_frames, speech_windows
+from ernerf_ti.synthesis import (
+    TrainedPortrait,
+    blinks,
+    head_path,
+    ping_pong,
+    ready_made_windows,
+    render_frames,
+    speech_windows,
+)
 from ernerf_ti.video import TRANSPARENT_SUFFIXES, VIDEO_SUFFIXES, VideoWriter, read_sound
 
 SYNTHESIZED = {
@@ -44,6 +52,7 @@ class SpeechVideo:
     depth: Path | None = None
     attention: Path | None = None
     speech_model: Path | None = None
+    windows: Path | None = None
     seed: int = 0
 
 
@@ -64,8 +73,11 @@ def synthesize(trained: TrainedPortrait, wanted: SpeechVideo) -> list[Path]:
     """
     samples = read_sound(wanted.audio, SAMPLE_RATE)
     samples = np.pad(samples, (0, -len(samples) % _FRAME))
-    windows = speech_windows(trained, samples, wanted.speech_model)
-    n = len(windows)
+    n = len(samples) // _FRAME
+    if n and wanted.windows:
+        windows = ready_made_windows(trained, wanted.windows, n)
+    else:
+        windows = speech_windows(trained, samples, wanted.speech_model)
     if n == 0:
         raise ValueError(f"{wanted.audio}: expected speech, got no sound; pass a longer recording")
     poses = _poses(trained, wanted.pose, n)

@@ -80,7 +80,9 @@ def _kernel(dtype: torch.dtype):
                     if not (o >= low[d] and o <= high[d]):
                         hit = False
                 else:
-                    t_low, t_high = (low[d] - o) / direction, (high[d] - o) / direction
+                    # By the reciprocal, as the kernels of torch-ngp: another rounding moves all samples of a ray.
+                    inverse = real(1.0) / direction
+                    t_low, t_high = (low[d] - o) * inverse, (high[d] - o) * inverse
                     if not (ti.abs(t_low) <= real(LARGEST) and ti.abs(t_high) <= real(LARGEST)):
                         hit = False  # NaN would be lost in the minima and maxima
                     near = ti.max(near, ti.min(t_low, t_high))

@@ -10,7 +10,15 @@ from ernerf_ti.camera import scene_from_capture
 from ernerf_ti.config import PRESETS
 from ernerf_ti.portrait import Portrait
 from ernerf_ti.prefetch import ahead
-from ernerf_ti.synthesis import TrainedPortrait, blinks, head_path, ping_pong, render_frames, speech_windows
+from ernerf_ti.synthesis import (
+    TrainedPortrait,
+    blinks,
+    head_path,
+    ping_pong,
+    ready_made_windows,
+    render_frames,
+    speech_windows,
+)
 from ernerf_ti.synthesis_video import SYNTHESIZED, SpeechVideo, synthesize
 from ernerf_ti.video import probe, read_frames, read_sound, write_video
 
@@ -75,6 +83,21 @@ def test_speech_windows_check_the_dimension(trained):
     other = dataclasses.replace(trained, feature_dimension=29)
     with pytest.raises(ValueError, match=r"expected dimension 29 \(of the training\), got 42"):
         speech_windows(other, np.zeros(16_000))
+
+
+def test_ready_made_windows(trained, speech, tmp_path):
+    path, windows = tmp_path / "aud.npy", np.random.default_rng(0).standard_normal((10, 16, 42))
+    np.save(path, windows)
+    found = ready_made_windows(trained, path, 12)
+    np.testing.assert_allclose(found[:10], windows, rtol=1e-6)
+    assert torch.equal(found[10:], found[9:10].expand(2, -1, -1))
+    deepspeech = dataclasses.replace(trained, extractor="deepspeech")  # which can't be computed here
+    out = tmp_path / "out.mp4"
+    assert synthesize(deepspeech, SpeechVideo(speech, out, windows=path)) == [out]
+    assert len(list(read_frames(out, 25))) == -(-len(read_sound(speech)) // 640)
+    np.save(path, windows[..., :29])
+    with pytest.raises(ValueError, match=r"aud.npy: expected dimension 42 \(of the training\), got 29"):
+        ready_made_windows(trained, path, 12)
 
 
 def test_frames_depend_on_the_blink_and_the_pose(trained):

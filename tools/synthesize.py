@@ -31,6 +31,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--depth", type=Path, help="an .mp4 of the depth")
     parser.add_argument("--attention", type=Path, help="an .mp4 of what listens to the audio and to the eyes")
     parser.add_argument("--speech-model", type=Path, help="folder of the model of hubert or esperanto features")
+    parser.add_argument("--windows", type=Path, help="ready-made .npy of the speech's features, as ER-NeRF's --aud")
     parser.add_argument("--seed", type=int, default=0, help="of natural blinks")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     options = vars(parser.parse_args(arguments))

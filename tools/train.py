@@ -21,6 +21,7 @@ import tyro
 
 from ernerf_ti.config import PRESETS, TrainConfig
 from ernerf_ti.data.capture import open_capture
+from ernerf_ti.data.frame_options import add_frame_options, frame_selection
 from ernerf_ti.interruption import StopRequest
 from ernerf_ti.train.trainer import STAGES, Trainer, TrainingError
 
@@ -39,6 +40,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--features", help="extractor of the audio features, if the capture has several")
     parser.add_argument("--resume", action="store_true", help="go on with the run of the folder")
     parser.add_argument("--settings-help", action="store_true", help="list every setting of the preset and leave")
+    add_frame_options(parser)
     options, settings = parser.parse_known_args(arguments)
     if options.settings_help:
         settings = ["--help"]
@@ -58,7 +60,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _trainer(options: argparse.Namespace, config: TrainConfig, has_settings: bool) -> Trainer:
-    capture = open_capture(options.capture, options.features)
+    capture = open_capture(options.capture, options.features, frame_selection(options))
     if options.resume:
         if has_settings:
             raise ValueError("resume: expected no settings, got some; a run goes on with those that it was begun with")

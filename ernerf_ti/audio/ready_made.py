@@ -24,6 +24,8 @@ FORMATS = (
     FeatureFormat("hubert", "aud_hu.npy", 2, 1024),
     FeatureFormat("senone", "aud_senone.npy", 16, 42),
     FeatureFormat("mel", "aud_mel.npy", 16, 80),
+    # What ER-NeRF takes for every other --asr_model. The name is also that of its tools' files of any kind.
+    FeatureFormat("other", "aud.npy", 16, 32),
 )
 
 
@@ -119,7 +121,7 @@ def _advice(folder: Path, expected: FeatureFormat) -> str:
     plain = folder / "aud.npy"
     if plain.is_file() and _format_of(_read(plain)) == expected:
         return f"{plain.name} in the same folder has its shape: rename it to {expected.file_name}"
-    present = [f.extractor for f in FORMATS if (folder / f.file_name).is_file()]
+    present = [f.extractor for f in FORMATS if f.file_name != plain.name and (folder / f.file_name).is_file()]
     if present:
         return f"the folder has features of {', '.join(present)}"
     return "extract the features first"

@@ -21,9 +21,12 @@ from ernerf_ti.data.capture_files import (
     read_landmarks,
     read_transforms,
 )
+from ernerf_ti.data.frame_selection import FrameSelection
 from ernerf_ti.files import read_image
 
 _TOLERANCE = 5  # frames by which sound may be longer or shorter: ends of windows differ between extractors
+_ANY_FEATURES = "aud.npy"  # what ER-NeRF's tools call features of whatever extractor
+_ALL_FRAMES = FrameSelection()
 _OTHER_RATES = (24.0, 30.0, 50.0, 60.0, 23.976, 29.97, 48.0, 59.94)  # the likelier ones first
 
 
@@ -88,13 +91,14 @@ class Capture:
         return picture
 
 
-def open_capture(folder: Path, extractor: str | None = None) -> Capture:
+def open_capture(folder: Path, extractor: str | None = None, frames: FrameSelection = _ALL_FRAMES) -> Capture:
     """Read and check a capture of ours, or of the tools of ER-NeRF and RAD-NeRF.
 
     Args:
         folder: the capture.
         extractor: of the audio features; if None, the one that capture.json names, or else the first of
             ER-NeRF's for which there is a file.
+        frames: which are used; files of others may be missing.
 
     Raises:
         CaptureError: with a line for every file that is missing or does not fit, and both numbers.
@@ -123,9 +127,14 @@ def open_capture(folder: Path, extractor: str | None = None) -> Capture:
             f"{paths.transforms('val')}: expected the camera of transforms_train.json, "
             f"{_camera_text(intrinsics, size)}, got {_camera_text(val_intrinsics, val_size)}; track again"
         )
+    ids = np.concatenate((train.frame_ids, val.frame_ids, train.audio_ids, val.audio_ids))
+    n_frames = description.n_frames if description else int(ids.max()) + 1
+
+    def has_picture(k: int) -> bool:
+        return paths.image(k).is_file()
+
+    train, val = frames.of_split(train, "train", has_picture), frames.of_split(val, "val", has_picture)
     frame_ids = np.concatenate((train.frame_ids, val.frame_ids))
-    audio_ids = np.concatenate((train.audio_ids, val.audio_ids))
-    n_frames = description.n_frames if description else int(max(frame_ids.max(), audio_ids.max())) + 1
     if description:
         problems += _description_problems(paths, description, size, frame_ids)
     problems += _picture_problems(paths, size, frame_ids)
@@ -136,6 +145,7 @@ def open_capture(folder: Path, extractor: str | None = None) -> Capture:
         problems += _sound_problems(paths, description, extractor, windows, n_frames)
     if problems:
         raise _error(folder, problems)
+    eye_areas = frames.calm(eye_areas, (train, val))
     return Capture(folder, *size, intrinsics, train, val, extractor, eye_areas, description)
 
 
@@ -218,7 +228,8 @@ def _sound_problems(
 
 
 def _first_extractor(folder: Path) -> str:
-    present = [f.extractor for f in FORMATS if (folder / f.file_name).is_file()]
+    named = [f for f in FORMATS if f.file_name != _ANY_FEATURES]
+    present = [f.extractor for f in named if (folder / f.file_name).is_file()]
     return present[0] if present else FORMATS[0].extractor
 
 

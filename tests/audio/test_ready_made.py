@@ -64,7 +64,7 @@ def test_broken_files(tmp_path):
 
 def test_unknown_extractor(tmp_path):
     with pytest.raises(
-        ValueError, match="extractor: expected one of deepspeech, esperanto, hubert, senone, mel, got 'x'"
+        ValueError, match="extractor: expected one of deepspeech, esperanto, hubert, senone, mel, other, got 'x'"
     ):
         load_windows(tmp_path, "x")
     with pytest.raises(ValueError, match=r"windows: expected those of one of .*, got \[2, 3, 4\] for 'mel'"):

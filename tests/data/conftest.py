@@ -93,6 +93,31 @@ def make_capture(tmp_path):
 
 
 @pytest.fixture
+def make_official_capture(make_capture):
+    """As ER-NeRF's preprocessing leaves a capture: no capture.json, no sizes, its number formats and features."""
+
+    def make(n_frames=12, extractor="deepspeech") -> Made:
+        made = make_capture(n_frames, extractor)
+        made.paths.description.unlink()
+        for split in ("train", "val"):
+            content = json.loads(made.paths.transforms(split).read_text())
+            keys = ("focal_len", "cx", "cy", "frames")
+            made.paths.transforms(split).write_text(json.dumps({key: content[key] for key in keys}, indent=2))
+        form = next(f for f in FORMATS if f.extractor == extractor)
+        dtype = np.float64 if extractor == "deepspeech" else np.float32
+        np.save(made.folder / form.file_name, made.windows.astype(dtype))
+        for k in range(n_frames):
+            np.savetxt(made.paths.landmarks(k), made.landmarks[k], "%f")
+        columns = "frame, face_id, timestamp, confidence, success, AU45_r, AU45_c"
+        rows = [f"{k + 1}, 0, {k / 25:.3f}, 0.98, 1, {k * 0.37 % 2.5:.2f}, {k % 2:.2f}" for k in range(n_frames)]
+        made.paths.blinks.write_text("\n".join([columns, *rows]) + "\n")
+        made.eye_areas = np.clip(np.array([float(f"{k * 0.37 % 2.5:.2f}") for k in range(n_frames)]), 0, 2) / 2
+        return made
+
+    return make
+
+
+@pytest.fixture
 def capture(make_capture):
     return make_capture()
 

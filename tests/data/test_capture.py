@@ -5,7 +5,7 @@ import wave
 import numpy as np
 import pytest
 
-from ernerf_ti.audio.ready_made import save_windows
+from ernerf_ti.audio.ready_made import FORMATS, save_windows
 from ernerf_ti.data.capture import open_capture
 from ernerf_ti.data.capture_files import (
     CaptureError,
@@ -24,6 +24,7 @@ from ernerf_ti.data.capture_files import (
     write_sound,
     write_transforms,
 )
+from ernerf_ti.data.training_frames import TrainingFrames
 from ernerf_ti.files import read_image, write_image
 
 
@@ -128,26 +129,39 @@ def test_sound_round_trip(tmp_path):
 
 
 @pytest.fixture
-def theirs(make_capture):
-    """As ER-NeRF's preprocessing leaves it: no capture.json, no sizes, double precision features."""
-    made = make_capture(extractor="deepspeech")
-    made.paths.description.unlink()
-    for split in ("train", "val"):
-        made.change_json(made.paths.transforms(split), lambda content: [content.pop(key) for key in "wh"])
-    np.save(made.folder / "aud_ds.npy", made.windows.astype(np.float64))
-    rows = [f"{k + 1},0.04,0.98,1,{0.1 * k:.2f},0.00" for k in range(12)]
-    made.paths.blinks.write_text("\n".join(["frame, timestamp, confidence, success, AU45_r, AU45_c", *rows]) + "\n")
-    return made
+def theirs(make_official_capture):
+    return make_official_capture()
 
 
-def test_er_nerf_capture(theirs):
-    opened = open_capture(theirs.folder)
+# All kinds of features that the public loader knows, as far as they have a name here.
+PUBLIC = [f for f in FORMATS if f.extractor in ("esperanto", "deepspeech", "hubert", "other")]
+
+
+@pytest.mark.parametrize("form", PUBLIC, ids=lambda form: form.extractor)
+def test_er_nerf_capture(make_official_capture, form):
+    theirs = make_official_capture(extractor=form.extractor)
+    opened = open_capture(theirs.folder, form.extractor)
     assert opened.description is None
-    assert opened.extractor == "deepspeech"
+    assert opened.extractor == form.extractor
     assert (opened.width, opened.height) == (32, 32)
-    assert opened.audio_windows.dtype == np.float32 and opened.audio_windows.shape == (12, 16, 29)
-    np.testing.assert_allclose(opened.eye_areas, np.clip(0.05 * np.arange(12), 0, 1), rtol=1e-6)
+    assert opened.audio_windows.dtype == np.float32
+    np.testing.assert_allclose(opened.audio_windows, theirs.windows)
+    assert opened.audio_windows.shape == (12, form.window, form.dimension)
+    np.testing.assert_allclose(opened.eye_areas, theirs.eye_areas, rtol=1e-6)
     assert np.array_equal(opened.train.poses, theirs.poses[:10])
+    np.testing.assert_allclose(opened.landmarks(3), theirs.landmarks[3], atol=1e-6)
+    if form.file_name != "aud.npy":  # which is taken only when it is asked for by name
+        assert open_capture(theirs.folder).extractor == form.extractor
+
+
+def test_poses_of_an_er_nerf_capture_as_its_loader_has_them(theirs):
+    """Row i of theirs is row (i + 1) mod 3 of the file, camera y and z turned round, 4 scene units to the metre."""
+    opened = open_capture(theirs.folder)
+    poses = TrainingFrames(opened, opened.train).poses.numpy()
+    for pose, source in zip(poses, theirs.poses, strict=False):
+        for row, origin in enumerate((1, 2, 0)):
+            a, b, c, t = source[origin]
+            np.testing.assert_allclose(pose[row], [a, -b, -c, 4 * t], rtol=1e-6)
 
 
 def test_what_training_does_not_read_may_be_missing(theirs):

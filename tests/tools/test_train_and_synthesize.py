@@ -50,6 +50,16 @@ def test_settings_reach_the_run(train, capture, tmp_path):
     assert (config["seed"], config["head"]["iterations"], config["head"]["n_rays"]) == (5, 1, 128)
 
 
+def test_choice_of_frames(train, capture, tmp_path, capsys):
+    arguments = [*QUICK, "--head.iterations", "1", "--stages", "head"]
+    flags = ["--data_range", "0", "6", "--smooth_path", "--smooth_eye", "--skip-missing"]
+    for name, more, n_train in (("range", [], 6), ("part", ["--part"], 1), ("part2", ["--part2"], 6)):
+        assert train([str(capture), str(tmp_path / name), *arguments, *flags, *more]) == 0
+        assert load_checkpoint(tmp_path / name / "checkpoint.pt")["capture"]["n_train"] == n_train
+    assert train([str(capture), str(tmp_path / "run"), *arguments, "--smooth_path", "4"]) == 1
+    assert "smooth_path: expected an odd number of frames, got 4" in capsys.readouterr().err
+
+
 def test_unknown_setting_stops(train, capture, tmp_path, capsys):
     with pytest.raises(SystemExit) as error:
         train([str(capture), str(tmp_path / "run"), *QUICK, "--head.iteratoins", "1"])
