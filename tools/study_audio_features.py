@@ -12,10 +12,9 @@ of a bootstrap that draws blocks of one second.
 import argparse
 import contextlib
 import hashlib
-import math
 import platform
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -27,34 +26,23 @@ from tqdm import tqdm
 
 from ernerf_ti.audio.mel_spectrum import MelSpectrum
 from ernerf_ti.audio.phone_posteriors import PhonePosteriors
-from ernerf_ti.audio.windows import STEPS_PER_FRAME, WINDOW, audio_windows
+from ernerf_ti.audio.windows import WINDOW, audio_windows
+from ernerf_ti.evaluation.mesh_measures import MOUTH, mouth_measures
+from ernerf_ti.evaluation.ridge import Predictor, Scale, fit_ridge, parts
+from ernerf_ti.evaluation.statistics import correlation, correlation_interval
 from ernerf_ti.files import read_arrays, write_arrays, write_json
 from ernerf_ti.preprocess.face_mesh import track_face
 from ernerf_ti.video import read_frames, read_sound
 
 RATE = 25  # frames per second
-TARGETS = ("open", "width", "round")
 
-_EYES = (33, 133), (263, 362)  # outer and inner corner of the right and the left one
-_INNER_LIPS = (82, 13, 312), (87, 14, 317)
-_OUTER_LIPS = (0,), (17,)
-_CORNERS = (61,), (291,)
-
-_TRAINING_SHARE = 0.8
-_GAP = WINDOW // STEPS_PER_FRAME  # frames left out between two parts, so that no sound is in windows of both
 _LEAST_FRAMES = 100
-_LEAST_SPREAD = 0.01  # of a feature's standard deviation, over their root mean square
 
-_PENALTIES = 10.0 ** np.arange(-2, 3.5, 0.5)
 _EPOCHS = 40
 _BATCH = 64
 _NETS = 3  # differently seeded; their mean is the prediction
 
 _BLOCK = RATE  # frames
-_RESAMPLES = 1000
-
-Predictor = Callable[[np.ndarray], np.ndarray]
-"""Windows [N, 16, C] -> targets [N, K]."""
 
 
 class RawMelSpectrum(MelSpectrum):
@@ -77,7 +65,7 @@ class Clip:
     n_frames: int
     """F."""
     targets: np.ndarray
-    """[N, 3] float64, in the order of TARGETS."""
+    """[N, 3] float64, in the order of MOUTH."""
     windows: dict[str, np.ndarray]
     """Per name of an extractor [N, 16, C] float32."""
 
@@ -157,29 +145,7 @@ def read_clip(path: Path, extractors: dict, meshes: Path | None = None) -> Clip:
             "use a longer video of one person who looks at the camera"
         )
     windows = {name: audio_windows(extract(samples), len(points))[valid] for name, extract in extractors.items()}
-    return Clip(path.stem, len(points), mouth_targets(points[valid]), windows)
-
-
-def mouth_targets(points: np.ndarray) -> np.ndarray:
-    """The state of the mouth, from lengths in 3-D so that the head's pose matters little.
-
-    open is the distance of the inner lips and width that of the mouth's corners, both over the distance of the eyes;
-    round is the height of the outer lips over that width.
-
-    Args:
-        points: [N, 478, 3] mesh points of MediaPipe's Face Mesh, in pixels.
-
-    Returns:
-        [N, 3] float64, in the order of TARGETS.
-    """
-    points = points.astype(np.float64)
-
-    def distance(ends: tuple[Sequence[int], Sequence[int]]) -> np.ndarray:
-        first, second = (points[:, list(end)].mean(1) for end in ends)
-        return np.linalg.norm(first - second, axis=1)
-
-    eyes, width = distance(_EYES), distance(_CORNERS)
-    return np.stack((distance(_INNER_LIPS) / eyes, width / eyes, distance(_OUTER_LIPS) / width), 1)
+    return Clip(path.stem, len(points), mouth_measures(points[valid]), windows)
 
 
 def measure(clips: list[Clip], features: list[str], seed: int) -> list[Figure]:
@@ -198,68 +164,12 @@ def measure(clips: list[Clip], features: list[str], seed: int) -> list[Figure]:
         predict = PREDICTORS[predictor](train.windows[feature][fit_part], standard, seed)
         truth, predicted = test.targets[test_part], predict(test.windows[feature][test_part])
         for target, r, (low, high) in zip(
-            TARGETS, correlation(truth, predicted), bootstrap_interval(truth, predicted, seed), strict=True
+            MOUTH, correlation(truth, predicted), correlation_interval(truth, predicted, _BLOCK, seed), strict=True
         ):
             figures.append(
                 Figure(feature, predictor, train.name, test.name, target, float(r), float(low), float(high), len(truth))
             )
     return figures
-
-
-@dataclass(frozen=True)
-class _Scale:
-    """Zero mean and unit variance of each feature over the windows that it was made of."""
-
-    mean: np.ndarray  # [C]
-    spread: np.ndarray  # [C]
-
-    @staticmethod
-    def of(windows: np.ndarray) -> "_Scale":
-        mean, spread = windows.mean((0, 1), np.float64), windows.std((0, 1), np.float64)
-        # A sound that this speaker hardly makes must not become a loud one when another makes it.
-        least = _LEAST_SPREAD * math.sqrt((spread**2).mean()) or 1.0
-        return _Scale(mean, np.maximum(spread, least))
-
-    def __call__(self, windows: np.ndarray) -> np.ndarray:
-        return (windows - self.mean) / self.spread
-
-
-def parts(n: int) -> tuple[slice, slice]:
-    """The first 80 % of n frames without the last few of them, and the last 20 %; no sound is in windows of both."""
-    cut = math.floor(_TRAINING_SHARE * n)
-    return slice(0, cut - _GAP), slice(cut, n)
-
-
-def fit_ridge(windows: np.ndarray, targets: np.ndarray, seed: int) -> Predictor:
-    """Linear regression with a penalty on the squared weights.
-
-    The penalty is chosen per target: the one with the least error on the last 20 % of the data, fitted to the rest.
-
-    Args:
-        windows: [N, 16, C] features.
-        targets: [N, K].
-        seed: not used; nothing is drawn.
-    """
-    fit_part, check_part = parts(len(windows))
-    trials = _ridges(windows[fit_part], targets[fit_part], _PENALTIES)
-    errors = [((trial(windows[check_part]) - targets[check_part]) ** 2).mean(0) for trial in trials]
-    (chosen,) = _ridges(windows, targets, [_PENALTIES[np.argmin(errors, 0)]])
-    return chosen
-
-
-def _ridges(windows: np.ndarray, targets: np.ndarray, penalties: Sequence) -> list[Predictor]:
-    """One regression per penalty, a number or [K], on the mean over frames of the squared error."""
-    scale = _Scale.of(windows)
-    inputs = scale(windows).reshape(len(windows), -1)
-    bias = targets.mean(0)
-    left, values, right = np.linalg.svd(inputs, full_matrices=False)
-    projected = values[:, None] * (left.T @ (targets - bias))
-
-    def predictor(penalty) -> Predictor:
-        weights = right.T @ (projected / (values[:, None] ** 2 + len(inputs) * penalty))
-        return lambda others: scale(others).reshape(len(others), -1) @ weights + bias
-
-    return [predictor(penalty) for penalty in penalties]
 
 
 def fit_net(windows: np.ndarray, targets: np.ndarray, seed: int) -> Predictor:
@@ -273,7 +183,7 @@ def fit_net(windows: np.ndarray, targets: np.ndarray, seed: int) -> Predictor:
         targets: [N, K], standardised.
         seed: of the initial weights, the order of the frames and the dropout.
     """
-    scale = _Scale.of(windows)
+    scale = Scale.of(windows)
     fit_part, check_part = parts(len(windows))
 
     def inputs(windows: np.ndarray) -> Tensor:
@@ -345,26 +255,6 @@ def _net(n_channels: int, n_targets: int, width: int = 64) -> nn.Sequential:
     )
 
 
-def correlation(truth: np.ndarray, predicted: np.ndarray) -> np.ndarray:
-    """Pearson's r over the second last axis: [..., N, K] twice -> [..., K]; 0 where one of them is constant."""
-    truth, predicted = (a - a.mean(-2, keepdims=True) for a in (truth, predicted))
-    scale = np.sqrt((truth**2).sum(-2) * (predicted**2).sum(-2))
-    return (truth * predicted).sum(-2) / np.where(scale > 1e-12, scale, np.inf)
-
-
-def bootstrap_interval(truth: np.ndarray, predicted: np.ndarray, seed: int) -> np.ndarray:
-    """The 95 % interval of each r: [N, K] twice -> [K, 2].
-
-    Neighbouring frames are alike, so that blocks of one second are drawn, the end joined to the begin. [Politis and
-    Romano 1992, the circular block bootstrap; percentiles]
-    """
-    n = len(truth)
-    begins = np.random.default_rng(seed).integers(n, size=(_RESAMPLES, -(-n // _BLOCK), 1))
-    chosen = ((begins + np.arange(_BLOCK)) % n).reshape(_RESAMPLES, -1)[:, :n]
-    draws = [correlation(truth[chosen, k, None], predicted[chosen, k, None])[:, 0] for k in range(truth.shape[1])]
-    return np.percentile(draws, (2.5, 97.5), axis=1).T
-
-
 def means(figures: list[Figure]) -> list[dict]:
     """r per feature, predictor and target over all clips (IN), and over all pairs of clips (CROSS)."""
     groups: dict[tuple, list[float]] = {}
@@ -386,7 +276,7 @@ def table(figures: list[Figure]) -> str:
     for mean in means(figures):
         row = cells.setdefault((mean["feature"], mean["predictor"], f"{mean['kind']} mean of {mean['n']}", ""), [])
         row.append(f"{mean['r']:.3f}")
-    rows = [("feature", "predictor", "clips", "frames", *TARGETS), *((*head, *row) for head, row in cells.items())]
+    rows = [("feature", "predictor", "clips", "frames", *MOUTH), *((*head, *row) for head, row in cells.items())]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ["| " + " | ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)) + " |" for row in rows]
     return "\n".join([lines[0], "|" + "|".join("-" * (w + 2) for w in widths) + "|", *lines[1:]])

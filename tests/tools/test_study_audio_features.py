@@ -4,8 +4,9 @@ import shutil
 import numpy as np
 import pytest
 
-from ernerf_ti.preprocess.face_mesh import N_POINTS
+from ernerf_ti.evaluation import statistics
 from ernerf_ti.video import write_video
+from tests.evaluation.conftest import mesh_face
 
 RATE = 16_000
 
@@ -19,7 +20,7 @@ def tool(load_tool):
 def small_nets(tool, monkeypatch):
     monkeypatch.setattr(tool, "_EPOCHS", 2)
     monkeypatch.setattr(tool, "_NETS", 1)
-    monkeypatch.setattr(tool, "_RESAMPLES", 100)
+    monkeypatch.setattr(statistics, "_RESAMPLES", 100)
 
 
 def smooth_noise(n, n_columns, rng, width=5):
@@ -39,108 +40,6 @@ def made_clip(tool, name, n=360, seed=0, noise=0.3, gain=1.0):
     targets = np.stack((heard[:, 0] - 0.5 * heard[:, 1], np.abs(heard[:, 2]), np.zeros(n)), 1)
     targets += noise * rng.standard_normal((n, 3))
     return tool.Clip(name, n, gain * targets + 3, {"toy": windows})
-
-
-def face(n=4):
-    """[n, 478, 3]: a mesh whose eyes are 60 px apart, mouth 40 wide, lips 12 apart inside and 30 high outside."""
-    points = np.zeros((n, N_POINTS, 3), np.float32)
-    for corners, x in (((33, 133), (-40, -20)), ((263, 362), (40, 20))):
-        points[:, list(corners), 0] = x
-    for upper, lower in ((82, 87), (13, 14), (312, 317)):
-        points[:, upper, 1], points[:, lower, 1] = 44, 56
-    points[:, 0, 1], points[:, 17, 1] = 35, 65
-    points[:, 61], points[:, 291] = (-20, 50, 5), (20, 50, 5)
-    return points
-
-
-def test_targets_by_hand(tool):
-    # 12 / 60, 40 / 60, 30 / 40
-    np.testing.assert_allclose(tool.mouth_targets(face(1)), [[0.2, 2 / 3, 0.75]], rtol=1e-6)
-
-
-def test_targets_keep_when_the_head_turns_and_comes_nearer(tool):
-    points = face(1)
-    for axis in range(3):
-        turn = np.roll(np.array([[0.8, -0.6, 0], [0.6, 0.8, 0], [0, 0, 1]]), (axis, axis), (0, 1))
-        moved = 1.7 * points @ turn.T + (100, 50, -20)
-        np.testing.assert_allclose(tool.mouth_targets(moved), tool.mouth_targets(points), rtol=1e-6)
-
-
-def test_no_sound_is_in_both_parts(tool):
-    for n in (100, 101, 1779):
-        fit_part, test_part = (np.arange(n)[part] for part in tool.parts(n))
-        assert len(test_part) == n - int(0.8 * n)
-        # Each step carries its number from 1; the padding carries 0.
-        steps = tool.audio_windows(np.arange(1, 2 * n + 1)[:, None], n)[..., 0]
-        assert set(steps[fit_part].ravel()) & set(steps[test_part].ravel()) <= {0}
-        assert len(fit_part) == int(0.8 * n) - 8
-
-
-def test_correlation_is_that_of_numpy(tool):
-    rng = np.random.default_rng(1)
-    truth, predicted = rng.standard_normal((2, 50, 3))
-    predicted[:, 1] += truth[:, 1]
-    expected = [np.corrcoef(truth[:, k], predicted[:, k])[0, 1] for k in range(3)]
-    np.testing.assert_allclose(tool.correlation(truth, predicted), expected, atol=1e-12)
-    np.testing.assert_allclose(tool.correlation(truth, 5 - 2 * truth), -1)
-    assert (tool.correlation(truth, np.full_like(truth, 0.1)) == 0).all()
-
-
-def test_interval_of_independent_frames_is_fishers(tool):
-    # arctanh r has a standard deviation of 1 / sqrt(n - 3).
-    rng = np.random.default_rng(2)
-    truth = rng.standard_normal((1000, 2))
-    predicted = truth + rng.standard_normal((1000, 2))
-    r = tool.correlation(truth, predicted)
-    low, high = tool.bootstrap_interval(truth, predicted, 0).T
-    half = 1.96 / np.sqrt(997)
-    np.testing.assert_allclose(low, np.tanh(np.arctanh(r) - half), atol=0.02)
-    np.testing.assert_allclose(high, np.tanh(np.arctanh(r) + half), atol=0.02)
-
-
-def test_interval_knows_that_neighbours_are_alike(tool):
-    rng = np.random.default_rng(3)
-    truth, predicted = smooth_noise(500, 1, rng, 12), smooth_noise(500, 1, rng, 12)
-    alike = np.ptp(tool.bootstrap_interval(truth, predicted, 0))
-    order = rng.permutation(500)
-    shuffled = np.ptp(tool.bootstrap_interval(truth[order], predicted[order], 0))
-    assert alike > 1.5 * shuffled  # 2.3 measured; independent draws of frames would give 1
-
-
-def test_ridge_finds_what_is_linear(tool):
-    train, test = made_clip(tool, "a"), made_clip(tool, "b", seed=1)
-    r = tool.correlation(test.targets, tool.fit_ridge(train.windows["toy"], train.targets, 0)(test.windows["toy"]))
-    assert r[0] > 0.9
-    assert np.abs(r[1:]).max() < 0.35
-
-
-def test_ridge_is_the_solution_of_the_normal_equations(tool, monkeypatch):
-    monkeypatch.setattr(tool, "_PENALTIES", np.array([0.3]))
-    clip = made_clip(tool, "a", n=120)
-    x = clip.windows["toy"].astype(float)
-    x = ((x - x.mean((0, 1))) / x.std((0, 1))).reshape(120, -1)
-    y = clip.targets - clip.targets.mean(0)
-    weights = np.linalg.solve(x.T @ x + 0.3 * 120 * np.eye(x.shape[1]), x.T @ y)
-    predicted = tool.fit_ridge(clip.windows["toy"], clip.targets, 0)(clip.windows["toy"])
-    np.testing.assert_allclose(predicted, x @ weights + clip.targets.mean(0), atol=1e-9)
-
-
-def test_ridge_penalises_noise_most(tool, monkeypatch):
-    chosen = []
-    ridges = tool._ridges
-    monkeypatch.setattr(tool, "_ridges", lambda *a: chosen.append(a[2]) or ridges(*a))
-    clip = made_clip(tool, "a")
-    tool.fit_ridge(clip.windows["toy"], clip.targets, 0)
-    (penalties,) = chosen[1]
-    assert penalties.shape == (3,)
-    assert penalties[2] >= 10 * penalties[0]
-
-
-def test_a_feature_that_was_constant_stays_quiet(tool):
-    train, test = made_clip(tool, "a"), made_clip(tool, "b", seed=1)
-    train.windows["toy"][..., 4] = 1e-6 * train.windows["toy"][..., 3]
-    r = tool.correlation(test.targets, tool.fit_ridge(train.windows["toy"], train.targets, 0)(test.windows["toy"]))
-    assert r[0] > 0.9
 
 
 def test_net_finds_what_is_not_linear(tool, monkeypatch):
@@ -220,7 +119,7 @@ def drawn_mouths(tool, monkeypatch):
     class Track:
         def __init__(self, frames, progress):
             levels = np.array([(frame > 128).mean() for frame in frames])
-            self.points = face(len(levels))
+            self.points = mesh_face(len(levels))
             self.points[:, [14, 87, 317], 1] += 20 * levels[:, None].astype(np.float32)
             self.valid = np.arange(len(levels)) >= 3
             self.points[0] = np.nan

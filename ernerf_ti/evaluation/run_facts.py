@@ -1,0 +1,101 @@
+"""What is to be known of a run besides its pictures: sizes, times, the machine, versions."""
+
+import json
+import platform
+import subprocess
+from importlib import metadata
+from pathlib import Path
+
+import torch
+
+from ernerf_ti.portrait import Portrait
+
+_PACKAGES = (
+    *("ernerf-ti", "taichi", "torch", "numpy", "opencv-python", "mediapipe"),
+    *("lpips", "torchvision", "torch-fidelity"),
+)
+
+
+def model_size(portrait: Portrait, checkpoint: Path) -> dict:
+    """Numbers of parameters, as 32-bit floats in MB (1e6 bytes), and the size of the checkpoint file.
+
+    The file also holds the grids, the optimiser's state and what rendering needs of the capture.
+    """
+    counts = {"head": 0, "torso": 0, "identity codes": 0}
+    for name, parameter in portrait.named_parameters():
+        part = "identity codes" if "identity_codes" in name else name.split(".")[0]
+        counts[part] += parameter.numel()
+    total = sum(counts.values())
+    return {
+        "parameters": {**counts, "all": total},
+        "megabytes": 4e-6 * total,
+        "checkpoint_megabytes": 1e-6 * checkpoint.stat().st_size,
+    }
+
+
+def training_seconds(log: Path) -> dict[str, float] | None:
+    """Wall seconds of each stage, from a run's log.jsonl.
+
+    A line's `seconds` count from the stage's start, or from where it was taken up again, so that a fall begins a
+    new stretch.
+
+    Returns None if the log is not there or has no times.
+    """
+    if not log.is_file():
+        return None
+    ended: dict[str, float] = {}
+    running: dict[str, float] = {}
+    for line in log.read_text().splitlines():
+        entry = json.loads(line)
+        if "seconds" not in entry:
+            continue
+        stage, seconds = entry["stage"], float(entry["seconds"])
+        if seconds < running.get(stage, 0.0):
+            ended[stage] = ended.get(stage, 0.0) + running[stage]
+        running[stage] = seconds
+    return {stage: ended.get(stage, 0.0) + seconds for stage, seconds in running.items()} or None
+
+
+def machine(device: torch.device | str) -> dict[str, str | int]:
+    device = torch.device(device)
+    if device.type == "cuda":
+        name = torch.cuda.get_device_name(device)
+    else:
+        name = _processor() or platform.processor() or platform.machine()
+    return {"device": name, "threads": torch.get_num_threads(), "system": platform.system()}
+
+
+def versions() -> dict[str, str]:
+    """Of Python and of the packages that are installed."""
+    found = {"python": platform.python_version()}
+    for name in _PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def commit() -> str | None:
+    """That the sources are at, with a + if they were changed since; None outside of a git tree."""
+    here = Path(__file__).resolve().parents[1]
+
+    def git(*arguments: str) -> str | None:
+        try:
+            done = subprocess.run(["git", "-C", str(here), *arguments], capture_output=True, text=True, check=False)
+        except OSError:
+            return None
+        return done.stdout.strip() if done.returncode == 0 else None
+
+    found = git("rev-parse", "HEAD")
+    if found is None or git("ls-files", "--error-unmatch", "__init__.py") is None:  # another project's tree
+        return None
+    return found + ("+" if git("status", "--porcelain", "--untracked-files=no") else "")
+
+
+def _processor() -> str | None:
+    path = Path("/proc/cpuinfo")
+    if not path.is_file():
+        return None
+    lines = (line.split(":", 1) for line in path.read_text().splitlines() if line.startswith("model name"))
+    return next((line[1].strip() for line in lines), None)

@@ -1,0 +1,197 @@
+import dataclasses
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from ernerf_ti.config import PRESETS
+from ernerf_ti.data.capture import open_capture
+from ernerf_ti.data.capture_files import CapturePaths
+from ernerf_ti.evaluation.held_out import (
+    choose_frames,
+    foreign_settings,
+    held_out_settings,
+    nearest_poses,
+)
+from ernerf_ti.evaluation.metric import NotComputed
+from ernerf_ti.evaluation.sound_metric import SoundToMouth
+from ernerf_ti.evaluation.speed import end_to_end
+from ernerf_ti.synthesis import load_portrait
+from ernerf_ti.synthesis_video import picture_of
+from ernerf_ti.synthetic.portrait import SyntheticPortrait
+from ernerf_ti.synthetic.portrait_files import write_portrait_capture
+from ernerf_ti.train.trainer import Trainer
+from ernerf_ti.video import read_sound
+
+
+@pytest.fixture(scope="module")
+def capture(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("evaluation") / "capture"
+    write_portrait_capture(SyntheticPortrait(23, 32, seed=4), folder)  # 20 frames and 3 held out
+    return open_capture(folder)
+
+
+@pytest.fixture(scope="module")
+def trained(capture, tmp_path_factory, device):
+    folder = tmp_path_factory.mktemp("run")
+    small = PRESETS["small"]
+    grid = dataclasses.replace(small.portrait.head_grid, resolution=32)
+    config = dataclasses.replace(small, portrait=dataclasses.replace(small.portrait, head_grid=grid))
+    trainer = Trainer(capture, config, folder, device)
+    with torch.no_grad():  # untrained, but visible
+        trainer.portrait.head_grid.update(lambda positions: torch.ones(len(positions), device=device))
+    trainer.save()
+    return load_portrait(folder, device)
+
+
+def test_choice_of_frames(capture):
+    every = choose_frames(capture, None, None, "cpu")
+    assert every.places.tolist() == [0, 1, 2]
+    assert every.ids.tolist() == capture.val.frame_ids.tolist()
+    assert choose_frames(capture, 2, None, "cpu").places.tolist() == [0, 2]
+    assert choose_frames(capture, 5, None, "cpu").places.tolist() == [0, 1, 2]
+    assert choose_frames(capture, None, 0.08, "cpu").places.tolist() == [0, 1]
+    with pytest.raises(ValueError, match="frames: expected at least 1, got 0"):
+        choose_frames(capture, 0, None, "cpu")
+    with pytest.raises(ValueError, match=r"max-seconds: expected at least 0\.04, got 0\.01"):
+        choose_frames(capture, None, 0.01, "cpu")
+
+
+def test_settings_are_what_they_say(capture, trained, tmp_path, device):
+    chosen = choose_frames(capture, None, None, device)
+    samples = read_sound(capture.paths.sound)
+    settings, seconds = held_out_settings(trained, capture, chosen, tmp_path, samples, True)
+    settings = {setting.name: setting for setting in settings}
+    assert list(settings) == ["head", "head_only", "portrait", "nearest_pose", "mean_frame", "truth"]
+    assert min(seconds["head"], seconds["portrait"]) > 0
+    k, conditioning = int(chosen.ids[1]), chosen.frames.conditioning(1, known=False)
+    true, plate = capture.image(k), trained.background
+
+    def rendered(background, with_torso):
+        picture = trained.portrait.render(conditioning, trained.intrinsics, trained.size, background, with_torso)
+        return picture_of(picture).astype(int)
+
+    layer = torch.from_numpy(capture.torso(k)).to(device) / 255
+    torso = layer[..., :3] * layer[..., 3:] + plate * (1 - layer[..., 3:])
+    for name, expected in {
+        "head": rendered(torso, False),
+        "head_only": rendered(plate, False),
+        "portrait": rendered(plate, True),
+    }.items():
+        assert np.abs(settings[name].pictures[1].astype(int) - expected).max() <= 1, name
+    assert np.abs(rendered(torso, False) - rendered(plate, False)).max() > 20
+    for name in ("head", "portrait", "nearest_pose", "mean_frame"):
+        assert (settings[name].truth[1] == true).all()
+    labels = capture.labels(k)
+    head = settings["head_only"].truth[1]
+    assert (head[labels == 1] == true[labels == 1]).all()
+    assert (head[labels != 1] == capture.background[labels != 1]).all()
+    assert settings["truth"].truth is None
+    assert (settings["truth"].pictures[1] == true).all()
+    train = np.stack([capture.image(j) for j in capture.train.frame_ids])
+    assert np.abs(settings["mean_frame"].pictures[0] - train.mean(0)).max() <= 0.5
+    assert (settings["nearest_pose"].pictures[1] == train).all((1, 2, 3)).any()
+    assert (settings["head"].landmarks(1) == capture.landmarks(k)).all()
+    np.testing.assert_array_equal(settings["head"].windows, capture.audio_windows[capture.val.audio_ids])
+
+
+def test_without_torso_or_labels(capture, trained, tmp_path, monkeypatch, device):
+    monkeypatch.setattr(CapturePaths, "labels", lambda self, k: self.folder / "none.png")
+    chosen = choose_frames(capture, 1, None, device)
+    settings, seconds = held_out_settings(trained, capture, chosen, tmp_path, None, False)
+    assert [setting.name for setting in settings] == ["head", "nearest_pose", "mean_frame", "truth"]
+    assert set(seconds) == {"head"}
+
+
+def test_foreign_sound_goes_there_and_back(capture, trained, tmp_path, device, monkeypatch):
+    asked = []
+
+    def render(trained, windows, poses, eye_areas, background, with_torso):
+        asked.append((windows, poses, eye_areas, with_torso))
+        for k in range(len(windows)):
+            yield SimpleNamespace(rgb=torch.full((32, 32, 3), k / 255))
+
+    monkeypatch.setattr("ernerf_ti.evaluation.held_out.render_frames", render)
+    chosen = choose_frames(capture, None, None, device)
+    windows = torch.from_numpy(capture.audio_windows[:5])
+    foreign, nearest = foreign_settings(trained, capture, chosen, tmp_path, np.zeros(5 * 640), windows, False)
+    assert (len(foreign), len(nearest), foreign.truth) == (5, 5, None)
+    for i, place in enumerate((0, 1, 2, 2, 1)):
+        np.testing.assert_array_equal(foreign.landmarks(i), capture.landmarks(int(capture.val.frame_ids[place])))
+    np.testing.assert_array_equal(foreign.windows, windows.numpy())
+    assert [foreign.pictures[i].max() for i in range(5)] == [0, 1, 2, 3, 4]
+    ((heard, poses, eye_areas, with_torso),) = asked
+    assert heard is windows
+    assert not with_torso
+    torch.testing.assert_close(poses, chosen.frames.poses[[0, 1, 2, 2, 1]])
+    np.testing.assert_array_equal(eye_areas, capture.eye_areas[capture.val.frame_ids[[0, 1, 2, 2, 1]]])
+
+
+def test_nearest_pose_by_hand():
+    poses = np.repeat(np.eye(4)[None], 4, 0)
+    poses[:, 2, 3] = 1.0
+    poses[1, 0, 3], poses[2, 0, 3] = 0.02, 0.1  # metres aside
+    angle = np.radians(3)  # about the head: 7 mm at the ends of a cube of 20 cm
+    poses[3, :3, :3] = [[np.cos(angle), 0, np.sin(angle)], [0, 1, 0], [-np.sin(angle), 0, np.cos(angle)]]
+    poses[3, :3, 3] = poses[3, :3, :3] @ (0, 0, 1.0)
+    assert nearest_poses(poses, poses).tolist() == [0, 1, 2, 3]
+    assert nearest_poses(poses[1:], poses[:1]).tolist() == [2]  # turned by 3 degrees, rather than 2 cm aside
+
+
+def test_end_to_end_is_timed(capture, trained, device, monkeypatch):
+    chosen = choose_frames(capture, None, None, device)
+    samples = read_sound(capture.paths.sound)
+    found = end_to_end(trained, capture, chosen, samples, True)
+    assert found["frames"] == 3
+    assert found["frames_per_second"] == pytest.approx(3 / found["seconds"])
+    assert found["how"].startswith("audio features, rendering")
+    # Features that can't be computed here.
+    other = dataclasses.replace(trained, extractor="deepspeech")
+    assert end_to_end(other, capture, chosen, samples, True)["how"].startswith("features from the capture")
+    assert end_to_end(trained, capture, chosen, None, False)["frames"] == 3
+
+
+def talking(n, seed):
+    """[n, 16, 3] windows, and [n] openings that follow the first feature four steps ahead."""
+    steps = np.random.default_rng(seed).standard_normal((2 * n + 16, 3))
+    windows = np.lib.stride_tricks.sliding_window_view(steps, 16, axis=0)[: 2 * n : 2].transpose(0, 2, 1)
+    return windows.astype(np.float32), 0.2 + 0.05 * windows[:, 12, 0]
+
+
+def faces(openings):
+    """[n, 68, 2] whose inner lips are `openings` apart, in parts of the distance of the eyes."""
+    points = np.zeros((len(openings), 68, 2), np.float32)
+    points[:, 36:42, 0], points[:, 42:48, 0] = -30, 30
+    points[:, 65:68, 1] = 60 * openings[:, None]
+    return points
+
+
+def test_sound_to_mouth(capture, make_setting, monkeypatch):
+    heard, openings = talking(300, 2)
+    others, expected = talking(60, 3)
+
+    class Talker:
+        extractor, audio_windows = "senone", heard
+        train = dataclasses.replace(capture.train, frame_ids=np.arange(300), audio_ids=np.arange(300))
+
+        def landmarks(self, k):
+            return faces(openings[k : k + 1])[0]
+
+    metric = SoundToMouth(Talker())
+    setting = make_setting(np.zeros((60, 4, 4, 3), np.uint8), windows=others)
+    monkeypatch.setattr("ernerf_ti.evaluation.sound_metric.ibug_landmarks", faces)  # the "mesh" is the opening
+
+    def found(openings, valid=None):
+        from ernerf_ti.evaluation.mesh_metrics import Meshes
+
+        known = np.ones(len(openings), bool) if valid is None else valid
+        setting.pictures.__init__(60, lambda i: None)
+        setting.pictures.once("meshes", lambda _: Meshes(openings, known))
+        return metric.measure(setting, 0)
+
+    assert found(expected).value > 0.95
+    assert found(0.4 - expected).value < -0.95
+    assert abs(found(np.roll(expected, 17)).value) < 0.5
+    assert found(expected, np.zeros(60, bool)) == NotComputed("no face is found in the pictures")
+    assert "expected 50 training frames or more, got 20" in SoundToMouth(capture).missing().reason

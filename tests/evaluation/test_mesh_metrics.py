@@ -1,0 +1,151 @@
+import numpy as np
+import pytest
+
+from ernerf_ti.evaluation import mesh_metrics as module
+from ernerf_ti.evaluation.mesh_measures import LOWER, UPPER, action_measures, lip_opening, mouth_measures
+from ernerf_ti.evaluation.mesh_metrics import Meshes, lip_distance, mesh_metrics
+from ernerf_ti.evaluation.metric import Measured, NotComputed
+from ernerf_ti.preprocess.face_mesh import N_POINTS, ibug_landmarks
+from tests.evaluation.conftest import mesh_face
+
+METRICS = {metric.name: metric for metric in mesh_metrics()}
+
+
+def faces(n=40, seed=0):
+    """[n, 478, 3]: a random face that moves its lips and lids, in pixels."""
+    rng = np.random.default_rng(seed)
+    points = np.repeat(100 + 40 * rng.standard_normal((1, N_POINTS, 3)), n, 0)
+    open_lips, closed_eyes = rng.uniform(0, 10, (2, n))
+    for lower in (14, 87, 317):
+        points[:, lower, 1] += open_lips
+    for upper, below in ((160, 144), (158, 153), (385, 380), (387, 373)):
+        points[:, upper] = points[:, below] + np.array([0, -12, 0])
+        points[:, upper, 1] += closed_eyes
+    return points.astype(np.float32)
+
+
+@pytest.fixture
+def judged(make_setting):
+    """A setting whose pictures have known meshes."""
+
+    def make(rendered, true, valid=None):
+        n = len(true)
+        blank = np.zeros((n, 4, 4, 3), np.uint8)
+        setting = make_setting(blank, blank)
+        valid = np.ones(n, bool) if valid is None else valid
+        setting.pictures.once("meshes", lambda _: Meshes(rendered, valid))
+        setting.truth.once("meshes", lambda _: Meshes(true, np.ones(n, bool)))
+        return setting
+
+    return make
+
+
+def test_same_faces_have_no_error_and_full_correlation(judged):
+    setting = judged(faces(), faces())
+    for name in ("LMD", "mesh AUE upper", "mesh AUE lower"):
+        assert METRICS[name].measure(setting, 0).value == 0
+    for name in ("mouth opening r", "blink r"):
+        assert METRICS[name].measure(setting, 0).value == pytest.approx(1)
+
+
+def test_lip_distance_by_hand():
+    true = faces(2)
+    moved = true + np.array([7, -3, 50], np.float32)  # all lips alike: taken out
+    np.testing.assert_allclose(lip_distance(moved, true), 0, atol=1e-4)
+    grown = true.copy()
+    lips = ibug_landmarks(np.arange(N_POINTS)[:, None].repeat(2, 1))[48:, 0]
+    assert len(set(lips)) == 20
+    grown[:, lips[0], 0] += 20  # one of 20 points, by 20 px: itself by 19, the others by 1
+    np.testing.assert_allclose(lip_distance(grown, true), (19 + 19 * 1) / 20, rtol=1e-4)
+
+
+def test_action_error_by_hand(judged):
+    true = faces(20)
+    eyes = np.linalg.norm(true[:, [33, 133]].mean(1) - true[:, [263, 362]].mean(1), axis=1)
+    # The chin, along the line to the nose, by a tenth of the eyes' distance: one of five measures of the lower face.
+    rendered, down = true.copy(), true[:, 152] - true[:, 2]
+    rendered[:, 152] += (0.1 * eyes / np.linalg.norm(down, axis=1))[:, None] * down
+    found = METRICS["mesh AUE lower"].measure(judged(rendered, true), 0)
+    assert found.value == pytest.approx(100 * 0.1 / len(LOWER), rel=1e-3)
+    assert METRICS["mesh AUE upper"].measure(judged(rendered, true), 0).value == pytest.approx(0, abs=1e-4)
+
+
+def test_measures_keep_when_the_head_turns_and_comes_nearer():
+    points = faces(3).astype(float)
+    turn = np.array([[0.8, -0.6, 0], [0.6, 0.8, 0], [0, 0, 1]]) @ np.array([[1, 0, 0], [0, 0.6, -0.8], [0, 0.8, 0.6]])
+    moved = 1.7 * points @ turn.T + (100, 50, -20)
+    upper, lower = action_measures(points)
+    assert (upper.shape, lower.shape) == ((3, len(UPPER)), (3, len(LOWER)))
+    for before, after in zip((upper, lower), action_measures(moved), strict=True):
+        np.testing.assert_allclose(after, before, rtol=1e-6)
+    np.testing.assert_allclose(mouth_measures(moved), mouth_measures(points), rtol=1e-6)
+
+
+def test_mouth_opening_is_correlated_not_blinks(judged):
+    true, rendered = faces(), faces()
+    for lower in (14, 87, 317):
+        rendered[:, lower, 1] = true[::-1, lower, 1]  # another time's
+    setting = judged(rendered, true)
+    opening = mouth_measures(true)[:, 0]
+    found = METRICS["mouth opening r"].measure(setting, 0)
+    assert found.value == pytest.approx(np.corrcoef(opening, opening[::-1])[0, 1], abs=0.02)
+    assert found.interval[0] < found.value < found.interval[1]
+    np.testing.assert_allclose(found.motions["true"], opening)
+    assert METRICS["blink r"].measure(setting, 0).value == pytest.approx(1)
+
+
+def test_frames_without_a_face_are_left_out(judged):
+    valid = np.arange(40) >= 4
+    rendered = faces()
+    rendered[:4] = np.nan
+    found = METRICS["LMD"].measure(judged(rendered, faces(), valid), 0)
+    assert (found.value, found.n_frames) == (0, 36)
+    assert np.isnan(found.per_frame[:4]).all()
+    none = METRICS["LMD"].measure(judged(rendered, faces(), np.zeros(40, bool)), 0)
+    assert none.reason == "no frame in which a face is found in the rendered and the true picture"
+
+
+def test_few_frames_or_none_that_move(judged):
+    few = METRICS["blink r"].measure(judged(faces(7), faces(7)), 0)
+    assert few.reason == "expected 8 frames with a face or more, got 7"
+    still = np.repeat(faces()[:1], 40, 0)
+    assert METRICS["mouth opening r"].measure(judged(still, faces()), 0) == NotComputed("nothing moves")
+
+
+def test_faces_are_looked_for_once(make_setting, monkeypatch):
+    calls = []
+
+    class Track:
+        def __init__(self, pictures, n, progress):
+            calls.append(np.stack(list(pictures)).mean())
+            self.points, self.valid = faces(n), np.ones(n, bool)
+
+    monkeypatch.setattr(module, "track_face", Track)
+    setting = make_setting(np.full((9, 4, 4, 3), 50, np.uint8), np.full((9, 4, 4, 3), 90, np.uint8))
+    assert all(isinstance(metric.measure(setting, 0), Measured) for metric in METRICS.values())
+    assert sorted(calls) == [50, 90]
+
+
+def test_no_face_and_no_tracker(make_setting, monkeypatch):
+    def track_face(pictures, n, progress):
+        raise ValueError("video: expected a face, got none in 9 frames")
+
+    monkeypatch.setattr(module, "track_face", track_face)
+    blank = np.zeros((9, 4, 4, 3), np.uint8)
+    assert METRICS["LMD"].measure(make_setting(blank, blank), 0) == NotComputed(
+        "no face is found in the rendered pictures"
+    )
+    monkeypatch.setattr(module.importlib.util, "find_spec", lambda name: None)
+    assert "pip install 'ernerf-ti[preprocess]'" in METRICS["LMD"].missing().reason
+
+
+def test_mouth_measures_by_hand():
+    # 12 / 60, 40 / 60, 30 / 40
+    np.testing.assert_allclose(mouth_measures(mesh_face(1)), [[0.2, 2 / 3, 0.75]], rtol=1e-6)
+
+
+def test_lip_opening_by_hand():
+    points = np.zeros((1, 68, 2))
+    points[:, 36:42, 0], points[:, 42:48, 0] = -30, 30
+    points[:, 61:64, 1], points[:, 65:68, 1] = 40, 46
+    assert lip_opening(points) == pytest.approx(0.1)

@@ -1,0 +1,78 @@
+import dataclasses
+import json
+import subprocess
+
+import pytest
+import torch
+
+from ernerf_ti.config import PRESETS
+from ernerf_ti.evaluation import run_facts
+from ernerf_ti.evaluation.run_facts import commit, machine, model_size, training_seconds, versions
+from ernerf_ti.portrait import Portrait
+
+
+def test_training_time_adds_up_over_stages_and_stops(tmp_path):
+    lines = [
+        {"stage": "head", "step": 20, "seconds": 5.0},
+        {"stage": "head", "step": 40, "seconds": 9.0},
+        {"stage": "head", "step": 40, "validation_psnr": 20.0},
+        {"stage": "head", "step": 40, "seconds": 4.0},  # taken up again from step 20
+        {"stage": "head", "step": 60, "seconds": 6.5},
+        {"stage": "torso", "step": 20, "seconds": 3.0},
+    ]
+    log = tmp_path / "log.jsonl"
+    log.write_text("\n".join(map(json.dumps, lines)) + "\n")
+    assert training_seconds(log) == {"head": 15.5, "torso": 3.0}
+
+
+def test_training_time_may_be_unknown(tmp_path):
+    assert training_seconds(tmp_path / "log.jsonl") is None
+    (tmp_path / "log.jsonl").write_text('{"stage": "head", "step": 1, "loss": 0.1}\n')
+    assert training_seconds(tmp_path / "log.jsonl") is None
+
+
+def test_model_size(tmp_path):
+    small = PRESETS["small"].portrait
+    portrait = Portrait(
+        dataclasses.replace(small, head_grid=dataclasses.replace(small.head_grid, resolution=32)), 42, 5
+    )
+    torch.save(portrait.state_dict(), tmp_path / "checkpoint.pt")
+    found = model_size(portrait, tmp_path / "checkpoint.pt")
+    n = sum(p.numel() for p in portrait.parameters())
+    parts = found["parameters"]
+    assert parts["all"] == n == parts["head"] + parts["torso"] + parts["identity codes"]
+    codes = sum(module.identity_codes.codes.numel() for module in (portrait.head, portrait.torso))
+    assert parts["identity codes"] == codes > 0
+    assert min(parts["head"], parts["torso"]) > 1000
+    assert found["megabytes"] == 4e-6 * n
+    assert found["checkpoint_megabytes"] * 1e6 == pytest.approx((tmp_path / "checkpoint.pt").stat().st_size)
+
+
+def test_commit_of_this_tree_only(tmp_path, monkeypatch):
+    package = tmp_path / "ernerf_ti" / "evaluation"
+    package.mkdir(parents=True)
+    (tmp_path / "ernerf_ti" / "__init__.py").write_text("")
+    monkeypatch.setattr(run_facts, "__file__", str(package / "run_facts.py"))
+    assert commit() is None  # no tree
+
+    def git(*arguments):
+        settings = ("-c", "user.name=a", "-c", "user.email=a@b.c")
+        done = subprocess.run(["git", *settings, *arguments], cwd=tmp_path, check=True, capture_output=True, text=True)
+        return done.stdout.strip()
+
+    git("init", "-q")
+    (tmp_path / "other").write_text("")
+    git("add", "other")
+    git("commit", "-qm", "another project's tree, with the package in an ignored folder of it")
+    assert commit() is None
+    git("add", "ernerf_ti")
+    git("commit", "-qm", "the package")
+    assert commit() == git("rev-parse", "HEAD")
+    (tmp_path / "other").write_text("changed")
+    assert commit() == git("rev-parse", "HEAD") + "+"
+
+
+def test_machine_and_versions():
+    assert machine("cpu")["device"]
+    assert machine("cpu")["threads"] == torch.get_num_threads()
+    assert versions()["torch"] == torch.__version__
