@@ -142,7 +142,7 @@ def _row(ablation: Ablation, variant: Variant, should_stop: Callable[[], bool]) 
         trainer = Trainer(ablation.capture, config, folder, ablation.device)
     if not trainer.run(ablation.stages, should_stop):
         return None
-    task = Task(folder, ablation.capture.folder, folder / "evaluation", ablation.device, ablation.n_frames)
+    task = Task(folder, folder / "evaluation", ablation.capture.folder, ablation.device, ablation.n_frames)
     evaluation = as_json(evaluate(task))
     row = _figures(variant, evaluation, sum(getattr(config, stage).iterations for stage in ablation.stages))
     shutil.rmtree(task.folder / "frames")

@@ -1,7 +1,7 @@
 """From a trained portrait and speech to pictures, one at a time."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -43,6 +43,14 @@ class TrainedPortrait:
     as_published: bool = False
     """Converted and not trained since: rendered as the public code does, in rounds, with the identity codes of row 0
     and zeros beyond the ends of the speech."""
+
+    def render(self, conditioning: Conditioning, background: Tensor | None, with_torso: bool = True) -> RenderOutput:
+        """A picture from the capture's camera; arguments as :meth:`ernerf_ti.portrait.Portrait.render`."""
+        if self.as_published:
+            conditioning = replace(conditioning, identity_index=0)
+        return self.portrait.render(
+            conditioning, self.intrinsics, self.size, background, with_torso, in_rounds=self.as_published
+        )
 
 
 def load_portrait(run: Path, device: torch.device | str = "cpu") -> TrainedPortrait:
@@ -181,10 +189,8 @@ def render_frames(
         conditioning = Conditioning(
             audio_context(windows, k, silent_ends=trained.as_published).to(device),
             torch.tensor([float(eye_areas[k])], device=device),
-            0 if trained.as_published else None,
+            None,
             poses[k].to(device),
         )
         behind = background(k) if callable(background) else background
-        yield trained.portrait.render(
-            conditioning, trained.intrinsics, trained.size, behind, with_torso, in_rounds=trained.as_published
-        )
+        yield trained.render(conditioning, behind, with_torso)

@@ -1,8 +1,8 @@
 """Judge a trained portrait on the frames that it was not trained on.
 
-    python tools/evaluate.py runs/speaker --capture captures/speaker
-    python tools/evaluate.py runs/speaker --capture captures/speaker --foreign-audio other.wav
-    python tools/evaluate.py runs/speaker --capture captures/speaker --max-seconds 4       # a quick look
+    python tools/evaluate.py runs/speaker
+    python tools/evaluate.py runs/speaker --foreign-audio other.wav
+    python tools/evaluate.py runs/speaker --max-seconds 4       # a quick look
 
 Prints a table, and writes metrics.json and evaluation.html with the worst frames. Metrics whose weights are not on the
 machine are reported as not computed, with the file and where it goes.
@@ -24,7 +24,7 @@ from ernerf_ti.files import write_json, write_text
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path, help="folder of train.py")
-    parser.add_argument("--capture", type=Path, required=True, help="folder that the run was trained on")
+    parser.add_argument("--capture", type=Path, help="folder that the run was trained on, if it is not where it was")
     parser.add_argument("--output", type=Path, help="folder for the results; RUN/evaluation if left out")
     parser.add_argument("--frames", dest="n_frames", type=int, help="evaluate so many, evenly chosen; all if left out")
     parser.add_argument("--max-seconds", type=float, help="evaluate the first held-out seconds only")

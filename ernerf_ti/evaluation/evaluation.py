@@ -33,7 +33,7 @@ from ernerf_ti.evaluation.speed import end_to_end
 from ernerf_ti.evaluation.sync_metric import Sync
 from ernerf_ti.evaluation.weights import weights_folder
 from ernerf_ti.synthesis import TrainedPortrait, load_portrait, speech_windows
-from ernerf_ti.train.trainer import CHECKPOINT, STAGES
+from ernerf_ti.train.trainer import CHECKPOINT, STAGES, capture_folder_of
 from ernerf_ti.video import read_sound
 
 
@@ -43,9 +43,10 @@ class Task:
 
     run: Path
     """Folder of a run."""
-    capture: Path
     folder: Path
     """Where rendered frames and results go."""
+    capture: Path | None = None
+    """The run's; None for the folder that it was trained on."""
     device: str = "cpu"
     n_frames: int | None = None
     max_seconds: float | None = None
@@ -79,7 +80,7 @@ def evaluate(task: Task) -> Evaluation:
     """
     checkpoint = task.run / CHECKPOINT
     content = load_checkpoint(checkpoint, task.device)
-    capture = open_capture(task.capture, content["capture"]["extractor"])
+    capture = open_capture(task.capture or capture_folder_of(task.run), content["capture"]["extractor"])
     _check_same(content["capture"], capture, checkpoint)
     trained = load_portrait(task.run, task.device)
     chosen = choose_frames(capture, task.n_frames, task.max_seconds, task.device)

@@ -189,14 +189,13 @@ def _render(
 
     for i, place in enumerate(tqdm(chosen.places, "held-out frames", unit="frame")):
         conditioning = chosen.frames.conditioning(int(place), known=False)
-        picture = (conditioning, trained.intrinsics, trained.size)
-        head = timed("head", lambda p=picture: trained.portrait.render(*p, None, with_torso=False))
+        head = timed("head", lambda c=conditioning: trained.render(c, None, with_torso=False))
         through = 1 - head.opacity[..., None]
         _save(folder / "head", i, head.rgb + through * _torso_before_plate(capture, chosen.ids[i]).to(device))
         if "head_only" in names:
             _save(folder / "head_only", i, head.rgb + through * plate)
         if "portrait" in names:
-            whole = timed("portrait", lambda p=picture: trained.portrait.render(*p, plate))
+            whole = timed("portrait", lambda c=conditioning: trained.render(c, plate))
             _save(folder / "portrait", i, whole.rgb)
     # The first frame may compile kernels.
     return {what: float(np.median(values[1:] or values)) for what, values in times.items()}
