@@ -44,10 +44,14 @@ class TrainedPortrait:
     """Converted and not trained since: rendered as the public code does, in rounds, with the identity codes of row 0
     and zeros beyond the ends of the speech."""
 
+    @property
+    def identity_index(self) -> int | None:
+        """Codes that frames are rendered with: None for the mean of all, which no training frame has."""
+        return 0 if self.as_published else None
+
     def render(self, conditioning: Conditioning, background: Tensor | None, with_torso: bool = True) -> RenderOutput:
         """A picture from the capture's camera; arguments as :meth:`ernerf_ti.portrait.Portrait.render`."""
-        if self.as_published:
-            conditioning = replace(conditioning, identity_index=0)
+        conditioning = replace(conditioning, identity_index=self.identity_index)
         return self.portrait.render(
             conditioning, self.intrinsics, self.size, background, with_torso, in_rounds=self.as_published
         )

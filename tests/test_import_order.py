@@ -43,6 +43,14 @@ ALLOWED = {
         },
         None,
     ),
+    "ernerf_ti/viewer": (
+        {
+            "taichi_kernels",
+            *parts("viewer", "synthesis", "synthesis_video", "train", "config", "model", "render", "data", "audio"),
+            *parts("batch", "camera", "files", "video"),
+        },
+        None,
+    ),
     "tools": (
         {"taichi_kernels", "ernerf_ti", "tests.reference"},
         None,

@@ -24,6 +24,9 @@ from ernerf_ti.data.capture import open_capture
 from ernerf_ti.data.frame_options import add_frame_options, frame_selection
 from ernerf_ti.interruption import StopRequest
 from ernerf_ti.train.trainer import STAGES, Trainer, TrainingError
+from ernerf_ti.viewer.app import watch_training
+from ernerf_ti.viewer.training_session import WatchedTrainer
+from ernerf_ti.viewer.window import NoWindowError
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -39,6 +42,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--stages", nargs="+", default=STAGES, choices=STAGES, help="all in a row if left out")
     parser.add_argument("--features", help="extractor of the audio features, if the capture has several")
     parser.add_argument("--resume", action="store_true", help="go on with the run of the folder")
+    parser.add_argument("--view", action="store_true", help="watch in a window; leaving it saves and stops")
     parser.add_argument("--settings-help", action="store_true", help="list every setting of the preset and leave")
     add_frame_options(parser)
     options, settings = parser.parse_known_args(arguments)
@@ -47,9 +51,12 @@ def main(arguments: list[str] | None = None) -> int:
     config = tyro.cli(TrainConfig, default=PRESETS[options.preset], args=settings, prog="train.py")
     try:
         trainer = _trainer(options, config, bool(settings))
+        if options.view:
+            watch_training(trainer, tuple(options.stages))
+            return 0
         with StopRequest() as stop:
             finished = trainer.run(tuple(options.stages), stop)
-    except (OSError, ValueError, ImportError, TrainingError) as error:
+    except (OSError, ValueError, ImportError, TrainingError, NoWindowError) as error:
         print(error, file=sys.stderr)
         return 1
     if not finished:
@@ -61,16 +68,17 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _trainer(options: argparse.Namespace, config: TrainConfig, has_settings: bool) -> Trainer:
     capture = open_capture(options.capture, options.features, frame_selection(options))
+    kind = WatchedTrainer if options.view else Trainer
     if options.resume:
         if has_settings:
             raise ValueError("resume: expected no settings, got some; a run goes on with those that it was begun with")
-        return Trainer.resume(capture, options.run, options.device)
+        return kind.resume(capture, options.run, options.device)
     if (options.run / "checkpoint.pt").exists():
         raise ValueError(
             f"{options.run}: expected a folder without a run, got one with a checkpoint; "
             "pass --resume to go on with it, or another folder"
         )
-    return Trainer(capture, config, options.run, options.device)
+    return kind(capture, config, options.run, options.device)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,1 @@
+"""The interactive viewer: state and logic apart from the window, so that they run without a screen."""

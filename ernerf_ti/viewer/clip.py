@@ -1,0 +1,130 @@
+"""What is played: a recording with all that drives the portrait through it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ernerf_ti.audio.frame_features import SAMPLE_RATE
+from ernerf_ti.audio.ready_made import FORMATS
+from ernerf_ti.camera import scene_from_capture
+from ernerf_ti.data.capture import Capture
+from ernerf_ti.data.capture_files import FPS
+from ernerf_ti.synthesis import TrainedPortrait, blinks, head_path, speech_windows
+from ernerf_ti.video import read_sound
+
+SAMPLES_PER_FRAME = round(SAMPLE_RATE / FPS)
+_SILENCE_FRAMES = 25
+
+
+@dataclass(frozen=True, eq=False)
+class Clip:
+    """T pictures at 25 frames per second, and their sound. Two clips are equal if they are the same object."""
+
+    name: str
+    samples: np.ndarray
+    """[640 T] float32 in [-1, 1], mono 16 kHz."""
+    windows: Tensor
+    """[T, steps, C] audio windows."""
+    poses: Tensor
+    """[T, 4, 4] pose_world_from_camera, scene."""
+    eye_areas: np.ndarray
+    """[T] closure of the eyes as in the capture."""
+    natural_blinks: np.ndarray
+    """[T] closure at random times."""
+    true_frame: Callable[[int], np.ndarray] | None = None
+    """Frame -> [H, W, 3] uint8 as it was filmed, before the plate."""
+
+    def __len__(self) -> int:
+        return len(self.windows)
+
+
+def capture_clip(trained: TrainedPortrait, capture: Capture, seed: int = 0) -> Clip:
+    """The capture's own recording, with the poses that were tracked, not smoothed, so that truth can be laid beside.
+
+    Frames without a pose take the nearest frame that has one.
+
+    Raises ValueError if the capture is not that of the portrait.
+    """
+    expected = (trained.extractor, trained.feature_dimension, trained.size)
+    got = (capture.extractor, int(capture.audio_windows.shape[2]), (capture.width, capture.height))
+    if got != expected:
+        raise ValueError(
+            f"{capture.folder}: expected the capture of this portrait (extractor, dimension, size: {expected}), "
+            f"got {got}; pass the one that it was trained on"
+        )
+    splits = (capture.train, capture.val)
+    ids = np.concatenate([split.frame_ids for split in splits])
+    poses = scene_from_capture(torch.from_numpy(np.concatenate([split.poses for split in splits]))).float()
+    audio_ids = np.concatenate([split.audio_ids for split in splits])
+    windows = torch.from_numpy(capture.audio_windows)
+    # The sound counts by its own numbers, which some captures keep apart from those of the pictures.
+    order = np.argsort(audio_ids, kind="stable")
+    nearest = order[_nearest(audio_ids[order], np.arange(len(windows)))]
+    sound = read_sound(capture.paths.sound, SAMPLE_RATE) if capture.paths.sound.is_file() else np.zeros(0, np.float32)
+    return Clip(
+        capture.folder.name,
+        _fitted(sound, len(windows)),
+        windows,
+        poses[nearest],
+        capture.eye_areas[ids[nearest]].astype(np.float32),
+        blinks(trained, len(windows), "natural", seed),
+        lambda k: capture.image(int(ids[nearest[k]])),
+    )
+
+
+def sound_clip(trained: TrainedPortrait, path: Path, speech_model: Path | None = None, seed: int = 0) -> Clip:
+    """A sound file, with the head moving as in the capture.
+
+    Raises:
+        FileNotFoundError, ValueError, ImportError: a file that is not there, has no sound, or whose features can't be
+            computed here.
+    """
+    samples = read_sound(path, SAMPLE_RATE)
+    if not len(samples):
+        raise ValueError(f"{path}: expected speech, got no sound; pass a longer recording")
+    return _driven(trained, path.name, samples, speech_windows(trained, samples, speech_model), seed)
+
+
+def silent_clip(trained: TrainedPortrait, seed: int = 0) -> Clip:
+    """As many frames as the capture has, in silence: for a portrait that comes without its capture."""
+    n = len(trained.poses)
+    windows = silent_windows(trained)[_SILENCE_FRAMES // 2].expand(n, -1, -1)
+    return _driven(trained, "silence", np.zeros(n * SAMPLES_PER_FRAME, np.float32), windows, seed)
+
+
+def silent_windows(trained: TrainedPortrait) -> Tensor:
+    """[25, steps, C] windows of silence; zeros where the extractor can't be computed here."""
+    try:
+        return speech_windows(trained, np.zeros(_SILENCE_FRAMES * SAMPLES_PER_FRAME, np.float32))
+    except (OSError, ValueError, ImportError):
+        steps = next(known.window for known in FORMATS if known.extractor == trained.extractor)
+        return torch.zeros(_SILENCE_FRAMES, steps, trained.feature_dimension)
+
+
+def _driven(trained: TrainedPortrait, name: str, samples: np.ndarray, windows: Tensor, seed: int) -> Clip:
+    n = len(windows)
+    return Clip(
+        name,
+        _fitted(samples, n),
+        windows,
+        head_path(trained, n),
+        blinks(trained, n, "capture"),
+        blinks(trained, n, "natural", seed),
+    )
+
+
+def _fitted(samples: np.ndarray, n_frames: int) -> np.ndarray:
+    wanted = n_frames * SAMPLES_PER_FRAME
+    return np.pad(samples[:wanted], (0, max(0, wanted - len(samples)))).astype(np.float32)
+
+
+def _nearest(rising: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """[n] places of the rising values that are nearest to the wanted ones."""
+    after = np.searchsorted(rising, wanted).clip(1, max(1, len(rising) - 1))
+    before = after - 1
+    after = np.minimum(after, len(rising) - 1)
+    return np.where(wanted - rising[before] <= rising[after] - wanted, before, after)

@@ -1,0 +1,104 @@
+"""The head's surface as a mesh with colours."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ernerf_ti.camera import SCENE_SCALE
+from ernerf_ti.files import replacing
+from ernerf_ti.model.head_field import BoundHeadField
+from ernerf_ti.render.occupancy_grid import OccupancyGrid
+from ernerf_ti.viewer.occupancy_boxes import occupied_cells
+
+_POINTS_AT_ONCE = 2**16
+_FROM_THE_FRONT = (0.0, -1.0, 0.0)
+MESH_SUFFIXES = (".ply", ".obj", ".glb", ".stl")
+
+
+@torch.no_grad()
+def export_mesh(
+    field: BoundHeadField, grid: OccupancyGrid, path: Path, resolution: int = 192, density: float = 10.0
+) -> tuple[int, int]:
+    """Write the surface of constant density, by marching cubes: its largest piece, without what floats beside it.
+
+    Args:
+        field: the head of one frame.
+        grid: where it is looked at.
+        path: a .ply, .obj or .glb with colours as seen from the front, or an .stl without.
+        resolution: points along the width of the scene.
+        density: of the surface, per scene unit; ER-NeRF's 10 is the least that counts as occupied.
+
+    Returns:
+        Numbers of vertices and triangles. Axes and lengths are those of the capture: x right, y up, z out of the
+        face.
+
+    Raises:
+        ImportError: the libraries of the extra are missing.
+        ValueError: another kind of file, or a portrait without a surface.
+    """
+    if path.suffix.lower() not in MESH_SUFFIXES:
+        raise ValueError(f"{path}: expected {', '.join(MESH_SUFFIXES)}, got {path.suffix!r}; choose one of these")
+    try:
+        import trimesh
+        from skimage.measure import marching_cubes
+    except ImportError as error:
+        raise ImportError(
+            f"mesh: expected scikit-image and trimesh, got {error}; pip install 'ernerf-ti[viewer]'"
+        ) from None
+    low, high = (torch.tensor(corner) for corner in (grid.aabb[:3], grid.aabb[3:]))
+    spacing = float(high[0] - low[0]) / (resolution - 1)
+    counts = ((high - low) / spacing).round().int() + 1
+    densities = _densities(field, grid, low, spacing, counts.tolist())
+    if not (densities > density).any():
+        raise ValueError(f"mesh: expected a surface of density {density:g}, got none in the portrait; train it longer")
+    vertices, faces, _, _ = marching_cubes(densities, density, spacing=(spacing,) * 3, gradient_direction="ascent")
+    vertices, faces = _largest_piece(vertices.astype(np.float32) + low.numpy(), faces)
+    colours = _colours(field, torch.from_numpy(vertices).to(grid.bitfield.device))
+    mesh = trimesh.Trimesh(vertices[:, [2, 0, 1]] / SCENE_SCALE, faces, vertex_colors=colours, process=False)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as temporary:
+        mesh.export(temporary)
+    return len(vertices), len(faces)
+
+
+def _densities(
+    field: BoundHeadField, grid: OccupancyGrid, low: Tensor, spacing: float, counts: list[int]
+) -> np.ndarray:
+    """[X, Y, Z] at the points of a lattice; 0 in empty cells, and on the lattice's sides, which closes the mesh."""
+    device, bound, n = grid.bitfield.device, grid.config.bound, grid.config.resolution
+    occupied = torch.from_numpy(occupied_cells(grid, 0)).to(device)
+    half_side = min(1.0, bound)
+    result = torch.zeros(counts, device=device)
+    flat = result.view(-1)
+    for begin in range(0, flat.numel(), _POINTS_AT_ONCE * 16):
+        index = torch.arange(begin, min(begin + _POINTS_AT_ONCE * 16, flat.numel()), device=device)
+        place = torch.stack((index // (counts[1] * counts[2]), index // counts[2] % counts[1], index % counts[2]), 1)
+        points = (low.to(device) + place * spacing).clamp(-bound, bound)
+        cells = ((points + half_side) * (n / (2 * half_side))).long()
+        inside = ((cells >= 0) & (cells < n)).all(1)
+        inside &= occupied[tuple(cells.clamp(0, n - 1).unbind(1))]
+        inside &= (place > 0).all(1) & (place < place.new_tensor(counts) - 1).all(1)
+        for part in inside.nonzero()[:, 0].split(_POINTS_AT_ONCE):
+            flat[begin + part] = field.densities(points[part].contiguous())
+    return result.cpu().numpy()
+
+
+def _largest_piece(vertices: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    from scipy.sparse import coo_matrix  # scikit-image brings it
+    from scipy.sparse.csgraph import connected_components
+
+    ends = np.concatenate((faces[:, :2], faces[:, 1:]))
+    edges = coo_matrix((np.ones(len(ends), bool), ends.T), (len(vertices), len(vertices)))
+    _, piece = connected_components(edges, directed=False)
+    kept = piece == np.bincount(piece).argmax()
+    place = np.cumsum(kept) - 1
+    return vertices[kept], place[faces[kept[faces[:, 0]]]]
+
+
+def _colours(field: BoundHeadField, vertices: Tensor) -> np.ndarray:
+    """[V, 3] uint8."""
+    directions = vertices.new_tensor(_FROM_THE_FRONT)
+    parts = [field(part, directions.repeat(len(part), 1)).rgbs for part in vertices.contiguous().split(_POINTS_AT_ONCE)]
+    return (torch.cat(parts).clamp(0, 1) * 255 + 0.5).to(torch.uint8).cpu().numpy()

@@ -1,0 +1,138 @@
+"""What is taken away: a session or a whole clip as mp4 with sound, and the camera's path."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+from torch import Tensor
+
+from ernerf_ti.audio.frame_features import SAMPLE_RATE
+from ernerf_ti.camera import capture_from_scene
+from ernerf_ti.data.capture_files import FPS
+from ernerf_ti.files import write_json
+from ernerf_ti.synthesis_video import SYNTHESIZED
+from ernerf_ti.video import VideoWriter
+from ernerf_ti.viewer.clip import SAMPLES_PER_FRAME, Clip
+
+_JUMP = 0.12  # s between sound written and heard, beyond which it was a seek and not the jitter of a clock
+
+
+class _GrowingSound:
+    """Sound of unknown length, for a writer that reads it when all pictures are there."""
+
+    def __init__(self):
+        self.parts: list[np.ndarray] = []
+
+    def __array__(self, dtype=None, copy=None) -> np.ndarray:
+        return np.concatenate([*self.parts, np.zeros(0, np.float32)]).astype(dtype or np.float32)
+
+
+class SessionRecording:
+    """Writes what the viewer shows, with what it plays, at 25 frames per second whatever the rate of the window.
+
+    Args:
+        path: an .mp4.
+        begin: time, s.
+    """
+
+    def __init__(self, path: Path, begin: float):
+        self.path = path
+        self._begin, self._sound = begin, _GrowingSound()
+        self._writer = VideoWriter(path, FPS, self._sound, SAMPLE_RATE, metadata=SYNTHESIZED)
+        self._clip: Clip | None = None
+        self._next = 0
+
+    @property
+    def n_frames(self) -> int:
+        return self._writer.n_frames
+
+    def add(self, screen: np.ndarray, now: float, clip: Clip, position: float | None) -> None:
+        """Fill up to now with a screen and the sound.
+
+        Args:
+            screen: [H, W, 3] uint8 of an even size.
+            now: s, by the clock of `begin`.
+            clip: what is played.
+            position: place in it, s; None while nothing is heard.
+        """
+        due = int((now - self._begin) * FPS + 1e-6) + 1
+        while self._writer.n_frames < due:
+            behind = (due - 1 - self._writer.n_frames) / FPS
+            self._writer.write(screen)
+            self._sound.parts.append(self._piece(clip, None if position is None else position - behind))
+
+    def finish(self) -> None:
+        try:
+            self._writer.finish()
+        finally:
+            self._writer.close()
+
+    def close(self) -> None:
+        """Drop the file, if it was not finished."""
+        self._writer.close()
+
+    def _piece(self, clip: Clip, position: float | None) -> np.ndarray:
+        """The next 40 ms; they follow on those before unless somebody went elsewhere."""
+        if position is None or not len(clip.samples):
+            self._clip = None
+            return np.zeros(SAMPLES_PER_FRAME, np.float32)
+        heard = round(position * SAMPLE_RATE)
+        if clip is not self._clip or abs(heard - self._next) > _JUMP * SAMPLE_RATE:
+            self._clip, self._next = clip, heard
+        places = np.arange(self._next, self._next + SAMPLES_PER_FRAME) % len(clip.samples)
+        self._next = int(places[-1]) + 1
+        return clip.samples[places]
+
+
+class ClipExport:
+    """Renders a clip from its begin to its end, a frame at a time.
+
+    Args:
+        path: an .mp4.
+        clip: what.
+        picture: frame -> [H, W, 3] uint8.
+    """
+
+    def __init__(self, path: Path, clip: Clip, picture: Callable[[int], np.ndarray]):
+        self.path, self.clip = path, clip
+        self._writer = VideoWriter(path, FPS, clip.samples, SAMPLE_RATE, metadata=SYNTHESIZED)
+        self._frames = self._write(picture)
+
+    @property
+    def text(self) -> str:
+        return f"exporting {self._writer.n_frames} of {len(self.clip)} frames"
+
+    def advance(self) -> np.ndarray | None:
+        """Add a frame and return it; None when the file is complete."""
+        return next(self._frames, None)
+
+    def close(self) -> None:
+        """Drop the file, if it is not complete."""
+        self._writer.close()
+
+    def _write(self, picture: Callable[[int], np.ndarray]) -> Iterator[np.ndarray]:
+        try:
+            for k in range(len(self.clip)):
+                image = picture(k)
+                self._writer.write(image)
+                yield image
+            self._writer.finish()
+        finally:
+            self._writer.close()
+
+
+def write_camera_path(path: Path, poses: Tensor, intrinsics: tuple[float, ...], size: tuple[int, int]) -> None:
+    """Write poses as a transforms file, which `tools/synthesize.py --pose` takes.
+
+    Args:
+        path: a .json.
+        poses: [n, 4, 4] pose_world_from_camera, scene.
+        intrinsics: fx, fy, cx, cy in pixels.
+        size: width, height.
+    """
+    in_capture = capture_from_scene(poses.double().cpu())
+    fx, fy, cx, cy = intrinsics
+    frames = [{"img_id": k, "aud_id": k, "transform_matrix": matrix} for k, matrix in enumerate(in_capture.tolist())]
+    camera = {"fl_x": fx, "fl_y": fy, "cx": cx, "cy": cy, "w": size[0], "h": size[1]}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_json(path, {**camera, "frames": frames})

@@ -1,0 +1,186 @@
+"""One picture of the portrait, made in bands of rows, so that a window can answer in between."""
+
+from dataclasses import dataclass, fields, replace
+from functools import partial
+from time import perf_counter
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ernerf_ti.batch import Conditioning, RenderOutput
+from ernerf_ti.camera import all_pixels, pixel_rays
+from ernerf_ti.data.audio_context import audio_context
+from ernerf_ti.render.head_renderer import render_rays_in_chunks
+from ernerf_ti.render.torso_renderer import render_torso
+from ernerf_ti.synthesis import TrainedPortrait
+from ernerf_ti.viewer.camera_control import Intrinsics, camera_pose, head_pose, layer_coords, view_intrinsics
+from ernerf_ti.viewer.clip import Clip
+from ernerf_ti.viewer.state import ViewState
+
+_BAND_PIXELS = 2**14
+
+
+@dataclass(frozen=True)
+class RenderRequest:
+    """All that a picture depends on; equal requests give the same picture."""
+
+    clip: Clip
+    frame: int
+    pose_frame: int
+    """Whose head pose is taken."""
+    eye: float
+    audio: bool
+    look: ViewState
+    """Of which only camera, torso, appearance and background matter, see :func:`look_of`."""
+    size: tuple[int, int]
+    """Width, height in pixels."""
+    background_version: int
+    weights_version: int
+    with_uncertainty: bool = False
+    with_torso_offset: bool = False
+
+
+@dataclass
+class RenderedView:
+    """A finished picture with what it was made from."""
+
+    request: RenderRequest
+    output: RenderOutput
+    """[H, W]; opacity is that of head and torso together."""
+    head_opacity: Tensor
+    """[H, W]."""
+    torso_offset: Tensor | None
+    """[H, W, 2] how far the torso's look-up was moved, in parts of half the picture, vertical first; 0 outside."""
+    rays_d: Tensor
+    """[H, W, 3] unit directions, scene."""
+    pose: Tensor
+    """[4, 4] of the viewer's camera."""
+    intrinsics: Intrinsics
+    seconds: dict[str, float]
+    """By stage."""
+
+
+_LOOK = (
+    *("yaw", "pitch", "distance", "pan_x", "pan_y", "field_of_view", "head", "head_yaw", "head_pitch"),
+    *("torso", "background", "colour", "appearance"),
+)
+
+
+def look_of(state: ViewState) -> ViewState:
+    """The state with everything that no picture depends on at its default."""
+    plain = ViewState(state.captured_field_of_view, state.n_identities)
+    return replace(plain, **{name: getattr(state, name) for name in _LOOK})
+
+
+class RenderJob:
+    """Makes the picture of a request.
+
+    Args:
+        trained: whose.
+        request: what.
+        silence: [8, C, steps] audio that stands for a mouth that does not listen.
+        picture: [H, W, 3] in [0, 1], the background for "picture".
+    """
+
+    @torch.no_grad()
+    def __init__(self, trained: TrainedPortrait, request: RenderRequest, silence: Tensor, picture: Tensor | None):
+        begin = perf_counter()
+        self._trained, self._request = trained, request
+        clip, look, device = request.clip, request.look, trained.background.device
+        width, height = request.size
+        self._filmed = head_pose(clip.poses[request.pose_frame].to(device), look)
+        self._pose = camera_pose(self._filmed, look)
+        self._intrinsics = view_intrinsics(trained.intrinsics, trained.size, look, request.size)
+        window = silence
+        if request.audio:
+            window = audio_context(clip.windows, request.frame, silent_ends=trained.as_published)
+        self._conditioning = Conditioning(
+            window.to(device),
+            torch.tensor([request.eye], dtype=torch.float32, device=device),
+            trained.identity_index if look.appearance < 0 else look.appearance,
+            self._filmed,
+        )
+        self.head = trained.portrait.head.bind(self._conditioning, with_uncertainty=request.with_uncertainty)
+        """The head's field of the frame."""
+        self._backdrop = {"capture": trained.background, "picture": picture}.get(look.background)
+        self._pixels = all_pixels(height, width, device)
+        rows = max(1, _BAND_PIXELS // width) if device.type == "cpu" else height
+        self._bands = list(self._pixels.split(rows * width))
+        self._parts: list[tuple] = []
+        self.view: RenderedView | None = None
+        self._seconds = {"audio": perf_counter() - begin, "rays": 0.0, "torso": 0.0, "head": 0.0}
+
+    @torch.no_grad()
+    def advance(self, seconds: float = float("inf")) -> bool:
+        """Work for about so long, one band at least; whether the picture is finished."""
+        until = perf_counter() + seconds
+        while self.view is None:
+            self._parts.append(self._band(self._bands[len(self._parts)]))
+            if len(self._parts) == len(self._bands):
+                self._finish()
+            if perf_counter() >= until:
+                break
+        return self.view is not None
+
+    def _band(self, pixels: Tensor) -> tuple:
+        trained, look = self._trained, self._request.look
+        begin = perf_counter()
+        rays_o, rays_d = pixel_rays(self._pose, self._intrinsics, pixels)
+        coords = layer_coords(rays_o, rays_d, self._filmed, trained.intrinsics, trained.size)
+        behind = self._behind(coords)
+        begin = self._lap("rays", begin)
+        offset = torso_alpha = None
+        if look.torso:
+            field = partial(
+                trained.portrait.torso, head_pose=self._filmed, identity_index=self._conditioning.identity_index
+            )
+            behind, torso_alpha = render_torso(field, trained.portrait.torso_grid, coords, behind)
+            if self._request.with_torso_offset:
+                offset = field(coords.clamp(-1, 1)).offset * (torso_alpha > 0.5)[:, None]
+                offset = offset / trained.portrait.config.torso.shrink
+            begin = self._lap("torso", begin)
+        output = render_rays_in_chunks(
+            *(self.head, trained.portrait.head_grid, rays_o, rays_d, trained.portrait.config.march, behind)
+        )
+        head_opacity = output.opacity
+        if torso_alpha is not None:
+            output = replace(output, opacity=head_opacity + (1 - head_opacity) * torso_alpha)
+        self._lap("head", begin)
+        return output, head_opacity, offset, rays_d
+
+    def _behind(self, coords: Tensor) -> Tensor | None:
+        """[N, 3] background where the layer lies, its edge repeated beside it; None for none."""
+        look = self._request.look
+        if look.background == "colour":
+            return coords.new_tensor(look.colour).expand(len(coords), 3)
+        if self._backdrop is None:
+            return None
+        image = self._backdrop.permute(2, 0, 1)[None]
+        place = coords.flip(1).clamp(-2, 2)[None, None]
+        sampled = F.grid_sample(image, place, padding_mode="border", align_corners=True)
+        return sampled[0, :, 0].t().contiguous()
+
+    def _finish(self) -> None:
+        width, height = self._request.size
+        outputs, head_opacity, offsets, rays_d = zip(*self._parts, strict=True)
+
+        def join(values) -> Tensor | None:
+            if values[0] is None:
+                return None
+            joined = torch.cat(list(values))
+            return joined.view(height, width, *joined.shape[1:])
+
+        names = [field.name for field in fields(RenderOutput)]
+        output = RenderOutput(*(join([getattr(part, name) for part in outputs]) for name in names))
+        self.view = RenderedView(
+            *(self._request, output, join(head_opacity), join(offsets), join(rays_d)),
+            *(self._pose, self._intrinsics, self._seconds),
+        )
+
+    def _lap(self, stage: str, begin: float) -> float:
+        if self._trained.background.device.type == "cuda":
+            torch.cuda.synchronize()
+        now = perf_counter()
+        self._seconds[stage] += now - begin
+        return now

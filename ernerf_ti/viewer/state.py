@@ -1,0 +1,269 @@
+"""What the viewer shows and how actions change it, as plain values.
+
+An action is a dict of one of these kinds, the same from keys, mouse, panel and scripts:
+
+    {"key": "space"}                              what the key stands for, see KEYS
+    {"set": {"eye": 0.5, "mode": "depth"}}        settings; numbers are kept within their limits
+    {"toggle": "torso"}                           a setting that is on or off
+    {"cycle": "mode"}                             the next choice of a setting; with "by": -1 the one before
+    {"drag": [0.1, 0], "button": "left"}          the mouse moved by this part of the picture's height, y down
+    {"zoom": 1.1}                                 the distance to the head is divided by this
+    {"do": "seek", "seconds": 2.0}                something that is no setting; see COMMANDS
+"""
+
+import math
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+MODES = (
+    "colour",
+    "depth",
+    "opacity",
+    "audio attention",
+    "eye attention",
+    "uncertainty",
+    "normals",
+    "samples",
+    "occupancy",
+    "torso deformation",
+)
+CHOICES: dict[str, tuple[str, ...]] = {
+    "mode": MODES,
+    "comparison": ("off", "side", "difference"),
+    "head": ("capture", "frozen", "mouse"),
+    "eyes": ("capture", "natural", "slider"),
+    "background": ("capture", "colour", "picture", "none"),
+}
+LIMITS: dict[str, tuple[float, float]] = {
+    "yaw": (-75.0, 75.0),
+    "pitch": (-50.0, 50.0),
+    "distance": (0.4, 2.5),
+    "pan_x": (-0.5, 0.5),
+    "pan_y": (-0.5, 0.5),
+    "field_of_view": (5.0, 60.0),
+    "head_yaw": (-40.0, 40.0),
+    "head_pitch": (-30.0, 30.0),
+    "eye": (0.0, 1.0),
+    "volume": (0.0, 1.0),
+    "scale": (0.125, 1.0),
+    "target_rate": (2.0, 25.0),
+}
+HOME = {"yaw": 0.0, "pitch": 0.0, "distance": 1.0, "pan_x": 0.0, "pan_y": 0.0, "head_yaw": 0.0, "head_pitch": 0.0}
+"""The captured camera; the field of view goes back too."""
+
+_DEGREES_PER_HEIGHT = 90.0
+_PAN_PER_HEIGHT = 1.0  # scene units
+_ZOOM_PER_HEIGHT = 3.0  # e-folds
+
+
+@dataclass(frozen=True)
+class ViewState:
+    """Every setting of the viewer. Angles in degrees, lengths in scene units."""
+
+    captured_field_of_view: float
+    """Of the capture's camera, vertical."""
+    n_identities: int
+    """Training frames, each with an appearance code."""
+    mode: str = "colour"
+    comparison: str = "off"
+    """"side": beside the true frame and the difference; "difference": that alone."""
+    playing: bool = False
+    loop: bool = True
+    volume: float = 1.0
+    yaw: float = 0.0
+    """Camera around the head: to the right of the person's face is negative."""
+    pitch: float = 0.0
+    distance: float = 1.0
+    """Of the camera to the head, times that of the captured camera."""
+    pan_x: float = 0.0
+    pan_y: float = 0.0
+    field_of_view: float = 0.0
+    """Vertical; 0 stands for that of the capture."""
+    head: str = "capture"
+    """Pose of the head: as filmed, that of one frame, or turned by the mouse."""
+    head_yaw: float = 0.0
+    head_pitch: float = 0.0
+    eyes: str = "capture"
+    eye: float = 0.0
+    """Closure for eyes "slider"."""
+    audio: bool = True
+    """Whether the mouth listens."""
+    torso: bool = True
+    background: str = "capture"
+    colour: tuple[float, float, float] = (0.0, 0.69, 0.25)
+    appearance: int = -1
+    """Training frame whose code is taken; -1 for the mean of all."""
+    auto_scale: bool = True
+    scale: float = 1.0
+    """Pixels along a side, over those of the capture, if auto_scale is off."""
+    target_rate: float = 12.0
+    """Frames per second that auto_scale aims at."""
+    numbers: bool = True
+    """Rates and times on the picture."""
+    help: bool = False
+    training: bool = False
+
+    @property
+    def vertical_view(self) -> float:
+        """The field of view in force, degrees."""
+        return self.field_of_view or self.captured_field_of_view
+
+    @property
+    def camera_is_captured(self) -> bool:
+        """Whether camera and head are where the capture has them."""
+        return self.field_of_view == 0 and all(getattr(self, name) == value for name, value in HOME.items())
+
+
+COMMANDS: dict[str, str] = {
+    "seek": "go to a place: seconds, or fraction of the clip",
+    "step": "one frame on or back: frames",
+    "load": "play a sound file: path",
+    "capture_sound": "play the capture's own sound",
+    "background": "take a picture as background: path",
+    "screenshot": "save the picture, without what is written on it",
+    "record": "begin or end a recording of the session, with sound",
+    "export_clip": "render the whole clip to an mp4, with sound",
+    "export_mesh": "save the head's surface",
+    "export_path": "save the camera path of the clip",
+    "train_step": "one step of training",
+    "save_checkpoint": "save the run",
+    "quit": "leave",
+}
+
+
+@dataclass(frozen=True)
+class Key:
+    """What a key does."""
+
+    action: dict[str, Any]
+    help: str
+
+
+KEYS: dict[str, Key] = {
+    "space": Key({"toggle": "playing"}, "play or pause"),
+    "right": Key({"do": "step", "frames": 1}, "one frame on"),
+    "left": Key({"do": "step", "frames": -1}, "one frame back"),
+    "l": Key({"toggle": "loop"}, "play in a loop or once"),
+    "v": Key({"toggle": "volume"}, "sound on or off"),
+    "a": Key({"toggle": "audio"}, "mouth listens or not"),
+    "e": Key({"cycle": "eyes"}, "eyes: capture, natural, slider"),
+    "h": Key({"cycle": "head"}, "head: capture, frozen, mouse"),
+    "t": Key({"toggle": "torso"}, "torso on or off"),
+    "b": Key({"cycle": "background"}, "background: capture, colour, picture, none"),
+    "m": Key({"cycle": "mode"}, "next picture of the inside"),
+    "n": Key({"cycle": "mode", "by": -1}, "the one before"),
+    "1": Key({"set": {"mode": "colour"}}, "colour"),
+    "c": Key({"cycle": "comparison"}, "true frame: off, beside, difference"),
+    "r": Key({"do": "home"}, "back to the captured camera"),
+    "up": Key({"zoom": 1.1}, "nearer"),
+    "down": Key({"zoom": 1 / 1.1}, "farther"),
+    "i": Key({"toggle": "numbers"}, "rates and times"),
+    "o": Key({"do": "capture_sound"}, "the capture's own sound"),
+    "s": Key({"do": "screenshot"}, "screenshot"),
+    "w": Key({"do": "record"}, "record the session"),
+    "x": Key({"do": "export_clip"}, "export the clip"),
+    "g": Key({"do": "export_mesh"}, "export the mesh"),
+    "p": Key({"do": "export_path"}, "export the camera path"),
+    "y": Key({"toggle": "training"}, "train or pause"),
+    "u": Key({"do": "train_step"}, "one training step"),
+    "k": Key({"do": "save_checkpoint"}, "save the checkpoint"),
+    "q": Key({"toggle": "help"}, "these keys"),
+    "escape": Key({"do": "quit"}, "leave"),
+}
+
+_FIELDS = {field.name for field in fields(ViewState)} - {"captured_field_of_view", "n_identities"}
+_KINDS = ("key", "set", "toggle", "cycle", "drag", "zoom", "do")
+
+
+def transition(state: ViewState, action: dict[str, Any]) -> tuple[ViewState, dict[str, Any] | None]:
+    """Apply an action.
+
+    Returns:
+        The new state, and what is left to do for the viewer: an action of kind "do", or None.
+
+    Raises:
+        ValueError: an action, setting or choice that does not exist; a key without a meaning does nothing.
+    """
+    kinds = [kind for kind in _KINDS if kind in action]
+    if len(kinds) != 1:
+        raise ValueError(f"action: expected one of {', '.join(_KINDS)}, got {action!r}; see docs/viewer.md")
+    kind, value = kinds[0], action[kinds[0]]
+    if kind == "key":
+        key = KEYS.get(value)
+        return (state, None) if key is None else transition(state, key.action)
+    if kind == "do":
+        if value == "home":
+            return replace(state, **HOME, field_of_view=0.0), None
+        if value not in COMMANDS:
+            raise ValueError(f"do: expected one of {', '.join(COMMANDS)}, got {value!r}; choose one of these")
+        return state, action
+    if kind == "drag":
+        return _dragged(state, *value, action.get("button", "left")), None
+    if kind == "zoom":
+        return changed(state, distance=state.distance / _number("zoom", value)), None
+    if kind == "set":
+        return changed(state, **value), None
+    if kind == "cycle":
+        choices = CHOICES.get(value)
+        if choices is None:
+            raise ValueError(f"cycle: expected one of {', '.join(CHOICES)}, got {value!r}; choose one of these")
+        place = choices.index(getattr(state, value)) + action.get("by", 1)
+        return replace(state, **{value: choices[place % len(choices)]}), None
+    current = getattr(state, value, None) if value in _FIELDS else None
+    if value == "volume":
+        return replace(state, volume=0.0 if state.volume else 1.0), None
+    if not isinstance(current, bool):
+        raise ValueError(f"toggle: expected a setting that is on or off, got {value!r}; see docs/viewer.md")
+    return replace(state, **{value: not current}), None
+
+
+def changed(state: ViewState, **values: Any) -> ViewState:
+    """The state with settings replaced, numbers moved into their limits.
+
+    Raises ValueError for an unknown setting, another choice, or a value of another type.
+    """
+    return replace(state, **{name: _checked(state, name, value) for name, value in values.items()})
+
+
+def _checked(state: ViewState, name: str, value: Any) -> Any:
+    if name not in _FIELDS:
+        raise ValueError(f"set: expected one of {', '.join(sorted(_FIELDS))}, got {name!r}; choose one of these")
+    if name in CHOICES:
+        if value not in CHOICES[name]:
+            raise ValueError(f"{name}: expected one of {', '.join(CHOICES[name])}, got {value!r}; choose one of these")
+        return value
+    if name == "appearance":
+        return min(max(int(_number(name, value)), -1), state.n_identities - 1)
+    if name == "colour":
+        if not isinstance(value, (list, tuple)) or len(value) != 3:
+            raise ValueError(f"colour: expected three numbers from 0 to 1, got {value!r}; pass red, green, blue")
+        return tuple(min(max(_number(name, part), 0.0), 1.0) for part in value)
+    if name == "field_of_view" and value == 0:
+        return 0.0
+    if name in LIMITS:
+        low, high = LIMITS[name]
+        return min(max(_number(name, value), low), high)
+    if not isinstance(value, bool):
+        raise ValueError(f"{name}: expected true or false, got {value!r}; pass one of these")
+    return value
+
+
+def _number(name: str, value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        raise ValueError(f"{name}: expected a finite number, got {value!r}; pass one")
+    return float(value)
+
+
+def _dragged(state: ViewState, right: float, down: float, button: str) -> ViewState:
+    if button == "right":
+        return changed(state, distance=state.distance * math.exp(_ZOOM_PER_HEIGHT * down))
+    if button == "middle":
+        # The person follows the mouse, so that the camera goes the other way.
+        reach = _PAN_PER_HEIGHT * state.distance
+        return changed(state, pan_x=state.pan_x - reach * right, pan_y=state.pan_y + reach * down)
+    if button != "left":
+        raise ValueError(f"button: expected left, middle or right, got {button!r}; choose one of these")
+    turn, tilt = _DEGREES_PER_HEIGHT * right, _DEGREES_PER_HEIGHT * down
+    if state.head == "mouse":
+        return changed(state, head_yaw=state.head_yaw + turn, head_pitch=state.head_pitch + tilt)
+    return changed(state, yaw=state.yaw - turn, pitch=state.pitch + tilt)

@@ -1,0 +1,418 @@
+"""The viewer without its window: actions in, screens out."""
+
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+
+from ernerf_ti.audio.frame_features import SAMPLE_RATE
+from ernerf_ti.data.capture_files import FPS
+from ernerf_ti.files import write_image
+from ernerf_ti.synthesis import TrainedPortrait
+from ernerf_ti.viewer.camera_control import field_of_view, view_intrinsics
+from ernerf_ti.viewer.clip import Clip, sound_clip
+from ernerf_ti.viewer.clock import PlaybackClock
+from ernerf_ti.viewer.inbox import PICTURES, Inbox
+from ernerf_ti.viewer.mesh_export import export_mesh
+from ernerf_ti.viewer.picture_maker import PictureMaker
+from ernerf_ti.viewer.recording import ClipExport, SessionRecording, write_camera_path
+from ernerf_ti.viewer.render_job import RenderedView
+from ernerf_ti.viewer.screen import Layout, compose, draw_curves, waveform
+from ernerf_ti.viewer.sound import SoundOutput
+from ernerf_ti.viewer.state import KEYS, ViewState, transition
+from ernerf_ti.viewer.training_session import TrainingSession
+
+_MESSAGE_SECONDS = 6.0
+_INBOX_EVERY = 0.5  # s
+_NUMBERS_EVERY = 0.25  # s, so that they can be read
+_RATE_SECONDS = 2.0  # over which the rate of pictures is counted
+_FILE_ERRORS = (OSError, ValueError, ImportError)
+
+
+@dataclass(frozen=True)
+class ViewerOptions:
+    """What does not change while the viewer runs."""
+
+    folder: Path
+    """Where screenshots, recordings and meshes go."""
+    layout: Layout = field(default_factory=Layout)
+    speech_model: Path | None = None
+    inbox: Path | None = None
+    """Folder whose new sounds are played and whose new pictures become the background."""
+    refine_seconds: float = 0.03
+    """Of a tick, for refining a still picture."""
+    train_seconds: float = 0.08
+    """Of a tick, for training; one step at least."""
+    wait_for_sound: bool = False
+    """Whether a tick waits until a sound is loaded, for scripts."""
+    mesh_resolution: int = 192
+
+
+class Viewer:
+    """Shows a portrait.
+
+    Args:
+        trained: whose.
+        clip: what is played at first.
+        output: where the sound goes, and whose time is that of the clip.
+        options: places and budgets.
+        time: the wall clock, s; of the script when it runs without a window.
+        training: if the portrait is being trained.
+        own_clip: that of the capture, to come back to.
+    """
+
+    def __init__(
+        self,
+        trained: TrainedPortrait,
+        clip: Clip,
+        output: SoundOutput,
+        options: ViewerOptions,
+        time: Callable[[], float] = perf_counter,
+        training: TrainingSession | None = None,
+        own_clip: Clip | None = None,
+    ):
+        self.trained, self.output, self.options, self.time = trained, output, options, time
+        self.training, self.own_clip = training, own_clip
+        self.state = ViewState(
+            field_of_view(trained.intrinsics, trained.size[1]), len(trained.portrait.head.identity_codes.codes)
+        )
+        self.maker = PictureMaker(trained, training, options.refine_seconds, time)
+        self.running = True
+        self.message, self._message_until = "", 0.0
+        self.offsets: deque[float] = deque(maxlen=100_000)
+        """Of each picture that was shown while playing: the sound's place less the picture's begin, s."""
+        self.n_shown = 0
+        """Different pictures while playing."""
+        self.written: list[Path] = []
+        """Files that were taken away."""
+        self._export: ClipExport | None = None
+        self._recording: SessionRecording | None = None
+        self._loading: Future | None = None
+        self._loader = ThreadPoolExecutor(1)
+        self._inbox = Inbox(options.inbox) if options.inbox else None
+        self._next_look = 0.0
+        self._latency = 0.0
+        self._tick_begin = self.time()
+        self._shown_times: deque[float] = deque()
+        self._n_pictures_shown = 0
+        self._milliseconds: dict[str, float] = {}
+        self._numbers: list[str] = []
+        self._next_numbers = 0.0
+        self._last: tuple[list[np.ndarray], tuple, np.ndarray] | None = None  # what a screen was made of, and it
+        self._set_clip(clip)
+
+    # What is asked.
+
+    def act(self, action: dict[str, Any]) -> None:
+        """Apply an action, see :mod:`ernerf_ti.viewer.state`.
+
+        Raises:
+            ValueError, OSError, ImportError: it can't be done; nothing has changed then.
+        """
+        before = self.state
+        state, command = transition(before, action)
+        if self._export is not None and (command is None or command["do"] not in ("export_clip", "quit")):
+            self.say("an export goes on; x stops it")
+            return
+        if state.head == "frozen" and before.head != "frozen":
+            self.maker.frozen_frame = self.clock.frame()
+        if state.training and self.training is None:
+            state = replace(state, training=False)
+            self.say("nothing to train: start with --train CAPTURE")
+        self.state = state
+        if state.playing != before.playing:
+            self.clock.play() if state.playing else self.clock.pause()
+        self.clock.loop, self.output.volume = state.loop, state.volume
+        if command is not None:
+            try:
+                self._do(command)
+            except KeyError as error:
+                raise ValueError(
+                    f"{command['do']}: expected the value {error}, got {command}; see docs/viewer.md"
+                ) from None
+
+    def say(self, text: str) -> None:
+        """Show a line for some seconds."""
+        self.message, self._message_until = text, self.time() + _MESSAGE_SECONDS
+
+    # What is shown.
+
+    @property
+    def clip(self) -> Clip:
+        return self._clip
+
+    @property
+    def recording(self) -> bool:
+        return self._recording is not None
+
+    @property
+    def rate(self) -> float:
+        """Different pictures per second over the last two seconds."""
+        now = self.time()
+        while self._shown_times and self._shown_times[0] < now - _RATE_SECONDS:
+            self._shown_times.popleft()
+        return len(self._shown_times) / _RATE_SECONDS
+
+    @property
+    def view(self) -> RenderedView | None:
+        """The picture that is shown, before it became one of a mode."""
+        return self.maker.view
+
+    def tick(self) -> np.ndarray:
+        """Do what is due, and make the screen [H, W, 3] uint8: the one before if nothing on it has changed."""
+        self._tick_begin = self.time()
+        begin = perf_counter()
+        self._look_around()
+        if self.state.training or self._export is not None:
+            self._work_behind()
+        begin = self._lap("work", begin)
+        pictures, legend = self._pictures()
+        begin = self._lap("picture", begin)
+        screen = self._screen(pictures, legend)
+        self._lap("screen", begin)
+        if self._recording is not None:
+            position = self.clock.position if self.clock.playing and self.state.volume else None
+            part = screen[:, : self.options.layout.picture[0]]
+            self._recording.add(np.ascontiguousarray(part), self.time(), self.clip, position)
+        self.state = replace(self.state, playing=self.clock.playing)  # the clip may have ended
+        return screen
+
+    def shown(self) -> None:
+        """To be called when the screen of the last tick is visible."""
+        now = self.time()
+        new = self.maker.n_pictures > self._n_pictures_shown
+        self._n_pictures_shown = self.maker.n_pictures
+        if new:
+            self._shown_times.append(now)
+        if new and self.clock.playing and self.view is not None and self.view.request.clip is self.clip:
+            self.n_shown += 1
+            offset = self.clock.position - self.view.request.frame / FPS
+            if abs(offset) < self.clock.duration / 2:  # not across the seam of a loop
+                self.offsets.append(offset)
+            self._latency += 0.2 * (now - self._tick_begin - self._latency)
+
+    def close(self) -> None:
+        """Finish what is being written, stop the sound, save the training."""
+        self.running = False
+        if self._recording is not None:
+            self._toggle_recording()
+        if self._export is not None:
+            self._export.close()
+        self._loader.shutdown(wait=False, cancel_futures=True)
+        self.output.close()
+        if self.training is not None:
+            self.training.close()
+
+    # Commands.
+
+    def _do(self, command: dict[str, Any]) -> None:
+        name = command["do"]
+        if name == "quit":
+            self.running = False
+        elif name == "seek":
+            fraction = command.get("fraction")
+            self.clock.seek(command["seconds"] if fraction is None else fraction * self.clock.duration)
+        elif name == "step":
+            self.clock.step(int(command.get("frames", 1)))
+            self.state = replace(self.state, playing=False)
+        elif name == "load":
+            self._load(Path(command["path"]))
+        elif name == "capture_sound":
+            if self.own_clip is None:
+                raise ValueError("capture: expected its sound, got none; start with --capture CAPTURE")
+            self._set_clip(self.own_clip)
+        elif name == "background":
+            self._take_background(Path(command["path"]))
+        elif name == "screenshot":
+            self._screenshot()
+        elif name == "record":
+            self._toggle_recording()
+        elif name == "export_clip":
+            self._toggle_export()
+        elif name == "export_mesh":
+            self._export_mesh(command)
+        elif name == "export_path":
+            self._export_path()
+        else:
+            self._train(name)
+
+    def _load(self, path: Path) -> None:
+        if self._loading is not None and not self._loading.done():
+            raise ValueError(f"{path}: expected to load one sound at a time, got a second; wait for the first")
+        self.say(f"loading {path.name}")
+        self._loading = self._loader.submit(sound_clip, self.trained, path, self.options.speech_model)
+        if self.options.wait_for_sound and self._loading.exception() is not None:
+            loading, self._loading = self._loading, None
+            self.say("")
+            raise loading.exception()
+
+    def _set_clip(self, clip: Clip) -> None:
+        playing = self.state.playing
+        if hasattr(self, "clock"):
+            self.clock.pause()
+        self._clip = clip
+        self.clock = PlaybackClock(self.output, clip.samples, SAMPLE_RATE, FPS)
+        self.clock.loop = self.state.loop
+        self._strip, self._last = waveform(clip.samples, self.options.layout), None
+        self.maker.frozen_frame = min(self.maker.frozen_frame, len(clip) - 1)
+        if playing:
+            self.clock.play()
+
+    def _take_background(self, path: Path) -> None:
+        self.maker.take_background(path)
+        self.state = replace(self.state, background="picture")
+
+    def _screenshot(self) -> None:
+        image = self.maker.still(self.state, self.clip, self.clock.frame())
+        path = self._new_path(self.state.mode.replace(" ", "_"), ".png")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_image(path, image)
+        self._wrote(path)
+
+    def _toggle_recording(self) -> None:
+        if self._recording is None:
+            self._recording = SessionRecording(self._new_path("session", ".mp4"), self.time())
+            self.say("recording; press again to stop")
+            return
+        recording, self._recording = self._recording, None
+        recording.finish()
+        self._wrote(recording.path)
+
+    def _toggle_export(self) -> None:
+        if self._export is not None:
+            self._export.close()
+            self._export = None
+            self.say("export stopped")
+            return
+        self.act({"set": {"playing": False}})
+        self._export = ClipExport(self._new_path("clip", ".mp4"), self.clip, self._export_frame)
+
+    def _export_frame(self, k: int) -> np.ndarray:
+        self.maker.view = self.maker.render(self.maker.request(self.state, self.clip, k))
+        return np.concatenate(self.maker.pictures(self.state, self.clip)[0], 1)
+
+    def _export_mesh(self, command: dict[str, Any]) -> None:
+        field = self.maker.head(self.maker.request(self.state, self.clip, self.clock.frame()))
+        path = self._new_path("head", command.get("suffix", ".ply"))
+        resolution = command.get("resolution", self.options.mesh_resolution)
+        n_vertices, n_faces = export_mesh(field, self.trained.portrait.head_grid, path, resolution)
+        self._wrote(path, f" ({n_vertices} vertices, {n_faces} triangles)")
+
+    def _export_path(self) -> None:
+        path = self._new_path("camera_path", ".json")
+        size = self.trained.size
+        intrinsics = view_intrinsics(self.trained.intrinsics, size, self.state, size)
+        write_camera_path(path, self.maker.camera_path(self.state, self.clip), intrinsics, size)
+        self._wrote(path)
+
+    def _train(self, name: str) -> None:
+        if self.training is None:
+            raise ValueError("training: expected a run that is being trained, got none; start with --train CAPTURE")
+        if name == "save_checkpoint":
+            self.training.save()
+            self._wrote(self.training.trainer.folder / "checkpoint.pt")
+        else:
+            self.state = replace(self.state, training=False)
+            self.training.advance(0.0)
+            self.maker.next_training_view = 0.0
+
+    def _new_path(self, stem: str, suffix: str) -> Path:
+        n = 0
+        while (path := self.options.folder / f"{stem}_{n:03d}{suffix}").exists() or path in self.written:
+            n += 1
+        return path
+
+    def _wrote(self, path: Path, more: str = "") -> None:
+        self.written.append(path)
+        self.say(f"wrote {path}{more}")
+
+    # Pictures.
+
+    def _look_around(self) -> None:
+        """Take in a sound that was loaded, and files that were dropped."""
+        if self._export is not None:
+            return
+        if self._loading is not None and self._loading.done():
+            loading, self._loading = self._loading, None
+            try:
+                self._set_clip(loading.result())
+                self.say(f"playing {self.clip.name}")
+                self.act({"set": {"playing": True}})
+            except _FILE_ERRORS as error:
+                self.say(str(error))
+        now = self.time()
+        if self._inbox is not None and now >= self._next_look:
+            self._next_look = now + _INBOX_EVERY
+            for path in self._inbox.new_files():
+                try:
+                    self._do({"do": "background" if path.suffix.lower() in PICTURES else "load", "path": path})
+                except _FILE_ERRORS as error:
+                    self.say(str(error))
+
+    def _work_behind(self) -> None:
+        """Train, or go on with an export."""
+        if self.state.training:
+            self.training.advance(self.options.train_seconds)
+            if self.training.finished:
+                self.state = replace(self.state, training=False)
+                self.say("trained to the end")
+        if self._export is not None and self._export.advance() is None:
+            export, self._export = self._export, None
+            self._wrote(export.path)
+
+    def _pictures(self) -> tuple[list[np.ndarray], str]:
+        """Those to show now, and what their colours mean."""
+        if self._export is None:
+            playing = self.clock.playing
+            frame = self.clock.frame(self._latency if playing else 0.0)
+            self.maker.update(self.state, self.clip, frame, playing, self._latency)
+        return self.maker.pictures(self.state, self.clip)
+
+    def _screen(self, pictures: list[np.ndarray], legend: str) -> np.ndarray:
+        clock, state = self.clock, self.state
+        place = clock.position
+        help_lines = [f"{name:>7}  {key.help}" for name, key in KEYS.items()] if state.help else ()
+        points = self.training.trainer.curve if self.training is not None else ()
+        message = self.message if self.time() < self._message_until else ""
+        if self._export is not None:
+            message = self._export.text
+        strip_text = f"{self.clip.name}   {place:.2f} of {clock.duration:.2f} s   frame {clock.frame()}"
+        strip_text += "" if clock.playing else "   paused"
+        strip_text += "   REC" if self.recording else ""
+        strip_text += f"   {self.output.note}" if self.output.note else ""
+        share = place / clock.duration if clock.duration else 0.0
+        now = self.time()
+        if now >= self._next_numbers:
+            self._next_numbers = now + _NUMBERS_EVERY
+            self._numbers = self._measured()
+        title = f"{state.mode}{': ' if legend else ''}{legend}"
+        lines = [*self._numbers, title] if state.numbers else [title] * bool(legend)
+        parts = (lines, share, strip_text, message, help_lines, self.maker.weights_version)
+        if self._last is not None and self._last[0] is pictures and self._last[1] == parts:
+            return self._last[2]
+        curves = draw_curves([p.loss for p in points], [p.psnr for p in points], self.training.text) if points else None
+        layout = self.options.layout
+        screen = compose(layout, pictures, lines, self._strip, share, strip_text, message, help_lines, curves)
+        self._last = (pictures, parts, screen)
+        return screen
+
+    def _measured(self) -> list[str]:
+        width, height = self.view.request.size
+        milliseconds = self._milliseconds | {name: 1000 * value for name, value in self.view.seconds.items()}
+        names = ("audio", "rays", "torso", "head", "screen", "window", "work")
+        times = " ".join(f"{name} {milliseconds[name]:.0f}" for name in names if name in milliseconds)
+        return [f"{self.rate:.1f} pictures/s, {width} x {height}", f"ms: {times}"]
+
+    def note_window_time(self, seconds: float) -> None:
+        """What the window took to show the last screen, for the numbers."""
+        self._milliseconds["window"] = 1000 * seconds
+
+    def _lap(self, stage: str, begin: float) -> float:
+        now = perf_counter()
+        self._milliseconds[stage] = 1000 * (now - begin)
+        return now
