@@ -151,10 +151,11 @@ PRESETS: dict[str, TrainConfig] = {
     ),
     "small": TrainConfig(
         portrait=_small_portrait(),
-        head=StageConfig(4000, 4096, 0.05, lips_share=0.2, eyes_share=0.15),
-        fine=FineStageConfig(500, 4096, perceptual="dssim"),
+        # Few rays of many frames: the mouth learns from frames.
+        head=StageConfig(14_000, 2048, 0.05, lips_share=0.35, eyes_share=0.12),
+        fine=FineStageConfig(800, 4096, perceptual="dssim"),
         torso=StageConfig(3000, 4096, 0.03),
-        optimiser=OptimiserConfig(net_rate=5e-3, attention_factor=1.0, beta1=0.9),
+        optimiser=OptimiserConfig(net_rate=5e-3, audio_factor=0.3, attention_factor=1.0, beta1=0.9),
         save_every=500,
         validate_every=1000,
     ),

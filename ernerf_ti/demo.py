@@ -28,6 +28,7 @@ from ernerf_ti.video import write_video
 _UTTERANCE_SECONDS = 6.0
 _VOICES = "tenor", "alto"
 """Of the training, and of the new utterance."""
+_ITERATIONS = {"head": 5000, "fine": 500, "torso": 3000}
 _SHEET = 6
 _PATCH = 24, 16  # columns and rows to which the mouth is resized
 _RIDGE = 30.0
@@ -54,8 +55,8 @@ class Demo:
     def config(self) -> TrainConfig:
         config = PRESETS["small"]
         stages = {
-            name: dataclasses.replace(stage, iterations=max(2, round(stage.iterations / self.speed_up)))
-            for name, stage in (("head", config.head), ("fine", config.fine), ("torso", config.torso))
+            name: dataclasses.replace(getattr(config, name), iterations=max(2, round(iterations / self.speed_up)))
+            for name, iterations in _ITERATIONS.items()
         }
         return dataclasses.replace(config, seed=self.seed, **stages)
 
