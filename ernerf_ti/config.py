@@ -40,8 +40,9 @@ class OptimiserConfig:
     """Of the audio encoder, times the networks' rate."""
     attention_factor: float = 5.0
     """Of the audio encoder's temporal attention, times the networks' rate."""
-    camera_rate: float = 1e-4
-    """Learning rate of the camera corrections, radians and scene units."""
+    camera_rate: float = 2e-5
+    """Learning rate of the camera corrections, radians and scene units. A frame is met seldom, and moves by some ten
+    times this each time."""
     grid_decay: float = 0.01
     """Weight decay of the tables."""
     attention_decay: float = 1e-4
@@ -94,7 +95,8 @@ class TrainConfig:
     optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
     losses: LossWeights = field(default_factory=LossWeights)
     refine_cameras: bool = False
-    """Learn a small correction of each training frame's camera along with the head."""
+    """Learn a small correction of each training frame's camera along with the head. It gains next to nothing on
+    captures of ours, whose poses are refined on the pictures; see docs/results.md."""
     standardise_audio: bool = True
     """Audio features as deviations from the capture's mean; the public code takes them as they are."""
     grid_update_every: int = 16
