@@ -1,6 +1,7 @@
 """Metrics of what the face does, by the mesh that is found in true and in rendered pictures alike."""
 
 import importlib.util
+from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -71,11 +72,11 @@ class MeshMetric(SequenceMetric):
             return NotComputed("no frame in which a face is found in the rendered and the true picture")
         return self.of_meshes(rendered.points[both], true.points[both], both, setting.times, seed)
 
+    @abstractmethod
     def of_meshes(
         self, rendered: np.ndarray, true: np.ndarray, both: np.ndarray, times: np.ndarray, seed: int
     ) -> Measured | NotComputed:
         """Of meshes [N, 478, 3] where `both` [n] says, at times [n]."""
-        raise NotImplementedError
 
 
 class MeshError(MeshMetric):
