@@ -36,6 +36,8 @@ class Conditioning:
     all codes; ER-NeRF gives them row 0."""
     head_pose: Tensor
     """[4, 4] pose_world_from_camera in the scene."""
+    torso_code: Tensor | None = None
+    """[K] identity code of the torso; None for that of identity_index."""
 
 
 @dataclass

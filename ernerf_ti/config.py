@@ -139,7 +139,7 @@ def _small_portrait() -> PortraitConfig:
             colour_width=32,
             direction_degree=2,
         ),
-        torso=TorsoFieldConfig(n_levels=10, finest_resolution=512, log2_table_size=15),
+        torso=TorsoFieldConfig(n_levels=10, finest_resolution=512, log2_table_size=15, identity_smoothing=15),
         head_grid=OccupancyGridConfig(resolution=64, fraction=0.25),
     )
 
@@ -156,7 +156,7 @@ PRESETS: dict[str, TrainConfig] = {
         # Few rays of many frames: the mouth learns from frames.
         head=StageConfig(14_000, 2048, 0.05, lips_share=0.35, eyes_share=0.12),
         fine=FineStageConfig(800, 4096, perceptual="dssim"),
-        torso=StageConfig(3000, 4096, 0.03),
+        torso=StageConfig(8000, 4096, 0.03),
         optimiser=OptimiserConfig(net_rate=5e-3, audio_factor=0.3, attention_factor=1.0, beta1=0.9),
         save_every=500,
         validate_every=1000,

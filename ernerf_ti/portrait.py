@@ -49,10 +49,11 @@ class Portrait(nn.Module):
             in_rounds: sample as the public code does.
         """
         head = self.head.bind(conditioning, with_uncertainty=False, audio_code=audio_code)
-        pose = conditioning.head_pose
+        pose, identity = conditioning.head_pose, conditioning.torso_code
+        identity = conditioning.identity_index if identity is None else identity
 
         def torso(pixel_coords: Tensor):
-            return self.torso(pixel_coords, pose, conditioning.identity_index)
+            return self.torso(pixel_coords, pose, identity)
 
         layers = {"torso": torso, "torso_grid": self.torso_grid} if with_torso else {}
         return render_portrait(

@@ -1,11 +1,12 @@
 """From a trained portrait and speech to pictures, one at a time."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ernerf_ti.audio.extractors import extract_windows
@@ -15,6 +16,7 @@ from ernerf_ti.camera import smooth_path
 from ernerf_ti.checkpoint import load_checkpoint
 from ernerf_ti.config import TrainConfig, config_from_dict
 from ernerf_ti.data.audio_context import audio_context
+from ernerf_ti.model.pose_codes import PoseCodes
 from ernerf_ti.portrait import Portrait
 from ernerf_ti.train.trainer import CHECKPOINT
 
@@ -22,6 +24,8 @@ _BLINK_EVERY = 2.0, 6.0
 """Seconds between blinks of people who talk: 10 to 30 a minute."""
 _BLINK_SHAPE = (0.5, 1.0, 0.9, 0.45, 0.15)
 """Closure in the frames of a blink, 40 ms each."""
+_CALM = 7
+"""Frames in the mean that calms a path, odd."""
 
 
 @dataclass(frozen=True)
@@ -44,14 +48,50 @@ class TrainedPortrait:
     """Converted and not trained since: rendered as the public code does, in rounds, with the identity codes of row 0
     and zeros beyond the ends of the speech."""
 
+    _torso_codes: dict[int, tuple[PoseCodes, Tensor]] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
+    """By version of the codes, the last one: what a pose lets expect, and [n, K] for the frames of the capture."""
+
+    def torso_code(self, head_pose: Tensor, place: int | None = None) -> Tensor:
+        """[K] identity code of the torso.
+
+        Args:
+            head_pose: [4, 4] scene.
+            place: of the frame of `poses` that is followed, so that the shoulders move, and meet the neck, as they were
+                filmed; by how much the pose differs, they give way. None for the code that the pose lets expect.
+        """
+        identities = self.portrait.torso.identity_codes
+        if self.as_published:
+            return identities(self.identity_index)
+        version = identities.codes._version  # the portrait may be in training
+        if version not in self._torso_codes:
+            learned = identities.of_all_frames()
+            expected = PoseCodes(self.poses[: len(learned)], learned)
+            of_capture = torch.cat((learned, expected(self.poses[len(learned) :])))
+            calm = F.avg_pool1d(of_capture.t()[None], _CALM, 1, _CALM // 2, count_include_pad=False)[0].t()
+            self._torso_codes.clear()
+            self._torso_codes[version] = expected, calm
+        expected, of_capture = self._torso_codes[version]
+        if place is None:
+            return expected(head_pose[None])[0]
+        filmed, wanted = expected(torch.stack((self.poses[place], head_pose.to(self.poses.device))))
+        return of_capture[place] + wanted - filmed
+
     @property
     def identity_index(self) -> int | None:
-        """Codes that frames are rendered with: None for the mean of all, which no training frame has."""
+        """Code that the head is rendered with: None for the mean of all, which no training frame has."""
         return 0 if self.as_published else None
 
     def render(self, conditioning: Conditioning, background: Tensor | None, with_torso: bool = True) -> RenderOutput:
-        """A picture from the capture's camera; arguments as :meth:`ernerf_ti.portrait.Portrait.render`."""
-        conditioning = replace(conditioning, identity_index=self.identity_index)
+        """A picture from the capture's camera; arguments as :meth:`ernerf_ti.portrait.Portrait.render`.
+
+        The torso's code, if the conditioning has none, is the one that the head pose lets expect.
+        """
+        code = conditioning.torso_code
+        if code is None and with_torso:
+            code = self.torso_code(conditioning.head_pose)
+        conditioning = replace(conditioning, identity_index=self.identity_index, torso_code=code)
         return self.portrait.render(
             conditioning, self.intrinsics, self.size, background, with_torso, in_rounds=self.as_published
         )
@@ -124,18 +164,26 @@ def ping_pong(n: int, available: int) -> np.ndarray:
     return np.where(turn % 2 == 0, place, available - 1 - place)
 
 
-def head_path(trained: TrainedPortrait, n: int, kind: str = "capture", smoothing: int = 7) -> Tensor:
-    """[n, 4, 4] poses for n frames, scene.
+def head_path(
+    trained: TrainedPortrait, n: int, kind: str = "capture", smoothing: int = _CALM
+) -> tuple[Tensor, np.ndarray]:
+    """How the head moves in n frames.
 
     Args:
         kind: "capture": those of the capture, smoothed, there and back; "still": the first one.
         smoothing: frames in a mean, odd.
+
+    Returns:
+        [n, 4, 4] poses, scene, and [n] places of their frames in the capture.
+
+    Raises ValueError for another kind.
     """
     if kind == "still":
-        return trained.poses[:1].expand(n, 4, 4)
+        return trained.poses[:1].expand(n, 4, 4), np.zeros(n, int)
     if kind != "capture":
         raise ValueError(f"pose: expected capture, still or a file, got {kind!r}; choose one of these")
-    return smooth_path(trained.poses.double().cpu(), smoothing).float()[ping_pong(n, len(trained.poses))]
+    places = ping_pong(n, len(trained.poses))
+    return smooth_path(trained.poses.double().cpu(), smoothing).float()[places], places
 
 
 def blinks(trained: TrainedPortrait, n: int, kind: str, seed: int = 0) -> np.ndarray:
@@ -173,6 +221,7 @@ def render_frames(
     eye_areas: np.ndarray,
     background: Tensor | Callable[[int], Tensor] | None,
     with_torso: bool = True,
+    places: np.ndarray | None = None,
 ) -> Iterator[RenderOutput]:
     """Pictures of speech.
 
@@ -184,6 +233,7 @@ def render_frames(
         background: [H, W, 3] in [0, 1], or what gives that of a frame; None for colour times alpha, to lay over
             something.
         with_torso: else the head alone.
+        places: [T] frames of the capture that the torso follows; None for torsos that the poses let expect.
 
     Yields:
         RenderOutput of [H, W] for each frame.
@@ -195,6 +245,7 @@ def render_frames(
             torch.tensor([float(eye_areas[k])], device=device),
             None,
             poses[k].to(device),
+            trained.torso_code(poses[k], None if places is None else int(places[k])) if with_torso else None,
         )
         behind = background(k) if callable(background) else background
         yield trained.render(conditioning, behind, with_torso)

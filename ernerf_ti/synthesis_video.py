@@ -80,11 +80,11 @@ def synthesize(trained: TrainedPortrait, wanted: SpeechVideo) -> list[Path]:
         windows = speech_windows(trained, samples, wanted.speech_model)
     if n == 0:
         raise ValueError(f"{wanted.audio}: expected speech, got no sound; pass a longer recording")
-    poses = _poses(trained, wanted.pose, n)
+    poses, places = _poses(trained, wanted.pose, n)
     eye_areas = blinks(trained, n, wanted.blink, wanted.seed)
     background = _background(trained, wanted.background)
     _check_outputs(wanted, background is None)
-    frames = render_frames(trained, windows, poses, eye_areas, background, not wanted.head_only)
+    frames = render_frames(trained, windows, poses, eye_areas, background, not wanted.head_only, places)
     frames = ahead(tqdm(frames, "frames", n, unit="frame"))
     videos = [(wanted.depth, _depth_picture), (wanted.attention, _attention_picture)]
     videos = [(path, picture) for path, picture in videos if path is not None]
@@ -133,14 +133,15 @@ def _save_pictures(
         yield output
 
 
-def _poses(trained: TrainedPortrait, kind: str, n: int) -> Tensor:
+def _poses(trained: TrainedPortrait, kind: str, n: int) -> tuple[Tensor, np.ndarray | None]:
+    """[n, 4, 4] poses, and [n] places in the capture if they are of there."""
     if kind in ("capture", "still"):
         return head_path(trained, n, kind)
     if not Path(kind).is_file():
         raise FileNotFoundError(f"pose: expected capture, still or a transforms file, got {kind}; choose one of these")
     _, _, split = read_transforms(Path(kind))
     poses = scene_from_capture(torch.from_numpy(split.poses)).float()
-    return poses[ping_pong(n, len(poses))]
+    return poses[ping_pong(n, len(poses))], None
 
 
 def _background(trained: TrainedPortrait, kind: str) -> Tensor | None:

@@ -1,5 +1,12 @@
 """Fixtures of all tests: the device (--device cuda runs everything there) and a fixed seed."""
 
+import os
+
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # Torch's threads spin while they wait, and would take the cores from the other worker. Taichi's sleep, and stay
+    # several, so that races show.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import pytest
 import torch
 

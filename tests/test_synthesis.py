@@ -56,13 +56,32 @@ def test_ping_pong():
 
 
 def test_paths(trained):
-    assert torch.equal(head_path(trained, 7, "still"), trained.poses[:1].expand(7, 4, 4))
-    path = head_path(trained, 10, "capture", smoothing=1)
+    still, places = head_path(trained, 7, "still")
+    assert torch.equal(still, trained.poses[:1].expand(7, 4, 4)) and places.tolist() == [0] * 7
+    path, places = head_path(trained, 10, "capture", smoothing=1)
     torch.testing.assert_close(path, torch.cat((trained.poses, trained.poses.flip(0))))
-    calm = head_path(trained, 5, "capture", smoothing=3)
+    assert places.tolist() == [0, 1, 2, 3, 4, 4, 3, 2, 1, 0]
+    calm, _ = head_path(trained, 5, "capture", smoothing=3)
     torch.testing.assert_close(calm[1, :3, 3], trained.poses[:3, :3, 3].mean(0))
     with pytest.raises(ValueError, match="pose: expected capture, still or a file, got 'spin'"):
         head_path(trained, 5, "spin")
+
+
+def test_the_torso_follows_the_frames_of_the_capture(trained):
+    codes = trained.portrait.torso.identity_codes
+    held_out = [trained.torso_code(pose) for pose in trained.poses[3:]]
+    of_capture = torch.cat((codes.of_all_frames(), torch.stack(held_out)))
+    torch.testing.assert_close(trained.torso_code(trained.poses[1], 1), of_capture.mean(0))  # of 7 frames around
+    moved = trained.torso_code(trained.poses[2], 1) - trained.torso_code(trained.poses[1], 1)
+    torch.testing.assert_close(moved, trained.torso_code(trained.poses[2]) - trained.torso_code(trained.poses[1]))
+    before = trained.torso_code(trained.poses[4])
+    with torch.no_grad():
+        codes.codes.add_(1.0)  # as training does
+    torch.testing.assert_close(trained.torso_code(trained.poses[4]), before + 1)
+    with torch.no_grad():
+        codes.codes.sub_(1.0)
+    published = dataclasses.replace(trained, as_published=True)
+    assert torch.equal(published.torso_code(trained.poses[1], 1), codes(0))
 
 
 def test_blinks(trained):
@@ -105,6 +124,12 @@ def test_frames_depend_on_the_blink_and_the_pose(trained):
     frames = list(render_frames(trained, windows, trained.poses[[0, 0, 4]], np.zeros(3), trained.background))
     assert frames[0].rgb.shape == (32, 32, 3)
     assert not torch.equal(frames[0].rgb, frames[2].rgb)
+    followed = list(
+        render_frames(trained, windows[:2], trained.poses[[0, 0]], np.zeros(2), None, places=np.array([0, 2]))
+    )
+    plain = next(render_frames(trained, windows, trained.poses, np.zeros(3), None, places=np.zeros(1, int)))
+    torch.testing.assert_close(followed[0].rgb, plain.rgb)
+    assert not torch.equal(followed[0].rgb, followed[1].rgb)
     clear = next(render_frames(trained, windows, trained.poses, np.zeros(3), None))
     composed = clear.rgb + (1 - clear.opacity)[..., None] * trained.background
     torch.testing.assert_close(composed.clamp(0, 1), frames[0].rgb, atol=1e-5, rtol=0)

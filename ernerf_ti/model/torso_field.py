@@ -38,6 +38,9 @@ class TorsoFieldConfig:
     colour_layers: int = 3
     identity_size: int = 8
     """Numbers in the code of a training frame."""
+    identity_smoothing: int = 1
+    """Frames in the weighted mean that is a frame's code, odd. With 1, as published, a code learns from its own frame
+    alone, which a short training meets once or twice: not enough to tell where the shoulders are."""
 
 
 class TorsoField(nn.Module):
@@ -68,7 +71,7 @@ class TorsoField(nn.Module):
         n_inputs = n_pixel + n_pose + config.identity_size
         self.deformation_net = MLP(n_inputs, config.deformation_width, 2, config.deformation_layers)
         self.colour_net = MLP(grid.n_outputs + n_inputs, config.colour_width, 4, config.colour_layers)
-        self.identity_codes = IdentityCodes(n_identities, config.identity_size)
+        self.identity_codes = IdentityCodes(n_identities, config.identity_size, config.identity_smoothing)
 
     def encode_pose(self, head_pose: Tensor) -> Tensor:
         """[4, 4] pose_world_from_camera -> [6] picture coordinates of the anchors, u and v of each.
@@ -79,19 +82,21 @@ class TorsoField(nn.Module):
         camera = self.anchors @ torch.linalg.inv(head_pose).t()
         return (camera[:, :2] / camera[:, 3:] / camera[:, 2:3]).flatten()
 
-    def forward(self, pixel_coords: Tensor, head_pose: Tensor, identity_index: int | None = None) -> TorsoLayer:
+    def forward(self, pixel_coords: Tensor, head_pose: Tensor, identity: int | Tensor | None = None) -> TorsoLayer:
         """Evaluate K pixels.
 
         Args:
             pixel_coords: [K, 2] in [-1, 1], see :func:`ernerf_ti.camera.pixel_coords`.
             head_pose: [4, 4] pose_world_from_camera in the scene.
-            identity_index: row of the frame's code; None for a frame that was not trained on: the mean of all.
+            identity: the place of the frame among those that were trained on, or a code [identity_size]; None for the
+                mean of all codes.
 
-        Raises ValueError if the identity index is not of a code.
+        Raises ValueError if the place is not of a code.
         """
         x = (pixel_coords * self.config.shrink).contiguous()
         pose_features = tk.frequency_encode(self.encode_pose(head_pose)[None].contiguous(), self.config.anchor_octaves)
-        shared = torch.cat((pose_features[0], self.identity_codes(identity_index)))
+        code = identity if isinstance(identity, Tensor) else self.identity_codes(identity)
+        shared = torch.cat((pose_features[0], code))
         pixel_features = tk.frequency_encode(x, self.config.pixel_octaves)
         offset = self.deformation_net(pixel_features, shared).to(x.dtype)
         moved = (x + offset).clamp(-1, 1).contiguous()

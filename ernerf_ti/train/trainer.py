@@ -19,6 +19,7 @@ from ernerf_ti.data.capture import Capture
 from ernerf_ti.data.pixel_sampling import Rectangle, patch_pixels, random_pixels, rectangle_pixels
 from ernerf_ti.data.training_frames import TrainingFrames
 from ernerf_ti.files import read_json, write_image, write_json
+from ernerf_ti.model.pose_codes import PoseCodes
 from ernerf_ti.portrait import Portrait
 from ernerf_ti.render.head_renderer import render_rays
 from ernerf_ti.render.torso_renderer import render_torso
@@ -318,7 +319,7 @@ class Trainer:
         pixels = random_pixels(stage.n_rays, self._whole_frame(), generator)
         batch = self.frames.rays(i, pixels, "torso")
         pose = self.frames.poses[i].to(self.device)
-        field = partial(torso, head_pose=pose, identity_index=i)
+        field = partial(torso, head_pose=pose, identity=i)
         rgb, _ = render_torso(field, self.portrait.torso_grid, batch.pixel_coords, batch.background_rgb)
         error = (rgb - batch.target_rgb).square().mean()
         return {
@@ -370,7 +371,7 @@ class Trainer:
         noise = torch.Generator(self.device).manual_seed(int(torch.randint(2**62, (1,), generator=generator)))
         conditioning = self.frames.conditioning(i)
         if self.stage == "torso":
-            field = partial(self.portrait.torso, head_pose=conditioning.head_pose, identity_index=i)
+            field = partial(self.portrait.torso, head_pose=conditioning.head_pose, identity=i)
             self.portrait.torso_grid.update(lambda coords: field(coords).alpha, noise)
         else:
             field = self.portrait.head.bind(conditioning, with_uncertainty=False)
@@ -387,8 +388,12 @@ class Trainer:
         whole = self.stage == "torso"
         batch = self.held_out.rays(i, pixels, "portrait" if whole else "head")
         shape = (size[1], size[0], 3)
+        conditioning = self.held_out.conditioning(i, known=False)
+        if whole:
+            expected = PoseCodes(self.frames.poses.to(self.device), self.portrait.torso.identity_codes.of_all_frames())
+            conditioning.torso_code = expected(conditioning.head_pose[None])[0]
         output = self.portrait.render(
-            self.held_out.conditioning(i, known=False),
+            conditioning,
             tuple(self.capture.intrinsics),
             size,
             batch.background_rgb.view(shape),

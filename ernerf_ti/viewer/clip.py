@@ -31,6 +31,8 @@ class Clip:
     """[T, steps, C] audio windows."""
     poses: Tensor
     """[T, 4, 4] pose_world_from_camera, scene."""
+    places: np.ndarray
+    """[T] of the poses' frames in the capture, those that were trained on first."""
     eye_areas: np.ndarray
     """[T] closure of the eyes as in the capture."""
     natural_blinks: np.ndarray
@@ -70,6 +72,7 @@ def capture_clip(trained: TrainedPortrait, capture: Capture, seed: int = 0) -> C
         _fitted(sound, len(windows)),
         windows,
         poses[nearest],
+        nearest,
         capture.eye_areas[ids[nearest]].astype(np.float32),
         blinks(trained, len(windows), "natural", seed),
         lambda k: capture.image(int(ids[nearest[k]])),
@@ -111,7 +114,7 @@ def _driven(trained: TrainedPortrait, name: str, samples: np.ndarray, windows: T
         name,
         _fitted(samples, n),
         windows,
-        head_path(trained, n),
+        *head_path(trained, n),
         blinks(trained, n, "capture"),
         blinks(trained, n, "natural", seed),
     )

@@ -101,6 +101,9 @@ class RenderJob:
             trained.identity_index if look.appearance < 0 else look.appearance,
             self._filmed,
         )
+        self._torso_identity: Tensor | int = look.appearance
+        if look.appearance < 0:
+            self._torso_identity = trained.torso_code(self._filmed, int(clip.places[request.pose_frame]))
         self.head = trained.portrait.head.bind(self._conditioning, with_uncertainty=request.with_uncertainty)
         """The head's field of the frame."""
         self._backdrop = {"capture": trained.background, "picture": picture}.get(look.background)
@@ -132,9 +135,7 @@ class RenderJob:
         begin = self._lap("rays", begin)
         offset = torso_alpha = None
         if look.torso:
-            field = partial(
-                trained.portrait.torso, head_pose=self._filmed, identity_index=self._conditioning.identity_index
-            )
+            field = partial(trained.portrait.torso, head_pose=self._filmed, identity=self._torso_identity)
             behind, torso_alpha = render_torso(field, trained.portrait.torso_grid, coords, behind)
             if self._request.with_torso_offset:
                 offset = field(coords.clamp(-1, 1)).offset * (torso_alpha > 0.5)[:, None]

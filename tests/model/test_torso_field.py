@@ -69,6 +69,29 @@ def test_equals_the_same_in_plain_torch(device):
     torch.testing.assert_close(torch.cat((layer.alpha[:, None], layer.rgb), 1), output, atol=1e-5, rtol=1e-4)
 
 
+def test_codes_tell_where_the_shoulders_are():
+    """An edge that wanders while the head rests: only a frame's code tells where it is."""
+    places = 0.5 * torch.sin(torch.linspace(0, 6, 24))
+    config = TorsoFieldConfig(
+        n_levels=4, base_resolution=8, finest_resolution=32, log2_table_size=10, identity_smoothing=5
+    )
+    field, pose = TorsoField(config, len(places)), frontal_pose()
+    optimiser = torch.optim.Adam(field.parameters(), lr=5e-3)
+    axis = torch.linspace(-1, 1, 24)
+    coords = torch.stack(torch.meshgrid(axis, axis, indexing="ij"), -1).view(-1, 2)
+
+    def error(i: int, identity) -> torch.Tensor:
+        return (field(coords, pose, identity).alpha - (coords[:, 1] > places[i]).float()).square().mean()
+
+    for step in range(600):
+        optimiser.zero_grad()
+        error(step * 7 % 24, step * 7 % 24).backward()
+        optimiser.step()
+    with torch.no_grad():
+        own, mean = (sum(float(error(i, code(i))) for i in range(24)) for code in (int, lambda i: None))
+    assert own < 0.25 * mean
+
+
 def test_released_size():
     field = TorsoField(TorsoFieldConfig(), 10000)
     assert sum(p.numel() for p in field.parameters()) == 1787681 - 587989

@@ -71,6 +71,7 @@ def clip(trained) -> Clip:
         samples.astype(np.float32),
         torch.rand(N_FRAMES, 16, 42, generator=generator) * 4,
         trained.poses,
+        np.arange(N_FRAMES),
         np.linspace(0, 1, N_FRAMES, dtype=np.float32),
         np.zeros(N_FRAMES, np.float32),
         lambda k: np.full((32, 32, 3), 40 * k, np.uint8),

@@ -28,7 +28,9 @@ def ball() -> RenderedView:
     depth = (along - root.clamp(min=0).sqrt()) * opacity
     rows = torch.arange(SIZE).float()[:, None].expand(SIZE, SIZE)
     look = changed(ViewState(14.0, 3), background="none")
-    clip = Clip("", np.zeros(640, np.float32), torch.zeros(1, 16, 42), pose[None], np.zeros(1), np.zeros(1))
+    clip = Clip(
+        "", np.zeros(640, np.float32), torch.zeros(1, 16, 42), pose[None], np.zeros(1, int), np.zeros(1), np.zeros(1)
+    )
     request = RenderRequest(clip, 0, 0, 0.0, True, look_of(look), (SIZE, SIZE), 0, 0)
     shape = (SIZE, SIZE)
     output = RenderOutput(

@@ -1,10 +1,10 @@
 """Pictures of requests."""
 
+import numpy as np
 import pytest
 import torch
 
-from ernerf_ti.batch import Conditioning
-from ernerf_ti.data.audio_context import audio_context
+from ernerf_ti.synthesis import render_frames
 from ernerf_ti.viewer.camera_control import field_of_view
 from ernerf_ti.viewer.render_job import RenderedView, RenderJob, RenderRequest, look_of
 from ernerf_ti.viewer.state import ViewState, changed
@@ -34,8 +34,8 @@ def render(trained, request, picture=None) -> RenderedView:
 
 
 def test_captured_camera_gives_what_synthesis_gives(trained, clip, request_of):
-    conditioning = Conditioning(audio_context(clip.windows, 2), torch.tensor([0.5]), None, clip.poses[2])
-    expected = trained.portrait.render(conditioning, trained.intrinsics, trained.size, trained.background)
+    eyes = np.full(len(clip), 0.5)
+    *_, expected = render_frames(trained, clip.windows[:3], clip.poses, eyes, trained.background, places=clip.places)
     output = render(trained, request_of()).output
     for name in ("rgb", "opacity", "depth", "ambient_audio", "ambient_eye"):
         torch.testing.assert_close(getattr(output, name), getattr(expected, name), atol=2e-4, rtol=1e-4)
