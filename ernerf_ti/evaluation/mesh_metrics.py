@@ -22,6 +22,7 @@ from ernerf_ti.preprocess.face_mesh import ibug_landmarks, track_face
 
 _LIPS = slice(48, 68)
 _LEAST_FRAMES = 8
+_CLOSED = 0.02  # of the eyes' distance: between the lips of a mesh whose mouth is shut there are 0 to 0.015
 _TRACKER = "MediaPipe's Face Mesh, found anew in the rendered and in the true pictures"
 
 
@@ -155,6 +156,12 @@ def action_error(part: int) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
     return error
 
 
+def gap_of_closed_lips(rendered: np.ndarray, true: np.ndarray) -> np.ndarray:
+    """[N] distance of the rendered inner lips in percent of the eyes'; NaN where the true ones are open."""
+    gap, true_gap = (mouth_measures(points)[:, 0] for points in (rendered, true))
+    return np.where(true_gap < _CLOSED, 100 * gap, np.nan)
+
+
 def mesh_metrics() -> list[MeshMetric]:
     actions = "mean difference of {} lengths of the {} face ({}), a form of AUE on the mesh, without OpenFace"
     return [
@@ -175,6 +182,13 @@ def mesh_metrics() -> list[MeshMetric]:
             "% of eye distance",
             actions.format(5, "lower", "lips and jaw"),
             action_error(1),
+        ),
+        MeshError(
+            "gap of closed lips",
+            "% of eye distance",
+            f"the distance of the rendered inner lips in the frames whose true lips are closed (nearer than "
+            f"{100 * _CLOSED:g} % of the eyes' distance): at p, b, m and in pauses",
+            gap_of_closed_lips,
         ),
         MeshCorrelation(
             "mouth opening r",

@@ -70,6 +70,17 @@ def test_action_error_by_hand(judged):
     assert METRICS["mesh AUE upper"].measure(judged(rendered, true), 0).value == pytest.approx(0, abs=1e-4)
 
 
+def test_gap_of_closed_lips_by_hand(judged):
+    true, rendered = mesh_face(4), mesh_face(4)
+    lips = (87, 14, 317)
+    true[:2, lips] = true[:2, (82, 13, 312)]  # closed in two frames of four
+    rendered[0, lips] = true[0, (82, 13, 312)] + np.array([0, 3, 0], np.float32)  # of 60: 5 %
+    found = METRICS["gap of closed lips"].measure(judged(rendered, true), 0)
+    assert (found.n_frames, found.value) == (2, pytest.approx((5 + 20) / 2, rel=1e-5))
+    assert np.isnan(found.per_frame[2:]).all()
+    assert METRICS["gap of closed lips"].measure(judged(rendered, mesh_face(4)), 0).reason == "no frame has a value"
+
+
 def test_measures_keep_when_the_head_turns_and_comes_nearer():
     points = faces(3).astype(float)
     turn = np.array([[0.8, -0.6, 0], [0.6, 0.8, 0], [0, 0, 1]]) @ np.array([[1, 0, 0], [0, 0.6, -0.8], [0, 0.8, 0.6]])
@@ -122,7 +133,9 @@ def test_faces_are_looked_for_once(make_setting, monkeypatch):
 
     monkeypatch.setattr(module, "track_face", Track)
     setting = make_setting(np.full((9, 4, 4, 3), 50, np.uint8), np.full((9, 4, 4, 3), 90, np.uint8))
-    assert all(isinstance(metric.measure(setting, 0), Measured) for metric in METRICS.values())
+    found = {name: metric.measure(setting, 0) for name, metric in METRICS.items()}
+    assert all(isinstance(result, Measured) for name, result in found.items() if name != "gap of closed lips")
+    assert found["gap of closed lips"] == NotComputed("no frame has a value")
     assert sorted(calls) == [50, 90]
 
 
