@@ -50,7 +50,7 @@ class TrainingFrames:
             self.poses[i].to(self.device),
         )
 
-    def rays(self, i: int, pixels: Tensor, layer: str) -> RayBatch:
+    def rays(self, i: int, pixels: Tensor, layer: str, plate: Tensor | None = None) -> RayBatch:
         """Rays of frame i.
 
         Args:
@@ -59,9 +59,11 @@ class TrainingFrames:
             layer: "head": the whole person is the target, the true torso before the plate the background;
                 "torso": the torso before the plate is the target, the plate the background;
                 "portrait": the whole person is the target, the plate the background.
+            plate: [K, 3] in [0, 1] in place of the capture's, for the first K of the pixels.
         """
         rows, columns = pixels.unbind(1)
-        plate = _colours(self._pictures.get(("plate",), lambda: self.capture.background), rows, columns)
+        own = _colours(self._pictures.get(("plate",), lambda: self.capture.background), rows, columns)
+        plate = own if plate is None else torch.cat((plate, own[len(plate) :]))
         if layer != "portrait":
             torso = _colours(self._pictures.get(("torso", i), lambda: self._torso(i)), rows, columns)
             plate_with_torso = torso[:, :3] * torso[:, 3:] + plate * (1 - torso[:, 3:])

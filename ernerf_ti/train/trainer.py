@@ -317,7 +317,8 @@ class Trainer:
     def _torso_terms(self, i: int, generator: torch.Generator) -> dict[str, Tensor]:
         stage, torso = self._stage_config(), self.portrait.torso
         pixels = random_pixels(stage.n_rays, self._whole_frame(), generator)
-        batch = self.frames.rays(i, pixels, "torso")
+        noise = torch.rand(int(self.config.torso_over_noise * len(pixels)), 3, generator=generator)
+        batch = self.frames.rays(i, pixels, "torso", noise)
         pose = self.frames.poses[i].to(self.device)
         field = partial(torso, head_pose=pose, identity=i)
         rgb, _ = render_torso(field, self.portrait.torso_grid, batch.pixel_coords, batch.background_rgb)

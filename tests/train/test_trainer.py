@@ -7,6 +7,7 @@ import json
 import pytest
 import torch
 
+from ernerf_ti.camera import all_pixels, pixel_coords
 from ernerf_ti.checkpoint import load_checkpoint
 from ernerf_ti.config import TrainConfig, config_from_dict
 from ernerf_ti.synthesis import load_portrait
@@ -71,6 +72,25 @@ def test_overfits_a_few_frames(capture, config, tmp_path):
     errors = [float(trainer.train_step()["measured_mse"]) for _ in range(120)]
     first, last = sum(errors[:10]), sum(errors[-10:])
     assert last < first / 8
+
+
+def test_noise_behind_the_torso_tells_where_it_is_opaque(capture, config, tmp_path):
+    coords = pixel_coords(all_pixels(capture.height, capture.width), capture.height, capture.width)
+    true = torch.from_numpy(capture.torso(int(capture.train.frame_ids[0]))[..., 3]).flatten() / 255
+
+    def error(share: float) -> float:
+        longer = dataclasses.replace(
+            config, torso=dataclasses.replace(config.torso, iterations=150, n_rays=2048), torso_over_noise=share
+        )
+        trainer = Trainer(capture, longer, tmp_path / str(share))
+        trainer.start_stage("torso")
+        for _ in range(150):
+            trainer.train_step()
+        with torch.no_grad():
+            alpha = trainer.portrait.torso(coords, trainer.frames.poses[0], 0).alpha
+        return float((alpha - true).square().mean())
+
+    assert error(0.125) < 0.3 * error(0.0)
 
 
 def test_stages_train_their_own_part_only(capture, config, tmp_path):
