@@ -30,7 +30,7 @@ from ernerf_ti.files import write_json
 from ernerf_ti.viewer.app import WINDOW, Wanted, open_viewer
 from ernerf_ti.viewer.sound import open_output
 from ernerf_ti.viewer.viewer import Viewer
-from ernerf_ti.viewer.window import NoWindowError, ViewerWindow, check_window
+from ernerf_ti.viewer.window import ViewerWindow, check_window
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -48,7 +48,7 @@ def main(arguments: list[str] | None = None) -> int:
         viewer = open_viewer(wanted, WINDOW)(open_output(SAMPLE_RATE))
         viewer.act({"set": {"target_rate": options.target_rate, "playing": True}})
         figures = measure(viewer, options.seconds)
-    except (OSError, ValueError, ImportError, NoWindowError) as error:
+    except (OSError, ValueError, ImportError) as error:
         print(error, file=sys.stderr)
         return 1
     for name, value in figures.items():

@@ -24,9 +24,6 @@ from ernerf_ti.data.capture import open_capture
 from ernerf_ti.data.frame_options import add_frame_options, frame_selection
 from ernerf_ti.interruption import StopRequest
 from ernerf_ti.train.trainer import STAGES, Trainer, TrainingError
-from ernerf_ti.viewer.app import watch_training
-from ernerf_ti.viewer.training_session import WatchedTrainer
-from ernerf_ti.viewer.window import NoWindowError
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -52,11 +49,13 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         trainer = _trainer(options, config, bool(settings))
         if options.view:
+            from ernerf_ti.viewer.app import watch_training
+
             watch_training(trainer, tuple(options.stages))
             return 0
         with StopRequest() as stop:
             finished = trainer.run(tuple(options.stages), stop)
-    except (OSError, ValueError, ImportError, TrainingError, NoWindowError) as error:
+    except (OSError, ValueError, ImportError, TrainingError) as error:
         print(error, file=sys.stderr)
         return 1
     if not finished:
@@ -68,7 +67,9 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _trainer(options: argparse.Namespace, config: TrainConfig, has_settings: bool) -> Trainer:
     capture = open_capture(options.capture, options.features, frame_selection(options))
-    kind = WatchedTrainer if options.view else Trainer
+    kind = Trainer
+    if options.view:
+        from ernerf_ti.viewer.training_session import WatchedTrainer as kind  # with the viewer, for those who view
     if options.resume:
         if has_settings:
             raise ValueError("resume: expected no settings, got some; a run goes on with those that it was begun with")

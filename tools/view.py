@@ -25,7 +25,6 @@ from ernerf_ti.config import PRESETS
 from ernerf_ti.train.trainer import STAGES, TrainingError
 from ernerf_ti.viewer.app import OFFSCREEN, Wanted, open_viewer, show
 from ernerf_ti.viewer.offscreen import read_script, run_script
-from ernerf_ti.viewer.window import NoWindowError
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -55,7 +54,7 @@ def main(arguments: list[str] | None = None) -> int:
             actions = read_script(script)
             run_script(open_viewer(wanted, OFFSCREEN, scripted=True), actions, offscreen)
             print(offscreen)
-    except (OSError, ValueError, ImportError, NoWindowError, TrainingError) as error:
+    except (OSError, ValueError, ImportError, TrainingError) as error:
         print(error, file=sys.stderr)
         return 1
     return 0

@@ -62,11 +62,12 @@ def viewer_of(
     wanted: Wanted, layout: Layout, scripted: bool, folder: Path, training: TrainingSession | None
 ) -> Callable[..., Viewer]:
     """As :func:`open_viewer`, with a training that is open already, or none."""
+    trouble = ""
     if training is not None:
         trained, capture = training.portrait(), training.trainer.capture
     else:
         trained = load_portrait(wanted.run, wanted.device)
-        capture = _capture(wanted, folder, trained.extractor)
+        capture, trouble = _capture(wanted, folder, trained.extractor)
     own = None if capture is None else capture_clip(trained, capture)
     clip = (
         own or silent_clip(trained) if wanted.audio is None else sound_clip(trained, wanted.audio, wanted.speech_model)
@@ -82,19 +83,21 @@ def viewer_of(
         viewer = Viewer(trained, clip, output, options, *time, training=training, own_clip=own)
         if wanted.background is not None:
             viewer.act({"do": "background", "path": wanted.background})
+        if trouble:
+            viewer.say(trouble)
         return viewer
 
     return make
 
 
-def _capture(wanted: Wanted, folder: Path, extractor: str) -> Capture | None:
-    """The one that is wanted, or else that of the run if it is still where it was."""
+def _capture(wanted: Wanted, folder: Path, extractor: str) -> tuple[Capture | None, str]:
+    """The one that is wanted, or else that of the run if it is still where it was; and why there is none."""
     if wanted.capture is not None:
-        return open_capture(wanted.capture, extractor)
+        return open_capture(wanted.capture, extractor), ""
     try:
-        return open_capture(capture_folder_of(folder), extractor)
-    except (OSError, ValueError):
-        return None
+        return open_capture(capture_folder_of(folder), extractor), ""
+    except (OSError, ValueError) as error:
+        return None, f"without the capture: {error}"
 
 
 def open_training(run: Path, capture: Path, preset: str, stages: tuple[str, ...], device: str) -> TrainingSession:

@@ -26,7 +26,7 @@ _IMGUI_LAYOUT = Path("imgui.ini")
 _IDLE = 0.02  # s of rest when nothing has changed
 
 
-class NoWindowError(RuntimeError):
+class NoWindowError(OSError):
     """A window can't be opened here; the message says why and what to do."""
 
 

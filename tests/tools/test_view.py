@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -10,10 +11,12 @@ import pytest
 
 from ernerf_ti.checkpoint import load_checkpoint
 from ernerf_ti.data.capture_files import write_sound
-from ernerf_ti.files import read_image, write_image
+from ernerf_ti.files import read_image, write_image, write_json
 from ernerf_ti.synthetic.portrait import SyntheticPortrait
 from ernerf_ti.synthetic.portrait_files import write_portrait_capture
 from ernerf_ti.video import read_frames, read_sound
+from ernerf_ti.viewer.app import OFFSCREEN, Wanted, open_viewer
+from ernerf_ti.viewer.sound import SilentOutput
 from tests.tools.conftest import TOOLS
 
 
@@ -50,6 +53,16 @@ def test_training(folder, run):
     assert len(frames) == 4
     curves = (slice(8, 118), slice(692, 952))
     assert np.abs(frames[3][curves].astype(int) - frames[0][curves]).max() > 50
+
+
+def test_a_capture_that_is_gone_is_said(run, tmp_path):
+    copy = tmp_path / "run"
+    copy.mkdir()
+    shutil.copy(run / "checkpoint.pt", copy)
+    write_json(copy / "capture.json", {"capture": str(tmp_path / "gone")})
+    viewer = open_viewer(Wanted(copy), OFFSCREEN)(SilentOutput())
+    assert "without the capture" in viewer.message and "pass it with --capture" in viewer.message
+    viewer.close()
 
 
 def test_looking_and_taking_away(view, folder, run, capsys):
