@@ -97,9 +97,10 @@ class TrainConfig:
     refine_cameras: bool = False
     """Learn a small correction of each training frame's camera along with the head. It gains next to nothing on
     captures of ours, whose poses are refined on the pictures; see docs/results.md."""
-    torso_over_noise: float = 0.125
-    """Part of the torso's pixels that are trained before random colours, which teach it where it is opaque. Before the
-    capture's background alone, as in the public code, it lets through what its colours can be mixed from."""
+    over_noise: float = 0.125
+    """Part of the pixels of the stages head and torso that are trained before random colours, which teach where these
+    are opaque. Before the capture's background alone, as in the public code, they let through what their colours can be
+    mixed from, and leave clouds of its colour. The head's needs the capture's labels."""
     standardise_audio: bool = True
     """Audio features as deviations from the capture's mean; the public code takes them as they are."""
     grid_update_every: int = 16
@@ -117,10 +118,8 @@ class TrainConfig:
         for name in ("grid_update_every", "save_every", "validate_every", "validation_frames", "log_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}: expected at least 1, got {getattr(self, name)}; pass a larger number")
-        if not 0 <= self.torso_over_noise <= 1:
-            raise ValueError(
-                f"torso_over_noise: expected 0 to 1, got {self.torso_over_noise}; pass the part of the pixels"
-            )
+        if not 0 <= self.over_noise <= 1:
+            raise ValueError(f"over_noise: expected 0 to 1, got {self.over_noise}; pass the part of the pixels")
         for name in ("head", "fine", "torso"):
             stage = getattr(self, name)
             if stage.iterations < 0 or stage.n_rays < 1:
@@ -156,7 +155,7 @@ PRESETS: dict[str, TrainConfig] = {
     "released": TrainConfig(
         portrait=PortraitConfig(head=HeadFieldConfig(position_encoder=TriplaneHashConfig(n_levels=12))),
         torso=StageConfig(200_000),
-        torso_over_noise=0.0,
+        over_noise=0.0,
         standardise_audio=False,
     ),
     "small": TrainConfig(

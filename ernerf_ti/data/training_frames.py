@@ -3,6 +3,7 @@
 from collections import OrderedDict
 from collections.abc import Callable
 
+import cv2
 import numpy as np
 import torch
 from torch import Tensor
@@ -11,9 +12,11 @@ from ernerf_ti.batch import Conditioning, RayBatch
 from ernerf_ti.camera import pixel_coords, pixel_rays, scene_from_capture
 from ernerf_ti.data.audio_context import audio_context
 from ernerf_ti.data.capture import Capture
-from ernerf_ti.data.capture_files import Split
+from ernerf_ti.data.capture_files import HEAD, Split
 from ernerf_ti.data.pixel_sampling import Rectangle, eyes_rectangle, face_rectangle, inside, lips_rectangle
 
+_UNSURE, _ELSEWHERE, _HEAD = range(3)
+_OUTLINE = 1 / 64  # of the picture's height, to either side of the head's outline: hair is soft, and labels err
 _CACHE_BYTES = 1 << 31  # of pictures as bytes; a longer clip is read again from the disk
 
 
@@ -83,6 +86,27 @@ class TrainingFrames:
             inside(pixels, self.face(i)).to(self.device),
         )
 
+    def put_noise_behind_head(self, batch: RayBatch, i: int, pixels: Tensor, noise: Tensor) -> None:
+        """Change what is behind the head, where the capture's labels tell surely whether it covers the pixel or not.
+
+        Where it does, the target stays; where it does not, the noise is the target too. Near the head's outline, and
+        in a capture without labels, nothing changes.
+
+        Args:
+            batch: rays of frame i with layer "head"; changed in place.
+            i: place in the split.
+            pixels: [N, 2] rows and columns.
+            noise: [K, 3] in [0, 1], for the first K of the pixels.
+        """
+        if not self.capture.paths.labels(self.split.frame_ids[i]).is_file():
+            return
+        rows, columns = pixels[: len(noise)].unbind(1)
+        sure = torch.from_numpy(self._pictures.get(("head", i), lambda: self._surely_head(i)))[rows, columns]
+        behind, elsewhere = (sure != _UNSURE).to(self.device)[:, None], (sure == _ELSEWHERE).to(self.device)[:, None]
+        noise = noise.to(self.device)
+        batch.background_rgb[: len(noise)] = torch.where(behind, noise, batch.background_rgb[: len(noise)])
+        batch.target_rgb[: len(noise)] = torch.where(elsewhere, noise, batch.target_rgb[: len(noise)])
+
     def face(self, i: int) -> Rectangle:
         return face_rectangle(self._landmarks(i), self.height, self.width)
 
@@ -97,6 +121,15 @@ class TrainingFrames:
 
     def _torso(self, i: int) -> np.ndarray:
         return self.capture.torso(self.split.frame_ids[i])
+
+    def _surely_head(self, i: int) -> np.ndarray:
+        """[H, W] uint8."""
+        head = (self.capture.labels(self.split.frame_ids[i]) == HEAD).astype(np.uint8)
+        reach = np.ones(2 * (2 * max(1, round(self.height * _OUTLINE)) + 1,), np.uint8)
+        sure = np.full(head.shape, _UNSURE, np.uint8)
+        sure[cv2.dilate(head, reach) == 0] = _ELSEWHERE
+        sure[cv2.erode(head, reach) == 1] = _HEAD
+        return sure
 
     def _landmarks(self, i: int) -> np.ndarray:
         return self._pictures.get(("landmarks", i), lambda: self.capture.landmarks(self.split.frame_ids[i]))

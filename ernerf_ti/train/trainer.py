@@ -277,6 +277,9 @@ class Trainer:
         config, weights, progress = self.config, self.config.losses, self.step / self._stage_config().iterations
         pixels, shape, perceptual_weight = self._draw_pixels(i, generator)
         batch = self.frames.rays(i, pixels, "head")
+        if self.stage == "head":
+            colours = self._random_colours(len(pixels), generator)
+            self.frames.put_noise_behind_head(batch, i, pixels, colours)
         if config.refine_cameras:
             batch.rays_o, batch.rays_d = self.cameras(batch.rays_o, batch.rays_d, i)
         conditioning = self.frames.conditioning(i)
@@ -317,8 +320,7 @@ class Trainer:
     def _torso_terms(self, i: int, generator: torch.Generator) -> dict[str, Tensor]:
         stage, torso = self._stage_config(), self.portrait.torso
         pixels = random_pixels(stage.n_rays, self._whole_frame(), generator)
-        noise = torch.rand(int(self.config.torso_over_noise * len(pixels)), 3, generator=generator)
-        batch = self.frames.rays(i, pixels, "torso", noise)
+        batch = self.frames.rays(i, pixels, "torso", self._random_colours(len(pixels), generator))
         pose = self.frames.poses[i].to(self.device)
         field = partial(torso, head_pose=pose, identity=i)
         rgb, _ = render_torso(field, self.portrait.torso_grid, batch.pixel_coords, batch.background_rgb)
@@ -348,6 +350,10 @@ class Trainer:
         size = stage.patch_size
         pixels = patch_pixels(max(1, stage.n_rays // size**2), size, height, width, generator)
         return pixels, (size, size), self.config.losses.patch_perceptual
+
+    def _random_colours(self, n_pixels: int, generator: torch.Generator) -> Tensor:
+        """[K, 3] to be put behind the first K of so many pixels."""
+        return torch.rand(int(self.config.over_noise * n_pixels), 3, generator=generator)
 
     def _whole_frame(self) -> Rectangle:
         return Rectangle(0, self.frames.height, 0, self.frames.width)

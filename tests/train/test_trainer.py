@@ -80,7 +80,7 @@ def test_noise_behind_the_torso_tells_where_it_is_opaque(capture, config, tmp_pa
 
     def error(share: float) -> float:
         longer = dataclasses.replace(
-            config, torso=dataclasses.replace(config.torso, iterations=150, n_rays=2048), torso_over_noise=share
+            config, torso=dataclasses.replace(config.torso, iterations=150, n_rays=2048), over_noise=share
         )
         trainer = Trainer(capture, longer, tmp_path / str(share))
         trainer.start_stage("torso")
