@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from ernerf_ti.batch import Conditioning, RenderOutput
 from ernerf_ti.config import PortraitConfig
 from ernerf_ti.model.head_field import HeadField
+from ernerf_ti.model.pose_codes import PoseCodes
 from ernerf_ti.model.torso_field import TorsoField
 from ernerf_ti.render.occupancy_grid import OccupancyGrid
 from ernerf_ti.render.portrait import render_portrait
@@ -28,6 +29,14 @@ class Portrait(nn.Module):
         self.torso = TorsoField(config.torso, n_identities)
         self.head_grid = OccupancyGrid(config.head_grid)
         self.torso_grid = TorsoGrid(config.torso_grid)
+
+    def expected_torso_codes(self, poses: Tensor) -> PoseCodes:
+        """From head poses to the torso's codes that they let expect.
+
+        Args:
+            poses: [n, 4, 4] of the training frames, scene.
+        """
+        return PoseCodes(poses, self.torso.identity_codes.of_all_frames())
 
     @torch.no_grad()
     def render(

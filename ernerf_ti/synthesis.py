@@ -67,7 +67,7 @@ class TrainedPortrait:
         version = identities.codes._version  # the portrait may be in training
         if version not in self._torso_codes:
             learned = identities.of_all_frames()
-            expected = PoseCodes(self.poses[: len(learned)], learned)
+            expected = self.portrait.expected_torso_codes(self.poses[: len(learned)])
             of_capture = torch.cat((learned, expected(self.poses[len(learned) :])))
             calm = F.avg_pool1d(of_capture.t()[None], _CALM, 1, _CALM // 2, count_include_pad=False)[0].t()
             self._torso_codes.clear()

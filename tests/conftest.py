@@ -7,8 +7,16 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     # several, so that races show.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import tempfile
+from pathlib import Path
+
 import pytest
 import torch
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
 
 
 def pytest_addoption(parser):
@@ -20,6 +28,17 @@ def device(request) -> torch.device:
     # Taichi runs on one device per process, so that this is an option rather than a parameter.
     device = torch.device(request.config.getoption("--device"))
     return torch.device("cuda", 0) if device.type == "cuda" else device
+
+
+@pytest.fixture
+def screen_to_itself():
+    """One window at a time: workers share the display, and the mouse goes to the window that is on top."""
+    if fcntl is None:
+        yield
+        return
+    with (Path(tempfile.gettempdir()) / "ernerf-ti-tests-screen.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -19,7 +19,6 @@ from ernerf_ti.data.capture import Capture
 from ernerf_ti.data.pixel_sampling import Rectangle, patch_pixels, random_pixels, rectangle_pixels
 from ernerf_ti.data.training_frames import TrainingFrames
 from ernerf_ti.files import read_json, write_image, write_json
-from ernerf_ti.model.pose_codes import PoseCodes
 from ernerf_ti.portrait import Portrait
 from ernerf_ti.render.head_renderer import render_rays
 from ernerf_ti.render.torso_renderer import render_torso
@@ -397,7 +396,7 @@ class Trainer:
         shape = (size[1], size[0], 3)
         conditioning = self.held_out.conditioning(i, known=False)
         if whole:
-            expected = PoseCodes(self.frames.poses.to(self.device), self.portrait.torso.identity_codes.of_all_frames())
+            expected = self.portrait.expected_torso_codes(self.frames.poses.to(self.device))
             conditioning.torso_code = expected(conditioning.head_pose[None])[0]
         output = self.portrait.render(
             conditioning,

@@ -30,7 +30,7 @@ def has_window() -> None:
 
 
 @pytest.fixture
-def opened(has_window, trained, clip, time, tmp_path, monkeypatch):
+def opened(has_window, screen_to_itself, trained, clip, time, tmp_path, monkeypatch):
     """A window that has not shown anything yet."""
     monkeypatch.chdir(tmp_path)
     viewer = Viewer(trained, clip, SilentOutput(time=time), ViewerOptions(tmp_path, LAYOUT), time, own_clip=clip)
