@@ -1,6 +1,6 @@
 """Train a portrait of a synthetic person and let it speak with another voice: no footage, no downloads.
 
-    python tools/demo.py              # 9 minutes on two cores; everything goes to demo/
+    python tools/demo.py              # 8 to 9 minutes on two cores; everything goes to demo/
     python tools/demo.py --out DIR --size 320 --device cuda
 
 Writes portrait.mp4 (a new utterance by another voice, with sound), comparison.mp4 (truth beside portrait), a
