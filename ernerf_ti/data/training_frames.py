@@ -98,7 +98,7 @@ class TrainingFrames:
             pixels: [N, 2] rows and columns.
             noise: [K, 3] in [0, 1], for the first K of the pixels.
         """
-        if not self.capture.paths.labels(self.split.frame_ids[i]).is_file():
+        if not len(noise) or not self.capture.paths.labels(self.split.frame_ids[i]).is_file():
             return
         rows, columns = pixels[: len(noise)].unbind(1)
         sure = torch.from_numpy(self._pictures.get(("head", i), lambda: self._surely_head(i)))[rows, columns]
