@@ -10,52 +10,43 @@ ROOT = Path(__file__).resolve().parents[1]
 OURS = {"taichi_kernels", "ernerf_ti", "tools", "tests"}
 
 
-def parts(*names: str) -> set[str]:
-    return {f"ernerf_ti.{name}" for name in names}
-
-
-# Folder: (packages of ours that it may import, and third-party packages; None for any).
-ALLOWED = {
-    "taichi_kernels": ({"taichi_kernels"}, {"taichi", "torch"}),
-    "ernerf_ti/audio": (parts("audio"), None),
-    "ernerf_ti/data": (parts("data", "audio", "files", "batch", "camera"), None),
-    "ernerf_ti/preprocess": (parts("preprocess", "data", "audio", "files", "video"), None),
-    "ernerf_ti/synthetic": ({"taichi_kernels", *parts("synthetic", "data", "audio", "files", "video")}, None),
-    "ernerf_ti/model": ({"taichi_kernels", *parts("model", "batch")}, None),
-    "ernerf_ti/render": ({"taichi_kernels", *parts("render", "batch", "camera")}, None),
+ROOMS = {
+    # Each room may import the rooms above it that are named here, and itself.
+    "process": "",
+    "media": "process",
+    "audio": "media",
+    # Rendering knows neither captures nor runs.
+    "portrait": "",
+    "data": "portrait audio media",
+    "data/synthetic": "data audio media",
+    "preprocess": "data audio media process",
+    "run": "portrait media",
+    # What renders a trained portrait needs nothing of training.
+    "synthesis": "run portrait data audio media process",
     # Training needs neither the trackers nor the synthetic person.
-    "ernerf_ti/train": (
-        parts("train", "config", "checkpoint", "portrait", "data", "render", "batch", "camera", "files"),
-        None,
-    ),
-    # Neither the kernels nor the fields: a portrait is judged by its pictures.
-    "ernerf_ti/evaluation": (
-        parts("evaluation", "synthesis", "synthesis_video", "portrait", "checkpoint", "config", "train")
-        | parts("data", "audio", "preprocess", "camera", "files", "prefetch", "video"),
-        None,
-    ),
-    "ernerf_ti/official": (
-        {
-            "taichi_kernels",
-            *parts(
-                "official", "config", "checkpoint", "portrait", "train", "data", "render", "batch", "audio", "files"
-            ),
-        },
-        None,
-    ),
-    "ernerf_ti/viewer": (
-        {
-            "taichi_kernels",
-            *parts("viewer", "synthesis", "synthesis_video", "train", "config", "model", "render", "data", "audio"),
-            *parts("batch", "camera", "files", "video"),
-        },
-        None,
-    ),
-    "tools": (
-        {"taichi_kernels", "ernerf_ti", "tests.reference"},
-        None,
-    ),  # the benchmark times kernels against the twins
+    "train": "run portrait data audio media process",
+    "interop": "train run portrait data audio media",
+    "evaluation": "synthesis train run portrait preprocess data audio media process",
+    "viewer": "synthesis train run portrait data audio media process",
+    "experiments": "viewer evaluation train synthesis run portrait preprocess data/synthetic data audio media process",
+    "cli": "experiments viewer evaluation interop train synthesis run portrait preprocess data/synthetic data audio "
+    "media process",
 }
+"""Folders of ernerf_ti in their order."""
+USE_KERNELS = {"data/synthetic", "portrait", "viewer", "interop", "experiments"}
+
+
+def ours(room: str) -> set[str]:
+    """Packages of ours that a room may import."""
+    names = {f"ernerf_ti.{name.replace('/', '.')}" for name in [room, *ROOMS[room].split()]}
+    return names | ({"taichi_kernels"} if room in USE_KERNELS else set())
+
+
+def files(room: str) -> list[Path]:
+    """Modules of a room, without those of the rooms in it."""
+    inner = [ROOT / "ernerf_ti" / name for name in ROOMS if name.startswith(room + "/")]
+    paths = sorted((ROOT / "ernerf_ti" / room).rglob("*.py"))
+    return [path for path in paths if not any(folder in path.parents for folder in inner)]
 
 
 def imports(path: Path) -> set[str]:
@@ -82,15 +73,30 @@ def violations(path: Path, ours: set[str], others: set[str] | None) -> list[str]
     return found
 
 
-@pytest.mark.parametrize("folder", ALLOWED)
-def test_import_order(folder):
-    for path in sorted((ROOT / folder).rglob("*.py")):
-        assert violations(path, *ALLOWED[folder]) == [], path
+@pytest.mark.parametrize("room", ROOMS)
+def test_import_order(room):
+    above = list(ROOMS)[: list(ROOMS).index(room)]
+    assert set(ROOMS[room].split()) <= set(above), "a room imports only rooms above it"
+    for path in files(room):
+        assert violations(path, ours(room), None) == [], path
+
+
+def test_every_module_lies_in_a_room():
+    modules = {path.name for path in (ROOT / "ernerf_ti").glob("*.py")}
+    assert modules == {"__init__.py", "__main__.py"}
+    folders = {path.name for path in (ROOT / "ernerf_ti").iterdir() if any(path.rglob("*.py"))}
+    assert folders == {room for room in ROOMS if "/" not in room}
+    assert len(folders) <= 14
+
+
+def test_kernels_import_torch_and_taichi_alone():
+    for path in sorted((ROOT / "taichi_kernels").rglob("*.py")):
+        assert violations(path, {"taichi_kernels"}, {"taichi", "torch"}) == [], path
 
 
 def test_only_preprocessing_needs_its_extra():
     # mediapipe has no wheel for the newest Python and holds numpy back.
-    plots = ROOT / "ernerf_ti" / "ablation_report.py"  # matplotlib alone is easy to have
+    plots = ROOT / "ernerf_ti" / "experiments" / "ablation_report.py"  # matplotlib alone is easy to have
     for path in sorted((ROOT / "ernerf_ti").rglob("*.py")):
         used = {name.split(".")[0] for name in imports(path)} & {"mediapipe", "matplotlib"}
         assert not used or path.parent.name == "preprocess" or (path == plots and used == {"matplotlib"}), path
@@ -119,6 +125,6 @@ def test_kernel_modules_form_layers():
 def test_a_violation_is_seen(tmp_path):
     path = tmp_path / "module.py"
     path.write_text(
-        "import numpy\nfrom ernerf_ti.config import x\nimport os.path\nfrom taichi_kernels.checks import y\n"
+        "import numpy\nfrom ernerf_ti.train.config import x\nimport os.path\nfrom taichi_kernels.checks import y\n"
     )
-    assert sorted(violations(path, *ALLOWED["taichi_kernels"])) == ["ernerf_ti.config", "numpy"]
+    assert sorted(violations(path, {"taichi_kernels"}, {"taichi", "torch"})) == ["ernerf_ti.train.config", "numpy"]

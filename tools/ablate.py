@@ -1,74 +1,8 @@
-"""Compare forms of the head on one capture with equal training: encoders, and how the audio acts.
+"""Same as `ernerf-ti ablate`."""
 
-    python tools/ablate.py captures/speaker ablation --preset small
-    python tools/ablate.py captures/speaker ablation --preset small --iterations 1000 --only hash3d triplane_hash
-
-The forms are those of the paper's tables 4 and 5. Each is trained in a folder of its own and evaluated on the held-out
-frames; a table, a plot and ablation.json come at the end. Interrupted, the same command goes on.
-"""
-
-import os
-
-os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # read when torch starts: large buffers cost fewer page faults
-
-import argparse
 import sys
-from dataclasses import replace
-from pathlib import Path
 
-import torch
-
-from ernerf_ti.ablation import Ablation, run_ablation, variants
-from ernerf_ti.ablation_report import ablation_table, plot_ablation
-from ernerf_ti.config import PRESETS
-from ernerf_ti.data.capture import open_capture
-from ernerf_ti.files import write_json
-from ernerf_ti.interruption import StopRequest
-from ernerf_ti.train.trainer import TrainingError
-
-
-def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("capture", type=Path)
-    parser.add_argument("output", type=Path, help="folder for the runs, the table and the plot")
-    parser.add_argument("--preset", default="paper", choices=tuple(PRESETS))
-    parser.add_argument("--iterations", type=int, help="of the head's stage; the preset's if left out")
-    parser.add_argument("--stages", nargs="+", default=["head"], choices=("head", "fine"))
-    parser.add_argument("--perceptual", choices=("lpips", "dssim", "none"), help="loss of the fine stage")
-    parser.add_argument("--only", nargs="+", default=[""], metavar="NAME", help="forms whose names begin so")
-    parser.add_argument("--frames", type=int, help="held-out frames to evaluate, evenly chosen; all if left out")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    options = parser.parse_args(arguments)
-    config = replace(PRESETS[options.preset], seed=options.seed)
-    if options.iterations is not None:
-        config = replace(config, head=replace(config.head, iterations=options.iterations))
-    if options.perceptual is not None:
-        config = replace(config, fine=replace(config.fine, perceptual=options.perceptual))
-    forms = variants(config.portrait.head.position_encoder)
-    chosen = [form for form in forms if form.name.startswith(tuple(options.only))]
-    if not chosen:
-        parser.error(
-            f"--only: expected beginnings of {', '.join(form.name for form in forms)}, got {' '.join(options.only)}"
-        )
-    try:
-        capture = open_capture(options.capture)
-        ablation = Ablation(capture, options.output, config, tuple(options.stages), options.frames, options.device)
-        with StopRequest() as stop:
-            rows = run_ablation(ablation, chosen, stop)
-        if rows is None:
-            print("stopped; the same command goes on", file=sys.stderr)
-            return stop.exit_status
-        write_json(options.output / "ablation.json", rows)
-        print(ablation_table(rows))
-        plot_ablation(rows, options.output / "ablation.png")
-    except (OSError, ValueError, ImportError, TrainingError) as error:
-        print(error, file=sys.stderr)
-        return 1
-    for name in ("ablation.json", "ablation.png"):
-        print(options.output / name)
-    return 0
-
+from ernerf_ti.cli.main import main
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(["ablate", *sys.argv[1:]]))

@@ -1,4 +1,4 @@
-"""Log mel spectra of speech, 80 bands every 20 ms, normalised over the recording.
+"""Log mel spectra of speech, 80 bands every 20 ms, normalized over the recording.
 
 They drive the speaker that a portrait was trained on about as well as phone posteriors do, and other
 voices poorly: the fall-back where pocketsphinx can't be had.
@@ -31,8 +31,8 @@ class MelSpectrum(FrameFeatures):
         return np.log(power @ _mel_filters(self.dimension).T + _LOG_FLOOR)
 
     def steps(self, frames: np.ndarray, mean: np.ndarray, variance: np.ndarray) -> np.ndarray:
-        normalised = (frames - mean) / np.sqrt(np.maximum(variance, _VARIANCE_FLOOR))
-        return normalised.reshape(-1, 2, self.dimension).mean(1).astype(np.float32)
+        normalized = (frames - mean) / np.sqrt(np.maximum(variance, _VARIANCE_FLOOR))
+        return normalized.reshape(-1, 2, self.dimension).mean(1).astype(np.float32)
 
 
 @functools.cache

@@ -36,7 +36,7 @@ class HubertStates:
     name = "hubert"
 
     def __init__(self, model: str | Path = HUBERT, device: torch.device | str = "cpu"):
-        self._normalise, self._model = _load("HubertModel", model, device)
+        self._normalize, self._model = _load("HubertModel", model, device)
         self.dimension = self._model.config.hidden_size
 
     @torch.no_grad()
@@ -47,10 +47,10 @@ class HubertStates:
         """
         samples = check_samples(samples)
         n_states = max(0, (len(samples) - (_RECEPTIVE_FIELD - STEP)) // STEP)
-        x = self._normalise(samples) if n_states else torch.zeros(1, 0)
+        x = self._normalize(samples) if n_states else torch.zeros(1, 0)
         parts = [np.zeros((0, self.dimension), np.float32)]
         for begin in range(0, len(samples), _CLIP):
-            # Neighbouring clips overlap by what one state sees beyond its own step.
+            # Neighboring clips overlap by what one state sees beyond its own step.
             clip = x[:, begin : begin + _CLIP - STEP + _RECEPTIVE_FIELD]
             if clip.shape[1] >= _RECEPTIVE_FIELD:
                 parts.append(self._model(clip).last_hidden_state[0].cpu().numpy())
@@ -67,14 +67,14 @@ class Wav2Vec2Letters:
     name = "esperanto"
 
     def __init__(self, model: str | Path = WAV2VEC2, device: torch.device | str = "cpu"):
-        self._normalise, self._model = _load("Wav2Vec2ForCTC", model, device)
+        self._normalize, self._model = _load("Wav2Vec2ForCTC", model, device)
         self.dimension = self._model.config.vocab_size
 
     @torch.no_grad()
     def __call__(self, samples: np.ndarray) -> np.ndarray:
         """[S] mono 16 kHz sound -> [S // 320, dimension] float32 at 50 steps per second.
 
-        A second at a time, with 0.2 s before and after it for context, as the streaming recogniser of
+        A second at a time, with 0.2 s before and after it for context, as the streaming recognizer of
         the torch-ngp family does; `audio_windows` makes `aud_eo.npy` of it.
         """
         samples = check_samples(samples)
@@ -86,7 +86,7 @@ class Wav2Vec2Letters:
             stretch = padded[first * STEP : (first + _LEFT + n + _RIGHT) * STEP]
             # One step more than wanted, at the end too: the receptive field makes it return one fewer.
             stretch = np.pad(stretch, (0, max(0, (_LEFT + n + 1) * STEP - len(stretch))))
-            logits = self._model(self._normalise(stretch)).logits[0].cpu().numpy()
+            logits = self._model(self._normalize(stretch)).logits[0].cpu().numpy()
             parts.append(logits[_LEFT : _LEFT + n])
         return np.concatenate(parts)
 
@@ -119,8 +119,8 @@ def _load(kind: str, model: str | Path, device: torch.device | str):
         )
     network = network.eval().to(device)
 
-    def normalise(samples: np.ndarray) -> torch.Tensor:
+    def normalize(samples: np.ndarray) -> torch.Tensor:
         inputs = extractor(np.asarray(samples, np.float32), sampling_rate=SAMPLE_RATE, return_tensors="pt")
         return inputs.input_values.to(device)
 
-    return normalise, network
+    return normalize, network

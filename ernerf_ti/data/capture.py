@@ -22,7 +22,7 @@ from ernerf_ti.data.capture_files import (
     read_transforms,
 )
 from ernerf_ti.data.frame_selection import FrameSelection
-from ernerf_ti.files import read_image
+from ernerf_ti.media.files import read_image
 
 _TOLERANCE = 5  # frames by which sound may be longer or shorter: ends of windows differ between extractors
 _ANY_FEATURES = "aud.npy"  # what ER-NeRF's tools call features of whatever extractor
@@ -42,7 +42,7 @@ class Capture:
     train: Split
     val: Split
     extractor: str
-    eye_areas: np.ndarray
+    eye_closures: np.ndarray
     """[n_frames] float32 in [0, 1], by frame number: 0 open, 1 closed."""
     description: Description | None
     """None for a capture of other tools."""
@@ -138,15 +138,15 @@ def open_capture(folder: Path, extractor: str | None = None, frames: FrameSelect
     if description:
         problems += _description_problems(paths, description, size, frame_ids)
     problems += _picture_problems(paths, size, frame_ids)
-    eye_areas = attempt(read_blinks, paths.blinks, n_frames)
+    eye_closures = attempt(read_blinks, paths.blinks, n_frames)
     extractor = extractor or (description.extractor if description else _first_extractor(folder))
     windows = attempt(load_windows, folder, extractor)
     if windows is not None:
         problems += _sound_problems(paths, description, extractor, windows, n_frames)
     if problems:
         raise _error(folder, problems)
-    eye_areas = frames.calm(eye_areas, (train, val))
-    return Capture(folder, *size, intrinsics, train, val, extractor, eye_areas, description)
+    eye_closures = frames.calm(eye_closures, (train, val))
+    return Capture(folder, *size, intrinsics, train, val, extractor, eye_closures, description)
 
 
 def _description_problems(paths: CapturePaths, made: Description, size: tuple[int, int], frame_ids) -> list[str]:

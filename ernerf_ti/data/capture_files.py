@@ -7,7 +7,7 @@ The layout is that of ER-NeRF, so that captures of its tools load here and ours 
     ori_imgs/K.jpg, K.lms      frame K; its 68 landmarks, a line `x y` in pixels each
     gt_imgs/K.jpg              the frame with the background replaced by the plate
     torso_imgs/K.png           neck and torso, RGBA, straight alpha
-    parsing/K.png              labels as colours (optional here)
+    parsing/K.png              labels as colors (optional here)
     bc.jpg                     the background plate
     aud.wav                    mono 16 kHz sound (optional here)
     aud_*.npy                  windows of audio features, one per frame
@@ -28,7 +28,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ernerf_ti.files import read_json, replacing, write_image, write_json, write_text
+from ernerf_ti.media.files import read_json, replacing, write_image, write_json, write_text
 
 FORMAT_VERSION = 1
 FPS = 25.0
@@ -140,7 +140,7 @@ def write_transforms(
     Args:
         folder: the capture.
         focal: in pixels.
-        size: width, height in pixels; the principal point is the centre.
+        size: width, height in pixels; the principal point is the center.
         frame_ids: [n] numbers of the frames that have a pose.
         poses: [n, 4, 4] pose_world_from_camera.
 
@@ -163,18 +163,18 @@ def write_transforms(
 
 
 def write_labels(path: Path, labels: np.ndarray) -> None:
-    """Write [H, W] labels (0 background, 1 head, 2 neck, 3 torso) in ER-NeRF's colours."""
+    """Write [H, W] labels (0 background, 1 head, 2 neck, 3 torso) in ER-NeRF's colors."""
     write_image(path, _LABEL_COLOURS[labels])
 
 
-def labels_of(colours: np.ndarray) -> np.ndarray:
-    """[H, W, 3] uint8 RGB of parsing/K.png -> [H, W] uint8 labels; raises CaptureError for another colour."""
+def labels_of(colors: np.ndarray) -> np.ndarray:
+    """[H, W, 3] uint8 RGB of parsing/K.png -> [H, W] uint8 labels; raises CaptureError for another color."""
     weights = np.array([1, 1 << 8, 1 << 16], np.uint32)
-    packed, labels = colours @ weights, np.full(colours.shape[:2], 255, np.uint8)
-    for label, colour in enumerate(_LABEL_COLOURS):
-        labels[packed == colour @ weights] = label
+    packed, labels = colors @ weights, np.full(colors.shape[:2], 255, np.uint8)
+    for label, color in enumerate(_LABEL_COLOURS):
+        labels[packed == color @ weights] = label
     if (labels == 255).any():
-        raise CaptureError("labels: expected the four colours of ER-NeRF, got others; parse the frames again")
+        raise CaptureError("labels: expected the four colors of ER-NeRF, got others; parse the frames again")
     return labels
 
 
@@ -196,18 +196,18 @@ def read_landmarks(path: Path) -> np.ndarray:
     return landmarks
 
 
-def write_blinks(path: Path, eye_areas: np.ndarray, seen: np.ndarray) -> None:
+def write_blinks(path: Path, eye_closures: np.ndarray, seen: np.ndarray) -> None:
     """Write au.csv in OpenFace's form.
 
     Args:
         path: the file.
-        eye_areas: [n_frames] in [0, 1], 0 open, 1 closed. AU45 intensity 2 stands for closed, as
+        eye_closures: [n_frames] in [0, 1], 0 open, 1 closed. AU45 intensity 2 stands for closed, as
             ER-NeRF reads it.
         seen: [n_frames] bool, whether the face was.
     """
     # OpenFace puts a blank before every column but the first, and ER-NeRF looks for it.
     lines = [f"frame, timestamp, success, {_BLINK_COLUMN}"]
-    for k, (area, success) in enumerate(zip(eye_areas, seen, strict=True)):
+    for k, (area, success) in enumerate(zip(eye_closures, seen, strict=True)):
         lines.append(f"{k + 1}, {k / FPS:.2f}, {int(success)}, {_CLOSED * area:.9g}")
     write_text(path, "\n".join(lines) + "\n")
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from ernerf_ti.camera import smooth_path
 from ernerf_ti.data.capture_files import CaptureError, Split
+from ernerf_ti.portrait.camera import smooth_path
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class FrameSelection:
     smooth_path: int = 1
     """Frames in the mean of a pose, odd, 1 for none. ER-NeRF's --smooth_path is 7."""
     smooth_eyes: bool = False
-    """Whether a blink value is the mean of itself and its two neighbours. ER-NeRF's --smooth_eye."""
+    """Whether a blink value is the mean of itself and its two neighbors. ER-NeRF's --smooth_eye."""
     skip_missing: bool = False
     """Leave out frames without a picture, as ER-NeRF's loader always does; else a missing picture is an error."""
 
@@ -69,13 +69,13 @@ class FrameSelection:
             poses = smooth_path(torch.from_numpy(poses), self.smooth_path).numpy()
         return replace(split, frame_ids=split.frame_ids[chosen], audio_ids=split.audio_ids[chosen], poses=poses)
 
-    def calm(self, eye_areas: np.ndarray, splits: tuple[Split, ...]) -> np.ndarray:
-        """[n_frames] blink by frame number, calmed along the frames of each split; fewer neighbours at its ends."""
+    def calm(self, eye_closures: np.ndarray, splits: tuple[Split, ...]) -> np.ndarray:
+        """[n_frames] blink by frame number, calmed along the frames of each split; fewer neighbors at its ends."""
         if not self.smooth_eyes:
-            return eye_areas
-        result = eye_areas.copy()
+            return eye_closures
+        result = eye_closures.copy()
         for split in splits:
-            values = eye_areas[split.frame_ids].astype(np.float64)
+            values = eye_closures[split.frame_ids].astype(np.float64)
             sums, counts = (np.convolve(x, np.ones(3))[1:-1] for x in (values, np.ones(len(values))))
             result[split.frame_ids] = sums / counts
         return result

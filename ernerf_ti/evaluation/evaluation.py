@@ -9,12 +9,10 @@ import torch
 from tqdm import tqdm
 
 from ernerf_ti.audio.frame_features import SAMPLE_RATE
-from ernerf_ti.checkpoint import load_checkpoint
-from ernerf_ti.config import TrainConfig, config_from_dict
 from ernerf_ti.data.capture import Capture, open_capture
 from ernerf_ti.data.capture_files import FPS
 from ernerf_ti.evaluation.fid_metric import Fid
-from ernerf_ti.evaluation.held_out import Chosen, choose_frames, foreign_settings, held_out_settings
+from ernerf_ti.evaluation.held_out import Chosen, choose_frames, cross_speaker_settings, held_out_settings
 from ernerf_ti.evaluation.lpips_metric import Lpips
 from ernerf_ti.evaluation.mesh_metrics import mesh_metrics
 from ernerf_ti.evaluation.metric import (
@@ -32,9 +30,13 @@ from ernerf_ti.evaluation.sound_metric import SoundToMouth
 from ernerf_ti.evaluation.speed import end_to_end
 from ernerf_ti.evaluation.sync_metric import Sync
 from ernerf_ti.evaluation.weights import weights_folder
-from ernerf_ti.synthesis import TrainedPortrait, load_portrait, speech_windows
-from ernerf_ti.train.trainer import CHECKPOINT, STAGES, capture_folder_of
-from ernerf_ti.video import read_sound
+from ernerf_ti.media.video import read_sound
+from ernerf_ti.run.checkpoint import load_checkpoint
+from ernerf_ti.run.folder import RunFolder
+from ernerf_ti.run.serialization import config_from_dict
+from ernerf_ti.run.trained_portrait import TrainedPortrait, load_portrait
+from ernerf_ti.synthesis.driving import speech_windows
+from ernerf_ti.train.config import STAGES, TrainConfig
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,7 @@ class Task:
     device: str = "cpu"
     n_frames: int | None = None
     max_seconds: float | None = None
-    foreign_audio: Path | None = None
+    cross_speaker_audio: Path | None = None
     speech_model: Path | None = None
     weights: Path | None = None
     """Folder; None for torch's own."""
@@ -78,15 +80,15 @@ def evaluate(task: Task) -> Evaluation:
             can't be read; before anything is rendered.
         ImportError: the portrait's speech model needs a package, with a foreign sound.
     """
-    checkpoint = task.run / CHECKPOINT
+    checkpoint = RunFolder(task.run).checkpoint
     content = load_checkpoint(checkpoint, task.device)
-    capture = open_capture(task.capture or capture_folder_of(task.run), content["capture"]["extractor"])
+    capture = open_capture(task.capture or RunFolder(task.run).capture(), content["capture"]["extractor"])
     _check_same(content["capture"], capture, checkpoint)
     trained = load_portrait(task.run, task.device)
     chosen = choose_frames(capture, task.n_frames, task.max_seconds, task.device)
     samples = read_sound(capture.paths.sound, SAMPLE_RATE) if capture.paths.sound.is_file() else None
     foreign = None
-    if task.foreign_audio is not None:
+    if task.cross_speaker_audio is not None:
         foreign = _foreign_sound(trained, task)
     metrics = all_metrics(capture, task.weights or weights_folder(), task.device)
     lacking = {metric.name: metric.missing() for metric in metrics}
@@ -97,7 +99,7 @@ def evaluate(task: Task) -> Evaluation:
     speed = {f"{what}, kernels only": _rendering_speed(value) for what, value in seconds.items()}
     speed["end to end"] = end_to_end(trained, capture, chosen, samples, torso, task.speech_model)
     if foreign is not None:
-        settings += foreign_settings(trained, capture, chosen, frames, *foreign, torso)
+        settings += cross_speaker_settings(trained, capture, chosen, frames, *foreign, torso)
     results = {}
     for setting in tqdm(settings, "settings", unit="setting"):
         asked = [metric for metric in metrics if setting.truth is not None or not metric.needs_truth]
@@ -171,12 +173,12 @@ def _check_same(expected: dict, capture: Capture, checkpoint: Path) -> None:
 
 
 def _foreign_sound(trained: TrainedPortrait, task: Task) -> tuple[np.ndarray, torch.Tensor]:
-    samples = read_sound(task.foreign_audio, SAMPLE_RATE)
+    samples = read_sound(task.cross_speaker_audio, SAMPLE_RATE)
     if task.max_seconds is not None:
         samples = samples[: round(task.max_seconds * SAMPLE_RATE)]
     windows = speech_windows(trained, samples, task.speech_model)
     if not len(windows):
-        raise ValueError(f"{task.foreign_audio}: expected speech, got no sound; pass a longer recording")
+        raise ValueError(f"{task.cross_speaker_audio}: expected speech, got no sound; pass a longer recording")
     return samples, windows
 
 
@@ -207,5 +209,5 @@ def _capture_facts(capture: Capture, chosen: Chosen) -> dict:
 
 
 def _training_facts(run: Path) -> dict | None:
-    seconds = training_seconds(run / "log.jsonl")
+    seconds = training_seconds(RunFolder(run).log)
     return None if seconds is None else {**seconds, "all": sum(seconds.values())}

@@ -10,13 +10,15 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from ernerf_ti.camera import scene_from_capture
 from ernerf_ti.data.capture import Capture
 from ernerf_ti.data.capture_files import FPS, HEAD
-from ernerf_ti.data.training_frames import TrainingFrames
 from ernerf_ti.evaluation.metric import Pictures, Setting
-from ernerf_ti.files import read_image, write_image
-from ernerf_ti.synthesis import TrainedPortrait, ping_pong, render_frames
+from ernerf_ti.media.files import read_image, write_image
+from ernerf_ti.portrait.camera import scene_from_capture
+from ernerf_ti.run.trained_portrait import TrainedPortrait
+from ernerf_ti.synthesis.driving import ping_pong
+from ernerf_ti.synthesis.frames import render_frames
+from ernerf_ti.train.training_frames import TrainingFrames
 
 _MEAN_OF = 500  # training frames in the mean frame: evenly chosen from longer captures
 _HEAD_HALF = 0.4  # scene units, 10 cm: half the side of a cube that is about a head
@@ -30,7 +32,7 @@ WHAT = {
     "mean_frame": "baseline: the mean of the training frames; compared with the frame",
     "truth": "the frames themselves, for metrics that compare with nothing",
     "foreign": "the rendered head, with the torso if it is trained, at the held-out poses, driven by the foreign sound",
-    "foreign_nearest_pose": "baseline: the training frames with the nearest head poses beside the foreign sound",
+    "cross_speaker_nearest_pose": "baseline: the training frames with the nearest head poses beside the foreign sound",
 }
 
 
@@ -98,8 +100,8 @@ def held_out_settings(
     """
     truth = Pictures(len(chosen), lambda i: capture.image(chosen.ids[i]))
     head_truth = Pictures(len(chosen), lambda i: _head_alone(capture, chosen.ids[i]))
-    labelled = all(capture.paths.labels(k).is_file() for k in chosen.ids)
-    names = ["head", *(["head_only"] if labelled else []), *(["portrait"] if torso else [])]
+    labeled = all(capture.paths.labels(k).is_file() for k in chosen.ids)
+    names = ["head", *(["head_only"] if labeled else []), *(["portrait"] if torso else [])]
     seconds = _render(trained, capture, chosen, folder, names)
     rows = {name: _saved(folder / name, len(chosen)) for name in names}
     nearest = nearest_poses(capture.train.poses, capture.val.poses[chosen.places])
@@ -119,7 +121,7 @@ def held_out_settings(
     return [setting(name, pictures) for name, pictures in rows.items()], seconds
 
 
-def foreign_settings(
+def cross_speaker_settings(
     trained: TrainedPortrait,
     capture: Capture,
     chosen: Chosen,
@@ -138,13 +140,15 @@ def foreign_settings(
     order = ping_pong(len(windows), len(chosen))
     places, ids = chosen.places[order], chosen.ids[order]
     poses = chosen.frames.poses[places]
-    outputs = render_frames(trained, windows, poses, capture.eye_areas[ids], trained.background, torso)
+    outputs = render_frames(trained, windows, poses, capture.eye_closures[ids], trained.background, torso)
     for i, output in enumerate(tqdm(outputs, "foreign sound", len(windows), unit="frame")):
         _save(folder / "foreign", i, output.rgb)
     nearest = nearest_poses(capture.train.poses, capture.val.poses[places])
     rows = {
         "foreign": _saved(folder / "foreign", len(windows)),
-        "foreign_nearest_pose": Pictures(len(windows), lambda i: capture.image(capture.train.frame_ids[nearest[i]])),
+        "cross_speaker_nearest_pose": Pictures(
+            len(windows), lambda i: capture.image(capture.train.frame_ids[nearest[i]])
+        ),
     }
     return [
         Setting(

@@ -73,13 +73,13 @@ def plot(title: str, rows: dict[str, np.ndarray], times: np.ndarray) -> str:
     span, length = (high - low) or 1.0, float(times[-1] - times[0]) or 1.0
     parts = []
     for number, (name, row) in enumerate(rows.items()):
-        colour = _COLOURS[number % len(_COLOURS)]
+        color = _COLOURS[number % len(_COLOURS)]
         x = _LEFT + (times - times[0]) / length * (_WIDTH - _LEFT - 10)
         y = 30 + (high - row) / span * (_HEIGHT - 30 - _BOTTOM)
         for line in _unbroken(np.isfinite(row)):
             points = " ".join(f"{a:.1f},{b:.1f}" for a, b in zip(x[line], y[line], strict=True))
-            parts.append(f'<polyline fill="none" stroke="{colour}" stroke-width="1.2" points="{points}"/>')
-        parts.append(f'<text x="{_LEFT + 340 + 130 * number}" y="14" fill="{colour}">{html.escape(name)}</text>')
+            parts.append(f'<polyline fill="none" stroke="{color}" stroke-width="1.2" points="{points}"/>')
+        parts.append(f'<text x="{_LEFT + 340 + 130 * number}" y="14" fill="{color}">{html.escape(name)}</text>')
     bottom = _HEIGHT - _BOTTOM
     parts += [
         f'<text x="{_LEFT}" y="14">{html.escape(title)}</text>',

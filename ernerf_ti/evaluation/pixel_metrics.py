@@ -5,10 +5,10 @@ from typing import Literal
 import numpy as np
 import torch
 
-from ernerf_ti.data.pixel_sampling import face_rectangle, lips_rectangle
 from ernerf_ti.evaluation.metric import FrameMetric
 from ernerf_ti.train.losses import psnr
 from ernerf_ti.train.perceptual import dssim
+from ernerf_ti.train.pixel_sampling import face_rectangle, lips_rectangle
 
 Crop = Literal["frame", "face", "lips"]
 

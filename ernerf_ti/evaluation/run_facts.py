@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from ernerf_ti.portrait import Portrait
+from ernerf_ti.portrait.portrait import Portrait
 
 _PACKAGES = (
     *("ernerf-ti", "taichi", "torch", "numpy", "opencv-python", "mediapipe"),
@@ -19,11 +19,11 @@ _PACKAGES = (
 def model_size(portrait: Portrait, checkpoint: Path) -> dict:
     """Numbers of parameters, as 32-bit floats in MB (1e6 bytes), and the size of the checkpoint file.
 
-    The file also holds the grids, the optimiser's state and what rendering needs of the capture.
+    The file also holds the grids, the optimizer's state and what rendering needs of the capture.
     """
     counts = {"head": 0, "torso": 0, "identity codes": 0}
     for name, parameter in portrait.named_parameters():
-        part = "identity codes" if "identity_codes" in name else name.split(".")[0]
+        part = "identity codes" if "appearance" in name else name.split(".")[0]
         counts[part] += parameter.numel()
     total = sum(counts.values())
     return {

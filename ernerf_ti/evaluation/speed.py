@@ -12,10 +12,12 @@ from ernerf_ti.audio.frame_features import SAMPLE_RATE
 from ernerf_ti.data.capture import Capture
 from ernerf_ti.data.capture_files import FPS
 from ernerf_ti.evaluation.held_out import Chosen
-from ernerf_ti.prefetch import ahead
-from ernerf_ti.synthesis import TrainedPortrait, render_frames, speech_windows
-from ernerf_ti.synthesis_video import picture_of
-from ernerf_ti.video import VideoWriter
+from ernerf_ti.media.video import VideoWriter
+from ernerf_ti.process.prefetch import ahead
+from ernerf_ti.run.trained_portrait import TrainedPortrait
+from ernerf_ti.synthesis.driving import speech_windows
+from ernerf_ti.synthesis.frames import render_frames
+from ernerf_ti.synthesis.video import picture_of
 
 _MOST_FRAMES = 100
 _SAMPLES_PER_FRAME = round(SAMPLE_RATE / FPS)
@@ -56,7 +58,7 @@ def end_to_end(
                 extract, begin = False, perf_counter()
         writer = VideoWriter(Path(folder) / "speech.mp4", FPS, heard, SAMPLE_RATE)
         try:
-            poses, eyes = chosen.frames.poses[chosen.places[:n]], capture.eye_areas[chosen.ids[:n]]
+            poses, eyes = chosen.frames.poses[chosen.places[:n]], capture.eye_closures[chosen.ids[:n]]
             for output in ahead(render_frames(trained, windows, poses, eyes, trained.background, torso)):
                 writer.write(picture_of(output))
             writer.finish()

@@ -1,4 +1,4 @@
-"""Means and correlations with intervals that know that neighbouring frames are alike."""
+"""Means and correlations with intervals that know that neighboring frames are alike."""
 
 import numpy as np
 
@@ -51,7 +51,7 @@ def block_length(times: np.ndarray) -> int | None:
     """Frames of a block: one second of them, at most a quarter of them all; None for fewer than 8 frames.
 
     Args:
-        times: [N] numbers of the frames at 25 fps, ascending; a few of many, or neighbours.
+        times: [N] numbers of the frames at 25 fps, ascending; a few of many, or neighbors.
     """
     if len(times) < _LEAST_FRAMES:
         return None
@@ -60,7 +60,7 @@ def block_length(times: np.ndarray) -> int | None:
 
 
 def block_draws(n: int, block: int, seed: int) -> np.ndarray:
-    """[1000, n] resampled places: blocks of neighbours, the end joined to the begin.
+    """[1000, n] resampled places: blocks of neighbors, the end joined to the begin.
 
     [Politis and Romano 1992, the circular block bootstrap; its intervals here are percentiles]
     """

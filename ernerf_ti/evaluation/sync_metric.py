@@ -11,7 +11,6 @@ from torch import Tensor
 
 from ernerf_ti.audio.frame_features import SAMPLE_RATE
 from ernerf_ti.data.capture_files import FPS
-from ernerf_ti.evaluation.cepstra import cepstra
 from ernerf_ti.evaluation.metric import Measured, NotComputed, Pictures, SequenceMetric, Setting, measured_frames
 from ernerf_ti.evaluation.syncnet import (
     FACE_SIDE,
@@ -23,6 +22,7 @@ from ernerf_ti.evaluation.syncnet import (
     sound_vectors,
     synchrony,
 )
+from ernerf_ti.evaluation.syncnet_cepstra import cepstra
 from ernerf_ti.evaluation.weights import SYNCNET, find_weights, load_exactly, read_weights, what_is_missing
 
 _SAMPLES_PER_FRAME = round(SAMPLE_RATE / FPS)
@@ -52,7 +52,7 @@ class Sync(SequenceMetric):
         self.name = f"SyncNet {kind}"
         self.better = "higher" if kind == "confidence" else "lower"
         self.how = (
-            f"{SYNCNET.names[0]} on the longest row of neighbouring frames, sound moved by up to {SHIFTS} frames; "
+            f"{SYNCNET.names[0]} on the longest row of neighboring frames, sound moved by up to {SHIFTS} frames; "
             f"face crops of {FACE_SIDE} pixels around the capture's landmarks and the forehead, in place of S3FD's box"
         )
 
@@ -78,7 +78,7 @@ class Sync(SequenceMetric):
         n = min(row.stop - row.start, len(samples) // _SAMPLES_PER_FRAME)
         n_windows = n - FRAMES  # the published evaluation leaves the last one out too
         if n_windows < _LEAST_WINDOWS:
-            return NotComputed(f"expected {_LEAST_WINDOWS + FRAMES} neighbouring frames with sound or more, got {n}")
+            return NotComputed(f"expected {_LEAST_WINDOWS + FRAMES} neighboring frames with sound or more, got {n}")
         boxes = face_boxes(np.stack([setting.landmarks(i) for i in range(row.start, row.start + n)]))
 
         def face(i: int) -> np.ndarray:
@@ -107,7 +107,7 @@ def longest_row(times: np.ndarray) -> slice:
 
 
 def face_boxes(landmarks: np.ndarray) -> np.ndarray:
-    """[n, 68, 2] landmarks -> [n, 3] centre x, y and half side in pixels, medians over 13 frames."""
+    """[n, 68, 2] landmarks -> [n, 3] center x, y and half side in pixels, medians over 13 frames."""
     low, high = landmarks.min(1).astype(np.float64), landmarks.max(1).astype(np.float64)
     low[:, 1] -= _FOREHEAD * (high[:, 1] - low[:, 1])
     boxes = np.column_stack(((low + high) / 2, (high - low).max(1) / 2))
@@ -121,7 +121,7 @@ def face_picture(picture: np.ndarray, box: np.ndarray) -> np.ndarray:
     side = 2 * half * (1 + _MARGIN)
     left, top = x - side / 2, y - half
     scale = FACE_SIDE / side
-    # Pixel centres are at +0.5 in our coordinates and at whole numbers in OpenCV's.
+    # Pixel centers are at +0.5 in our coordinates and at whole numbers in OpenCV's.
     matrix = np.array([[scale, 0, scale * (0.5 - left) - 0.5], [0, scale, scale * (0.5 - top) - 0.5]])
     return cv2.warpAffine(
         picture,

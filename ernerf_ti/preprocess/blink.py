@@ -20,7 +20,7 @@ def eye_closure(points: np.ndarray) -> np.ndarray:
 
     Returns:
         [F] float64 in [0, 1], 0 open, 1 closed; frames without a face are interpolated from their
-        neighbours.
+        neighbors.
 
     Raises:
         ValueError: no frame has a face.

@@ -83,12 +83,12 @@ def fit_head(points: np.ndarray, valid: np.ndarray, width: int, height: int, foc
     valid = _check(points, valid)
     # Like the camera: x right, y up, z towards it.
     mesh = (points[valid].astype(np.float64) - (width / 2, height / 2, 0)) * (1, -1, -1)
-    average, rotations, sizes, centres = _average_shape(mesh)
+    average, rotations, sizes, centers = _average_shape(mesh)
     guess = _DISTANCE * float(np.median(sizes)) if focal is None else focal
 
     prior = _symmetric(average)[RIGID_POINTS]
     depths = guess / sizes
-    translations = np.column_stack((centres * (depths / guess)[:, None], -depths))
+    translations = np.column_stack((centers * (depths / guess)[:, None], -depths))
     translations -= np.einsum("fij,j->fi", rotations, prior.mean(0))
     adjustment = _Adjustment(mesh[:, RIGID_POINTS, :2], RIGID_WEIGHTS, prior, guess)
     focal, rotations, translations, rigid = adjustment.solve(guess, rotations, translations)
@@ -170,13 +170,13 @@ def _average_shape(mesh: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray
     """Generalised Procrustes average of meshes [F, 478, 3]. [Gower 1975]
 
     Returns the average [478, 3] in the head frame, rotations [F, 3, 3] from it, sizes [F] in px per metre and the
-    centres [F, 2] in px of the rigid points.
+    centers [F, 2] in px of the rigid points.
     """
     rigid = mesh[:, RIGID_POINTS]
-    centres = rigid.mean(1)
-    centred = mesh - centres[:, None]
-    spread = np.sqrt((centred[:, RIGID_POINTS] ** 2).sum(-1).mean(-1))
-    unit = centred / spread[:, None, None]
+    centers = rigid.mean(1)
+    centerd = mesh - centers[:, None]
+    spread = np.sqrt((centerd[:, RIGID_POINTS] ** 2).sum(-1).mean(-1))
+    unit = centerd / spread[:, None, None]
     average = unit[0]
     for _ in range(5):
         u, _, vt = np.linalg.svd(np.einsum("fpi,pj->fij", unit[:, RIGID_POINTS], average[RIGID_POINTS]))
@@ -184,7 +184,7 @@ def _average_shape(mesh: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray
         rotations = u @ vt
         average = np.einsum("fpi,fij->pj", unit, rotations) / len(unit)
     scale, turn, origin = head_frame(average)
-    return scale * (average - origin) @ turn.T, rotations @ turn.T, spread / scale, centres[:, :2]
+    return scale * (average - origin) @ turn.T, rotations @ turn.T, spread / scale, centers[:, :2]
 
 
 def _symmetric(shape: np.ndarray) -> np.ndarray:

@@ -6,8 +6,8 @@ import cv2
 import numpy as np
 
 _SIDE = 2.3  # face heights
-_EYE_LEVEL = 0.48  # of the side: where the face's centre is put, from the top
-_HEAD = 0.75, 1.05, 0.6  # face heights from the face's centre to the head's sides, top and chin
+_EYE_LEVEL = 0.48  # of the side: where the face's center is put, from the top
+_HEAD = 0.75, 1.05, 0.6  # face heights from the face's center to the head's sides, top and chin
 _WHOLE = 0.88  # of the picture's shorter side: from there on the whole of it is taken, which keeps every pixel
 
 
@@ -34,7 +34,7 @@ def choose_crop(boxes: np.ndarray, width: int, height: int) -> Crop:
     the middle of where the face goes.
 
     Args:
-        boxes: [F, 3] centre x, centre y, side in pixels of the speaker's face in some frames.
+        boxes: [F, 3] center x, center y, side in pixels of the speaker's face in some frames.
         width, height: of the picture.
 
     Raises:

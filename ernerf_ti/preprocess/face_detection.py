@@ -23,7 +23,7 @@ class FaceDetector(contextlib.AbstractContextManager):
             detector.close()
 
     def __call__(self, frame: np.ndarray) -> np.ndarray:
-        """[H, W, 3] uint8 RGB -> [B, 3] centre x, centre y and side in px of each face, brows to chin."""
+        """[H, W, 3] uint8 RGB -> [B, 3] center x, center y and side in px of each face, brows to chin."""
         height, width = frame.shape[:2]
         for detector in self._detectors:
             detections = detector.process(frame).detections or ()

@@ -133,7 +133,7 @@ def doubt(points: np.ndarray, spread: float, n_crops: int) -> str:
 
 
 def choose_face(boxes: np.ndarray, previous: np.ndarray | None) -> np.ndarray:
-    """Of boxes [B, 3], B > 0, of centre x, centre y and side, the largest, or the one that continues the track.
+    """Of boxes [B, 3], B > 0, of center x, center y and side, the largest, or the one that continues the track.
 
     The box nearest to the previous one [3] is taken if its side is at least 0.6 of the largest side.
     """
@@ -151,8 +151,8 @@ def jittered_crops(box: np.ndarray) -> np.ndarray:
         zoom = _CROP_SIDE / (_CROP_PER_BOX * side * scale)
         cos, sin = zoom * np.cos(np.radians(degrees)), zoom * np.sin(np.radians(degrees))
         linear = np.array([[cos, -sin], [sin, cos]])
-        centre = np.array([x + shift_x * _CROP_PER_BOX * side, y + shift_y * _CROP_PER_BOX * side])
-        matrices.append(np.column_stack((linear, _CROP_SIDE / 2 - linear @ centre)))
+        center = np.array([x + shift_x * _CROP_PER_BOX * side, y + shift_y * _CROP_PER_BOX * side])
+        matrices.append(np.column_stack((linear, _CROP_SIDE / 2 - linear @ center)))
     return np.stack(matrices)
 
 
@@ -204,7 +204,7 @@ class _MeshFinder(contextlib.AbstractContextManager):
             frame = cv2.resize(frame, None, fx=1 / shrink, fy=1 / shrink, interpolation=cv2.INTER_AREA)
         meshes = []
         for matrix in jittered_crops(box / shrink):
-            # Pixel centres are at +0.5 in our coordinates and at whole numbers in OpenCV's.
+            # Pixel centers are at +0.5 in our coordinates and at whole numbers in OpenCV's.
             half = np.full(2, 0.5)
             warp = np.column_stack((matrix[:, :2], matrix @ np.append(half, 1) - half))
             crop = cv2.warpAffine(frame, warp, (_CROP_SIDE, _CROP_SIDE), borderMode=cv2.BORDER_REPLICATE)

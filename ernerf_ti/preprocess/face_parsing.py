@@ -98,7 +98,7 @@ def _read_weights(path: Path, wanted: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 class _BiSeNet(nn.Module):
-    """[N, 3, H, W] normalised RGB -> [N, n_classes, H, W] scores; H and W multiples of 32."""
+    """[N, 3, H, W] normalized RGB -> [N, n_classes, H, W] scores; H and W multiples of 32."""
 
     def __init__(self, n_classes: int):
         super().__init__()

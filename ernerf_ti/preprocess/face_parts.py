@@ -16,13 +16,13 @@ _WIDER = 1.12  # the mesh's jaw lies inside the visible one, except at the chin
 _SKIN_DISTANCE, _NEAR_DISTANCE = 3.5, 5.0  # Mahalanobis, in log chromaticity: in general, close under the jaw
 _NEAR = 0.06  # of the face's height: how far that is
 _LEAST_SPREAD = 0.07  # of log chromaticity: the neck differs from the cheeks by its blood and by light off the clothes
-_NOISE = 8.0  # grey levels added to each channel, so that the ratios of dark ones stay near 0
-_NECK_LENGTH = 0.55  # of the face's height below the jaw; what is lower is clothes of the colour of skin
+_NOISE = 8.0  # gray levels added to each channel, so that the ratios of dark ones stay near 0
+_NECK_LENGTH = 0.55  # of the face's height below the jaw; what is lower is clothes of the color of skin
 _DARKEST = 0.25  # of the cheeks' luminance: the neck lies in the shadow of the chin
 
 
 @dataclass(frozen=True)
-class SkinColour:
+class SkinColor:
     """Log chromaticity of one person's skin, which shadow leaves as it is."""
 
     mean: np.ndarray
@@ -32,8 +32,8 @@ class SkinColour:
     luminance: float
 
 
-def skin_colour(samples: Iterable[tuple[np.ndarray, np.ndarray]]) -> SkinColour:
-    """Fit the colour of the cheeks.
+def skin_color(samples: Iterable[tuple[np.ndarray, np.ndarray]]) -> SkinColor:
+    """Fit the color of the cheeks.
 
     Args:
         samples: frames [H, W, 3] uint8 RGB with their mesh points [478, 2 or 3] in pixels.
@@ -41,22 +41,22 @@ def skin_colour(samples: Iterable[tuple[np.ndarray, np.ndarray]]) -> SkinColour:
     Raises:
         ValueError: no samples.
     """
-    colours = []
+    colors = []
     for frame, points in samples:
         radius = max(1, round(0.03 * _face_height(points)))
         for x, y in points[list(_CHEEKS), :2]:
             row, column = int(np.clip(y, 0, frame.shape[0] - 1)), int(np.clip(x, 0, frame.shape[1] - 1))
             patch = frame[max(0, row - radius) : row + radius + 1, max(0, column - radius) : column + radius + 1]
-            colours.append(patch.reshape(-1, 3))
-    if not colours:
+            colors.append(patch.reshape(-1, 3))
+    if not colors:
         raise ValueError("samples: expected frames with a face, got none; track the face first")
-    chroma, luminance = _chromaticity(np.concatenate(colours))
+    chroma, luminance = _chromaticity(np.concatenate(colors))
     covariance = np.cov(chroma.T) + np.eye(2) * _LEAST_SPREAD**2
-    return SkinColour(np.median(chroma, 0), np.linalg.inv(covariance), float(np.median(luminance)))
+    return SkinColor(np.median(chroma, 0), np.linalg.inv(covariance), float(np.median(luminance)))
 
 
-def part_labels(frame: np.ndarray, alpha: np.ndarray, points: np.ndarray, skin: SkinColour) -> np.ndarray:
-    """Label the parts of the person by the jaw line and the colour of skin.
+def part_labels(frame: np.ndarray, alpha: np.ndarray, points: np.ndarray, skin: SkinColor) -> np.ndarray:
+    """Label the parts of the person by the jaw line and the color of skin.
 
     Head is what lies above the jaw or beside the face, hair and ears with it. Neck is the skin that hangs
     together with the jaw from below. Torso is the rest of the person.
@@ -81,7 +81,7 @@ def part_labels(frame: np.ndarray, alpha: np.ndarray, points: np.ndarray, skin: 
     labels = np.where(person, TORSO, BACKGROUND).astype(np.uint8)
     labels[person & head] = HEAD
     below = person & ~head
-    # The rim along the jaw mixes with the collar's colour: there less will do.
+    # The rim along the jaw mixes with the collar's color: there less will do.
     near = cv2.distanceTransform((~head).astype(np.uint8), cv2.DIST_L2, 3) < _NEAR * _face_height(points)
     neck = below & _neck_region(points, person.shape) & (is_skin | (near & (distance < _NEAR_DISTANCE)))
     neck = cv2.morphologyEx(neck.astype(np.uint8), cv2.MORPH_CLOSE, disc, iterations=2).astype(bool) & below
@@ -111,7 +111,7 @@ def _neck_region(points: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     return _fill_polygon(np.array([*sides, *low[::-1]]), shape)
 
 
-def _distance_to_skin(frame: np.ndarray, skin: SkinColour) -> np.ndarray:
+def _distance_to_skin(frame: np.ndarray, skin: SkinColor) -> np.ndarray:
     """[H, W] Mahalanobis distance of the chromaticity; infinite where it is too dark to tell."""
     chroma, luminance = _chromaticity(frame)
     off = chroma - skin.mean
@@ -119,15 +119,15 @@ def _distance_to_skin(frame: np.ndarray, skin: SkinColour) -> np.ndarray:
     return np.where(luminance > _DARKEST * skin.luminance, distance, np.inf)
 
 
-def _chromaticity(colours: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _chromaticity(colors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """[..., 3] RGB -> [..., 2] log(R / G), log(B / G), and [...] luminance."""
-    logs = np.log(colours.astype(np.float32) + _NOISE)
-    return logs[..., ::2] - logs[..., 1:2], colours @ np.array([0.299, 0.587, 0.114], np.float32)
+    logs = np.log(colors.astype(np.float32) + _NOISE)
+    return logs[..., ::2] - logs[..., 1:2], colors @ np.array([0.299, 0.587, 0.114], np.float32)
 
 
 def _fill_polygon(outline: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     inside = np.zeros(shape, np.uint8)
-    # OpenCV counts pixel centres from 0, we from 0.5; 4 bits of fraction.
+    # OpenCV counts pixel centers from 0, we from 0.5; 4 bits of fraction.
     cv2.fillPoly(inside, [np.round((outline - 0.5) * 16).astype(np.int32)], 1, shift=4)
     return inside.astype(bool)
 

@@ -9,14 +9,14 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from ernerf_ti.files import read_image
+from ernerf_ti.media.files import read_image
 
 
 class Pictures(Sequence[np.ndarray]):
     """Pictures 0 ... n - 1, read when they are asked for: [H, W, 3] RGB, or [H, W] of their first channel."""
 
-    def __init__(self, path: Callable[[int], Path], n: int, grey: bool = False):
-        self._path, self._n, self._grey = path, n, grey
+    def __init__(self, path: Callable[[int], Path], n: int, gray: bool = False):
+        self._path, self._n, self._grey = path, n, gray
 
     def __len__(self) -> int:
         return self._n

@@ -3,16 +3,16 @@
 import cv2
 import numpy as np
 
-from ernerf_ti.preprocess.background_plate import PERSON, BackgroundPlate, distance_to_person, margin_of
+from ernerf_ti.preprocess.background import PERSON, BackgroundPlate, distance_to_person, margin_of
 
-_SEPARATED = 20.0, 60.0  # grey levels between the two colours: below the mask decides, above the colours do
+_SEPARATED = 20.0, 60.0  # gray levels between the two colors: below the mask decides, above the colors do
 
 
 def refine_matte(frame: np.ndarray, mask: np.ndarray, plate: BackgroundPlate) -> tuple[np.ndarray, np.ndarray]:
-    """Alpha from the line between the colours of person and background, in a band around the mask's edge.
+    """Alpha from the line between the colors of person and background, in a band around the mask's edge.
 
-    In the band alpha = (I - B).(F - B) / |F - B|^2 with F the mean colour of the person nearby and B the
-    plate, or the mean colour of the background nearby where the plate was never seen. Where F and B are
+    In the band alpha = (I - B).(F - B) / |F - B|^2 with F the mean color of the person nearby and B the
+    plate, or the mean color of the background nearby where the plate was never seen. Where F and B are
     alike the mask itself is taken.
 
     Args:
@@ -42,12 +42,12 @@ def refine_matte(frame: np.ndarray, mask: np.ndarray, plate: BackgroundPlate) ->
         behind[unseen] = _local_mean(image, outside > reach, 2 * reach, band)[unseen]
     line = person - behind
     length = np.square(line).sum(-1)
-    by_colour = np.clip(((image[band] - behind) * line).sum(-1) / np.maximum(length, 1.0), 0, 1)
+    by_color = np.clip(((image[band] - behind) * line).sum(-1) / np.maximum(length, 1.0), 0, 1)
     low, high = _SEPARATED
     trust = np.clip((np.sqrt(length) - low) / (high - low), 0, 1)
-    # At the outer rim of the band the mask is right, so that nothing of alike colour far away comes in.
+    # At the outer rim of the band the mask is right, so that nothing of alike color far away comes in.
     trust *= np.clip(2 * (1 - rim[band]), 0, 1)
-    alpha[band] = trust * by_colour + (1 - trust) * (mask[band].astype(np.float32) / 255)
+    alpha[band] = trust * by_color + (1 - trust) * (mask[band].astype(np.float32) / 255)
     background[band] = behind
     return alpha, background
 

@@ -23,7 +23,7 @@ _CONVERGED = 0.003  # px
 _LEAST_FACING, _FULL_FACING = 0.3, 0.6  # cosines between which a point's weight rises
 _REGION_WEIGHTS = {"forehead": 0.5, "nose": 2.0, "cheeks": 1.0}  # brows and smiles move the skin of the others
 _TUKEY = 4.0  # in robust deviations; residuals beyond have no weight
-# Neighbouring samples, a millimetre apart, say the same: the band-passed texture changes over about 4 mm.
+# Neighboring samples, a millimetre apart, say the same: the band-passed texture changes over about 4 mm.
 _SAMPLES_PER_FACT = 16
 # Of a rigid point in the bundle adjustment, as a part of the eye distance, and how many points err alike.
 _LANDMARK_DEVIATION, _POINTS_PER_FACT = 0.008, 32

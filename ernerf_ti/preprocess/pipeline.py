@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ernerf_ti.files import file_digest, read_json, write_json
+from ernerf_ti.media.files import file_digest, read_json, write_json
 
 
 class StageError(RuntimeError):

@@ -49,16 +49,16 @@ def torso_layer(frame: np.ndarray, alpha: np.ndarray, behind: np.ndarray, labels
         [H, W, 4] uint8 RGBA, straight alpha, 0 outside.
     """
     scale = min(labels.shape) / _REFERENCE
-    colour = person_colour(frame, alpha, behind)
+    color = person_color(frame, alpha, behind)
     visible = (labels == NECK) | (labels == TORSO)
     reach = max(1, round(_NECK_GROWN * scale))
     neck = cv2.dilate((labels == NECK).astype(np.uint8), np.ones((2 * reach + 1, 1), np.uint8)).astype(bool)
-    layer, invented = colour.copy(), np.zeros(labels.shape, bool)
-    _continue_up(layer, invented, labels == TORSO, labels == HEAD, colour, round(_TORSO_UP * scale), 0)
+    layer, invented = color.copy(), np.zeros(labels.shape, bool)
+    _continue_up(layer, invented, labels == TORSO, labels == HEAD, color, round(_TORSO_UP * scale), 0)
     by_torso = invented.copy()
     invented[:] = False
     down = reach + 1  # off the pixels that were grown
-    _continue_up(layer, invented, neck, labels == HEAD, colour, round(_NECK_UP * scale) + down + 1, down)
+    _continue_up(layer, invented, neck, labels == HEAD, color, round(_NECK_UP * scale) + down + 1, down)
     blurred = cv2.GaussianBlur(layer, (5, 5), 4)
     layer[invented] = blurred[invented]
 
@@ -72,7 +72,7 @@ def torso_layer(frame: np.ndarray, alpha: np.ndarray, behind: np.ndarray, labels
     return np.concatenate((layer, opacity[..., None]), -1)
 
 
-def person_colour(frame: np.ndarray, alpha: np.ndarray, behind: np.ndarray) -> np.ndarray:
+def person_color(frame: np.ndarray, alpha: np.ndarray, behind: np.ndarray) -> np.ndarray:
     """[H, W, 3] float32 F of I = alpha F + (1 - alpha) B; of weak alpha, where F is noise, the frame itself."""
     image = frame.astype(np.float32)
     share = np.maximum(alpha, 0.25)[..., None]
@@ -85,7 +85,7 @@ def _continue_up(
     invented: np.ndarray,
     part: np.ndarray,
     head: np.ndarray,
-    colour: np.ndarray,
+    color: np.ndarray,
     length: int,
     down: int,
 ) -> None:
@@ -96,7 +96,7 @@ def _continue_up(
     columns, top = columns[under_head], top[under_head]
     start = top + np.minimum(part.sum(0)[columns] - 1, down)
     start = np.minimum(start, len(part) - 1)
-    source = colour[start, columns]
+    source = color[start, columns]
     for k in range(length):
         rows = start - k
         inside = rows >= 0

@@ -11,10 +11,10 @@ import numpy as np
 
 from ernerf_ti.data.capture import Capture
 from ernerf_ti.data.capture_files import FPS
-from ernerf_ti.files import read_arrays, read_json
+from ernerf_ti.media.files import read_arrays, read_json
+from ernerf_ti.media.video import read_sound
 from ernerf_ti.preprocess.sharpness import blur
 from ernerf_ti.preprocess.texture_alignment import TextureAlignment
-from ernerf_ti.video import read_sound
 
 _SHEET = 12  # frames on the contact sheet
 _LOOKED_AT = 48  # frames in which sharpness and the picture's edge are judged
@@ -25,7 +25,7 @@ _SHORT = 60.0  # s; the field's captures are 3 to 5 minutes
 _BLURRED = 0.6  # compressed but focused video has 0.45, the same after a Gaussian of 1 px at 512 has 0.61
 _SMALL_FACE = 0.3  # of the picture's height
 _SMALL_SOURCE_FACE = 120  # px; below it the capture is mostly interpolation
-_MOVING_SHARE, _MOVING_SPREAD = 0.1, 5.0  # share of the plate whose grey level changes by more over time
+_MOVING_SHARE, _MOVING_SPREAD = 0.1, 5.0  # share of the plate whose gray level changes by more over time
 _QUIET_DB, _CLIPPED_SHARE, _SILENT_SHARE = -40.0, 1e-3, 0.6
 _JUMPY = 0.3  # px; step of the nose texture
 _CUT_TURN, _CUT_SHIFT = 3.0, 1.5  # degrees, cm: farther no head moves within a frame's 40 ms while it talks
@@ -101,14 +101,17 @@ def measure(capture: Capture, notes: Path) -> Report:
             "spread_grey_levels": float(np.median(plate["spread"][plate["seen"]])) if plate["seen"].any() else 0.0,
         },
         "sound": sound,
-        "blink": {"share_closed": float((capture.eye_areas > 0.5).mean()), "per_minute": _blinks(capture.eye_areas)},
+        "blink": {
+            "share_closed": float((capture.eye_closures > 0.5).mean()),
+            "per_minute": _blinks(capture.eye_closures),
+        },
         "features": {"extractor": capture.extractor, "dimension": int(capture.audio_windows.shape[2])},
     }
     figures["warnings"] = warnings(figures)
     curves = {
         "yaw, pitch, roll (degrees)": angles,
         "position of the head (cm): x, y, distance": _positions(head["poses"]),
-        "blink": capture.eye_areas,
+        "blink": capture.eye_closures,
         "loudness (dB)": loudness,
         "nose texture, shift x, y (px)": head["shifts"][1],
     }
@@ -152,7 +155,7 @@ def warnings(figures: dict) -> list[str]:
     warn(bool(cuts), f"cuts: the head jumps {len(head['cuts_at_s'])} times (at {cuts}); use one uncut take")
     moving = background["moving"]
     warn(
-        moving > _MOVING_SHARE, f"moving background: {moving:.0%} of it changes by over {_MOVING_SPREAD:g} grey levels"
+        moving > _MOVING_SHARE, f"moving background: {moving:.0%} of it changes by over {_MOVING_SPREAD:g} gray levels"
     )
     warn(sound["peak"] == 0, "silent: the sound track is empty")
     warn(0 < sound["peak"] and sound["speech_db"] < _QUIET_DB, f"quiet sound: speech at {sound['speech_db']:.0f} dB")
@@ -229,9 +232,9 @@ def _touches_edge(labels: np.ndarray) -> bool:
     return bool(head[0].any() or head[:, 0].any() or head[:, -1].any())
 
 
-def _blinks(eye_areas: np.ndarray) -> float:
-    closed = eye_areas > 0.5
-    return float((closed[1:] & ~closed[:-1]).sum() / (len(eye_areas) / FPS / 60))
+def _blinks(eye_closures: np.ndarray) -> float:
+    closed = eye_closures > 0.5
+    return float((closed[1:] & ~closed[:-1]).sum() / (len(eye_closures) / FPS / 60))
 
 
 def _positions(poses: np.ndarray) -> np.ndarray:

@@ -52,7 +52,7 @@ class FaceSurface:
     """The texture patches of a face in the reference view: from the front, without perspective."""
 
     step: float
-    """Metres between neighbouring points of the view's grid."""
+    """Metres between neighboring points of the view's grid."""
     grid: tuple[int, int]
     """Rows and columns of the view. x grows to the right, y downwards, as in a picture."""
     regions: dict[str, np.ndarray]
@@ -92,7 +92,7 @@ def face_surface(shape: np.ndarray, step: float) -> FaceSurface:
 
 def _spline(nodes: np.ndarray, at: np.ndarray) -> np.ndarray:
     """Height at [N, 2] of the smoothing thin-plate spline through nodes [P, 3]."""
-    centre, scale = nodes[:, :2].mean(0), np.ptp(nodes[:, 0])
+    center, scale = nodes[:, :2].mean(0), np.ptp(nodes[:, 0])
 
     def kernel(points: np.ndarray) -> np.ndarray:
         squares = ((points[:, None] - flat[None]) ** 2).sum(-1)
@@ -101,12 +101,12 @@ def _spline(nodes: np.ndarray, at: np.ndarray) -> np.ndarray:
     def plane(points: np.ndarray) -> np.ndarray:
         return np.column_stack((np.ones(len(points)), points))
 
-    flat = (nodes[:, :2] - centre) / scale
+    flat = (nodes[:, :2] - center) / scale
     n = len(flat)
     system = np.zeros((n + 3, n + 3))
     system[:n, :n] = kernel(flat) + _STIFFNESS * np.eye(n)
     system[:n, n:] = plane(flat)
     system[n:, :n] = system[:n, n:].T
     weights = np.linalg.solve(system, np.append(nodes[:, 2], np.zeros(3)))
-    at = (at - centre) / scale
+    at = (at - center) / scale
     return kernel(at) @ weights[:n] + plane(at) @ weights[n:]

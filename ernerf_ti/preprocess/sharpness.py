@@ -6,16 +6,16 @@ import numpy as np
 _TAPS = 9
 
 
-def blur(grey: np.ndarray) -> float:
-    """Share of the variation between neighbours that a further blur leaves: 0 sharp, 1 blurred.
+def blur(gray: np.ndarray) -> float:
+    """Share of the variation between neighbors that a further blur leaves: 0 sharp, 1 blurred.
 
     The larger of both directions. [Crete et al., "The blur effect: perception and estimation with a new
     no-reference perceptual blur metric", 2007]
 
     Args:
-        grey: [H, W] uint8.
+        gray: [H, W] uint8.
     """
-    image = grey.astype(np.float32)
+    image = gray.astype(np.float32)
     return max(_blur_along(image, axis) for axis in (0, 1))
 
 

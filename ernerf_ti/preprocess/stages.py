@@ -25,7 +25,7 @@ from ernerf_ti.data.capture_files import (
     write_sound,
     write_transforms,
 )
-from ernerf_ti.files import (
+from ernerf_ti.media.files import (
     file_digest,
     read_arrays,
     read_image,
@@ -35,15 +35,16 @@ from ernerf_ti.files import (
     write_json,
     write_text,
 )
+from ernerf_ti.media.video import FrameCounts, probe, read_frames, read_sound
 from ernerf_ti.preprocess import report
-from ernerf_ti.preprocess.background_plate import BackgroundPlate, background_plate
+from ernerf_ti.preprocess.background import BackgroundPlate, background_plate
 from ernerf_ti.preprocess.blink import eye_closure
 from ernerf_ti.preprocess.bundle_adjustment import fit_head
 from ernerf_ti.preprocess.crop import Crop, choose_crop, parse_crop
 from ernerf_ti.preprocess.face_detection import FaceDetector
 from ernerf_ti.preprocess.face_mesh import choose_face, ibug_landmarks, track_face
 from ernerf_ti.preprocess.face_parsing import FaceParser
-from ernerf_ti.preprocess.face_parts import part_labels, skin_colour
+from ernerf_ti.preprocess.face_parts import part_labels, skin_color
 from ernerf_ti.preprocess.frame_files import Pictures, for_each
 from ernerf_ti.preprocess.matte import refine_matte
 from ernerf_ti.preprocess.person_mask import person_masks
@@ -51,7 +52,6 @@ from ernerf_ti.preprocess.photometric_refinement import refine_poses
 from ernerf_ti.preprocess.pipeline import Pipeline, Stage
 from ernerf_ti.preprocess.portrait_layers import before_plate, torso_layer
 from ernerf_ti.preprocess.texture_alignment import FaceCrops, measure_alignment
-from ernerf_ti.video import FrameCounts, probe, read_frames, read_sound
 
 _SEARCH_RATE = 2.5  # frames per second in which the face is searched for the crop
 _SKIN_FRAMES = 32
@@ -190,7 +190,7 @@ class _CaptureStages:
 
     @property
     def masks(self) -> Pictures:
-        return Pictures(self._mask_path, self.n_frames, grey=True)
+        return Pictures(self._mask_path, self.n_frames, gray=True)
 
     def find_crop(self) -> None:
         info = probe(self.settings.video)
@@ -304,7 +304,7 @@ class _CaptureStages:
     def label_parts(self) -> None:
         plate, points, ids = self._plate(), read_arrays(self.notes / "mesh.npz")["points"], self._pose_ids()
         chosen = ids[:: max(1, len(ids) // _SKIN_FRAMES)]
-        skin = skin_colour((self.frames[k], points[k]) for k in chosen)
+        skin = skin_color((self.frames[k], points[k]) for k in chosen)
 
         def label(k: int) -> None:
             if self.settings.face_parser is None:

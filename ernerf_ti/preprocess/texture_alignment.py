@@ -1,6 +1,6 @@
 """How well head poses hold the texture of a face still, measured without its landmarks.
 
-With the right poses each point of the skull shows the same texture in every frame. The grey face, band-passed so
+With the right poses each point of the skull shows the same texture in every frame. The gray face, band-passed so
 that light and noise count little, is warped through the fitted shape to a reference view; what is left of its
 motion there is the error of the poses, and of a rigid face as a model.
 """
@@ -26,7 +26,7 @@ _MOST_SHIFTED = 10  # grid points
 
 
 class FaceCrops:
-    """The grey face of each valid frame, small enough to keep for a whole clip: about 50 kB at 512x512.
+    """The gray face of each valid frame, small enough to keep for a whole clip: about 50 kB at 512x512.
 
     Args:
         frame: k -> [H, W, 3] uint8 RGB, called once for each valid frame in order.

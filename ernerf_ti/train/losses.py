@@ -1,32 +1,11 @@
 """The terms of the losses, each a function of what was rendered [ER-NeRF, section 3.5, and its code]."""
 
 import math
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from ernerf_ti.batch import RayBatch, RenderOutput
-
-
-@dataclass(frozen=True)
-class LossWeights:
-    """Weights of the head's terms; the defaults are ER-NeRF's. 0 leaves a term out."""
-
-    opacity_entropy: float = 1e-4
-    """Rays should hit or miss."""
-    ambient_audio: float = 1e-4
-    """Audio should act in the face only."""
-    ambient_eye: float = 1e-4
-    """Inside the face the eyes should act where the audio does not."""
-    uncertainty: float = 1.0
-    """The learned error scale, and what it makes of the other rays' weights."""
-    smoothness: float = 1e-5
-    """Attention and uncertainty should vary slowly in space."""
-    patch_perceptual: float = 0.1
-    """Of the fine stage, on patches."""
-    lips_perceptual: float = 0.01
-    """Of the fine stage, on the lips."""
+from ernerf_ti.portrait.records import RayBatch, RenderOutput
 
 
 def squared_error(output: RenderOutput, batch: RayBatch) -> Tensor:
@@ -55,14 +34,14 @@ def opacity_entropy(opacity: Tensor) -> Tensor:
     return -(a * a.log2() + (1 - a) * (1 - a).log2()).mean()
 
 
-def ambient_audio(output: RenderOutput, batch: RayBatch) -> Tensor:
+def audio_attention(output: RenderOutput, batch: RayBatch) -> Tensor:
     """Mean of the audio's action outside the face."""
-    return (output.ambient_audio * ~batch.face_mask).mean()
+    return (output.audio_attention * ~batch.face_mask).mean()
 
 
-def ambient_eye(output: RenderOutput, batch: RayBatch, max_steps: int) -> Tensor:
+def eye_attention(output: RenderOutput, batch: RayBatch, max_steps: int) -> Tensor:
     """Mean over the face of the eyes' action times that of the audio, which is held fixed."""
-    return (output.ambient_eye / max_steps * output.ambient_audio.detach() * batch.face_mask).mean()
+    return (output.eye_attention / max_steps * output.audio_attention.detach() * batch.face_mask).mean()
 
 
 def anchor_deviation(anchors: Tensor) -> Tensor:

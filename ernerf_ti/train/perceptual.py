@@ -16,26 +16,37 @@ PerceptualLoss = Callable[[Tensor, Tensor], Tensor]
 """Two [P, 3, h, w] pictures in [0, 1] -> [P]; 0 for equal ones."""
 
 
+def best_installed() -> tuple[str, str]:
+    """The best perceptual loss that can be computed on this machine, and what would be better; "" if nothing."""
+    try:
+        perceptual_loss("lpips")
+    except (FileNotFoundError, ImportError) as error:
+        return "dssim", f"LPIPS would be better: {error}"
+    return "lpips", ""
+
+
 def perceptual_loss(kind: str, device: torch.device | str = "cpu") -> PerceptualLoss | None:
-    """The loss of a name: "lpips", "dssim", or None for "none".
+    """A loss by its name: "lpips", "dssim", None for "none", or the best installed one for "auto".
 
     Raises:
         FileNotFoundError: AlexNet's weights are not on this machine.
         ImportError: the package lpips is not installed, or does not load.
         ValueError: another name.
     """
+    if kind == "auto":
+        kind, _ = best_installed()
     if kind == "none":
         return None
     if kind == "dssim":
         return dssim
     if kind != "lpips":
-        raise ValueError(f"perceptual: expected lpips, dssim or none, got {kind!r}; choose one of these")
+        raise ValueError(f"perceptual: expected auto, lpips, dssim or none, got {kind!r}; choose one of these")
     weights = Path(torch.hub.get_dir()) / "checkpoints" / ALEXNET_FILE
     if not weights.is_file():
         raise FileNotFoundError(
             f"{weights}: expected AlexNet's weights for LPIPS, got no such file; download {ALEXNET_FILE} from "
             "PyTorch's model zoo on a machine with a network and put it there, or train with "
-            "--fine.perceptual dssim or none"
+            "--finetune.perceptual dssim or none"
         )
     try:
         import lpips
@@ -43,7 +54,7 @@ def perceptual_loss(kind: str, device: torch.device | str = "cpu") -> Perceptual
         raise ImportError(
             f"perceptual: expected the packages lpips and torchvision, got {error}; "
             "pip install 'ernerf-ti[lpips]' with torchvision of the same build as torch, or train with "
-            "--fine.perceptual dssim or none"
+            "--finetune.perceptual dssim or none"
         ) from error
     network = lpips.LPIPS(net="alex", verbose=False).to(device).eval().requires_grad_(False)
 

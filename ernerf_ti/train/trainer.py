@@ -12,42 +12,25 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from ernerf_ti.camera import CameraCorrection, all_pixels
-from ernerf_ti.checkpoint import load_checkpoint, save_checkpoint
-from ernerf_ti.config import StageConfig, TrainConfig, config_from_dict, config_to_dict
 from ernerf_ti.data.capture import Capture
-from ernerf_ti.data.pixel_sampling import Rectangle, patch_pixels, random_pixels, rectangle_pixels
-from ernerf_ti.data.training_frames import TrainingFrames
-from ernerf_ti.files import read_json, write_image, write_json
-from ernerf_ti.portrait import Portrait
-from ernerf_ti.render.head_renderer import render_rays
-from ernerf_ti.render.torso_renderer import render_torso
+from ernerf_ti.media.files import write_image, write_json
+from ernerf_ti.portrait.camera import CameraCorrection, all_pixels
+from ernerf_ti.portrait.portrait import Portrait
+from ernerf_ti.portrait.render.head import render_head
+from ernerf_ti.portrait.render.torso import render_torso
+from ernerf_ti.run.checkpoint import load_checkpoint, save_checkpoint
+from ernerf_ti.run.folder import RunFolder
+from ernerf_ti.run.serialization import config_from_dict, config_to_dict
 from ernerf_ti.train import losses
-from ernerf_ti.train.optimiser import WeightAverage, set_rates, stage_optimiser
+from ernerf_ti.train.config import STAGES, StageConfig, TrainConfig
+from ernerf_ti.train.optimizer import WeightAverage, set_learning_rates, stage_optimizer
 from ernerf_ti.train.perceptual import PerceptualLoss, perceptual_loss
-
-STAGES = ("head", "fine", "torso")
-CHECKPOINT = "checkpoint.pt"
-CAPTURE_NOTE = "capture.json"
-"""Where the capture was."""
+from ernerf_ti.train.pixel_sampling import Rectangle, patch_pixels, random_pixels, rectangle_pixels
+from ernerf_ti.train.training_frames import TrainingFrames
 
 
 class TrainingError(RuntimeError):
     """Training can't go on; the message says at which step and what is left."""
-
-
-def capture_folder_of(run: Path) -> Path:
-    """The folder of the capture that a run was trained on.
-
-    Raises FileNotFoundError if the run does not tell, or the folder is not there any more.
-    """
-    note = Path(run) / CAPTURE_NOTE
-    folder = Path(read_json(note)["capture"]) if note.is_file() else None
-    if folder is None or not folder.is_dir():
-        raise FileNotFoundError(
-            f"{note}: expected the folder of the run's capture, got {folder or 'no such file'}; pass it with --capture"
-        )
-    return folder
 
 
 class Trainer:
@@ -72,15 +55,15 @@ class Trainer:
             torch.manual_seed(config.seed)
             self.portrait = Portrait(config.portrait, capture.audio_windows.shape[2], len(self.frames))
             self.cameras = CameraCorrection(len(self.frames))
-        if config.standardise_audio:
-            self.portrait.head.audio_encoder.standardise(self.frames.own_windows())
+        if config.standardize_audio:
+            self.portrait.head.audio_encoder.standardize(self.frames.own_windows())
         self.portrait.to(self.device)
         self.cameras.to(self.device)
         self.portrait.head_grid.mark_unseen_cells(self.frames.poses, tuple(capture.intrinsics))
         self.start_stage(STAGES[0])
         self.folder.mkdir(parents=True, exist_ok=True)
-        write_json(self.folder / "config.json", config_to_dict(config))
-        write_json(self.folder / CAPTURE_NOTE, {"capture": str(self.capture.folder.resolve())})
+        write_json(RunFolder(self.folder).config, config_to_dict(config))
+        RunFolder(self.folder).write_capture(self.capture.folder)
 
     @classmethod
     def resume(cls, capture: Capture, folder: Path, device: torch.device | str = "cpu") -> "Trainer":
@@ -89,7 +72,7 @@ class Trainer:
         Raises:
             FileNotFoundError, ValueError: no checkpoint there, or one of another capture.
         """
-        path = Path(folder) / CHECKPOINT
+        path = RunFolder(folder).checkpoint
         content = load_checkpoint(path, device)
         trainer = cls(capture, config_from_dict(TrainConfig, content["train_config"]), folder, device)
         expected = trainer._identity()
@@ -103,7 +86,7 @@ class Trainer:
         trainer.portrait.head_grid.set_bitfield(trainer.portrait.head_grid.bitfield.clone())
         trainer.start_stage(content["stage"])
         trainer.step, trainer.ended = content["step"], content["ended"]
-        trainer.optimiser.load_state_dict(content["optimiser"])
+        trainer.optimizer.load_state_dict(content["optimizer"])
         trainer.average.load_state_dict(content["average"])
         return trainer
 
@@ -121,7 +104,7 @@ class Trainer:
             TrainingError: the loss is no number.
             FileNotFoundError: the perceptual loss needs weights that are not there; before the first step.
         """
-        if "fine" in stages and self.config.fine.iterations:
+        if "finetune" in stages and self.config.finetune.iterations:
             _ = self._perceptual
         for stage in STAGES[STAGES.index(self.stage) :]:
             if stage not in stages:
@@ -137,7 +120,7 @@ class Trainer:
         self.stage, self.step, self.ended = stage, 0, False
         for parameter in self.portrait.parameters():
             parameter.requires_grad_(False)
-        self.optimiser = stage_optimiser(self._trained().items(), self.config.optimiser, self._stage_config())
+        self.optimizer = stage_optimizer(self._trained().items(), self.config.optimizer, self._stage_config())
         for parameter in self._trained().values():
             parameter.requires_grad_(True)
         self.average = self._new_average()
@@ -149,12 +132,12 @@ class Trainer:
         if self.step % self.config.grid_update_every == 0:
             self._update_grid(generator)
         stage = self._stage_config()
-        set_rates(self.optimiser, stage, self.step / stage.iterations)
+        set_learning_rates(self.optimizer, stage, self.step / stage.iterations)
         terms = self._torso_terms(i, generator) if self.stage == "torso" else self._head_terms(i, generator)
         loss = sum(terms[name] for name in terms if not name.startswith("measured"))
-        self.optimiser.zero_grad(set_to_none=True)
+        self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        self.optimiser.step()
+        self.optimizer.step()
         self.step += 1
         if self.step % self._average_every() == 0:
             self.average.update()
@@ -163,16 +146,17 @@ class Trainer:
     def save(self) -> None:
         """Write the state of the run."""
         save_checkpoint(
-            self.folder / CHECKPOINT,
+            RunFolder(self.folder).checkpoint,
             {
                 "train_config": config_to_dict(self.config),
+                "portrait_config": config_to_dict(self.config.portrait),
                 "capture": self._identity(),
                 "stage": self.stage,
                 "step": self.step,
                 "ended": self.ended,
                 "portrait": self.portrait.state_dict(),
                 "cameras": self.cameras.state_dict(),
-                "optimiser": self.optimiser.state_dict(),
+                "optimizer": self.optimizer.state_dict(),
                 "average": self.average.state_dict(),
                 "scene": self._scene(),
             },
@@ -184,7 +168,7 @@ class Trainer:
         n = min(self.config.validation_frames, len(self.held_out))
         chosen = np.linspace(0, len(self.held_out) - 1, n).astype(int)
         errors, rows = [], []
-        averaged = self.config.optimiser.average_decay > 0
+        averaged = self.config.optimizer.ema_decay > 0
         if averaged:
             self.average.swap()
         for i in chosen:
@@ -194,7 +178,7 @@ class Trainer:
         if averaged:
             self.average.swap()
         picture = (torch.cat(rows[:4]).clamp(0, 1) * 255 + 0.5).to(torch.uint8).cpu().numpy()
-        path = self.folder / "validation" / f"{self.stage}_{self.step:06d}.png"
+        path = RunFolder(self.folder).validation / f"{self.stage}_{self.step:06d}.png"
         path.parent.mkdir(exist_ok=True)
         write_image(path, picture)
         return {"validation_psnr": float(np.mean([losses.psnr(error) for error in errors]))}
@@ -235,7 +219,7 @@ class Trainer:
                 if self.step < stage.iterations and should_stop():
                     self.save()
                     return False
-            if self.config.optimiser.average_decay > 0:
+            if self.config.optimizer.ema_decay > 0:
                 self.average.swap()  # the next stage, and the pictures, begin with the average
             self._refresh_grid()
             self.average = self._new_average()
@@ -252,7 +236,7 @@ class Trainer:
         return found
 
     def _new_average(self) -> WeightAverage:
-        return WeightAverage(self._trained(), self.config.optimiser.average_decay)
+        return WeightAverage(self._trained(), self.config.optimizer.ema_decay)
 
     def _average_every(self) -> int:
         """Steps between looks at the weights: the average reaches over the last fifth of the stage or so."""
@@ -277,17 +261,17 @@ class Trainer:
         pixels, shape, perceptual_weight = self._draw_pixels(i, generator)
         batch = self.frames.rays(i, pixels, "head")
         if self.stage == "head":
-            colours = self._random_colours(len(pixels), generator)
-            self.frames.put_noise_behind_head(batch, i, pixels, colours)
+            colors = self._random_colors(len(pixels), generator)
+            self.frames.randomize_background(batch, i, pixels, colors)
         if config.refine_cameras:
             batch.rays_o, batch.rays_d = self.cameras(batch.rays_o, batch.rays_d, i)
         conditioning = self.frames.conditioning(i)
         jitter = (torch.rand(1, generator=generator) - 0.5) * 0.1
-        conditioning.eye_area = conditioning.eye_area + jitter.to(self.device)
+        conditioning.eye_closure = conditioning.eye_closure + jitter.to(self.device)
         noise = torch.rand(len(pixels), generator=generator).to(self.device)
         coarse = self.stage == "head"
         field = self.portrait.head.bind(conditioning, with_uncertainty=coarse and weights.uncertainty > 0)
-        output = render_rays(
+        output = render_head(
             field,
             self.portrait.head_grid,
             batch.rays_o,
@@ -300,15 +284,15 @@ class Trainer:
         terms = {"measured_mse": error.mean()}
         if output.uncertainty is not None:
             error = losses.uncertainty_weighted(error, output, batch, progress)
-        terms["colour"] = error.mean()
+        terms["color"] = error.mean()
         if shape is not None and self._perceptual is not None:
             pictures = (rgb.view(-1, *shape, 3).permute(0, 3, 1, 2) for rgb in (output.rgb, batch.target_rgb))
             terms["perceptual"] = perceptual_weight * self._perceptual(*pictures).mean()
         share = progress if coarse else 1.0
         terms["opacity_entropy"] = weights.opacity_entropy * losses.opacity_entropy(output.opacity)
-        terms["ambient_audio"] = share * weights.ambient_audio * losses.ambient_audio(output, batch)
-        terms["ambient_eye"] = (
-            share * weights.ambient_eye * losses.ambient_eye(output, batch, config.portrait.march.max_steps)
+        terms["audio_attention"] = share * weights.audio_attention * losses.audio_attention(output, batch)
+        terms["eye_attention"] = (
+            share * weights.eye_attention * losses.eye_attention(output, batch, config.portrait.march.max_steps)
         )
         if coarse and weights.smoothness > 0 and self.step % config.grid_update_every == 0:
             terms["smoothness"] = progress * weights.smoothness * self._roughness(output, batch, generator)
@@ -319,14 +303,14 @@ class Trainer:
     def _torso_terms(self, i: int, generator: torch.Generator) -> dict[str, Tensor]:
         stage, torso = self._stage_config(), self.portrait.torso
         pixels = random_pixels(stage.n_rays, self._whole_frame(), generator)
-        batch = self.frames.rays(i, pixels, "torso", self._random_colours(len(pixels), generator))
+        batch = self.frames.rays(i, pixels, "torso", self._random_colors(len(pixels), generator))
         pose = self.frames.poses[i].to(self.device)
         field = partial(torso, head_pose=pose, identity=i)
         rgb, _ = render_torso(field, self.portrait.torso_grid, batch.pixel_coords, batch.background_rgb)
         error = (rgb - batch.target_rgb).square().mean()
         return {
             "measured_mse": error,
-            "colour": error,
+            "color": error,
             "anchors": losses.anchor_deviation(torso.anchors),
             "measured_rays": torch.tensor(len(pixels)),
         }
@@ -335,7 +319,7 @@ class Trainer:
         """Pixels of a head step, and for the fine stage the shape of its patches and the perceptual weight."""
         stage, height, width = self._stage_config(), self.frames.height, self.frames.width
         if self.stage == "head":
-            n_lips, n_eyes = (int(share * stage.n_rays) for share in (stage.lips_share, stage.eyes_share))
+            n_lips, n_eyes = (int(share * stage.n_rays) for share in (stage.lips_fraction, stage.eyes_fraction))
             drawn = (
                 (stage.n_rays - n_lips - n_eyes, self._whole_frame()),
                 (n_lips, self.frames.lips(i)),
@@ -350,9 +334,9 @@ class Trainer:
         pixels = patch_pixels(max(1, stage.n_rays // size**2), size, height, width, generator)
         return pixels, (size, size), self.config.losses.patch_perceptual
 
-    def _random_colours(self, n_pixels: int, generator: torch.Generator) -> Tensor:
+    def _random_colors(self, n_pixels: int, generator: torch.Generator) -> Tensor:
         """[K, 3] to be put behind the first K of so many pixels."""
-        return torch.rand(int(self.config.over_noise * n_pixels), 3, generator=generator)
+        return torch.rand(int(self.config.random_background_fraction * n_pixels), 3, generator=generator)
 
     def _whole_frame(self) -> Rectangle:
         return Rectangle(0, self.frames.height, 0, self.frames.width)
@@ -366,8 +350,8 @@ class Trainer:
         bound = self.config.portrait.head.bound
         moved = points + (torch.rand(points.shape, generator=generator).to(self.device) * 2 - 1) * 1e-3
         with torch.no_grad():
-            there = self.portrait.head.regularised(points.clamp(-bound, bound))
-        here = self.portrait.head.regularised(moved.clamp(-bound, bound))
+            there = self.portrait.head.regularized(points.clamp(-bound, bound))
+        here = self.portrait.head.regularized(moved.clamp(-bound, bound))
         return sum((a - b).square().mean() for a, b in zip(here, there, strict=True))
 
     @torch.no_grad()
@@ -396,8 +380,8 @@ class Trainer:
         shape = (size[1], size[0], 3)
         conditioning = self.held_out.conditioning(i, known=False)
         if whole:
-            expected = self.portrait.expected_torso_codes(self.frames.poses.to(self.device))
-            conditioning.torso_code = expected(conditioning.head_pose[None])[0]
+            expected = self.portrait.predicted_torso_appearance(self.frames.poses.to(self.device))
+            conditioning.torso_appearance = expected(conditioning.head_pose[None])[0]
         output = self.portrait.render(
             conditioning,
             tuple(self.capture.intrinsics),
@@ -410,14 +394,14 @@ class Trainer:
     @cached_property
     def _perceptual(self) -> PerceptualLoss | None:
         """Loaded once, before the first step: it may lack its weights."""
-        return perceptual_loss(self.config.fine.perceptual, self.device)
+        return perceptual_loss(self.config.finetune.perceptual, self.device)
 
     def _divergence(self, loss: float) -> TrainingError:
-        kept = self.folder / CHECKPOINT
+        kept = RunFolder(self.folder).checkpoint
         left = f"the last good state is in {kept}" if kept.is_file() else "nothing was saved yet"
         return TrainingError(
             f"stage {self.stage}, step {self.step}: expected a finite loss, got {loss}; {left}; "
-            "train with lower rates (--optimiser.net-rate, --optimiser.grid-rate)"
+            "train with lower rates (--optimizer.net-lr, --optimizer.grid-lr)"
         )
 
     def _identity(self) -> dict:
@@ -436,7 +420,7 @@ class Trainer:
         return {
             "intrinsics": torch.from_numpy(self.capture.intrinsics),
             "poses": torch.cat((self.frames.poses, self.held_out.poses)),
-            "eye_areas": torch.from_numpy(self.capture.eye_areas[ids]),
+            "eye_closures": torch.from_numpy(self.capture.eye_closures[ids]),
             "background": torch.from_numpy(self.capture.background),
         }
 
@@ -447,8 +431,8 @@ class _Log:
     def __init__(self, folder: Path):
         from torch.utils.tensorboard import SummaryWriter
 
-        self._lines = (folder / "log.jsonl").open("a")
-        self._board = SummaryWriter(str(folder / "tensorboard"))
+        self._lines = RunFolder(folder).log.open("a")
+        self._board = SummaryWriter(str(RunFolder(folder).tensorboard))
 
     def __enter__(self) -> "_Log":
         return self

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ernerf_ti.audio.frame_features import SAMPLE_RATE
-from ernerf_ti.config import PRESETS
 from ernerf_ti.data.capture import Capture, open_capture
-from ernerf_ti.synthesis import load_portrait
-from ernerf_ti.train.trainer import CHECKPOINT, STAGES, capture_folder_of
+from ernerf_ti.run.folder import RunFolder
+from ernerf_ti.run.trained_portrait import load_portrait
+from ernerf_ti.train.config import PRESETS, STAGES
 from ernerf_ti.viewer.clip import capture_clip, silent_clip, sound_clip
 from ernerf_ti.viewer.screen import Layout
 from ernerf_ti.viewer.sound import SoundOutput, open_output
@@ -74,8 +74,8 @@ def viewer_of(
     )
     budgets = {"refine_seconds": float("inf"), "train_seconds": 0.0, "wait_for_sound": True} if scripted else {}
     options = ViewerOptions(
-        *(wanted.out or folder / "viewer", layout, wanted.speech_model),
-        inbox=None if scripted and wanted.inbox is None else wanted.inbox or folder / "inbox",
+        *(wanted.out or RunFolder(folder).viewer, layout, wanted.speech_model),
+        inbox=None if scripted and wanted.inbox is None else wanted.inbox or RunFolder(folder).inbox,
         **budgets,
     )
 
@@ -95,7 +95,7 @@ def _capture(wanted: Wanted, folder: Path, extractor: str) -> tuple[Capture | No
     if wanted.capture is not None:
         return open_capture(wanted.capture, extractor), ""
     try:
-        return open_capture(capture_folder_of(folder), extractor), ""
+        return open_capture(RunFolder(folder).capture(), extractor), ""
     except (OSError, ValueError) as error:
         return None, f"without the capture: {error}"
 
@@ -103,7 +103,7 @@ def _capture(wanted: Wanted, folder: Path, extractor: str) -> tuple[Capture | No
 def open_training(run: Path, capture: Path, preset: str, stages: tuple[str, ...], device: str) -> TrainingSession:
     """Go on with the run of a folder, or begin one there."""
     opened = open_capture(capture)
-    if (run / CHECKPOINT).is_file():
+    if (RunFolder(run).checkpoint).is_file():
         trainer = WatchedTrainer.resume(opened, run, device)
     else:
         trainer = WatchedTrainer(opened, PRESETS[preset], run, device)

@@ -1,7 +1,7 @@
 """Cameras that look at the head from elsewhere, and where the torso's layer lies in their pictures.
 
 The head stands still in the scene: it turns by moving the camera about it the other way. The torso has no
-depth; seen from elsewhere it is a flat picture that stands upright through the head's centre, facing the
+depth; seen from elsewhere it is a flat picture that stands upright through the head's center, facing the
 camera that would have filmed the frame.
 """
 
@@ -23,7 +23,7 @@ def field_of_view(intrinsics: Intrinsics, height: int) -> float:
 
 
 def orbited(pose: Tensor, yaw: float, pitch: float) -> Tensor:
-    """A camera moved about the scene's origin, the centre of the head.
+    """A camera moved about the scene's origin, the center of the head.
 
     Args:
         pose: [4, 4] pose_world_from_camera in the scene.
@@ -89,13 +89,13 @@ def layer_coords(rays_o: Tensor, rays_d: Tensor, filmed: Tensor, captured: Intri
         size: width, height of its picture.
 
     Returns:
-        [N, 2] as :func:`ernerf_ti.camera.pixel_coords`, vertical coordinate first, beyond [-1, 1] beside the
+        [N, 2] as :func:`ernerf_ti.portrait.camera.pixel_coords`, vertical coordinate first, beyond [-1, 1] beside the
         picture. For the filmed camera itself those are the pixels' own, to rounding.
     """
     into_camera = filmed[:3, :3].t()
     origins = (rays_o - filmed[:3, 3]) @ into_camera.t()
     directions = rays_d @ into_camera.t()
-    depth = -(into_camera @ filmed[:3, 3])[2]  # of the head's centre
+    depth = -(into_camera @ filmed[:3, 3])[2]  # of the head's center
     along = (depth - origins[:, 2]) / directions[:, 2].clamp(min=1e-6)
     points = origins + along[:, None] * directions
     fx, fy, cx, cy = captured

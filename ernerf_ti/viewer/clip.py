@@ -10,11 +10,12 @@ from torch import Tensor
 
 from ernerf_ti.audio.frame_features import SAMPLE_RATE
 from ernerf_ti.audio.ready_made import FORMATS
-from ernerf_ti.camera import scene_from_capture
 from ernerf_ti.data.capture import Capture
 from ernerf_ti.data.capture_files import FPS
-from ernerf_ti.synthesis import TrainedPortrait, blinks, head_path, speech_windows
-from ernerf_ti.video import read_sound
+from ernerf_ti.media.video import read_sound
+from ernerf_ti.portrait.camera import scene_from_capture
+from ernerf_ti.run.trained_portrait import TrainedPortrait
+from ernerf_ti.synthesis.driving import blinks, head_path, speech_windows
 
 SAMPLES_PER_FRAME = round(SAMPLE_RATE / FPS)
 _SILENCE_FRAMES = 25
@@ -33,7 +34,7 @@ class Clip:
     """[T, 4, 4] pose_world_from_camera, scene."""
     places: np.ndarray
     """[T] of the poses' frames in the capture, those that were trained on first."""
-    eye_areas: np.ndarray
+    eye_closures: np.ndarray
     """[T] closure of the eyes as in the capture."""
     natural_blinks: np.ndarray
     """[T] closure at random times."""
@@ -73,7 +74,7 @@ def capture_clip(trained: TrainedPortrait, capture: Capture, seed: int = 0) -> C
         windows,
         poses[nearest],
         nearest,
-        capture.eye_areas[ids[nearest]].astype(np.float32),
+        capture.eye_closures[ids[nearest]].astype(np.float32),
         blinks(trained, len(windows), "natural", seed),
         lambda k: capture.image(int(ids[nearest[k]])),
     )

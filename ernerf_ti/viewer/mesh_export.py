@@ -1,4 +1,4 @@
-"""The head's surface as a mesh with colours."""
+"""The head's surface as a mesh with colors."""
 
 from pathlib import Path
 
@@ -6,10 +6,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ernerf_ti.camera import SCENE_SCALE
-from ernerf_ti.files import replacing
-from ernerf_ti.model.head_field import BoundHeadField
-from ernerf_ti.render.occupancy_grid import OccupancyGrid
+from ernerf_ti.media.files import replacing
+from ernerf_ti.portrait.camera import SCENE_SCALE
+from ernerf_ti.portrait.model.head_field import BoundHeadField
+from ernerf_ti.portrait.render.head_occupancy import OccupancyGrid
 from ernerf_ti.viewer.occupancy_boxes import occupied_cells
 
 _POINTS_AT_ONCE = 2**16
@@ -26,7 +26,7 @@ def export_mesh(
     Args:
         field: the head of one frame.
         grid: where it is looked at.
-        path: a .ply, .obj or .glb with colours as seen from the front, or an .stl without.
+        path: a .ply, .obj or .glb with colors as seen from the front, or an .stl without.
         resolution: points along the width of the scene.
         density: of the surface, per scene unit; ER-NeRF's 10 is the least that counts as occupied.
 
@@ -55,8 +55,8 @@ def export_mesh(
         raise ValueError(f"mesh: expected a surface of density {density:g}, got none in the portrait; train it longer")
     vertices, faces, _, _ = marching_cubes(densities, density, spacing=(spacing,) * 3, gradient_direction="ascent")
     vertices, faces = _largest_piece(vertices.astype(np.float32) + low.numpy(), faces)
-    colours = _colours(field, torch.from_numpy(vertices).to(grid.bitfield.device))
-    mesh = trimesh.Trimesh(vertices[:, [2, 0, 1]] / SCENE_SCALE, faces, vertex_colors=colours, process=False)
+    colors = _colors(field, torch.from_numpy(vertices).to(grid.bitfield.device))
+    mesh = trimesh.Trimesh(vertices[:, [2, 0, 1]] / SCENE_SCALE, faces, vertex_colors=colors, process=False)
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as temporary:
         mesh.export(temporary)
@@ -97,7 +97,7 @@ def _largest_piece(vertices: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray,
     return vertices[kept], place[faces[kept[faces[:, 0]]]]
 
 
-def _colours(field: BoundHeadField, vertices: Tensor) -> np.ndarray:
+def _colors(field: BoundHeadField, vertices: Tensor) -> np.ndarray:
     """[V, 3] uint8."""
     directions = vertices.new_tensor(_FROM_THE_FRONT)
     parts = [field(part, directions.repeat(len(part), 1)).rgbs for part in vertices.contiguous().split(_POINTS_AT_ONCE)]

@@ -11,9 +11,9 @@ from ernerf_ti.viewer.occupancy_boxes import draw_boxes
 from ernerf_ti.viewer.render_job import RenderedView
 
 _SEEN = 0.05  # opacity below which there is no surface
-_HALF_DEPTH = 0.5  # scene units before and behind the head's centre: the depth of the scene's box
+_HALF_DEPTH = 0.5  # scene units before and behind the head's center: the depth of the scene's box
 _CHECKS = 8  # squares along a side that stand for transparency
-_NORMAL_BLUR = 1 / 160  # of the picture's height: depth is quantised by the steps of the rays
+_NORMAL_BLUR = 1 / 160  # of the picture's height: depth is quantized by the steps of the rays
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Picture:
     image: np.ndarray
     """[H, W, 3] uint8."""
     legend: str
-    """What the colours stand for."""
+    """What the colors stand for."""
 
 
 def picture_of_mode(
@@ -37,14 +37,14 @@ def picture_of_mode(
         max_steps: most samples of a ray.
         edges: gives the edges of the occupied boxes, for "occupancy".
     """
-    if mode == "colour":
-        return Picture(colour_picture(view), "")
+    if mode == "color":
+        return Picture(color_picture(view), "")
     if mode == "depth":
         return _depth(view)
     if mode == "opacity":
         return Picture(_repeat(view.output.opacity.cpu().numpy()), "head and torso, black 0, white 1")
     if mode in ("audio attention", "eye attention"):
-        return _attention(view, "ambient_audio" if mode == "audio attention" else "ambient_eye")
+        return _attention(view, "audio_attention" if mode == "audio attention" else "eye_attention")
     if mode == "uncertainty":
         values = view.output.uncertainty.cpu().numpy()
         largest = _high_end(values)
@@ -56,14 +56,14 @@ def picture_of_mode(
         legend = f"samples per ray, 0 to {max_steps}; mean {values.mean():.1f}"
         return Picture(_map(values / max_steps, cv2.COLORMAP_TURBO), legend)
     if mode == "occupancy":
-        dim = (colour_picture(view) * 0.35).astype(np.uint8)
+        dim = (color_picture(view) * 0.35).astype(np.uint8)
         found = edges()
         image = draw_boxes(dim, found, view.pose.cpu().numpy(), view.intrinsics)
         return Picture(image, f"surface of the occupied boxes, {len(found)} edges")
     return _deformation(view)
 
 
-def colour_picture(view: RenderedView) -> np.ndarray:
+def color_picture(view: RenderedView) -> np.ndarray:
     """[H, W, 3] uint8; over a chequered ground if there is no background."""
     rgb = view.output.rgb.cpu().numpy()
     if view.request.look.background == "none" or _lacks_picture(view):
@@ -89,20 +89,20 @@ def difference_picture(image: np.ndarray, true: np.ndarray) -> Picture:
 def _depth(view: RenderedView) -> Picture:
     seen = view.head_opacity > _SEEN
     depth = view.output.depth / view.head_opacity.clamp(min=_SEEN)
-    centre = float(view.pose[:3, 3].norm())
-    share = (centre + _HALF_DEPTH - depth) / (2 * _HALF_DEPTH)
+    center = float(view.pose[:3, 3].norm())
+    share = (center + _HALF_DEPTH - depth) / (2 * _HALF_DEPTH)
     image = _map((share * seen).cpu().numpy(), cv2.COLORMAP_MAGMA)
     image[~seen.cpu().numpy()] = 0
-    return Picture(image, f"distance, bright {centre - _HALF_DEPTH:.2f} to dark {centre + _HALF_DEPTH:.2f}")
+    return Picture(image, f"distance, bright {center - _HALF_DEPTH:.2f} to dark {center + _HALF_DEPTH:.2f}")
 
 
 def _attention(view: RenderedView, name: str) -> Picture:
     values = getattr(view.output, name).cpu().numpy()
     largest = _high_end(values)
     heat = _map(values / largest, cv2.COLORMAP_INFERNO).astype(np.float32)
-    grey = colour_picture(view).mean(-1, keepdims=True) * 0.35
+    gray = color_picture(view).mean(-1, keepdims=True) * 0.35
     return Picture(
-        np.clip(np.maximum(heat, grey), 0, 255).astype(np.uint8), f"summed along the ray, 0 to {largest:.2g}"
+        np.clip(np.maximum(heat, gray), 0, 255).astype(np.uint8), f"summed along the ray, 0 to {largest:.2g}"
     )
 
 
@@ -154,8 +154,8 @@ def _high_end(values: np.ndarray) -> float:
     return max(float(np.quantile(values, 0.998)), 1e-6)
 
 
-def _map(shares: np.ndarray, colours: int) -> np.ndarray:
-    return cv2.cvtColor(cv2.applyColorMap(_bytes(shares), colours), cv2.COLOR_BGR2RGB)
+def _map(shares: np.ndarray, colors: int) -> np.ndarray:
+    return cv2.cvtColor(cv2.applyColorMap(_bytes(shares), colors), cv2.COLOR_BGR2RGB)
 
 
 def _repeat(values: np.ndarray) -> np.ndarray:

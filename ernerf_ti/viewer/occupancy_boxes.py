@@ -5,7 +5,7 @@ import numpy as np
 import torch
 
 import taichi_kernels as tk
-from ernerf_ti.render.occupancy_grid import OccupancyGrid
+from ernerf_ti.portrait.render.head_occupancy import OccupancyGrid
 from ernerf_ti.viewer.camera_control import Intrinsics
 
 _BOXES_ALONG_AXIS = 32
@@ -75,10 +75,10 @@ def draw_boxes(
     share = (depth - depth.min()) / max(float(np.ptp(depth)), 1e-6)
     shade = np.minimum((share * _SHADES).astype(int), _SHADES - 1)
     for k in reversed(range(_SHADES)):
-        colour = _NEAR_COLOUR + (_FAR_COLOUR - _NEAR_COLOUR) * (k / (_SHADES - 1))
+        color = _NEAR_COLOUR + (_FAR_COLOUR - _NEAR_COLOUR) * (k / (_SHADES - 1))
         lines = list(place[shade == k])
         if lines:
-            cv2.polylines(drawn, lines, False, tuple(map(int, colour)), 1, cv2.LINE_AA, fraction_bits)
+            cv2.polylines(drawn, lines, False, tuple(map(int, color)), 1, cv2.LINE_AA, fraction_bits)
     return drawn
 
 

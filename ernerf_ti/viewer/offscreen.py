@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ernerf_ti.data.capture_files import FPS
-from ernerf_ti.files import read_json
+from ernerf_ti.media.files import read_json
 from ernerf_ti.viewer.recording import SessionRecording
 from ernerf_ti.viewer.sound import SilentOutput
 from ernerf_ti.viewer.viewer import Viewer

@@ -54,15 +54,15 @@ def draw_panel(gui, viewer: Viewer) -> list[dict[str, Any]]:
             if chosen != place:
                 actions.append({"set": {name: choices[chosen]}})
         actions += _sliders(panel, state, _SLIDERS)
-        code = panel.slider_int("appearance", state.appearance, -1, state.n_identities - 1)
+        code = panel.slider_int("appearance", state.appearance, -1, state.n_embeddings - 1)
         if code != state.appearance:
             actions.append({"set": {"appearance": code}})
         view = panel.slider_float("view angle", state.vertical_view, *LIMITS["field_of_view"])
         if abs(view - state.vertical_view) > 1e-4:
             actions.append({"set": {"field_of_view": view}})
-        colour = panel.color_edit_3("colour", state.colour)
-        if max(abs(a - b) for a, b in zip(colour, state.colour, strict=True)) > 1e-4:
-            actions.append({"set": {"colour": list(colour)}})
+        color = panel.color_edit_3("color", state.color)
+        if max(abs(a - b) for a, b in zip(color, state.color, strict=True)) > 1e-4:
+            actions.append({"set": {"color": list(color)}})
         actions += [{"do": name} for name, text in _BUTTONS.items() if panel.button(text)]
         if viewer.training is not None:
             panel.text(viewer.training.text)

@@ -10,13 +10,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ernerf_ti.data.audio_context import audio_context
-from ernerf_ti.files import read_image
-from ernerf_ti.model.head_field import BoundHeadField
-from ernerf_ti.synthesis import TrainedPortrait
+from ernerf_ti.audio.context import audio_context
+from ernerf_ti.media.files import read_image
+from ernerf_ti.portrait.model.head_field import BoundHeadField
+from ernerf_ti.run.trained_portrait import TrainedPortrait
 from ernerf_ti.viewer.camera_control import camera_pose, head_pose
 from ernerf_ti.viewer.clip import Clip, silent_windows
-from ernerf_ti.viewer.modes import Picture, colour_picture, difference_picture, picture_of_mode, transparent_picture
+from ernerf_ti.viewer.modes import Picture, color_picture, difference_picture, picture_of_mode, transparent_picture
 from ernerf_ti.viewer.occupancy_boxes import box_edges
 from ernerf_ti.viewer.render_job import RenderedView, RenderJob, RenderRequest, look_of
 from ernerf_ti.viewer.scale_control import ScaleControl
@@ -64,14 +64,14 @@ class PictureMaker:
         self._edges: tuple[int, np.ndarray] | None = None
 
     def take_background(self, path: Path) -> None:
-        """Read the picture for background "picture"; errors as :func:`ernerf_ti.files.read_image`."""
+        """Read the picture for background "picture"; errors as :func:`ernerf_ti.media.files.read_image`."""
         picture = cv2.resize(read_image(path)[..., :3], self.trained.size, interpolation=cv2.INTER_AREA)
         self._background = torch.from_numpy(picture).float().to(self.trained.background.device) / 255
         self._background_version += 1
 
     def request(self, state: ViewState, clip: Clip, frame: int, scale: float = 1.0) -> RenderRequest:
         """What is to be rendered of a frame."""
-        eye = {"capture": clip.eye_areas, "natural": clip.natural_blinks}.get(state.eyes)
+        eye = {"capture": clip.eye_closures, "natural": clip.natural_blinks}.get(state.eyes)
         width, height = self.trained.size
         return RenderRequest(
             clip,
@@ -111,7 +111,7 @@ class PictureMaker:
     def still(self, state: ViewState, clip: Clip, frame: int) -> np.ndarray:
         """[H, W, 3] uint8 of a frame at full scale, or with a fourth channel of alpha if there is no background."""
         view = self.render(self.request(state, clip, frame))
-        if state.mode == "colour" and state.background == "none":
+        if state.mode == "color" and state.background == "none":
             return transparent_picture(view)
         return self._of_mode(view, state.mode).image
 
@@ -157,7 +157,7 @@ class PictureMaker:
             self.view, self._job = self._job.view, None
 
     def pictures(self, state: ViewState, clip: Clip) -> tuple[list[np.ndarray], str]:
-        """Those to show side by side of the view, [H, W, 3] uint8, and what their colours mean."""
+        """Those to show side by side of the view, [H, W, 3] uint8, and what their colors mean."""
         view, key = self.view, (state.mode, state.comparison)
         if self._picture is not None and self._picture[0] is view and self._picture[1] == key:
             return self._picture[2:]
@@ -176,7 +176,7 @@ class PictureMaker:
         if true_frame is None:
             return [picture.image], "no true frame: play the capture's own sound, with --capture CAPTURE"
         true = cv2.resize(true_frame(view.request.frame), view.request.size, interpolation=cv2.INTER_AREA)
-        difference = difference_picture(colour_picture(view), true)
+        difference = difference_picture(color_picture(view), true)
         moved = "" if state.camera_is_captured and state.head == "capture" else "; another camera or pose"
         if state.comparison == "difference":
             return [difference.image], f"difference {difference.legend}{moved}"

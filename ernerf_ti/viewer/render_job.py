@@ -8,12 +8,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ernerf_ti.batch import Conditioning, RenderOutput
-from ernerf_ti.camera import all_pixels, pixel_rays
-from ernerf_ti.data.audio_context import audio_context
-from ernerf_ti.render.head_renderer import render_rays_in_chunks
-from ernerf_ti.render.torso_renderer import render_torso
-from ernerf_ti.synthesis import TrainedPortrait
+from ernerf_ti.audio.context import audio_context
+from ernerf_ti.portrait.camera import all_pixels, pixel_rays
+from ernerf_ti.portrait.records import FrameInputs, RenderOutput
+from ernerf_ti.portrait.render.head import render_head_in_chunks
+from ernerf_ti.portrait.render.torso import render_torso
+from ernerf_ti.run.trained_portrait import TrainedPortrait
 from ernerf_ti.viewer.camera_control import Intrinsics, camera_pose, head_pose, layer_coords, view_intrinsics
 from ernerf_ti.viewer.clip import Clip
 from ernerf_ti.viewer.state import ViewState
@@ -63,13 +63,13 @@ class RenderedView:
 
 _LOOK = (
     *("yaw", "pitch", "distance", "pan_x", "pan_y", "field_of_view", "head", "head_yaw", "head_pitch"),
-    *("torso", "background", "colour", "appearance"),
+    *("torso", "background", "color", "appearance"),
 )
 
 
 def look_of(state: ViewState) -> ViewState:
     """The state with everything that no picture depends on at its default."""
-    plain = ViewState(state.captured_field_of_view, state.n_identities)
+    plain = ViewState(state.captured_field_of_view, state.n_embeddings)
     return replace(plain, **{name: getattr(state, name) for name in _LOOK})
 
 
@@ -95,15 +95,15 @@ class RenderJob:
         window = silence
         if request.audio:
             window = audio_context(clip.windows, request.frame, silent_ends=trained.as_published)
-        self._conditioning = Conditioning(
+        self._conditioning = FrameInputs(
             window.to(device),
             torch.tensor([request.eye], dtype=torch.float32, device=device),
-            trained.identity_index if look.appearance < 0 else look.appearance,
+            trained.appearance_index if look.appearance < 0 else look.appearance,
             self._filmed,
         )
         self._torso_identity: Tensor | int = look.appearance
         if look.appearance < 0:
-            self._torso_identity = trained.torso_code(self._filmed, int(clip.places[request.pose_frame]))
+            self._torso_identity = trained.torso_appearance(self._filmed, int(clip.places[request.pose_frame]))
         self.head = trained.portrait.head.bind(self._conditioning, with_uncertainty=request.with_uncertainty)
         """The head's field of the frame."""
         self._backdrop = {"capture": trained.background, "picture": picture}.get(look.background)
@@ -141,7 +141,7 @@ class RenderJob:
                 offset = field(coords.clamp(-1, 1)).offset * (torso_alpha > 0.5)[:, None]
                 offset = offset / trained.portrait.config.torso.shrink
             begin = self._lap("torso", begin)
-        output = render_rays_in_chunks(
+        output = render_head_in_chunks(
             *(self.head, trained.portrait.head_grid, rays_o, rays_d, trained.portrait.config.march, behind)
         )
         head_opacity = output.opacity
@@ -153,8 +153,8 @@ class RenderJob:
     def _behind(self, coords: Tensor) -> Tensor | None:
         """[N, 3] background where the layer lies, its edge repeated beside it; None for none."""
         look = self._request.look
-        if look.background == "colour":
-            return coords.new_tensor(look.colour).expand(len(coords), 3)
+        if look.background == "color":
+            return coords.new_tensor(look.color).expand(len(coords), 3)
         if self._backdrop is None:
             return None
         image = self._backdrop.permute(2, 0, 1)[None]

@@ -121,20 +121,20 @@ def draw_curves(losses: Sequence[float], psnrs: Sequence[float], title: str) -> 
     width, height = _CURVES
     image = np.full((height, width, 3), (12, 13, 16), np.uint8)
     _write(image, title, 4, 12, size=0.36)
-    for values, name, colour, row in (
+    for values, name, color, row in (
         (np.log10(np.maximum(losses, 1e-9)), "loss", _CURVE_COLOURS[0], height - 16),
         (np.asarray(psnrs), "PSNR", _CURVE_COLOURS[1], height - 4),
     ):
         if not len(values):
             continue
         shown = values[-1] if name == "PSNR" else 10 ** values[-1]
-        _write(image, f"{name} {shown:.1f} dB" if name == "PSNR" else f"{name} {shown:.4f}", 4, row, colour, 0.36)
+        _write(image, f"{name} {shown:.1f} dB" if name == "PSNR" else f"{name} {shown:.4f}", 4, row, color, 0.36)
         n = min(len(values), width - 8)
         means = np.array([part.mean() for part in np.array_split(np.asarray(values), n)])
         low, high = means.min(), means.max()
         y = height - 32 - (means - low) / max(high - low, 1e-6) * (height - 50)
         x = np.linspace(4, width - 5, n)
-        cv2.polylines(image, [np.stack((x, y), 1).round().astype(np.int32)], False, colour, 1, cv2.LINE_AA)
+        cv2.polylines(image, [np.stack((x, y), 1).round().astype(np.int32)], False, color, 1, cv2.LINE_AA)
     return image
 
 
@@ -157,9 +157,9 @@ def _help(area: np.ndarray, lines: Sequence[str]) -> None:
 
 
 def _write(
-    image: np.ndarray, text: str, x: int, y: int, colour: tuple[int, int, int] = _TEXT, size: float = _TEXT_SIZE
+    image: np.ndarray, text: str, x: int, y: int, color: tuple[int, int, int] = _TEXT, size: float = _TEXT_SIZE
 ) -> None:
     # The font has no signs beyond ASCII.
     text = text.encode("ascii", "replace").decode()
     cv2.putText(image, text, (x, y), _FONT, size, (0, 0, 0), 3, cv2.LINE_AA)
-    cv2.putText(image, text, (x, y), _FONT, size, colour, 1, cv2.LINE_AA)
+    cv2.putText(image, text, (x, y), _FONT, size, color, 1, cv2.LINE_AA)

@@ -16,7 +16,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 MODES = (
-    "colour",
+    "color",
     "depth",
     "opacity",
     "audio attention",
@@ -32,7 +32,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "comparison": ("off", "side", "difference"),
     "head": ("capture", "frozen", "mouse"),
     "eyes": ("capture", "natural", "slider"),
-    "background": ("capture", "colour", "picture", "none"),
+    "background": ("capture", "color", "picture", "none"),
 }
 LIMITS: dict[str, tuple[float, float]] = {
     "yaw": (-75.0, 75.0),
@@ -62,9 +62,9 @@ class ViewState:
 
     captured_field_of_view: float
     """Of the capture's camera, vertical."""
-    n_identities: int
+    n_embeddings: int
     """Training frames, each with an appearance code."""
-    mode: str = "colour"
+    mode: str = "color"
     comparison: str = "off"
     """"side": beside the true frame and the difference; "difference": that alone."""
     playing: bool = False
@@ -90,7 +90,7 @@ class ViewState:
     """Whether the mouth listens."""
     torso: bool = True
     background: str = "capture"
-    colour: tuple[float, float, float] = (0.0, 0.69, 0.25)
+    color: tuple[float, float, float] = (0.0, 0.69, 0.25)
     appearance: int = -1
     """Training frame whose code is taken; -1 for the mean of all."""
     auto_scale: bool = True
@@ -149,10 +149,10 @@ KEYS: dict[str, Key] = {
     "e": Key({"cycle": "eyes"}, "eyes: capture, natural, slider"),
     "h": Key({"cycle": "head"}, "head: capture, frozen, mouse"),
     "t": Key({"toggle": "torso"}, "torso on or off"),
-    "b": Key({"cycle": "background"}, "background: capture, colour, picture, none"),
+    "b": Key({"cycle": "background"}, "background: capture, color, picture, none"),
     "m": Key({"cycle": "mode"}, "next picture of the inside"),
     "n": Key({"cycle": "mode", "by": -1}, "the one before"),
-    "1": Key({"set": {"mode": "colour"}}, "colour"),
+    "1": Key({"set": {"mode": "color"}}, "color"),
     "c": Key({"cycle": "comparison"}, "true frame: off, beside, difference"),
     "r": Key({"do": "home"}, "back to the captured camera"),
     "up": Key({"zoom": 1.1}, "nearer"),
@@ -171,7 +171,7 @@ KEYS: dict[str, Key] = {
     "escape": Key({"do": "quit"}, "leave"),
 }
 
-_FIELDS = {field.name for field in fields(ViewState)} - {"captured_field_of_view", "n_identities"}
+_FIELDS = {field.name for field in fields(ViewState)} - {"captured_field_of_view", "n_embeddings"}
 _KINDS = ("key", "set", "toggle", "cycle", "drag", "zoom", "do")
 
 
@@ -233,10 +233,10 @@ def _checked(state: ViewState, name: str, value: Any) -> Any:
             raise ValueError(f"{name}: expected one of {', '.join(CHOICES[name])}, got {value!r}; choose one of these")
         return value
     if name == "appearance":
-        return min(max(int(_number(name, value)), -1), state.n_identities - 1)
-    if name == "colour":
+        return min(max(int(_number(name, value)), -1), state.n_embeddings - 1)
+    if name == "color":
         if not isinstance(value, (list, tuple)) or len(value) != 3:
-            raise ValueError(f"colour: expected three numbers from 0 to 1, got {value!r}; pass red, green, blue")
+            raise ValueError(f"color: expected three numbers from 0 to 1, got {value!r}; pass red, green, blue")
         return tuple(min(max(_number(name, part), 0.0), 1.0) for part in value)
     if name == "field_of_view" and value == 0:
         return 0.0

@@ -13,9 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ernerf_ti.synthesis import TrainedPortrait
+from ernerf_ti.run.trained_portrait import TrainedPortrait
+from ernerf_ti.train.config import STAGES
 from ernerf_ti.train.losses import psnr
-from ernerf_ti.train.trainer import STAGES, Trainer
+from ernerf_ti.train.trainer import Trainer
 
 _CURVE_POINTS = 2000
 
@@ -86,7 +87,7 @@ class TrainingSession:
             tuple(capture.intrinsics.tolist()),
             (capture.width, capture.height),
             torch.cat((trainer.frames.poses, trainer.held_out.poses)).to(trainer.device),
-            torch.from_numpy(capture.eye_areas[ids]),
+            torch.from_numpy(capture.eye_closures[ids]),
             torch.from_numpy(capture.background).to(trainer.device).float() / 255,
         )
 

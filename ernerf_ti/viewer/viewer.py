@@ -12,8 +12,9 @@ import numpy as np
 
 from ernerf_ti.audio.frame_features import SAMPLE_RATE
 from ernerf_ti.data.capture_files import FPS
-from ernerf_ti.files import write_image
-from ernerf_ti.synthesis import TrainedPortrait
+from ernerf_ti.media.files import write_image
+from ernerf_ti.run.folder import RunFolder
+from ernerf_ti.run.trained_portrait import TrainedPortrait
 from ernerf_ti.viewer.camera_control import field_of_view, view_intrinsics
 from ernerf_ti.viewer.clip import Clip, sound_clip
 from ernerf_ti.viewer.clock import PlaybackClock
@@ -79,7 +80,7 @@ class Viewer:
         self.trained, self.output, self.options, self.time = trained, output, options, time
         self.training, self.own_clip = training, own_clip
         self.state = ViewState(
-            field_of_view(trained.intrinsics, trained.size[1]), len(trained.portrait.head.identity_codes.codes)
+            field_of_view(trained.intrinsics, trained.size[1]), len(trained.portrait.head.appearance.codes)
         )
         self.maker = PictureMaker(trained, training, options.refine_seconds, time)
         self.running = True
@@ -315,7 +316,7 @@ class Viewer:
             raise ValueError("training: expected a run that is being trained, got none; start with --train CAPTURE")
         if name == "save_checkpoint":
             self.training.save()
-            self._wrote(self.training.trainer.folder / "checkpoint.pt")
+            self._wrote(RunFolder(self.training.trainer.folder).checkpoint)
         else:
             self.state = replace(self.state, training=False)
             self.training.advance(0.0)
@@ -366,7 +367,7 @@ class Viewer:
             self._wrote(export.path)
 
     def _pictures(self) -> tuple[list[np.ndarray], str]:
-        """Those to show now, and what their colours mean."""
+        """Those to show now, and what their colors mean."""
         if self._export is None:
             playing = self.clock.playing
             frame = self.clock.frame(self._latency if playing else 0.0)

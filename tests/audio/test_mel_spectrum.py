@@ -3,7 +3,7 @@ import numpy as np
 from ernerf_ti.audio.mel_spectrum import MelSpectrum
 
 
-def test_normalised(speech):
+def test_normalized(speech):
     features = MelSpectrum()(speech)
     assert features.shape == (150, 80)
     assert features.dtype == np.float32

@@ -18,7 +18,7 @@ from ernerf_ti.data.capture_files import (
     write_sound,
     write_transforms,
 )
-from ernerf_ti.files import write_image
+from ernerf_ti.media.files import write_image
 
 SIZE = 32
 FOCAL = 70.0
@@ -37,7 +37,7 @@ class Made:
     """[n, 32, 32] uint8"""
     landmarks: np.ndarray
     """[n, 68, 2] float32"""
-    eye_areas: np.ndarray
+    eye_closures: np.ndarray
     """[n] float32"""
     poses: np.ndarray
     """[n, 4, 4] float64"""
@@ -83,7 +83,7 @@ def make_capture(tmp_path):
             write_landmarks(paths.landmarks(k), made.landmarks[k])
         write_image(paths.background, np.full((SIZE, SIZE, 3), 90, np.uint8))
         write_transforms(folder, FOCAL, (SIZE, SIZE), range(n_frames), made.poses)
-        write_blinks(paths.blinks, made.eye_areas, np.ones(n_frames, bool))
+        write_blinks(paths.blinks, made.eye_closures, np.ones(n_frames, bool))
         write_sound(paths.sound, rng.uniform(-0.5, 0.5, n_frames * 640))
         save_windows(folder, extractor, made.windows)
         write_description(paths.description, Description(SIZE, SIZE, n_frames, extractor, form.dimension))
@@ -111,7 +111,7 @@ def make_official_capture(make_capture):
         columns = "frame, face_id, timestamp, confidence, success, AU45_r, AU45_c"
         rows = [f"{k + 1}, 0, {k / 25:.3f}, 0.98, 1, {k * 0.37 % 2.5:.2f}, {k % 2:.2f}" for k in range(n_frames)]
         made.paths.blinks.write_text("\n".join([columns, *rows]) + "\n")
-        made.eye_areas = np.clip(np.array([float(f"{k * 0.37 % 2.5:.2f}") for k in range(n_frames)]), 0, 2) / 2
+        made.eye_closures = np.clip(np.array([float(f"{k * 0.37 % 2.5:.2f}") for k in range(n_frames)]), 0, 2) / 2
         return made
 
     return make

@@ -24,8 +24,8 @@ from ernerf_ti.data.capture_files import (
     write_sound,
     write_transforms,
 )
-from ernerf_ti.data.training_frames import TrainingFrames
-from ernerf_ti.files import read_image, write_image
+from ernerf_ti.media.files import read_image, write_image
+from ernerf_ti.train.training_frames import TrainingFrames
 
 
 def message_of(folder, *arguments):
@@ -45,8 +45,8 @@ def test_round_trip(capture):
     assert opened.val.frame_ids.tolist() == opened.val.audio_ids.tolist() == [10, 11]
     assert (len(opened.train), len(opened.val)) == (10, 2)
     assert np.array_equal(np.concatenate((opened.train.poses, opened.val.poses)), capture.poses)
-    assert opened.eye_areas.dtype == np.float32
-    assert np.array_equal(opened.eye_areas, capture.eye_areas)
+    assert opened.eye_closures.dtype == np.float32
+    assert np.array_equal(opened.eye_closures, capture.eye_closures)
     assert opened.audio_windows.dtype == np.float32
     assert np.array_equal(opened.audio_windows, capture.windows)
     assert np.abs(opened.background.astype(int) - 90).max() <= 1
@@ -90,12 +90,12 @@ def test_transforms_of_one_frame(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_label_colours_are_those_of_er_nerf(tmp_path):
+def test_label_colors_are_those_of_er_nerf(tmp_path):
     # OpenCV reads its files as B, G, R: white, (255, 0, 0) head, (0, 255, 0) neck, (0, 0, 255) torso.
     write_labels(tmp_path / "a.png", np.array([[0, 1], [2, 3]], np.uint8))
     stored = read_image(tmp_path / "a.png")[..., ::-1].reshape(4, 3)
     assert stored.tolist() == [[255, 255, 255], [255, 0, 0], [0, 255, 0], [0, 0, 255]]
-    with pytest.raises(CaptureError, match="labels: expected the four colours of ER-NeRF, got others"):
+    with pytest.raises(CaptureError, match="labels: expected the four colors of ER-NeRF, got others"):
         labels_of(np.full((1, 1, 3), 7, np.uint8))
 
 
@@ -147,7 +147,7 @@ def test_er_nerf_capture(make_official_capture, form):
     assert opened.audio_windows.dtype == np.float32
     np.testing.assert_allclose(opened.audio_windows, theirs.windows)
     assert opened.audio_windows.shape == (12, form.window, form.dimension)
-    np.testing.assert_allclose(opened.eye_areas, theirs.eye_areas, rtol=1e-6)
+    np.testing.assert_allclose(opened.eye_closures, theirs.eye_closures, rtol=1e-6)
     assert np.array_equal(opened.train.poses, theirs.poses[:10])
     np.testing.assert_allclose(opened.landmarks(3), theirs.landmarks[3], atol=1e-6)
     if form.file_name != "aud.npy":  # which is taken only when it is asked for by name
@@ -175,7 +175,7 @@ def test_what_training_does_not_read_may_be_missing(theirs):
 @pytest.mark.parametrize("header", ["frame,success,AU45_r", "frame, success, AU45_r", "frame,success,  AU45_r "])
 def test_blank_before_au45(theirs, header):
     theirs.paths.blinks.write_text(header + "\n" + "".join(f"{k},1,0.5\n" for k in range(12)))
-    assert open_capture(theirs.folder).eye_areas.tolist() == [0.25] * 12
+    assert open_capture(theirs.folder).eye_closures.tolist() == [0.25] * 12
 
 
 @pytest.mark.parametrize(
@@ -525,12 +525,12 @@ def test_description_that_is_none(capture, content):
 def test_fields_of_the_description(capture):
     def change(content):
         content.pop("n_frames")
-        content["colour"] = "red"
+        content["color"] = "red"
 
     capture.change_json(capture.paths.description, change)
     message = message_of(capture.folder)
     assert "capture.json: expected the fields crop, extractor, feature_dimension," in message
-    assert "got others or too few (colour, n_frames); preprocess" in message
+    assert "got others or too few (color, n_frames); preprocess" in message
 
 
 @pytest.mark.parametrize(

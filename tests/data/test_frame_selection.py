@@ -7,13 +7,13 @@ import pytest
 import torch
 from scipy.spatial.transform import Rotation
 
-from ernerf_ti.camera import SCENE_SCALE, scene_from_capture
+from ernerf_ti.cli.frame_options import add_frame_options, frame_selection
 from ernerf_ti.data.capture import open_capture
 from ernerf_ti.data.capture_files import CaptureError
-from ernerf_ti.data.frame_options import add_frame_options, frame_selection
 from ernerf_ti.data.frame_selection import FrameSelection
-from ernerf_ti.data.training_frames import TrainingFrames
-from ernerf_ti.synthesis import ping_pong
+from ernerf_ti.portrait.camera import SCENE_SCALE, scene_from_capture
+from ernerf_ti.synthesis.driving import ping_pong
+from ernerf_ti.train.training_frames import TrainingFrames
 
 
 def frames_of(capture, **options):
@@ -44,7 +44,7 @@ def test_audio_and_poses_stay_with_their_frames(theirs):
     assert opened.train.audio_ids.tolist() == [0, 10, 20, 30, 40]
     assert np.array_equal(opened.train.poses, theirs.poses[:41:10])
     frames = TrainingFrames(opened, opened.train)
-    # The neighbours of a frame are those of the recording, 40 ms apart, where ER-NeRF takes every tenth too.
+    # The neighbors of a frame are those of the recording, 40 ms apart, where ER-NeRF takes every tenth too.
     window = frames.conditioning(2).audio_window
     assert torch.equal(window, torch.from_numpy(theirs.windows[16:24]).transpose(1, 2))
 
@@ -81,17 +81,17 @@ def test_smooth_path_is_theirs(theirs):
 
 def test_smooth_eyes_is_theirs(theirs):
     opened = open_capture(theirs.folder, frames=FrameSelection(smooth_eyes=True))
-    raw = open_capture(theirs.folder).eye_areas
+    raw = open_capture(theirs.folder).eye_closures
     for first, end in ((0, 41), (41, 46)):
         for i in range(first, end):
             near = raw[max(first, i - 1) : min(end, i + 2)]
-            assert opened.eye_areas[i] == pytest.approx(near.mean(), abs=1e-6)
-    assert opened.eye_areas.dtype == np.float32
+            assert opened.eye_closures[i] == pytest.approx(near.mean(), abs=1e-6)
+    assert opened.eye_closures.dtype == np.float32
 
 
 def test_smooth_eyes_of_chosen_frames(theirs):
-    raw = open_capture(theirs.folder).eye_areas
-    calm = open_capture(theirs.folder, frames=FrameSelection(most=2, smooth_eyes=True)).eye_areas
+    raw = open_capture(theirs.folder).eye_closures
+    calm = open_capture(theirs.folder, frames=FrameSelection(most=2, smooth_eyes=True)).eye_closures
     assert calm[:2].tolist() == pytest.approx([raw[:2].mean()] * 2)
     assert np.array_equal(calm[2:41], raw[2:41])
 

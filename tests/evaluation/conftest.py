@@ -7,7 +7,7 @@ from ernerf_ti.evaluation.metric import Pictures, Setting
 from ernerf_ti.preprocess.face_mesh import N_POINTS
 
 
-def landmarks(centre=(32.0, 32.0), size=20.0):
+def landmarks(center=(32.0, 32.0), size=20.0):
     """[68, 2] roughly a face: an oval, two eyes, two rings of lips."""
     angles = np.linspace(0, 2 * np.pi, 68, endpoint=False)
     points = np.stack((np.cos(angles), np.sin(angles)), 1) * size
@@ -18,7 +18,7 @@ def landmarks(centre=(32.0, 32.0), size=20.0):
     points[60:68] = (0, 0.5 * size)
     points[61:64, 1] -= 2
     points[65:68, 1] += 2
-    return (points + centre).astype(np.float32)
+    return (points + center).astype(np.float32)
 
 
 def mesh_face(n=4):

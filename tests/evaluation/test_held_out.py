@@ -5,24 +5,24 @@ import numpy as np
 import pytest
 import torch
 
-from ernerf_ti.config import PRESETS
 from ernerf_ti.data.capture import open_capture
 from ernerf_ti.data.capture_files import CapturePaths
+from ernerf_ti.data.synthetic.portrait_writers import write_portrait_capture
+from ernerf_ti.data.synthetic.synthetic_portrait import SyntheticPortrait
 from ernerf_ti.evaluation.held_out import (
     choose_frames,
-    foreign_settings,
+    cross_speaker_settings,
     held_out_settings,
     nearest_poses,
 )
 from ernerf_ti.evaluation.metric import NotComputed
 from ernerf_ti.evaluation.sound_metric import SoundToMouth
 from ernerf_ti.evaluation.speed import end_to_end
-from ernerf_ti.synthesis import load_portrait
-from ernerf_ti.synthesis_video import picture_of
-from ernerf_ti.synthetic.portrait import SyntheticPortrait
-from ernerf_ti.synthetic.portrait_files import write_portrait_capture
+from ernerf_ti.media.video import read_sound
+from ernerf_ti.run.trained_portrait import load_portrait
+from ernerf_ti.synthesis.video import picture_of
+from ernerf_ti.train.config import PRESETS
 from ernerf_ti.train.trainer import Trainer
-from ernerf_ti.video import read_sound
 
 
 @pytest.fixture(scope="module")
@@ -107,25 +107,25 @@ def test_without_torso_or_labels(capture, trained, tmp_path, monkeypatch, device
 def test_foreign_sound_goes_there_and_back(capture, trained, tmp_path, device, monkeypatch):
     asked = []
 
-    def render(trained, windows, poses, eye_areas, background, with_torso):
-        asked.append((windows, poses, eye_areas, with_torso))
+    def render(trained, windows, poses, eye_closures, background, with_torso):
+        asked.append((windows, poses, eye_closures, with_torso))
         for k in range(len(windows)):
             yield SimpleNamespace(rgb=torch.full((32, 32, 3), k / 255))
 
     monkeypatch.setattr("ernerf_ti.evaluation.held_out.render_frames", render)
     chosen = choose_frames(capture, None, None, device)
     windows = torch.from_numpy(capture.audio_windows[:5])
-    foreign, nearest = foreign_settings(trained, capture, chosen, tmp_path, np.zeros(5 * 640), windows, False)
+    foreign, nearest = cross_speaker_settings(trained, capture, chosen, tmp_path, np.zeros(5 * 640), windows, False)
     assert (len(foreign), len(nearest), foreign.truth) == (5, 5, None)
     for i, place in enumerate((0, 1, 2, 2, 1)):
         np.testing.assert_array_equal(foreign.landmarks(i), capture.landmarks(int(capture.val.frame_ids[place])))
     np.testing.assert_array_equal(foreign.windows, windows.numpy())
     assert [foreign.pictures[i].max() for i in range(5)] == [0, 1, 2, 3, 4]
-    ((heard, poses, eye_areas, with_torso),) = asked
+    ((heard, poses, eye_closures, with_torso),) = asked
     assert heard is windows
     assert not with_torso
     torch.testing.assert_close(poses, chosen.frames.poses[[0, 1, 2, 2, 1]])
-    np.testing.assert_array_equal(eye_areas, capture.eye_areas[capture.val.frame_ids[[0, 1, 2, 2, 1]]])
+    np.testing.assert_array_equal(eye_closures, capture.eye_closures[capture.val.frame_ids[[0, 1, 2, 2, 1]]])
 
 
 def test_nearest_pose_by_hand():

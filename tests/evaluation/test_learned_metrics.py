@@ -100,7 +100,7 @@ def test_lpips_with_its_package(net, tmp_path):
 
 @pytest.fixture
 def fidelity(monkeypatch):
-    """torch-fidelity with features that are the mean colours, scaled by the weights of the file."""
+    """torch-fidelity with features that are the mean colors, scaled by the weights of the file."""
     module, metric = types.ModuleType("torch_fidelity"), types.ModuleType("torch_fidelity.metric_fid")
 
     class Extractor(nn.Module):

@@ -47,7 +47,7 @@ def test_ridge_is_the_solution_of_the_normal_equations(monkeypatch):
     np.testing.assert_allclose(fit_ridge(windows, targets)(windows), x @ weights + targets.mean(0), atol=1e-9)
 
 
-def test_ridge_penalises_noise_most(monkeypatch):
+def test_ridge_penalizes_noise_most(monkeypatch):
     chosen, ridges = [], ridge._ridges
     monkeypatch.setattr(ridge, "_ridges", lambda *a: chosen.append(a[2]) or ridges(*a))
     fit_ridge(*talker())

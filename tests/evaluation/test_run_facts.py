@@ -5,10 +5,10 @@ import subprocess
 import pytest
 import torch
 
-from ernerf_ti.config import PRESETS
 from ernerf_ti.evaluation import run_facts
 from ernerf_ti.evaluation.run_facts import commit, machine, model_size, training_seconds, versions
-from ernerf_ti.portrait import Portrait
+from ernerf_ti.portrait.portrait import Portrait
+from ernerf_ti.train.config import PRESETS
 
 
 def test_training_time_adds_up_over_stages_and_stops(tmp_path):
@@ -41,7 +41,7 @@ def test_model_size(tmp_path):
     n = sum(p.numel() for p in portrait.parameters())
     parts = found["parameters"]
     assert parts["all"] == n == parts["head"] + parts["torso"] + parts["identity codes"]
-    codes = sum(module.identity_codes.codes.numel() for module in (portrait.head, portrait.torso))
+    codes = sum(module.appearance.codes.numel() for module in (portrait.head, portrait.torso))
     assert parts["identity codes"] == codes > 0
     assert min(parts["head"], parts["torso"]) > 1000
     assert found["megabytes"] == 4e-6 * n

@@ -31,7 +31,7 @@ def test_block_is_a_second_or_a_quarter(times, length):
     assert block_length(times) == length
 
 
-def test_blocks_are_of_neighbours():
+def test_blocks_are_of_neighbors():
     draws = block_draws(100, 10, 0)
     assert draws.shape == (1000, 100)
     assert (np.diff(draws.reshape(1000, 10, 10)) % 100 == 1).all()
@@ -45,7 +45,7 @@ def test_interval_of_independent_values_is_the_normal_one():
     np.testing.assert_allclose((low, high), (values.mean() - half, values.mean() + half), atol=0.1 * half)
 
 
-def test_interval_knows_that_neighbours_are_alike():
+def test_interval_knows_that_neighbors_are_alike():
     values = smooth_noise(1000, 12, np.random.default_rng(1))
     low, high = mean_interval(values, np.arange(1000), 0)
     shuffled = np.random.default_rng(2).permutation(values)

@@ -2,10 +2,10 @@ import numpy as np
 import pytest
 import torch
 
-from ernerf_ti.evaluation.cepstra import cepstra
 from ernerf_ti.evaluation.metric import Measured, NotComputed
 from ernerf_ti.evaluation.sync_metric import Sync, face_boxes, face_picture, longest_row
 from ernerf_ti.evaluation.syncnet import SyncNet, face_vectors, sound_vectors, synchrony
+from ernerf_ti.evaluation.syncnet_cepstra import cepstra
 from tests.evaluation.conftest import landmarks
 
 # Weights of the published file: output channels, input channels, kernel.
@@ -209,4 +209,4 @@ def test_says_what_it_lacks(weights, tmp_path, make_setting):
     metric, pictures = Sync("distance", weights), np.zeros((20, 64, 64, 3), np.uint8)
     assert metric.measure(make_setting(pictures), 0) == NotComputed("the capture has no sound")
     short = metric.measure(make_setting(pictures, samples=np.zeros(20 * 640)), 0)
-    assert short == NotComputed("expected 35 neighbouring frames with sound or more, got 20")
+    assert short == NotComputed("expected 35 neighboring frames with sound or more, got 20")

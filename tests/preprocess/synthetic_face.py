@@ -84,5 +84,5 @@ class Portrait:
             points = eye + rays * ((z - eye[2]) / rays[..., 2])[..., None]
             z = height(points[..., 0], points[..., 1])
         at = ((points[..., :2] * (1, -1) + (0.1, 0.11)) * 2000).astype(np.float32)
-        grey = cv2.remap(self._texture, at, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-        return np.repeat(np.clip(np.round(grey), 0, 255).astype(np.uint8)[..., None], 3, -1)
+        gray = cv2.remap(self._texture, at, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        return np.repeat(np.clip(np.round(gray), 0, 255).astype(np.uint8)[..., None], 3, -1)

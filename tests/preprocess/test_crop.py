@@ -11,7 +11,7 @@ def still(x: float, y: float, side: float, n: int = 20) -> np.ndarray:
 
 
 def test_side_is_2_3_faces_around_the_face():
-    # A face of 100 px in the middle of a large picture; its centre comes at 48 % of the height.
+    # A face of 100 px in the middle of a large picture; its center comes at 48 % of the height.
     assert choose_crop(still(960, 500, 100), 1920, 1080) == Crop(960 - 115, 500 - 110, 230)
 
 

@@ -29,9 +29,9 @@ def drawn_face(size: int = 256) -> np.ndarray:
     """[size, size, 3] uint8: a cartoon that the detector takes for a face."""
     picture = np.full((size, size, 3), (90, 120, 150), np.uint8)
 
-    def ellipse(x, y, width, height, colour):
-        centre, axes = (int(x * size / 256), int(y * size / 256)), (int(width * size / 256), int(height * size / 256))
-        cv2.ellipse(picture, centre, axes, 0, 0, 360, colour, -1, cv2.LINE_AA)
+    def ellipse(x, y, width, height, color):
+        center, axes = (int(x * size / 256), int(y * size / 256)), (int(width * size / 256), int(height * size / 256))
+        cv2.ellipse(picture, center, axes, 0, 0, 360, color, -1, cv2.LINE_AA)
 
     ellipse(128, 110, 72, 90, (70, 45, 30))
     ellipse(128, 135, 58, 78, (225, 180, 150))

@@ -186,7 +186,7 @@ def test_class_map(parser, answer):
     assert labels.tolist() == [expected.get(name, 1) for name in [*names.split(", "), "cloth", "hair", "hat"]]
 
 
-# Sizes at which the pixel of the network that holds the centre of one of ours can be told without rounding.
+# Sizes at which the pixel of the network that holds the center of one of ours can be told without rounding.
 @pytest.mark.parametrize(("height", "width"), [(64, 64), (128, 192), (320, 32)])
 def test_labels_come_back_at_the_frame_s_size(parser, answer, height, width):
     classes = np.random.default_rng(2).choice([0, 1, 14, 16], (SIDE, SIDE))
@@ -196,7 +196,7 @@ def test_labels_come_back_at_the_frame_s_size(parser, answer, height, width):
     assert np.array_equal(parser(noise(height, width)), expected)
 
 
-def test_input_is_normalised_and_stretched(parser, answer):
+def test_input_is_normalized_and_stretched(parser, answer):
     network = answer(np.zeros((SIDE, SIDE), int))
     frame = np.zeros((128, 256, 3), np.uint8)
     frame[:64] = [255, 0, 51]
@@ -212,8 +212,8 @@ def test_shrinking_does_not_alias(parser, answer):
     frame = np.zeros((8 * SIDE, 8 * SIDE, 3), np.uint8)
     frame[:, ::8] = 255
     parser(frame)
-    colour = network.image[0, :, 8:-8, 8:-8] * STD[:, None, None] + MEAN[:, None, None]
-    assert (colour - 1 / 8).abs().max() < 0.02
+    color = network.image[0, :, 8:-8, 8:-8] * STD[:, None, None] + MEAN[:, None, None]
+    assert (color - 1 / 8).abs().max() < 0.02
 
 
 def test_deterministic(parser, path):

@@ -2,7 +2,7 @@ import cv2
 import numpy as np
 import pytest
 
-from ernerf_ti.preprocess.face_parts import part_labels, skin_colour
+from ernerf_ti.preprocess.face_parts import part_labels, skin_color
 from tests.preprocess.drawn_person import HAIR, SHIRT, SKIN, draw_person, mesh_points, silhouette
 
 BACKGROUND, HEAD, NECK, TORSO = range(4)
@@ -11,7 +11,7 @@ POINTS = mesh_points()
 
 def labels_of(frame, alpha=None, points=POINTS):
     alpha = silhouette().astype(np.float32) if alpha is None else alpha
-    return part_labels(frame, alpha, points, skin_colour([(draw_person(), POINTS)]))
+    return part_labels(frame, alpha, points, skin_color([(draw_person(), POINTS)]))
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +82,7 @@ def test_skin_that_does_not_hang_together_with_the_jaw():
     assert labels[185, 128] == NECK
 
 
-def test_clothes_of_the_colour_of_skin():
+def test_clothes_of_the_color_of_skin():
     # The neck ends somewhere even so: 0.55 of the face's height, 66 px, below the jaw.
     frame = draw_person()
     cv2.rectangle(frame, (106, 170), (150, 255), SKIN, -1)
@@ -134,9 +134,9 @@ def test_depth_of_the_points_does_not_matter(labels):
     assert np.array_equal(labels_of(draw_person(), points=deep), labels)
 
 
-def test_skin_colour_by_hand():
+def test_skin_color_by_hand():
     frame = np.full((256, 256, 3), SKIN, np.uint8)
-    skin = skin_colour([(frame, POINTS)])
+    skin = skin_color([(frame, POINTS)])
     # Of (220, 170, 140) with 8 added to each.
     np.testing.assert_allclose(skin.mean, np.log([228 / 178, 148 / 178]), rtol=1e-5)
     assert skin.luminance == pytest.approx(0.299 * 220 + 0.587 * 170 + 0.114 * 140, rel=1e-5)
@@ -144,11 +144,11 @@ def test_skin_colour_by_hand():
     np.testing.assert_allclose(skin.inverse_covariance, np.eye(2) / 0.07**2, rtol=1e-4, atol=1e-3)
 
 
-def test_skin_colour_is_a_median():
+def test_skin_color_is_a_median():
     frame = np.full((256, 256, 3), SKIN, np.uint8)
     spoilt = frame.copy()
     spoilt[100:135, 90:110] = (20, 60, 20)  # one cheek
-    clean, other = skin_colour([(frame, POINTS)]), skin_colour([(frame, POINTS), (spoilt, POINTS)])
+    clean, other = skin_color([(frame, POINTS)]), skin_color([(frame, POINTS), (spoilt, POINTS)])
     np.testing.assert_allclose(other.mean, clean.mean, rtol=1e-6)
     assert other.luminance == pytest.approx(clean.luminance)
 
@@ -157,11 +157,11 @@ def test_cheek_out_of_the_picture():
     points = POINTS.copy()
     points[[50, 205], 0] = -30
     points[[425, 280], 1] = 400
-    skin = skin_colour([(np.full((256, 256, 3), SKIN, np.uint8), points)])
+    skin = skin_color([(np.full((256, 256, 3), SKIN, np.uint8), points)])
     assert np.isfinite(skin.mean).all()
 
 
 def test_no_samples():
     with pytest.raises(ValueError) as error:
-        skin_colour([])
+        skin_color([])
     assert "samples: expected frames with a face, got none; track the face first" in str(error.value)

@@ -2,7 +2,7 @@ import cv2
 import numpy as np
 import pytest
 
-from ernerf_ti.preprocess.background_plate import BackgroundPlate
+from ernerf_ti.preprocess.background import BackgroundPlate
 from ernerf_ti.preprocess.matte import refine_matte
 
 SIDE, RADIUS = 256, 77  # the band is 4 px wide on each side
@@ -87,7 +87,7 @@ def test_unseen_background_without_any_in_reach():
     assert alpha[30, 0] > 0.4 and np.isfinite(alpha).all()
 
 
-def test_alike_colours_fall_back_to_the_mask():
+def test_alike_colors_fall_back_to_the_mask():
     frame, mask, plate, _, _, distance = scene(3, 1, person=(60, 75, 95), wall=(55, 70, 90), texture=0)
     alpha, _ = refine_matte(frame, mask, plate)
     near = np.abs(distance - 1) < 3
@@ -95,11 +95,11 @@ def test_alike_colours_fall_back_to_the_mask():
     assert (alpha[distance < -6] == 1).all() and (alpha[distance > 8] == 0).all()
 
 
-def test_alpha_goes_from_mask_to_colours_without_a_jump():
-    # Of three grey levels of separation the colours have no say, of 90 all, of 40 half.
+def test_alpha_goes_from_mask_to_colors_without_a_jump():
+    # Of three gray levels of separation the colors have no say, of 90 all, of 40 half.
     errors = []
-    for grey in (3, 40, 90):
-        scenery = scene(1.5, 2, person=(90 + grey / 3**0.5,) * 3, wall=(90,) * 3, texture=0)
+    for gray in (3, 40, 90):
+        scenery = scene(1.5, 2, person=(90 + gray / 3**0.5,) * 3, wall=(90,) * 3, texture=0)
         frame, mask, plate, expected, _, distance = scenery
         alpha, _ = refine_matte(frame, mask, plate)
         errors.append(np.abs(alpha - expected)[np.abs(distance) < 3].mean())

@@ -57,7 +57,7 @@ def test_hidden_cheek_dark_frame_and_gap():
 
 
 def test_same_twice_and_no_smoothing():
-    # A frame's pose depends on the clip's texture, not on its neighbours: frames in another order come out the same.
+    # A frame's pose depends on the clip's texture, not on its neighbors: frames in another order come out the same.
     portrait, truth = Portrait(112), head_poses(N)
     pictures = [portrait.picture(pose) for pose in truth]
     start = perturbed(truth)

@@ -1,14 +1,14 @@
 import numpy as np
 import pytest
 
-from ernerf_ti.preprocess.portrait_layers import before_plate, person_colour, torso_layer
+from ernerf_ti.preprocess.portrait_layers import before_plate, person_color, torso_layer
 
 BACKGROUND, HEAD, NECK, TORSO = range(4)
 SKIN, SHIRT, HAIR, WALL = (200, 160, 140), (40, 60, 180), (60, 40, 30), (90, 120, 90)
 
 
-def constant(colour, shape=(1, 1)):
-    return np.broadcast_to(np.array(colour, np.uint8), (*shape, 3)).copy()
+def constant(color, shape=(1, 1)):
+    return np.broadcast_to(np.array(color, np.uint8), (*shape, 3)).copy()
 
 
 # The frame is alpha F + (1 - alpha) B with F = 200 and B = 100; behind the person belongs 40.
@@ -33,14 +33,14 @@ def test_before_plate_stays_in_range(seen, behind, plate, expected):
     assert image.tolist() == [[[expected] * 3]]
 
 
-def test_person_colour_by_hand():
+def test_person_color_by_hand():
     # 0.6 * 200 + 0.4 * 50 = 140; below 0.05 the frame itself.
     frame = constant([140] * 3, (1, 3))
     frame[0, 1:] = 77
     alpha = np.array([[0.6, 1.0, 0.04]], np.float32)
-    colour = person_colour(frame, alpha, np.full((1, 3, 3), 50, np.float32))
-    assert colour.dtype == np.float32
-    np.testing.assert_allclose(colour[0, :, 0], [200, 77, 77], atol=1e-3)
+    color = person_color(frame, alpha, np.full((1, 3, 3), 50, np.float32))
+    assert color.dtype == np.float32
+    np.testing.assert_allclose(color[0, :, 0], [200, 77, 77], atol=1e-3)
 
 
 @pytest.fixture
@@ -109,16 +109,16 @@ def test_neck_is_continued_under_the_head():
 
 
 def test_head_is_not_in_the_layer():
-    # Where something lies over the head, it has the colour of neck or shirt, not of the head.
+    # Where something lies over the head, it has the color of neck or shirt, not of the head.
     frame, alpha, behind, labels = draw(512, top=0)
     layer = torso_layer(frame, alpha, behind, labels)
     over = (labels == HEAD) & (layer[..., 3] > 0)
     assert over.any()
-    colours = layer[over][:, :3].astype(float)
-    faded = np.array([[*np.multiply(colour, 0.98**k)] for colour in (SKIN, SHIRT) for k in range(57)])
-    nearest = np.abs(colours[::37, None] - faded).max(-1).min(-1)
+    colors = layer[over][:, :3].astype(float)
+    faded = np.array([[*np.multiply(color, 0.98**k)] for color in (SKIN, SHIRT) for k in range(57)])
+    nearest = np.abs(colors[::37, None] - faded).max(-1).min(-1)
     assert np.median(nearest) < 1.1
-    red = colours[:, 0] - colours[:, 2]
+    red = colors[:, 0] - colors[:, 2]
     assert ((red > 15) | (red < -35)).mean() > 0.95  # skin is redder than hair is, the shirt is blue
 
 
@@ -165,7 +165,7 @@ def test_outline_keeps_its_alpha(portrait):
     assert layer[row, 8, 3] == round(0.6 * 255)
     assert layer[row, 7, 3] == round(0.2 * 255)
     assert (layer[row, :7] == 0).all()
-    # Straight colour: that of the shirt, not what the wall makes of it.
+    # Straight color: that of the shirt, not what the wall makes of it.
     assert np.abs(layer[row, 8, :3].astype(int) - SHIRT).max() <= 1
 
 

@@ -9,8 +9,8 @@ from ernerf_ti.preprocess.sharpness import blur
 
 @pytest.fixture
 def squares() -> np.ndarray:
-    grey = np.random.default_rng(0).integers(0, 255, (16, 16)).astype(np.uint8)
-    return cv2.resize(grey, (256, 256), interpolation=cv2.INTER_NEAREST)
+    gray = np.random.default_rng(0).integers(0, 255, (16, 16)).astype(np.uint8)
+    return cv2.resize(gray, (256, 256), interpolation=cv2.INTER_NEAREST)
 
 
 def test_rises_with_blur(squares):

@@ -11,13 +11,13 @@ import pytest
 
 from ernerf_ti.data.capture import open_capture
 from ernerf_ti.data.capture_files import HEAD, NECK, TORSO
+from ernerf_ti.data.synthetic.portrait_writers import write_portrait_video
+from ernerf_ti.data.synthetic.synthetic_portrait import SyntheticPortrait
+from ernerf_ti.media.video import write_video
 from ernerf_ti.preprocess import stages
 from ernerf_ti.preprocess.pipeline import StageError
 from ernerf_ti.preprocess.report import head_angles
 from ernerf_ti.preprocess.stages import Settings, capture_pipeline
-from ernerf_ti.synthetic.portrait import SyntheticPortrait
-from ernerf_ti.synthetic.portrait_files import write_portrait_video
-from ernerf_ti.video import write_video
 
 pytest.importorskip("mediapipe")
 SIZE, N_FRAMES = 192, 50
@@ -158,7 +158,7 @@ def test_ready_made_features_and_blinks(folder, video, tmp_path):
     capture = open_capture(other)
     assert capture.extractor == "deepspeech"
     assert np.array_equal(capture.audio_windows, windows.astype(np.float32))
-    assert capture.eye_areas.tolist() == [float(k == 7) for k in range(N_FRAMES)]
+    assert capture.eye_closures.tolist() == [float(k == 7) for k in range(N_FRAMES)]
 
 
 def test_foreign_folder_is_left_alone(video, tmp_path):
@@ -187,10 +187,10 @@ def test_bad_choices(tmp_path, choices, text):
 
 @pytest.mark.parametrize("sound", [np.zeros(16_000, np.float32), None])
 def test_video_without_a_face_stops_at_once(tmp_path, sound):
-    grey = np.full((128, 128, 3), 90, np.uint8)
-    write_video(tmp_path / "grey.mp4", [grey] * 25, 25, sound)
+    gray = np.full((128, 128, 3), 90, np.uint8)
+    write_video(tmp_path / "gray.mp4", [gray] * 25, 25, sound)
     with pytest.raises(StageError, match="stage crop: video: expected a face, got none"):
-        run(tmp_path / "out", tmp_path / "grey.mp4")
+        run(tmp_path / "out", tmp_path / "gray.mp4")
 
 
 def test_video_without_sound_stops_at_the_sound(portrait, tmp_path):
@@ -208,7 +208,7 @@ def test_frames_without_a_face_keep_their_numbers(portrait, tmp_path):
     capture = open_capture(tmp_path / "out")
     ids = np.concatenate((capture.train.frame_ids, capture.val.frame_ids))
     assert set(range(N_FRAMES)) - set(ids.tolist()) == set(range(20, 30))
-    assert len(capture.eye_areas) == len(capture.audio_windows) == N_FRAMES
+    assert len(capture.eye_closures) == len(capture.audio_windows) == N_FRAMES
     figures = json.loads((tmp_path / "out" / "report.json").read_text())
     assert figures["frames"]["without_pose"] == {"no face": 10}
     assert any("10 of 50 frames have no head pose" in text for text in figures["warnings"])

@@ -31,7 +31,7 @@ def encode_audio(encoder, windows: Tensor) -> Tensor:
     return torch.softmax(F.linear(x.flatten(), scores.weight, scores.bias), 0) @ codes
 
 
-def render_rays(head, conditioning, bitfield, aabb, rays_o, rays_d, config, background, noise) -> dict[str, Tensor]:
+def render_head(head, conditioning, bitfield, aabb, rays_o, rays_d, config, background, noise) -> dict[str, Tensor]:
     """A head with tri-plane hash encoder and channel attention, along rays."""
     # Distances are held fixed: no gradient flows through them.
     t_near, t_far = intersect_aabb(rays_o.detach(), rays_d.detach(), aabb, config.min_near)
@@ -46,10 +46,10 @@ def render_rays(head, conditioning, bitfield, aabb, rays_o, rays_d, config, back
     weights = perceptron(head.conditioning.audio_attention, x)
     eye_weights = torch.sigmoid(perceptron(head.conditioning.eye_attention, x))
     audio = encode_audio(head.audio_encoder, conditioning.audio_window)
-    h = perceptron(head.density_net, torch.cat((x, audio * weights, conditioning.eye_area * eye_weights), 1))
-    code = head.identity_codes(conditioning.identity_index).expand(len(x), -1)
+    h = perceptron(head.density_net, torch.cat((x, audio * weights, conditioning.eye_closure * eye_weights), 1))
+    code = head.appearance(conditioning.appearance_index).expand(len(x), -1)
     harmonics = spherical_harmonics(directions, head.config.direction_degree)
-    rgbs = torch.sigmoid(perceptron(head.colour_net, torch.cat((harmonics, h[:, 1:], code), 1))) * 1.002 - 0.001
+    rgbs = torch.sigmoid(perceptron(head.color_net, torch.cat((harmonics, h[:, 1:], code), 1))) * 1.002 - 0.001
     uncertainty = torch.log1p(torch.exp(perceptron(head.uncertainty_net, x.detach())))
     weighted, summed, opacity = composite(
         torch.exp(h[:, 0]),
@@ -64,7 +64,7 @@ def render_rays(head, conditioning, bitfield, aabb, rays_o, rays_d, config, back
         "rgb": rgb,
         "opacity": opacity,
         "depth": weighted[:, 3],
-        "ambient_audio": summed[:, 0],
-        "ambient_eye": summed[:, 1],
+        "audio_attention": summed[:, 0],
+        "eye_attention": summed[:, 1],
         "uncertainty": weighted[:, 4],
     }

@@ -48,7 +48,7 @@ def encode_audio(tensors: dict[str, Tensor], auds: Tensor) -> Tensor:
 
 
 def head(tensors, positions, directions, audio, eye, code) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """sigmas [M], rgbs [M, 3], ambient_audio, ambient_eye, uncertainty [M]."""
+    """sigmas [M], rgbs [M, 3], audio_attention, eye_attention, uncertainty [M]."""
     dtype = audio.dtype
     x, y, z = positions.to(dtype).unbind(1)
     pairs = {"xy": (x, y), "yz": (y, z), "xz": (x, z)}
@@ -59,14 +59,14 @@ def head(tensors, positions, directions, audio, eye, code) -> tuple[Tensor, Tens
     eye_weights = torch.sigmoid(network(tensors, "eye_att_net", features))
     h = network(tensors, "sigma_net", torch.cat((features, audio * weights, eye * eye_weights), 1))
     harmonics = spherical_harmonics(directions.to(dtype), 4)
-    h_colour = torch.cat((harmonics, h[:, 1:], code.expand(len(h), -1)), 1)
-    rgbs = torch.sigmoid(network(tensors, "color_net", h_colour)) * 1.002 - 0.001
+    h_color = torch.cat((harmonics, h[:, 1:], code.expand(len(h), -1)), 1)
+    rgbs = torch.sigmoid(network(tensors, "color_net", h_color)) * 1.002 - 0.001
     uncertainty = torch.log(1 + torch.exp(network(tensors, "unc_net", features.detach())))
     return torch.exp(h[:, 0]), rgbs, weights.norm(dim=1), eye_weights[:, 0], uncertainty[:, 0]
 
 
 def torso(tensors: dict[str, Tensor], coords: Tensor, pose: Tensor) -> tuple[Tensor, Tensor]:
-    """Alpha [K], colour [K, 3] of pixels, with the code of row 0."""
+    """Alpha [K], color [K, 3] of pixels, with the code of row 0."""
     x = coords * 0.8
     anchors = tensors["anchor_points"] @ torch.linalg.inv(pose).t()
     anchors = (anchors[:, :2] / anchors[:, 3:] / anchors[:, 2:3]).flatten()
@@ -89,12 +89,12 @@ def box_distances(rays_o: Tensor, rays_d: Tensor, aabb: Tensor) -> tuple[Tensor,
 
 
 def render_in_rounds(tensors, rays_o, rays_d, audio, eye, background) -> dict[str, Tensor]:
-    """[N] rays of a whole picture without gradients: colour, sums of the ambient values, depth in [0, 1]."""
+    """[N] rays of a whole picture without gradients: color, sums of the ambient values, depth in [0, 1]."""
     n, dtype = len(rays_o), audio.dtype
     code, bitfield = tensors["individual_codes"][0], tensors["density_bitfield"]
     near, far = box_distances(rays_o, rays_d, tensors["aabb_infer"].float())
     t, alive, step = near.clone(), torch.arange(n), 0
-    opacity, depth, ambient_audio, ambient_eye = (torch.zeros(n, dtype=dtype) for _ in range(4))
+    opacity, depth, audio_attention, eye_attention = (torch.zeros(n, dtype=dtype) for _ in range(4))
     rgb = torch.zeros(n, 3, dtype=dtype)
     while step < MAX_STEPS and len(alive):
         n_step = max(1, min(8, n // len(alive)))
@@ -116,8 +116,8 @@ def render_in_rounds(tensors, rays_o, rays_d, audio, eye, background) -> dict[st
             opacity[ray] += weight
             rgb[ray] += weight[:, None] * rgbs[at]
             depth[ray] += weight * end
-            ambient_audio[ray] += audios[at]
-            ambient_eye[ray] += eyes[at]
+            audio_attention[ray] += audios[at]
+            eye_attention[ray] += eyes[at]
             t[ray] = end
             goes_on[goes_on.clone()] = light >= THRESHOLD
         alive = alive[goes_on]
@@ -125,8 +125,8 @@ def render_in_rounds(tensors, rays_o, rays_d, audio, eye, background) -> dict[st
     return {
         "image": (rgb + (1 - opacity)[:, None] * background).clamp(0, 1),
         "depth": (depth - near).clamp(min=0) / (far - near),
-        "amb_aud": ambient_audio,
-        "amb_eye": ambient_eye,
+        "amb_aud": audio_attention,
+        "amb_eye": eye_attention,
     }
 
 
@@ -142,8 +142,8 @@ def render_frame(tensors: dict[str, Tensor], inputs: dict[str, Tensor], mean_den
         grid = tensors["density_grid_torso"].view(1, 1, 128, 128).to(coords)
         occupancy = F.grid_sample(grid, coords[None, None], align_corners=True).flatten()
         at = (occupancy > min(0.01, mean_density_torso)).nonzero()[:, 0]
-        alpha, colour = torso(tensors, coords[at].to(dtype), inputs["pose"][0].to(dtype))
-        background[at] = colour * alpha[:, None] + background[at] * (1 - alpha)[:, None]
+        alpha, color = torso(tensors, coords[at].to(dtype), inputs["pose"][0].to(dtype))
+        background[at] = color * alpha[:, None] + background[at] * (1 - alpha)[:, None]
     eye = inputs["eye"].to(dtype)[0]
     result = render_in_rounds(tensors, inputs["rays_o"][0], inputs["rays_d"][0], audio, eye, background)
     return {name: values.view(*shape, *values.shape[1:]) for name, values in result.items()} | {"enc_a": audio[None]}

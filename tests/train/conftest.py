@@ -4,10 +4,11 @@ import dataclasses
 
 import pytest
 
-from ernerf_ti.config import PRESETS, TrainConfig
 from ernerf_ti.data.capture import Capture, open_capture
-from ernerf_ti.synthetic.portrait import SyntheticPortrait
-from ernerf_ti.synthetic.portrait_files import write_portrait_capture
+from ernerf_ti.data.synthetic.portrait_writers import write_portrait_capture
+from ernerf_ti.data.synthetic.synthetic_portrait import SyntheticPortrait
+from ernerf_ti.train.config import PRESETS, TrainConfig
+from tests.data.conftest import make_capture  # noqa: F401, a fixture
 
 
 @pytest.fixture(scope="session")
@@ -26,7 +27,7 @@ def config() -> TrainConfig:
             small.portrait, head_grid=dataclasses.replace(small.portrait.head_grid, resolution=32)
         ),
         head=dataclasses.replace(small.head, iterations=10, n_rays=256),
-        fine=dataclasses.replace(small.fine, iterations=4, n_rays=256, patch_size=16),
+        finetune=dataclasses.replace(small.finetune, iterations=4, n_rays=256, patch_size=16),
         torso=dataclasses.replace(small.torso, iterations=6, n_rays=256),
         grid_update_every=4,
         save_every=3,

@@ -6,7 +6,7 @@ import sys
 import pytest
 import torch
 
-from ernerf_ti.batch import RayBatch, RenderOutput
+from ernerf_ti.portrait.records import RayBatch, RenderOutput
 from ernerf_ti.train import losses
 from ernerf_ti.train.perceptual import ALEXNET_FILE, dssim, perceptual_loss
 
@@ -17,8 +17,8 @@ def output(**values) -> RenderOutput:
         "rgb": torch.zeros(n, 3),
         "opacity": torch.zeros(n),
         "depth": torch.zeros(n),
-        "ambient_audio": torch.zeros(n),
-        "ambient_eye": torch.zeros(n),
+        "audio_attention": torch.zeros(n),
+        "eye_attention": torch.zeros(n),
         "uncertainty": torch.zeros(n),
         "n_samples": torch.zeros(n, dtype=torch.int32),
     }
@@ -63,9 +63,9 @@ def test_opacity_entropy_is_one_bit_at_one_half():
 
 
 def test_audio_counts_outside_the_face_and_eyes_inside():
-    seen = output(ambient_audio=torch.tensor([2.0, 4.0]), ambient_eye=torch.tensor([8.0, 16.0]))
-    assert float(losses.ambient_audio(seen, BATCH)) == 2.0
-    assert float(losses.ambient_eye(seen, BATCH, 16)) == pytest.approx(8 / 16 * 2 / 2)
+    seen = output(audio_attention=torch.tensor([2.0, 4.0]), eye_attention=torch.tensor([8.0, 16.0]))
+    assert float(losses.audio_attention(seen, BATCH)) == 2.0
+    assert float(losses.eye_attention(seen, BATCH, 16)) == pytest.approx(8 / 16 * 2 / 2)
 
 
 def test_anchor_deviation():
@@ -107,5 +107,5 @@ def test_lpips_that_does_not_load(tmp_path, monkeypatch):
 
 def test_names_of_perceptual_losses():
     assert perceptual_loss("none") is None
-    with pytest.raises(ValueError, match="perceptual: expected lpips, dssim or none, got 'vgg'"):
+    with pytest.raises(ValueError, match="perceptual: expected auto, lpips, dssim or none, got 'vgg'"):
         perceptual_loss("vgg")

@@ -7,18 +7,19 @@ import json
 import pytest
 import torch
 
-from ernerf_ti.camera import all_pixels, pixel_coords
-from ernerf_ti.checkpoint import load_checkpoint
-from ernerf_ti.config import TrainConfig, config_from_dict
-from ernerf_ti.synthesis import load_portrait
-from ernerf_ti.train.trainer import STAGES, Trainer, TrainingError
+from ernerf_ti.portrait.camera import all_pixels, pixel_coords
+from ernerf_ti.run.checkpoint import load_checkpoint
+from ernerf_ti.run.serialization import config_from_dict
+from ernerf_ti.run.trained_portrait import load_portrait
+from ernerf_ti.train.config import STAGES, TrainConfig
+from ernerf_ti.train.trainer import Trainer, TrainingError
 
 
 def state(folder) -> dict:
     content = load_checkpoint(folder / "checkpoint.pt")
     parts = {f"portrait.{key}": value for key, value in content["portrait"].items()}
-    for group, values in content["optimiser"]["state"].items():
-        parts |= {f"optimiser.{group}.{key}": value for key, value in values.items()}
+    for group, values in content["optimizer"]["state"].items():
+        parts |= {f"optimizer.{group}.{key}": value for key, value in values.items()}
     return parts | {f"average.{key}": value for key, value in content["average"].items()}
 
 
@@ -58,7 +59,7 @@ def test_run_folder_tells_its_story(capture, config, tmp_path):
     assert {line["stage"] for line in lines} == set(STAGES)
     assert {"loss", "psnr", "rays_per_s", "samples_per_ray"} <= set(lines[0])
     assert sum("validation_psnr" in line for line in lines) >= 3
-    assert {"head_000005.png", "head_000010.png", "fine_000004.png", "torso_000006.png"} <= {
+    assert {"head_000005.png", "head_000010.png", "finetune_000004.png", "torso_000006.png"} <= {
         path.name for path in (tmp_path / "validation").iterdir()
     }
     assert any((tmp_path / "tensorboard").iterdir())
@@ -80,7 +81,9 @@ def test_noise_behind_the_torso_tells_where_it_is_opaque(capture, config, tmp_pa
 
     def error(share: float) -> float:
         longer = dataclasses.replace(
-            config, torso=dataclasses.replace(config.torso, iterations=150, n_rays=2048), over_noise=share
+            config,
+            torso=dataclasses.replace(config.torso, iterations=150, n_rays=2048),
+            random_background_fraction=share,
         )
         trainer = Trainer(capture, longer, tmp_path / str(share))
         trainer.start_stage("torso")
@@ -149,9 +152,9 @@ def test_another_capture_is_refused(capture, config, tmp_path):
 
 def test_missing_weights_are_said_before_the_first_step(capture, config, tmp_path, monkeypatch):
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
-    lpips = dataclasses.replace(config, fine=dataclasses.replace(config.fine, perceptual="lpips"))
+    lpips = dataclasses.replace(config, finetune=dataclasses.replace(config.finetune, perceptual="lpips"))
     trainer = Trainer(capture, lpips, tmp_path / "run")
     with pytest.raises(FileNotFoundError, match=r"alexnet-owt-7be5be79.pth: expected AlexNet's weights") as error:
         trainer.run()
-    assert "--fine.perceptual dssim or none" in str(error.value)
+    assert "--finetune.perceptual dssim or none" in str(error.value)
     assert trainer.step == 0

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from ernerf_ti.camera import scene_from_capture
-from ernerf_ti.config import PRESETS
-from ernerf_ti.portrait import Portrait
-from ernerf_ti.synthesis import TrainedPortrait
+from ernerf_ti.portrait.camera import scene_from_capture
+from ernerf_ti.portrait.portrait import Portrait
+from ernerf_ti.run.trained_portrait import TrainedPortrait
+from ernerf_ti.train.config import PRESETS
 from ernerf_ti.viewer.clip import SAMPLES_PER_FRAME, Clip
 from ernerf_ti.viewer.offscreen import ScriptTime
 from ernerf_ti.viewer.screen import Layout
@@ -28,8 +28,8 @@ def trained() -> TrainedPortrait:
     # A block of dense cells, so that there is a head with an outline; weights that let each input count.
     grid = portrait.head_grid
     grid.density_grid.zero_()
-    centres = grid._centers(0, "cpu")
-    grid.density_grid[0, (centres.abs() < torch.tensor([0.3, 0.2, 0.2])).all(1)] = 20.0
+    centers = grid._centers(0, "cpu")
+    grid.density_grid[0, (centers.abs() < torch.tensor([0.3, 0.2, 0.2])).all(1)] = 20.0
     grid.mean_density.fill_(1.0)
     grid._threshold()
     portrait.torso_grid.alpha_grid.fill_(1.0)
@@ -43,7 +43,7 @@ def trained() -> TrainedPortrait:
             parameter.mul_(2.5)
         if name.startswith(("head.conditioning", "head.density_net")):
             parameter.mul_(4)
-    dense = centres[grid.density_grid[0] > 0]
+    dense = centers[grid.density_grid[0] > 0]
     head = portrait.head
     log_density = head.densities(dense, torch.zeros(head.config.audio_code_size), torch.zeros(1)).log().mean()
     head.density_net.layers[-1].weight[0].mul_(3.5 / log_density)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from ernerf_ti.camera import all_pixels, pixel_coords, pixel_rays, scene_from_capture
+from ernerf_ti.portrait.camera import all_pixels, pixel_coords, pixel_rays, scene_from_capture
 from ernerf_ti.viewer.camera_control import (
     camera_pose,
     field_of_view,
@@ -80,14 +80,14 @@ def test_layer_of_the_filmed_camera_is_its_picture(pose):
 def test_layer_seen_at_half_the_scale(pose):
     small = view_intrinsics(INTRINSICS, SIZE, START, (32, 24))
     coords = layer_coords(*pixel_rays(pose, small, torch.tensor([[0, 0]])), pose, INTRINSICS, SIZE)
-    # The centre of the first small pixel is the corner between the first four large ones: row and column 0.5.
+    # The center of the first small pixel is the corner between the first four large ones: row and column 0.5.
     torch.testing.assert_close(coords, torch.tensor([[2 * 0.5 / 47 - 1, 2 * 0.5 / 63 - 1]]), atol=1e-4, rtol=0)
 
 
 def test_layer_stands_upright_through_the_head(pose):
     state = changed(START, yaw=40.0, pan_x=0.05, distance=0.8)
     camera = camera_pose(pose, state)
-    # A point of the layer: beside the head's centre, as deep as it for the filmed camera.
+    # A point of the layer: beside the head's center, as deep as it for the filmed camera.
     point = 0.1 * pose[:3, 0] + 0.05 * pose[:3, 1]
     column, row, _ = seen_at(point.tolist(), pose)
     ray = torch.nn.functional.normalize(point - camera[:3, 3], dim=0)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from ernerf_ti.data.capture_files import write_sound
-from ernerf_ti.video import read_frames, read_sound
+from ernerf_ti.media.video import read_frames, read_sound
 from ernerf_ti.viewer.clip import capture_clip, silent_clip, sound_clip
 from ernerf_ti.viewer.offscreen import read_script, run_script
 from ernerf_ti.viewer.viewer import Viewer, ViewerOptions
@@ -23,11 +23,11 @@ def fitting(trained, capture):  # noqa: F811
 def test_clip_of_a_capture(fitting, capture):  # noqa: F811
     clip = capture_clip(fitting, capture)
     n = len(capture.audio_windows)
-    assert len(clip) == len(clip.poses) == len(clip.eye_areas) == n and len(clip.samples) == 640 * n
+    assert len(clip) == len(clip.poses) == len(clip.eye_closures) == n and len(clip.samples) == 640 * n
     assert np.abs(clip.samples).max() > 0.05
     for k in (0, 13, 21):
         assert np.array_equal(clip.true_frame(k), capture.image(k))
-        assert clip.eye_areas[k] == capture.eye_areas[k]
+        assert clip.eye_closures[k] == capture.eye_closures[k]
     assert not np.array_equal(clip.true_frame(0), clip.true_frame(21))
 
 

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from ernerf_ti.batch import RenderOutput
-from ernerf_ti.camera import all_pixels, pixel_rays
+from ernerf_ti.portrait.camera import all_pixels, pixel_rays
+from ernerf_ti.portrait.records import RenderOutput
 from ernerf_ti.viewer.clip import Clip
-from ernerf_ti.viewer.modes import colour_picture, difference_picture, picture_of_mode, transparent_picture
+from ernerf_ti.viewer.modes import color_picture, difference_picture, picture_of_mode, transparent_picture
 from ernerf_ti.viewer.render_job import RenderedView, RenderRequest, look_of
 from ernerf_ti.viewer.state import MODES, ViewState, changed
 
@@ -112,9 +112,9 @@ def test_deformation(ball):
 
 
 def test_no_background(ball):
-    picture, seen = colour_picture(ball), ball.head_opacity.numpy() > 0
+    picture, seen = color_picture(ball), ball.head_opacity.numpy() > 0
     assert (picture[seen] == (255, 0, 0)).all()
-    assert len(np.unique(picture[~seen].reshape(-1, 3), axis=0)) == 2  # two greys
+    assert len(np.unique(picture[~seen].reshape(-1, 3), axis=0)) == 2  # two grays
     assert (transparent_picture(ball)[seen] == (255, 0, 0, 255)).all()
     assert not transparent_picture(ball)[~seen][:, 3].any()
 

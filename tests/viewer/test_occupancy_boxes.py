@@ -5,7 +5,8 @@ import pytest
 import torch
 
 import taichi_kernels as tk
-from ernerf_ti.render.occupancy_grid import OccupancyGrid, OccupancyGridConfig
+from ernerf_ti.portrait.config import OccupancyGridConfig
+from ernerf_ti.portrait.render.head_occupancy import OccupancyGrid
 from ernerf_ti.viewer.occupancy_boxes import box_edges, draw_boxes, occupied_cells
 
 

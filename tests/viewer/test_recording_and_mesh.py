@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from ernerf_ti.render.occupancy_grid import OccupancyGrid, OccupancyGridConfig
-from ernerf_ti.video import read_sound
+from ernerf_ti.media.video import read_sound
+from ernerf_ti.portrait.config import OccupancyGridConfig
+from ernerf_ti.portrait.render.head_occupancy import OccupancyGrid
 from ernerf_ti.viewer.mesh_export import export_mesh
 from ernerf_ti.viewer.recording import SessionRecording
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from ernerf_ti.synthesis import render_frames
+from ernerf_ti.synthesis.frames import render_frames
 from ernerf_ti.viewer.camera_control import field_of_view
 from ernerf_ti.viewer.render_job import RenderedView, RenderJob, RenderRequest, look_of
 from ernerf_ti.viewer.state import ViewState, changed
@@ -37,7 +37,7 @@ def test_captured_camera_gives_what_synthesis_gives(trained, clip, request_of):
     eyes = np.full(len(clip), 0.5)
     *_, expected = render_frames(trained, clip.windows[:3], clip.poses, eyes, trained.background, places=clip.places)
     output = render(trained, request_of()).output
-    for name in ("rgb", "opacity", "depth", "ambient_audio", "ambient_eye"):
+    for name in ("rgb", "opacity", "depth", "audio_attention", "eye_attention"):
         torch.testing.assert_close(getattr(output, name), getattr(expected, name), atol=2e-4, rtol=1e-4)
     assert torch.equal(output.n_samples, expected.n_samples)
     assert output.opacity.max() > 0.5 and (output.n_samples == 0).any()  # there is a head, and something beside it
@@ -66,7 +66,7 @@ def differs(trained, a: RenderRequest, b: RenderRequest, **options) -> float:
         {"audio": False},
         {"pose_frame": 4},
         {"look": {"torso": False}},
-        {"look": {"background": "colour"}},
+        {"look": {"background": "color"}},
         {"look": {"background": "none"}},
         {"look": {"appearance": 1}},
         {"look": {"yaw": 10.0}},
@@ -88,8 +88,8 @@ def test_settings_of_the_window_do_not(start):
     assert look_of(shown) == look_of(start)
 
 
-def test_colours_behind(trained, start, request_of):
-    red = changed(start, background="colour", colour=[1, 0, 0], torso=False)
+def test_colors_behind(trained, start, request_of):
+    red = changed(start, background="color", color=[1, 0, 0], torso=False)
     view = render(trained, request_of(red))
     beside = view.output.opacity == 0
     assert beside.any()

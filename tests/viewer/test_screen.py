@@ -56,8 +56,8 @@ def test_waveform_is_tall_where_it_is_loud():
 def test_curves_fall_and_rise():
     falling = np.logspace(0, -3, 500)
     image = draw_curves(falling, -10 * np.log10(falling), "head, step 500")
-    for colour, rises in (((255, 120, 90), False), ((110, 200, 255), True)):
-        rows, columns = np.nonzero((np.abs(image[16:80].astype(int) - colour) < 60).all(-1))
+    for color, rises in (((255, 120, 90), False), ((110, 200, 255), True)):
+        rows, columns = np.nonzero((np.abs(image[16:80].astype(int) - color) < 60).all(-1))
         assert (rows[columns < 40].mean() > rows[columns > 220].mean()) == rises
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from ernerf_ti.viewer.state import CHOICES, COMMANDS, KEYS, LIMITS, MODES, ViewState, changed, transition
 
-START = ViewState(captured_field_of_view=20.0, n_identities=5)
+START = ViewState(captured_field_of_view=20.0, n_embeddings=5)
 
 
 def after(*actions: dict, state: ViewState = START) -> ViewState:
@@ -30,7 +30,7 @@ def test_numbers_stay_within_their_limits():
         assert getattr(after({"set": {name: (low + high) / 2}}), name) == (low + high) / 2
     assert after({"set": {"appearance": 99}}).appearance == 4
     assert after({"set": {"appearance": -7}}).appearance == -1
-    assert after({"set": {"colour": [2, -1, 0.5]}}).colour == (1, 0, 0.5)
+    assert after({"set": {"color": [2, -1, 0.5]}}).color == (1, 0, 0.5)
     assert after({"set": {"field_of_view": 0}}).vertical_view == 20
 
 
@@ -81,12 +81,12 @@ def test_commands_are_handed_on():
         ({"key": "a", "zoom": 1}, "action: expected one of"),
         ({"do": "dance"}, "do: expected one of seek, .* got 'dance'"),
         ({"set": {"mouth": 1}}, "set: expected one of appearance, .* got 'mouth'"),
-        ({"set": {"n_identities": 1}}, "set: expected one of"),
-        ({"set": {"mode": "x-ray"}}, "mode: expected one of colour, .* got 'x-ray'"),
+        ({"set": {"n_embeddings": 1}}, "set: expected one of"),
+        ({"set": {"mode": "x-ray"}}, "mode: expected one of color, .* got 'x-ray'"),
         ({"set": {"eye": float("nan")}}, "eye: expected a finite number, got nan"),
         ({"set": {"eye": "half"}}, "eye: expected a finite number, got 'half'"),
         ({"set": {"torso": 1}}, "torso: expected true or false, got 1"),
-        ({"set": {"colour": [1, 2]}}, "colour: expected three numbers"),
+        ({"set": {"color": [1, 2]}}, "color: expected three numbers"),
         ({"toggle": "mode"}, "toggle: expected a setting that is on or off, got 'mode'"),
         ({"cycle": "eye"}, "cycle: expected one of mode"),
         ({"drag": [0, 0], "button": "wheel"}, "button: expected left, middle or right, got 'wheel'"),

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from ernerf_ti.checkpoint import load_checkpoint
+from ernerf_ti.run.checkpoint import load_checkpoint
 from ernerf_ti.train.trainer import Trainer
 from ernerf_ti.viewer import app
 from ernerf_ti.viewer.clip import capture_clip

@@ -5,10 +5,10 @@ import pytest
 import torch
 
 from ernerf_ti.audio.frame_features import SAMPLE_RATE
-from ernerf_ti.camera import scene_from_capture
 from ernerf_ti.data.capture_files import read_transforms, write_sound
-from ernerf_ti.files import read_image, write_image
-from ernerf_ti.video import probe, read_frames, read_sound
+from ernerf_ti.media.files import read_image, write_image
+from ernerf_ti.media.video import probe, read_frames, read_sound
+from ernerf_ti.portrait.camera import scene_from_capture
 from ernerf_ti.viewer.inbox import Inbox
 from ernerf_ti.viewer.state import MODES
 
@@ -133,7 +133,7 @@ def test_scale_adapts_and_a_still_picture_is_refined(viewer, time):
 def test_compared_with_the_true_frame(viewer):
     viewer.act({"do": "seek", "seconds": 0.13})
     viewer.act({"set": {"comparison": "side"}})
-    middle = picture(viewer)[82, 100]  # the true frame 3 is a grey of 120
+    middle = picture(viewer)[82, 100]  # the true frame 3 is a gray of 120
     assert np.abs(middle.astype(int) - 120).max() <= 1
     assert "PSNR" in viewer.maker._picture[3] and "another camera" not in viewer.maker._picture[3]
     viewer.act({"drag": [0.1, 0]})
@@ -148,7 +148,7 @@ def test_screenshots(viewer):
     viewer.act({"set": {"mode": "audio attention"}})
     viewer.act({"key": "s"})
     names = [path.name for path in viewer.written]
-    assert names == ["colour_000.png", "colour_001.png", "audio_attention_000.png"]
+    assert names == ["color_000.png", "color_001.png", "audio_attention_000.png"]
     shapes = [read_image(path).shape for path in viewer.written]
     assert shapes == [(32, 32, 3), (32, 32, 4), (32, 32, 3)]
 

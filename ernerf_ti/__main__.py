@@ -1,0 +1,8 @@
+"""`python -m ernerf_ti`."""
+
+import sys
+
+from ernerf_ti.cli.main import main
+
+if __name__ == "__main__":
+    sys.exit(main())

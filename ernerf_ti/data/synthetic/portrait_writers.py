@@ -1,0 +1,77 @@
+"""A synthetic portrait as files: a capture with exact truth, or a video with sound."""
+
+from pathlib import Path
+
+import numpy as np
+from tqdm import trange
+
+from ernerf_ti.audio.extractors import extract_windows
+from ernerf_ti.audio.frame_features import SAMPLE_RATE
+from ernerf_ti.audio.ready_made import save_windows
+from ernerf_ti.data.capture_files import (
+    FPS,
+    CapturePaths,
+    Description,
+    write_blinks,
+    write_description,
+    write_labels,
+    write_landmarks,
+    write_sound,
+    write_transforms,
+)
+from ernerf_ti.data.synthetic.synthetic_portrait import SyntheticPortrait
+from ernerf_ti.media.files import write_image
+from ernerf_ti.media.video import write_video
+
+
+def write_portrait_capture(
+    portrait: SyntheticPortrait, folder: Path, extractor: str = "senone", progress: bool = False
+) -> None:
+    """Write a training capture with the portrait's own poses, masks, landmarks and blinks.
+
+    Args:
+        portrait: what to write, at least 2 frames of it.
+        folder: made if it is not there; files of the same names are replaced.
+        extractor: of the audio features, "senone" or "mel".
+        progress: show a bar.
+
+    Raises:
+        ValueError: fewer than 2 frames, or an unknown extractor.
+    """
+    paths, n = CapturePaths(Path(folder)), portrait.n_frames
+    windows = extract_windows(portrait.samples, extractor, n)
+    paths.make_folders()
+    save_windows(paths.folder, extractor, windows)
+    write_transforms(paths.folder, portrait.intrinsics.fx, (portrait.size, portrait.size), range(n), portrait.poses)
+    write_blinks(paths.blinks, portrait.blinks, np.ones(n, bool))
+    write_sound(paths.sound, portrait.samples)
+    write_image(paths.background, portrait.background())
+    for k in trange(n, desc="synthetic portrait", unit="frame", disable=not progress):
+        frame = portrait.render(k)
+        # Rendered before the plate itself: the frame as filmed is the frame before the plate.
+        for path in (paths.frame(k), paths.image(k)):
+            write_image(path, frame.image)
+        write_image(paths.torso(k), frame.torso)
+        write_labels(paths.labels(k), frame.labels)
+        write_landmarks(paths.landmarks(k), frame.landmarks)
+    write_description(
+        paths.description,
+        Description(
+            width=portrait.size,
+            height=portrait.size,
+            n_frames=n,
+            extractor=extractor,
+            feature_dimension=windows.shape[2],
+            source={"name": "synthetic portrait", "seed": portrait.seed, "voice": portrait.voice},
+        ),
+    )
+
+
+def write_portrait_video(portrait: SyntheticPortrait, path: Path, progress: bool = False) -> None:
+    """Write an mp4 with sound, as a camera would have filmed the portrait."""
+    frames = (
+        portrait.render(k).image
+        for k in trange(portrait.n_frames, desc="synthetic portrait", unit="frame", disable=not progress)
+    )
+    metadata = {"title": "Synthetic portrait", "comment": "Synthesized: no person was filmed."}
+    write_video(path, frames, FPS, portrait.samples, SAMPLE_RATE, metadata=metadata)

@@ -1,0 +1,314 @@
+"""Measure how well sound predicts the mouth, within a speaker and from one speaker to another.
+
+    python tools/study_audio_features.py english.mp4 french.mp4 -o figures.json
+    python tools/study_audio_features.py clip.mp4 --features senone mel --meshes /tmp/meshes
+
+Each clip shows one speaker. From a window of audio features (16 steps of 20 ms) a ridge regression and a small
+convolution net predict the mouth of the frame in its middle: opening, width, rounding. IN fits the first 80 % of a
+clip and tests on the rest; CROSS fits one clip and tests on another. Figures are Pearson's r, with the 95 % interval
+of a bootstrap that draws blocks of one second.
+"""
+
+import argparse
+import contextlib
+import hashlib
+import platform
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from ernerf_ti.audio.mel_spectrum import MelSpectrum
+from ernerf_ti.audio.phone_posteriors import PhonePosteriors
+from ernerf_ti.audio.windows import WINDOW, audio_windows
+from ernerf_ti.evaluation.mesh_measures import MOUTH, mouth_measures
+from ernerf_ti.evaluation.ridge import Predictor, Scale, fit_ridge, parts
+from ernerf_ti.evaluation.statistics import correlation, correlation_interval
+from ernerf_ti.media.files import read_arrays, write_arrays, write_json
+from ernerf_ti.media.video import read_frames, read_sound
+from ernerf_ti.preprocess.face_mesh import track_face
+
+RATE = 25  # frames per second
+
+_LEAST_FRAMES = 100
+
+_EPOCHS = 40
+_BATCH = 64
+_NETS = 3  # differently seeded; their mean is the prediction
+
+_BLOCK = RATE  # frames
+
+
+class RawMelSpectrum(MelSpectrum):
+    """Log energies in mel bands as they are: what normalisation over the recording is compared with."""
+
+    name = "mel-raw"
+
+    def steps(self, frames: np.ndarray, mean: np.ndarray, variance: np.ndarray) -> np.ndarray:
+        return super().steps(frames, np.zeros_like(mean), np.ones_like(variance))
+
+
+EXTRACTORS = {extractor.name: extractor for extractor in (PhonePosteriors, MelSpectrum, RawMelSpectrum)}
+
+
+@dataclass(frozen=True)
+class Clip:
+    """One speaker. N frames whose mesh can be trusted, of F in the video."""
+
+    name: str
+    n_frames: int
+    """F."""
+    targets: np.ndarray
+    """[N, 3] float64, in the order of MOUTH."""
+    windows: dict[str, np.ndarray]
+    """Per name of an extractor [N, 16, C] float32."""
+
+
+@dataclass(frozen=True)
+class Figure:
+    """How well one target is predicted."""
+
+    feature: str
+    predictor: str
+    train: str
+    test: str
+    """Names of clips; the same for the two parts of one clip (IN)."""
+    target: str
+    r: float
+    low: float
+    high: float
+    """Ends of the 95 % interval of r."""
+    n_frames: int
+    """Of the test part."""
+
+    @property
+    def kind(self) -> str:
+        return "IN" if self.train == self.test else "CROSS"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("clips", nargs="+", type=Path, metavar="CLIP", help="a video of one speaker, with sound")
+    parser.add_argument("--features", nargs="+", choices=EXTRACTORS, default=list(EXTRACTORS))
+    parser.add_argument("-o", "--output", type=Path, help="JSON file for the figures")
+    parser.add_argument("--meshes", type=Path, help="folder that keeps the face meshes, to track a clip only once")
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args(arguments)
+    names = [path.stem for path in options.clips]
+    for name in names:
+        if names.count(name) > 1:
+            parser.error(
+                f"clips: expected files of different names, got {name} {names.count(name)} times; rename or omit one"
+            )
+    if options.seed < 0:
+        parser.error(f"--seed: expected at least 0, got {options.seed}; pass a larger number")
+    if options.output and options.output.is_dir():
+        parser.error(f"--output: expected a file, got the folder {options.output}; add a file name")
+    try:
+        for folder in filter(None, (options.meshes, options.output and options.output.parent)):
+            folder.mkdir(parents=True, exist_ok=True)
+        extractors = {name: EXTRACTORS[name]() for name in dict.fromkeys(options.features)}
+        clips = [read_clip(path, extractors, options.meshes) for path in options.clips]
+    except (OSError, ValueError, ImportError) as error:
+        parser.error(str(error))
+    figures = measure(clips, list(extractors), options.seed)
+    print(table(figures))
+    if options.output:
+        write_json(options.output, report(clips, figures, options.seed))
+        print(options.output)
+    return 0
+
+
+def read_clip(path: Path, extractors: dict, meshes: Path | None = None) -> Clip:
+    """Track the face and compute the features of a video.
+
+    Args:
+        path: a video file with sound.
+        extractors: name -> callable from samples [S] at 16 kHz to features [T, C] at 50 steps per second.
+        meshes: folder where the mesh is kept, named by the video's contents; None to track it anew.
+
+    Raises:
+        FileNotFoundError, ValueError: no such file, no pictures, no sound, no face, or too few frames with one.
+        ImportError: mediapipe is not installed.
+    """
+    samples = read_sound(path)
+    points, valid = _face_points(path, meshes)
+    if valid.sum() < _LEAST_FRAMES:
+        raise ValueError(
+            f"{path}: expected a face in at least {_LEAST_FRAMES} frames, got it in {valid.sum()} of {len(valid)}; "
+            "use a longer video of one person who looks at the camera"
+        )
+    windows = {name: audio_windows(extract(samples), len(points))[valid] for name, extract in extractors.items()}
+    return Clip(path.stem, len(points), mouth_measures(points[valid]), windows)
+
+
+def measure(clips: list[Clip], features: list[str], seed: int) -> list[Figure]:
+    """All figures: per feature and predictor IN for each clip, then CROSS for each ordered pair of clips."""
+    pairs = [(clip, clip) for clip in clips]
+    pairs += [(train, test) for train in clips for test in clips if train is not test]
+    runs = [(feature, name, *pair) for feature in features for name in PREDICTORS for pair in pairs]
+    figures = []
+    for feature, predictor, train, test in tqdm(runs, "predictors", unit="fit"):
+        fit_part, test_part = slice(None), slice(None)
+        if train is test:
+            fit_part, test_part = parts(len(train.targets))
+        targets = train.targets[fit_part]
+        spread = targets.std(0)
+        standard = (targets - targets.mean(0)) / np.where(spread > 0, spread, 1)
+        predict = PREDICTORS[predictor](train.windows[feature][fit_part], standard, seed)
+        truth, predicted = test.targets[test_part], predict(test.windows[feature][test_part])
+        for target, r, (low, high) in zip(
+            MOUTH, correlation(truth, predicted), correlation_interval(truth, predicted, _BLOCK, seed), strict=True
+        ):
+            figures.append(
+                Figure(feature, predictor, train.name, test.name, target, float(r), float(low), float(high), len(truth))
+            )
+    return figures
+
+
+def fit_net(windows: np.ndarray, targets: np.ndarray, seed: int) -> Predictor:
+    """Three layers of convolution over time, then a linear layer; the mean of three nets.
+
+    They are trained for the number of epochs that had the least error on the last 20 % of the data, with nets
+    trained on the rest. Deterministic for a given seed.
+
+    Args:
+        windows: [N, 16, C] features.
+        targets: [N, K], standardized.
+        seed: of the initial weights, the order of the frames and the dropout.
+    """
+    scale = Scale.of(windows)
+    fit_part, check_part = parts(len(windows))
+
+    def inputs(windows: np.ndarray) -> Tensor:
+        return torch.from_numpy(scale(windows).astype(np.float32).transpose(0, 2, 1).copy())
+
+    x, y = inputs(windows), torch.from_numpy(targets.astype(np.float32))
+    seeds = range(_NETS * seed, _NETS * (seed + 1))
+    check = x[check_part], y[check_part]
+    errors = [train_net(x[fit_part], y[fit_part], _EPOCHS, one, check)[1] for one in seeds]
+    n_epochs = int(np.mean(errors, 0).argmin()) + 1
+    nets = [train_net(x, y, n_epochs, one)[0] for one in seeds]
+
+    @torch.no_grad()
+    def predict(windows: np.ndarray) -> np.ndarray:
+        return torch.stack([net(inputs(windows)) for net in nets]).mean(0).numpy()
+
+    return predict
+
+
+PREDICTORS: dict[str, Callable[[np.ndarray, np.ndarray, int], Predictor]] = {"ridge": fit_ridge, "net": fit_net}
+
+
+def train_net(
+    x: Tensor, y: Tensor, n_epochs: int, seed: int, check: tuple[Tensor, Tensor] | None = None
+) -> tuple[nn.Module, list[float]]:
+    """Train a net that turns inputs [N, C, 16] into targets [N, K].
+
+    Returns the net, ready to use, and its mean squared error after each epoch on the pair `check` if there is one.
+    """
+    errors = []
+    with torch.random.fork_rng(devices=[]), _one_thread():
+        torch.manual_seed(seed)
+        net = _net(x.shape[1], y.shape[1])
+        optimizer = torch.optim.AdamW(net.parameters(), lr=1e-3, weight_decay=1e-2)
+        for _ in range(n_epochs):
+            net.train()
+            for chosen in torch.randperm(len(x)).split(_BATCH):
+                loss = F.mse_loss(net(x[chosen]), y[chosen])
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+            net.eval()
+            if check is not None:
+                with torch.no_grad():
+                    errors.append(F.mse_loss(net(check[0]), check[1]).item())
+    return net, errors
+
+
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    """The nets are too small to gain by more; on a busy machine several threads wait for each other."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _net(n_channels: int, n_targets: int, width: int = 64) -> nn.Sequential:
+    """16 steps, then 8, then 4."""
+    return nn.Sequential(
+        nn.Dropout(0.1),
+        *(nn.Conv1d(n_channels, width, 3, padding=1), nn.ReLU(), nn.Dropout(0.3)),
+        *(nn.Conv1d(width, width, 3, stride=2, padding=1), nn.ReLU(), nn.Dropout(0.3)),
+        *(nn.Conv1d(width, width, 3, stride=2, padding=1), nn.ReLU(), nn.Dropout(0.3)),
+        nn.Flatten(),
+        nn.Linear(width * WINDOW // 4, n_targets),
+    )
+
+
+def means(figures: list[Figure]) -> list[dict]:
+    """r per feature, predictor and target over all clips (IN), and over all pairs of clips (CROSS)."""
+    groups: dict[tuple, list[float]] = {}
+    for figure in figures:
+        groups.setdefault((figure.feature, figure.predictor, figure.kind, figure.target), []).append(figure.r)
+    names = ("feature", "predictor", "kind", "target")
+    return [
+        {**dict(zip(names, group, strict=True)), "r": float(np.mean(r)), "n": len(r)} for group, r in groups.items()
+    ]
+
+
+def table(figures: list[Figure]) -> str:
+    """One line per fit, with r and its interval for each target; then the means."""
+    cells: dict[tuple[str, ...], list[str]] = {}
+    for f in figures:
+        clips = f.test if f.kind == "IN" else f"{f.train} -> {f.test}"
+        row = cells.setdefault((f.feature, f.predictor, f"{f.kind} {clips}", str(f.n_frames)), [])
+        row.append(f"{f.r:.3f} [{f.low:.2f} {f.high:.2f}]")
+    for mean in means(figures):
+        row = cells.setdefault((mean["feature"], mean["predictor"], f"{mean['kind']} mean of {mean['n']}", ""), [])
+        row.append(f"{mean['r']:.3f}")
+    rows = [("feature", "predictor", "clips", "frames", *MOUTH), *((*head, *row) for head, row in cells.items())]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ["| " + " | ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)) + " |" for row in rows]
+    return "\n".join([lines[0], "|" + "|".join("-" * (w + 2) for w in widths) + "|", *lines[1:]])
+
+
+def report(clips: list[Clip], figures: list[Figure], seed: int) -> dict:
+    """What the JSON file holds."""
+    return {
+        "seed": seed,
+        "block_frames": _BLOCK,
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+        "torch": torch.__version__,
+        "clips": [{"name": c.name, "frames": c.n_frames, "used": len(c.targets)} for c in clips],
+        "figures": [asdict(figure) for figure in figures],
+        "means": means(figures),
+    }
+
+
+def _face_points(path: Path, meshes: Path | None) -> tuple[np.ndarray, np.ndarray]:
+    """[F, 478, 3] mesh points and [F] which can be trusted, from the folder if they are there."""
+    if meshes is None:
+        track = track_face(read_frames(path, RATE), progress=True)
+        return track.points, track.valid
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    kept = meshes / f"{path.stem}-{digest[:12]}.npz"
+    if not kept.is_file():
+        points, valid = _face_points(path, None)
+        write_arrays(kept, points=points, valid=valid)
+    arrays = read_arrays(kept)
+    return arrays["points"], arrays["valid"]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

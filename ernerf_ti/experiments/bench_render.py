@@ -1,0 +1,195 @@
+"""Time the rendering and the training of a portrait, stage by stage.
+
+    python tools/bench_render.py runs/speaker
+    python tools/bench_render.py runs/speaker --capture captures/speaker -o bench_render.json
+
+Each figure is the median of several frames or steps, in milliseconds. The parts of a frame are timed one by one on
+the samples that the frame really evaluates; the frame itself is timed whole.
+"""
+
+import argparse
+import dataclasses
+import platform
+import sys
+import tempfile
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from statistics import median
+from time import perf_counter
+
+import cv2
+import numpy as np
+import torch
+
+import taichi_kernels as tk
+from ernerf_ti.data.capture import open_capture
+from ernerf_ti.data.capture_files import FPS
+from ernerf_ti.media.files import write_json
+from ernerf_ti.media.video import VideoWriter
+from ernerf_ti.portrait.camera import all_pixels, pixel_coords, pixel_rays
+from ernerf_ti.portrait.records import FrameInputs
+from ernerf_ti.portrait.render.torso import render_torso
+from ernerf_ti.process.prefetch import ahead
+from ernerf_ti.run.checkpoint import load_checkpoint
+from ernerf_ti.run.folder import RunFolder
+from ernerf_ti.run.serialization import config_from_dict
+from ernerf_ti.run.trained_portrait import TrainedPortrait, load_portrait
+from ernerf_ti.synthesis.frames import render_frames
+from ernerf_ti.synthesis.video import picture_of
+from ernerf_ti.train.config import STAGES, TrainConfig
+from ernerf_ti.train.trainer import Trainer
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("run", type=Path, help="folder of train.py, or a checkpoint")
+    parser.add_argument("--capture", type=Path, help="capture of the run, to time training steps too")
+    parser.add_argument("--sizes", type=int, nargs="+", default=[256, 512], help="width and height in pixels")
+    parser.add_argument("--frames", type=int, default=10, help="frames or steps that a figure is the median of")
+    parser.add_argument("-o", "--output", type=Path, help="a .json to write too")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    options = parser.parse_args(arguments)
+    if options.frames < 1:
+        parser.error(f"--frames: expected at least 1, got {options.frames}; pass a larger number")
+    try:
+        trained = load_portrait(options.run, options.device)
+        figures = {"machine": _machine(options.device)}
+        for size in options.sizes:
+            figures[f"{size} x {size}"] = time_frames(resized(trained, size), options.frames)
+        if options.capture is not None:
+            figures["training step"] = time_steps(options.capture, options.run, options.frames, options.device)
+    except (OSError, ValueError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    for title, rows in figures.items():
+        print(title)
+        for name, value in rows.items():
+            print(f"  {name:28} {value if isinstance(value, str) else format(value, '9.2f')}")
+    if options.output is not None:
+        write_json(options.output, figures)
+    return 0
+
+
+def resized(trained: TrainedPortrait, size: int) -> TrainedPortrait:
+    """The portrait as a camera of another resolution would see it."""
+    scale = size / trained.size[0]
+    background = cv2.resize(trained.background.cpu().numpy(), (size, size), interpolation=cv2.INTER_LINEAR)
+    return dataclasses.replace(
+        trained,
+        size=(size, size),
+        intrinsics=tuple(value * scale for value in trained.intrinsics),
+        background=torch.from_numpy(background).to(trained.background.device),
+    )
+
+
+@torch.no_grad()
+def time_frames(trained: TrainedPortrait, n: int) -> dict[str, float]:
+    """Milliseconds of the parts of a frame, and frames per second."""
+    portrait, device, size = trained.portrait, trained.background.device, trained.size
+    pixels = all_pixels(size[1], size[0], device)
+    window = torch.zeros(8, trained.feature_dimension, 16, device=device)
+    conditioning = FrameInputs(window, trained.eye_closures[:1].float(), None, trained.poses[0])
+    rays_o, rays_d = pixel_rays(conditioning.head_pose, trained.intrinsics, pixels)
+    grid, march = portrait.head_grid, portrait.config.march
+    field = portrait.head.bind(conditioning, with_uncertainty=False)
+
+    def marched() -> tk.RaySamples:
+        t_near, t_far = tk.intersect_aabb(rays_o, rays_d, grid.aabb, march.min_near)
+        return tk.march_rays(
+            *(rays_o, rays_d, t_near, t_far, grid.bitfield, grid.config.bound),
+            max_steps=march.max_steps,
+            dt_gamma=march.dt_gamma,
+        )
+
+    samples = marched()
+    # The frame evaluates some of the marched samples only, those in front of what is opaque.
+    whole = portrait.render(conditioning, trained.intrinsics, size, trained.background)
+    n_evaluated = int(whole.n_samples.sum())
+    positions, directions = samples.positions[:n_evaluated], samples.directions[:n_evaluated]
+    output = field(samples.positions, samples.directions)
+    weighted = torch.cat((output.rgbs, samples.ts[:, None]), 1)
+
+    def torso(coords):
+        return portrait.torso(coords, conditioning.head_pose, None)
+
+    coords = pixel_coords(pixels, size[1], size[0])
+    parts: dict[str, Callable] = {
+        "audio encoder": partial(portrait.head.audio_encoder, window),
+        "march": marched,
+        "position encoder": partial(_in_parts, portrait.head.position_encoder, positions),
+        "field (encoder and networks)": partial(_in_parts, field, positions, directions),
+        "composite": partial(tk.composite, output.sigmas, samples.deltas, weighted, None, samples.packed_info),
+        "torso": partial(render_torso, torso, portrait.torso_grid, coords, trained.background.view(-1, 3)),
+        "frame": partial(portrait.render, conditioning, trained.intrinsics, size, trained.background),
+    }
+    figures = {name: _milliseconds(part, n, device) for name, part in parts.items()}
+    picture = picture_of(whole)
+    figures["encode video"], end_to_end = _time_video(trained, picture, n)
+    figures["samples per ray"] = n_evaluated / len(rays_o)
+    figures["frames/s, kernels only"] = 1000 / figures["frame"]
+    figures["frames/s, end to end"] = end_to_end
+    return figures
+
+
+def time_steps(capture: Path, run: Path, n: int, device: str) -> dict[str, float]:
+    """Milliseconds of a training step of each stage, from the state that the run is in."""
+    opened, figures = open_capture(capture), {}
+    with tempfile.TemporaryDirectory() as folder:
+        path = RunFolder(run).checkpoint if run.is_dir() else run
+        config = config_from_dict(TrainConfig, load_checkpoint(path, device)["train_config"])
+        trainer = Trainer(opened, config, Path(folder), device)
+        trainer.portrait.load_state_dict(load_portrait(run, device).portrait.state_dict())
+        for stage in STAGES:
+            if getattr(trainer.config, stage).iterations:
+                trainer.start_stage(stage)
+                trainer.step = 1  # step 0 looks at the grid, which few do
+                figures[stage] = _milliseconds(trainer.train_step, n, torch.device(device))
+    return figures
+
+
+def _time_video(trained: TrainedPortrait, picture: np.ndarray, n: int) -> tuple[float, float]:
+    """Milliseconds to encode a frame, and frames per second of rendering and encoding together."""
+    n_frames = max(n, 10)
+    windows = torch.zeros(n_frames, 16, trained.feature_dimension)
+    poses = trained.poses[:1].expand(n_frames, 4, 4)
+    with tempfile.TemporaryDirectory() as folder:
+        writer = VideoWriter(Path(folder) / "a.mp4", FPS)
+        begin = perf_counter()
+        for _ in range(n_frames):
+            writer.write(picture)
+        writer.finish()
+        encoding = 1000 * (perf_counter() - begin) / n_frames
+        writer = VideoWriter(Path(folder) / "b.mp4", FPS)
+        begin = perf_counter()
+        for frame in ahead(render_frames(trained, windows, poses, np.zeros(n_frames), trained.background)):
+            writer.write(picture_of(frame))
+        writer.finish()
+        return encoding, n_frames / (perf_counter() - begin)
+
+
+def _in_parts(function: Callable, *tensors: torch.Tensor) -> None:
+    """As many samples at once as the renderer takes."""
+    at_once = 2**14 if tensors[0].device.type == "cpu" else len(tensors[0])
+    for begin in range(0, len(tensors[0]), max(1, at_once)):
+        function(*(tensor[begin : begin + at_once] for tensor in tensors))
+
+
+def _milliseconds(function: Callable, n: int, device: torch.device) -> float:
+    times = []
+    for _ in range(n + 1):
+        begin = perf_counter()
+        function()
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        times.append(1000 * (perf_counter() - begin))
+    return median(times[1:])  # the first may compile
+
+
+def _machine(device: str) -> dict[str, str]:
+    name = torch.cuda.get_device_name() if device.startswith("cuda") else f"{platform.machine()} CPU"
+    return {"device": name, "torch": torch.__version__, "threads": str(torch.get_num_threads())}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

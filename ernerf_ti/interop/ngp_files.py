@@ -1,0 +1,186 @@
+"""Files of the public ER-NeRF code, read strictly and written as it writes its ngp.pth."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ernerf_ti.interop.tensors import (
+    DENSITY_GRID,
+    IDENTITY_CODES,
+    RELEASED,
+    follows_from_settings,
+    is_parameter,
+    official_state,
+)
+from ernerf_ti.media.files import replacing
+from ernerf_ti.portrait.portrait import Portrait
+
+_FIRST_LAYER = "audio_net.encoder_conv.0.weight"
+
+
+@dataclass(frozen=True)
+class OfficialFile:
+    """A checkpoint whose tensors have the right names and shapes."""
+
+    path: Path
+    tensors: dict[str, Tensor]
+    """Its `model` entry, in the natural order of the keys."""
+    entries: dict[str, Any]
+    """All others; none in a bare state dict."""
+
+    @property
+    def feature_dimension(self) -> int:
+        return self.tensors[_FIRST_LAYER].shape[1]
+
+    @property
+    def has_torso(self) -> bool:
+        return "anchor_points" in self.tensors
+
+    @property
+    def n_codes(self) -> int:
+        """Rows of identity codes, 10,000 unless it was asked for others."""
+        return len(self.tensors[IDENTITY_CODES[0]])
+
+    def portrait(self) -> Portrait:
+        """The portrait of the file, with all of its identity codes; an untrained torso if it is a head's."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)  # of the torso that a head does not have
+            portrait = Portrait(RELEASED, self.feature_dimension, self.n_codes)
+        self.fill(portrait)
+        return portrait
+
+    @torch.no_grad()
+    def fill(self, portrait: Portrait) -> None:
+        """Copy everything into a portrait of the shape RELEASED, and as many identity codes as it has.
+
+        Raises ValueError if the file has fewer codes.
+        """
+        copy_tensors(self.path, self.tensors, official_state(portrait, self.has_torso, DENSITY_GRID in self.tensors))
+        portrait.head_grid.set_bitfield(self.tensors["density_bitfield"])
+        portrait.head_grid.mean_density.fill_(float(self.entries.get("mean_density", 0.0)))
+        if self.has_torso:
+            # A bare state dict lacks the mean that the public code keeps beside it.
+            mean = self.entries.get("mean_density_torso", portrait.torso_grid.alpha_grid.mean())
+            portrait.torso_grid.mean_alpha.fill_(float(mean))
+
+    def averaged(self) -> "OfficialFile":
+        """The same with the running average of the parameters, the entry `ema`, in their place.
+
+        Raises ValueError if there is none, or one of other parameters.
+        """
+        return replace(self, tensors=self.tensors | self.average())
+
+    def average(self) -> dict[str, Tensor]:
+        """The running average of the parameters by their names; errors as :meth:`averaged`."""
+        content = self.entries.get("ema")
+        shadows = content.get("shadow_params") if isinstance(content, dict) else None
+        if not isinstance(shadows, list):
+            raise ValueError(
+                f"{self.path}: expected an entry ema with shadow_params, got none; pass an epoch file "
+                "(ngp_epXXXX.pth): ngp.pth holds the raw weights only"
+            )
+        expected = {name: tensor for name, tensor in self.tensors.items() if is_parameter(name)}
+        if len(shadows) != len(expected):
+            raise ValueError(
+                f"{self.path}: ema: expected {len(expected)} tensors, one per parameter, got {len(shadows)}; "
+                "pass an epoch file that was written whole"
+            )
+        found = dict(zip(expected, shadows, strict=True))
+        _require(self.path, "ema: expected the shapes of the model's parameters", _differences(found, expected))
+        return found
+
+
+def read_official_file(path: Path) -> OfficialFile:
+    """Read a .pth file of the public code that was made with its default options, and check every tensor.
+
+    Args:
+        path: ngp.pth or an epoch file, of a head or of head and torso, or a bare state dict.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: not such a file; or tensors that are missing, left over or of another shape, all of them listed.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: expected a checkpoint, got no such file; pass the path of an ngp.pth")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises one of many for a file that is not its own
+        raise ValueError(f"{path}: expected a file of torch.save with tensors only, got {error}") from error
+    content = content if isinstance(content, dict) else {}
+    tensors = content.get("model", content)
+    shape = _shape(tensors.get(_FIRST_LAYER)) if isinstance(tensors, dict) else None
+    if shape is None or len(shape) != 3:
+        raise ValueError(
+            f"{path}: expected a state dict of ER-NeRF with {_FIRST_LAYER}, got none; "
+            "pass a file that ER-NeRF wrote, with its `model` entry or bare"
+        )
+    codes = _shape(tensors.get(IDENTITY_CODES[0]))
+    has_torso = any(name.startswith(("torso_", "anchor_points")) for name in tensors)
+    empty = Portrait(RELEASED, shape[1], codes[0] if codes else 1)
+    expected = official_state(empty, has_torso, DENSITY_GRID in tensors)
+    kind = "head and torso" if has_torso else "a head"
+    _require(
+        path,
+        f"expected the tensors of {kind} with {shape[1]} audio features, as ER-NeRF's default options (-O) make it",
+        _differences(tensors, expected),
+    )
+    entries = {name: value for name, value in content.items() if name != "model"} if "model" in content else {}
+    return OfficialFile(path, {name: tensors[name] for name in expected}, entries)
+
+
+def write_official_file(path: Path, tensors: Mapping[str, Tensor], entries: Mapping[str, Any]) -> None:
+    """Write tensors and further entries; the file appears when it is complete."""
+    model = {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}
+    with replacing(path) as temporary:
+        torch.save({**entries, "model": model}, temporary)
+
+
+@torch.no_grad()
+def copy_tensors(path: Path, tensors: Mapping[str, Tensor], targets: Mapping[str, Tensor]) -> None:
+    """Copy tensors of a file into others by name, and of identity codes the first rows.
+
+    Raises ValueError if there are fewer codes than wanted.
+    """
+    for name, target in targets.items():
+        tensor = tensors[name]
+        if name in IDENTITY_CODES:
+            if len(tensor) < len(target):
+                raise ValueError(
+                    f"{path}: {name}: expected at least {len(target)} rows, one per training frame, got {len(tensor)}; "
+                    "pass the capture that the checkpoint was trained on"
+                )
+            tensor = tensor[: len(target)]
+        target.copy_(tensor)
+
+
+def _differences(tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> list[str]:
+    found = [f"{name}: missing" for name in expected if name not in tensors]
+    found += [
+        f"{name}: left over, {_shape(value) or value!r}" for name, value in tensors.items() if name not in expected
+    ]
+    for name, target in expected.items():
+        if name not in tensors:
+            continue
+        value, wanted = tensors[name], list(target.shape)
+        if _shape(value) != wanted or value.is_floating_point() != target.is_floating_point():
+            found.append(f"{name}: expected {wanted} {target.dtype}, got {_shape(value)} {getattr(value, 'dtype', '')}")
+        elif follows_from_settings(name) and not torch.equal(value.to(target.dtype), target):
+            found.append(f"{name}: expected {target.tolist()}, got {value.tolist()}")
+    return found
+
+
+def _shape(value: Any) -> list[int] | None:
+    return list(value.shape) if isinstance(value, Tensor) else None
+
+
+def _require(path: Path, expected: str, differences: list[str]) -> None:
+    if differences:
+        raise ValueError(
+            f"{path}: {expected}, got {len(differences)} differences; pass a checkpoint of that form\n- "
+            + "\n- ".join(differences)
+        )

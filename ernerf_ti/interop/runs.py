@@ -1,0 +1,279 @@
+"""Checkpoints of the public ER-NeRF code as run folders of ours, and back."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ernerf_ti.audio.ready_made import FORMATS
+from ernerf_ti.data.capture import Capture
+from ernerf_ti.interop.ngp_files import OfficialFile, copy_tensors, write_official_file
+from ernerf_ti.interop.tensors import IDENTITY_CODES, N_CODES, RELEASED, by_official_name, official_state
+from ernerf_ti.portrait.portrait import Portrait
+from ernerf_ti.run.checkpoint import load_checkpoint, save_checkpoint
+from ernerf_ti.run.folder import RunFolder
+from ernerf_ti.run.serialization import config_from_dict, config_to_dict
+from ernerf_ti.train.config import TrainConfig
+from ernerf_ti.train.trainer import Trainer
+
+_KEPT_ENTRIES = ("epoch", "global_step", "stats", "mean_count", "mean_density", "mean_density_torso")
+_OPTIMISED = {  # in the order of the groups of their optimizers
+    False: (
+        *("audio_net.", "encoder_xy.", "encoder_yz.", "encoder_xz.", "sigma_net.", "color_net.", "audio_att_net."),
+        *("individual_codes", "aud_ch_att_net.", "unc_net.", "eye_att_net."),
+    ),
+    True: ("torso_encoder.", "torso_net.", "torso_deform_net.", "anchor_points", "individual_codes_torso"),
+}
+_OTHER_EXTRACTOR = "other"
+# Where the viewer of the public code stands: 450 x 450 pixels, 21.24 degrees high, 3.35 before the face.
+_STILL_SIZE, _STILL_FOCAL, _STILL_DISTANCE = 450, 1200.0, 3.35
+
+
+def extractor_of(feature_dimension: int) -> str:
+    """The extractor of audio features by their dimension; "other" for what the public code knows no name for."""
+    names = [f.extractor for f in FORMATS if f.dimension == feature_dimension]
+    return names[0] if names else _OTHER_EXTRACTOR
+
+
+def write_run(
+    source: OfficialFile, run: Path, capture: Capture, config: TrainConfig, stage: str | None = None
+) -> list[str]:
+    """Make a run folder that renders as the checkpoint does, and that training goes on with.
+
+    The public code allots 10,000 identity codes; the run gets the first ones, one per training frame, and keeps the
+    others aside for the way back.
+
+    Args:
+        source: the checkpoint.
+        run: the folder; a run that was converted and not trained since is replaced.
+        capture: what it was trained on.
+        config: of the training that follows; its portrait gets the checkpoint's shape, and audio features stay as
+            they are.
+        stage: that training goes on with, from its first step; where the checkpoint's own steps leave it if None.
+
+    Returns:
+        Lines that say what was made.
+
+    Raises:
+        ValueError: the folder has a trained run, the capture's features are of another dimension, or it has more
+            frames than the file has codes.
+    """
+    _check_free(run)
+    dimension = int(capture.audio_windows.shape[2])
+    if dimension != source.feature_dimension:
+        raise ValueError(
+            f"{capture.folder}: expected audio features of dimension {source.feature_dimension} (from {source.path}), "
+            f"got {dimension} ({capture.extractor}); pass features of the extractor that it was trained with"
+        )
+    config = _as_trained_there(config)
+    trainer = Trainer(capture, config, run)
+    source.fill(trainer.portrait)
+    place, step, ended = _place(source, config) if stage is None else (stage, 0, False)
+    trainer.start_stage(place)
+    trainer.step, trainer.ended = step, ended
+    lines = [
+        f"identity codes: the first {len(capture.train)} of {source.n_codes}",
+        f"training goes on with stage {place}, step {step}" + (" (its end)" if ended else ""),
+        _carry_optimizer(source, trainer),
+        _carry_average(source, trainer),
+    ]
+    trainer.save()
+    _add_origin(RunFolder(run).checkpoint, load_checkpoint(RunFolder(run).checkpoint), source)
+    return lines
+
+
+def write_still_run(source: OfficialFile, run: Path, config: TrainConfig) -> list[str]:
+    """Make a run folder without a capture: it renders from one still place before white, and can't be trained on.
+
+    Arguments, result and errors as :func:`write_run`.
+    """
+    _check_free(run)
+    portrait = source.portrait()
+    size = _STILL_SIZE
+    # Looking along -y, out of the face's front, with x, up, as the picture's vertical.
+    pose = torch.tensor([[0.0, -1, 0, 0], [0, 0, -1, _STILL_DISTANCE], [1, 0, 0, 0], [0, 0, 0, 1]])
+    content = {
+        "train_config": config_to_dict(_as_trained_there(config)),
+        "portrait_config": config_to_dict(_as_trained_there(config).portrait),
+        "capture": {
+            "extractor": extractor_of(source.feature_dimension),
+            "feature_dimension": source.feature_dimension,
+            "width": size,
+            "height": size,
+            "n_train": source.n_codes,
+        },
+        "portrait": portrait.state_dict(),
+        "scene": {
+            "intrinsics": torch.tensor([_STILL_FOCAL, _STILL_FOCAL, size / 2, size / 2], dtype=torch.float64),
+            "poses": pose[None],
+            "eye_closures": torch.zeros(1),
+            "background": torch.full((size, size, 3), 255, dtype=torch.uint8),
+        },
+    }
+    run.mkdir(parents=True, exist_ok=True)
+    _add_origin(RunFolder(run).checkpoint, content, source)
+    return [
+        f"identity codes: all {source.n_codes}",
+        "no capture was given: the run has no poses, blinks or background of the person. It renders from one still "
+        "camera before white, and can't be trained on; pass --capture for both",
+    ]
+
+
+def write_official(run: Path, path: Path) -> list[str]:
+    """Write a run's portrait as an ngp.pth of the public code.
+
+    A run that was converted and not trained since gives back what it came from. Of one that was trained here the
+    identity codes of row 0, with which the public code renders everything, and of the rows beyond the training
+    frames are the mean of all, with which we do.
+
+    Args:
+        run: folder or checkpoint file.
+        path: of the .pth.
+
+    Returns:
+        Lines that say what was made.
+
+    Raises:
+        FileNotFoundError, ValueError: no such run, or one of another shape than the public code's.
+    """
+    run = Path(run)
+    place = RunFolder(run).checkpoint if run.is_dir() else run
+    content = load_checkpoint(place)
+    config = config_from_dict(TrainConfig, content["train_config"])
+    for part in ("head", "torso", "head_grid", "torso_grid"):
+        if getattr(config.portrait, part) != getattr(RELEASED, part):
+            raise ValueError(
+                f"{place}: expected a portrait of the shape of ER-NeRF's checkpoints (the preset released), "
+                f"got another {part}; train with --preset released"
+            )
+    capture = content["capture"]
+    portrait = Portrait(config.portrait, capture["feature_dimension"], capture["n_train"])
+    portrait.load_state_dict(content["portrait"])
+    encoder = portrait.head.audio_encoder
+    if encoder.feature_mean.any() or encoder.feature_scale != 1:
+        raise ValueError(
+            f"{place}: expected a portrait of audio features as they are, got one of standardized features, which "
+            "ER-NeRF has no place for; train with --preset released"
+        )
+    origin = content.get("official", {})
+    has_torso = origin.get("has_torso", False) or bool(portrait.torso_grid.alpha_grid.any())
+    tensors = official_state(portrait, has_torso)
+    for name in IDENTITY_CODES:
+        if name in tensors:
+            tensors[name] = _all_codes(tensors[name], origin.get("codes", {}).get(name))
+    tensors |= {name: tensor for name, tensor in origin.get("counters", {}).items() if name in tensors}
+    # Their steps of the head go on from coarse to fine.
+    step = content.get("step", 0) + (config.head.iterations if content.get("stage") == "finetune" else 0)
+    entries = {
+        "epoch": -(-step // capture["n_train"]),
+        "global_step": step,
+        "stats": {"loss": [], "valid_loss": [], "results": [], "checkpoints": [], "best_result": None},
+        "mean_count": 0,
+        "mean_density": float(portrait.head_grid.mean_density),
+        "mean_density_torso": float(portrait.torso_grid.mean_alpha) if has_torso else 0,
+    }
+    write_official_file(path, tensors, entries | origin.get("entries", {}))
+    return [
+        f"{'head and torso' if has_torso else 'head'} with {capture['extractor']} features "
+        f"({capture['feature_dimension']}), identity codes of {capture['n_train']} frames",
+        "as converted" if origin else "trained here: identity code 0 is the mean of all",
+    ]
+
+
+def _check_free(run: Path) -> None:
+    path = RunFolder(run).checkpoint
+    if path.exists() and "official" not in load_checkpoint(path):
+        raise ValueError(
+            f"{run}: expected a folder without a run, or with one that was converted and not trained since, "
+            "got one with a trained checkpoint; pass another folder, or remove it"
+        )
+
+
+def _as_trained_there(config: TrainConfig) -> TrainConfig:
+    """Settings with what a checkpoint does not leave open."""
+    return replace(config, portrait=replace(RELEASED, march=config.portrait.march), standardize_audio=False)
+
+
+def _place(source: OfficialFile, config: TrainConfig) -> tuple[str, int, bool]:
+    """Stage, step, and whether that is its end. Their steps of the head go on from coarse to fine."""
+    stages = ("torso",) if source.has_torso else ("head", "finetune")
+    # A bare state dict says nothing: it is taken for finished.
+    step = source.entries.get("global_step", sum(getattr(config, name).iterations for name in stages))
+    for name in stages:
+        iterations = getattr(config, name).iterations
+        if step < iterations:
+            return name, step, False
+        if name != stages[-1]:
+            step -= iterations
+    return stages[-1], getattr(config, stages[-1]).iterations, True
+
+
+def _trained(trainer: Trainer) -> dict[str, torch.nn.Parameter]:
+    return {name: p for name, p in trainer.portrait.named_parameters() if p.requires_grad}
+
+
+def _carry_optimizer(source: OfficialFile, trainer: Trainer) -> str:
+    """Their moments of the parameters that the stage trains, if the file has them."""
+    content = source.entries.get("optimizer")
+    if not isinstance(content, dict):
+        return "optimizer: fresh (the file has none; epoch files have)"
+    if source.has_torso != (trainer.stage == "torso"):
+        return f"optimizer: fresh (the file's is of another stage than {trainer.stage})"
+    trained = by_official_name(_trained(trainer))
+    names = [name for prefix in _OPTIMISED[source.has_torso] for name in trained if name.startswith(prefix)]
+    places = [place for group in content["param_groups"] for place in group["params"]]
+    state = content["state"]
+    if len(places) != len(names) or any(
+        place in state and state[place]["exp_avg"].shape != source.tensors[name].shape
+        for place, name in zip(places, names, strict=True)
+    ):
+        return (
+            f"optimizer: fresh (the file's is of {len(places)} parameters, and not of the shapes of the {len(names)})"
+        )
+    ours = _trained(trainer)
+    moments = {key: {name: torch.zeros_like(p) for name, p in ours.items()} for key in ("exp_avg", "exp_avg_sq")}
+    steps = [float(state[place]["step"]) for place in places if place in state]
+    for key, zeros in moments.items():
+        found = {name: state[place][key] for place, name in zip(places, names, strict=True) if place in state}
+        targets = {name: tensor for name, tensor in by_official_name(zeros).items() if name in found}
+        copy_tensors(source.path, found, targets)
+    for name, parameter in ours.items():
+        trainer.optimizer.state[parameter] = {
+            "step": torch.tensor(max(steps, default=0.0)),
+            **{key: values[name] for key, values in moments.items()},
+        }
+    return f"optimizer: carried over ({len(steps)} of {len(places)} parameters)"
+
+
+def _carry_average(source: OfficialFile, trainer: Trainer) -> str:
+    if "ema" not in source.entries:
+        return "running average of the weights: begins with the file's weights"
+    shadows = source.average()
+    state = trainer.average.state_dict()
+    named = {name.removeprefix("average."): tensor for name, tensor in state.items() if name != "n"}
+    copy_tensors(source.path, shadows, by_official_name(named))
+    n = int(source.entries["ema"].get("num_updates") or 0)
+    trainer.average.load_state_dict({"n": n, **{f"average.{name}": tensor for name, tensor in named.items()}})
+    return f"running average of the weights: carried over ({n} updates)"
+
+
+def _add_origin(path: Path, content: Mapping[str, Any], source: OfficialFile) -> None:
+    """Write a checkpoint with what ours has no place for; training drops it, since it holds no more then."""
+    n_train = content["capture"]["n_train"]
+    origin = {
+        "has_torso": source.has_torso,
+        "codes": {name: source.tensors[name][n_train:].clone() for name in IDENTITY_CODES if name in source.tensors},
+        "counters": {"step_counter": source.tensors["step_counter"]},
+        "entries": {name: source.entries[name] for name in _KEPT_ENTRIES if name in source.entries},
+    }
+    save_checkpoint(path, {**content, "official": origin})
+
+
+def _all_codes(codes: Tensor, others: Tensor | None) -> Tensor:
+    if others is not None:
+        return torch.cat((codes, others))
+    mean = codes.mean(0, keepdim=True)
+    return torch.cat((mean, codes[1:], mean.expand(max(0, N_CODES - len(codes)), -1)))

@@ -1,0 +1,157 @@
+"""Cameras: poses, the ray of a pixel, and where a pixel lies in the picture.
+
+Three frames occur.
+
+- Capture: world = head, x right, y up, z out of the face; the camera looks along its -z with y up
+  (OpenGL). The matrices of transforms_*.json are of this kind.
+- Scene: what is rendered. Its axes are x up, y out of the face, z right, its lengths those of the
+  capture times a scale, and its camera looks along +z with y down (OpenCV). The scene lies in the box
+  [-b, b] x [-b/2, b/2] x [-b, b].
+- Picture: row r downwards, column c to the right; the center of a pixel is at (c + 0.5, r + 0.5).
+
+A matrix pose_world_from_camera takes camera points to world points.
+"""
+
+import torch
+from torch import Tensor, nn
+
+SCENE_SCALE = 4.0
+"""Scene units per unit of a capture's translations, as in ER-NeRF."""
+
+_AXES = (1, 2, 0)  # scene x, y, z = capture y, z, x
+
+
+def scene_from_capture(
+    poses: Tensor, scale: float = SCENE_SCALE, offset: tuple[float, float, float] = (0.0, 0.0, 0.0)
+) -> Tensor:
+    """[..., 4, 4] poses of a capture -> pose_world_from_camera in the scene, same dtype.
+
+    Args:
+        poses: [..., 4, 4] as transforms_*.json has them.
+        scale: scene units per unit of the translations.
+        offset: added to the scaled translation, scene axes and units.
+    """
+    _check_poses(poses)
+    result = poses.clone()
+    rows = poses[..., _AXES, :]
+    result[..., :3, 0] = rows[..., 0]
+    result[..., :3, 1:3] = -rows[..., 1:3]
+    result[..., :3, 3] = rows[..., 3] * scale + poses.new_tensor(offset)
+    return result
+
+
+def capture_from_scene(
+    poses: Tensor, scale: float = SCENE_SCALE, offset: tuple[float, float, float] = (0.0, 0.0, 0.0)
+) -> Tensor:
+    """The inverse of :func:`scene_from_capture`."""
+    _check_poses(poses)
+    result = poses.clone()
+    result[..., _AXES, 0] = poses[..., :3, 0]
+    result[..., _AXES, 1:3] = -poses[..., :3, 1:3]
+    result[..., _AXES, 3] = (poses[..., :3, 3] - poses.new_tensor(offset)) / scale
+    return result
+
+
+def all_pixels(height: int, width: int, device: torch.device | str = "cpu") -> Tensor:
+    """[H W, 2] int64 rows and columns, row by row."""
+    rows, columns = torch.meshgrid(
+        torch.arange(height, device=device), torch.arange(width, device=device), indexing="ij"
+    )
+    return torch.stack((rows.flatten(), columns.flatten()), 1)
+
+
+def pixel_rays(pose: Tensor, intrinsics: tuple[float, float, float, float], pixels: Tensor) -> tuple[Tensor, Tensor]:
+    """The ray through the center of each pixel.
+
+    Args:
+        pose: [4, 4] pose_world_from_camera in the scene.
+        intrinsics: fx, fy, cx, cy in pixels.
+        pixels: [N, 2] rows and columns, integers.
+
+    Returns:
+        rays_o, rays_d: [N, 3] origins and unit directions, contiguous, in the dtype of the pose.
+
+    Differentiable in the pose. Raises ValueError if a shape is not as above.
+    """
+    _check_poses(pose)
+    if pixels.dim() != 2 or pixels.shape[1] != 2:
+        raise ValueError(
+            f"pixels: expected shape [N, 2], got {list(pixels.shape)}; pass the row and column of each pixel"
+        )
+    fx, fy, cx, cy = (float(value) for value in intrinsics)
+    centers = pixels.to(pose.dtype) + 0.5
+    directions = torch.stack(((centers[:, 1] - cx) / fx, (centers[:, 0] - cy) / fy, torch.ones_like(centers[:, 0])), 1)
+    directions = directions / directions.norm(dim=1, keepdim=True)
+    rays_d = directions @ pose[:3, :3].t()
+    return pose[:3, 3].expand(len(pixels), 3).contiguous(), rays_d.contiguous()
+
+
+def pixel_coords(pixels: Tensor, height: int, width: int) -> Tensor:
+    """Where pixels lie in the picture, as the torso's field takes them.
+
+    Args:
+        pixels: [N, 2] rows and columns.
+        height, width: of the picture, at least 2.
+
+    Returns:
+        [N, 2] float32: 2 r / (H - 1) - 1 and 2 c / (W - 1) - 1. The vertical coordinate comes first, and
+        the first and last pixels are at -1 and 1, which is the convention of ER-NeRF's bg_coords.
+    """
+    last = torch.tensor([height - 1, width - 1], dtype=torch.float32, device=pixels.device)
+    return pixels.float() / last * 2 - 1
+
+
+def smooth_path(poses: Tensor, window: int = 7) -> Tensor:
+    """Each pose's mean over the frames around it, to calm a tracked path.
+
+    The mean of rotations is the rotation nearest to their arithmetic mean (the chordal mean, Hartley et
+    al. 2013, section 5.3); the means are of the unsmoothed poses.
+
+    Args:
+        poses: [n, 4, 4].
+        window: frames in a mean, odd; fewer at the ends.
+
+    Raises ValueError if the window is even or less than 1.
+    """
+    _check_poses(poses)
+    if window < 1 or window % 2 == 0:
+        raise ValueError(f"window: expected an odd number of frames, got {window}; pass 1 for no smoothing")
+    half, result = window // 2, poses.clone()
+    for i in range(len(poses)):
+        near = poses[max(0, i - half) : i + half + 1]
+        u, _, v = torch.linalg.svd(near[:, :3, :3].mean(0))
+        u[:, 2] *= torch.linalg.det(u @ v)
+        result[i, :3, :3] = u @ v
+        result[i, :3, 3] = near[:, :3, 3].mean(0)
+    return result
+
+
+class CameraCorrection(nn.Module):
+    """A small rotation and translation per training frame, learned with the field.
+
+    The camera turns about its own place: d -> exp([w]x) d, o -> o + t, in scene axes.
+
+    Args:
+        n_frames: training frames.
+    """
+
+    def __init__(self, n_frames: int):
+        super().__init__()
+        self.rotations = nn.Parameter(torch.zeros(n_frames, 3))
+        """[n, 3] axis times angle, radians."""
+        self.translations = nn.Parameter(torch.zeros(n_frames, 3))
+        """[n, 3] scene units."""
+
+    def forward(self, rays_o: Tensor, rays_d: Tensor, frame: int) -> tuple[Tensor, Tensor]:
+        """[N, 3] rays of a frame -> corrected rays, differentiable in the corrections and the rays."""
+        x, y, z = self.rotations[frame].unbind()
+        zero = torch.zeros_like(x)
+        skew = torch.stack((zero, -z, y, z, zero, -x, -y, x, zero)).view(3, 3)
+        # The matrix exponential is smooth at zero, where every correction starts.
+        rotation = torch.linalg.matrix_exp(skew)
+        return (rays_o + self.translations[frame]).contiguous(), (rays_d @ rotation.t()).contiguous()
+
+
+def _check_poses(poses: Tensor) -> None:
+    if poses.dim() < 2 or tuple(poses.shape[-2:]) != (4, 4):
+        raise ValueError(f"poses: expected shape [..., 4, 4], got {list(poses.shape)}; pass 4 x 4 matrices")

@@ -1,0 +1,215 @@
+"""Configuration of a portrait: the shape of its fields and how they are sampled.
+
+Plain records without torch, so that a command line can show them without loading it. `_renamed` maps the names that
+fields had in earlier versions to those they have now, for checkpoints and command lines that still use the old ones.
+"""
+
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+
+@dataclass(frozen=True)
+class TriplaneHashConfig:
+    """Three 2-D hash grids, on the planes xy, yz and xz [ER-NeRF, Li et al. 2023, section 3.2]."""
+
+    n_levels: int = 14
+    """Resolution levels per plane; the published checkpoints have 12."""
+    base_resolution: int = 64
+    """Resolution of the coarsest level."""
+    finest_resolution: int = 512
+    """Resolution of the finest level at bound 1; multiplied by the bound."""
+    log2_table_size: int = 14
+    """Largest number of table entries per level, as a power of two."""
+    n_features: int = 1
+    """Features per level."""
+
+
+@dataclass(frozen=True)
+class HashGridConfig:
+    """One 3-D hash grid [Instant-NGP, Mueller et al. 2022]."""
+
+    n_levels: int = 16
+    """Resolution levels."""
+    base_resolution: int = 16
+    """Resolution of the coarsest level."""
+    finest_resolution: int = 2048
+    """Resolution of the finest level at bound 1; multiplied by the bound."""
+    log2_table_size: int = 16
+    """Largest number of table entries per level, as a power of two."""
+    n_features: int = 2
+    """Features per level."""
+
+
+@dataclass(frozen=True)
+class PlainTriplaneConfig:
+    """Three dense feature planes, interpolated and summed [EG3D, Chan et al. 2022, section 4.1]."""
+
+    resolution: int = 256
+    """Texels along each side of a plane."""
+    n_features: int = 32
+    """Features per texel, a multiple of 8."""
+
+
+@dataclass(frozen=True)
+class FrequencyConfig:
+    """Frequency encoding of the position followed by an MLP, as in AD-NeRF [Guo et al. 2021]."""
+
+    n_octaves: int = 10
+    """Octaves of sines and cosines."""
+    width: int = 128
+    """Hidden units per layer."""
+    n_layers: int = 5
+    """Layers of the MLP."""
+    n_features: int = 36
+    """Outputs."""
+
+
+PositionEncoderConfig = TriplaneHashConfig | HashGridConfig | PlainTriplaneConfig | FrequencyConfig
+
+
+@dataclass(frozen=True)
+class HeadFieldConfig:
+    """Shape of the head field; the defaults are the paper's."""
+
+    bound: float = 1.0
+    """Half the side length of the scene cube, scene units."""
+    position_encoder: PositionEncoderConfig = field(default_factory=TriplaneHashConfig)
+    """Encoder of sample positions."""
+    attention: str = "channel"
+    """Region attention: "channel" (the paper's), "feature" (one weight for the whole audio code) or "none"."""
+    audio_code_size: int = 32
+    """Length of the audio code."""
+    audio_attention_width: int = 64
+    """Hidden units of the audio attention MLP."""
+    eye_attention_width: int = 16
+    """Hidden units of the eye attention MLP."""
+    density_width: int = 64
+    """Hidden units per layer of the density network."""
+    density_layers: int = 3
+    """Layers of the density network."""
+    geometry_features: int = 64
+    """Outputs of the density network that feed the color network."""
+    color_width: int = 64
+    """Hidden units per layer of the color network."""
+    color_layers: int = 2
+    """Layers of the color network."""
+    direction_degree: int = 4
+    """Degree of the spherical harmonics of the view direction."""
+    appearance_size: int = 4
+    """Length of the per-frame appearance embedding."""
+    uncertainty_width: int = 32
+    """Hidden units of the uncertainty MLP."""
+
+    _renamed: ClassVar[dict[str, str]] = {
+        "colour_width": "color_width",
+        "colour_layers": "color_layers",
+        "identity_size": "appearance_size",
+    }
+
+
+@dataclass(frozen=True)
+class TorsoFieldConfig:
+    """Shape of the torso field; the defaults are the paper's."""
+
+    shrink: float = 0.8
+    """Pixel coordinates are multiplied by this, so that deformed coordinates stay on the grid."""
+    anchors: tuple[tuple[float, float, float], ...] = ((0.01, 0.01, 0.1), (-0.1, -0.1, 0.1), (0.1, -0.1, 0.1))
+    """Initial positions of the learned key points of the adaptive pose encoding, scene units."""
+    anchor_octaves: int = 3
+    """Octaves of the frequency encoding of the projected key points."""
+    pixel_octaves: int = 8
+    """Octaves of the frequency encoding of pixel coordinates."""
+    n_levels: int = 16
+    """Resolution levels of the 2-D hash grid."""
+    base_resolution: int = 16
+    """Resolution of the coarsest level."""
+    finest_resolution: int = 2048
+    """Resolution of the finest level."""
+    log2_table_size: int = 16
+    """Largest number of table entries per level, as a power of two."""
+    n_features: int = 2
+    """Features per level."""
+    deformation_width: int = 32
+    """Hidden units per layer of the deformation network."""
+    deformation_layers: int = 3
+    """Layers of the deformation network."""
+    color_width: int = 32
+    """Hidden units per layer of the color network."""
+    color_layers: int = 3
+    """Layers of the color network."""
+    appearance_size: int = 8
+    """Length of the per-frame appearance embedding."""
+    appearance_smoothing: int = 1
+    """Frames averaged into each frame's embedding, odd. With 1, as published, an embedding is trained by its own frame
+    alone, which a short training visits once or twice: too seldom to learn where the shoulders are."""
+
+    _renamed: ClassVar[dict[str, str]] = {
+        "colour_width": "color_width",
+        "colour_layers": "color_layers",
+        "identity_size": "appearance_size",
+        "identity_smoothing": "appearance_smoothing",
+    }
+
+
+@dataclass(frozen=True)
+class OccupancyGridConfig:
+    """Resolution and update schedule of the head's occupancy grid."""
+
+    bound: float = 1.0
+    """Half the side length of the scene cube, scene units; the scene is half as deep (y)."""
+    resolution: int = 128
+    """Cells along each axis, a power of two. The longest ray step is the diagonal of a cell."""
+    decay: float = 0.95
+    """Decay of the running maximum density at each update."""
+    density_threshold: float = 10.0
+    """Cells denser than this, or than the mean of the grid if that is lower, are occupied."""
+    fraction: float = 1.0
+    """Fraction of the cells, drawn at random, evaluated at each update."""
+
+
+@dataclass(frozen=True)
+class TorsoGridConfig:
+    """Resolution and update schedule of the torso's occupancy grid."""
+
+    resolution: int = 128
+    """Cells along each side of the image."""
+    decay: float = 0.95
+    """Decay of the running maximum alpha at each update."""
+    alpha_threshold: float = 0.01
+    """Cells more opaque than this, or than the mean of the grid if that is lower, are occupied."""
+
+
+@dataclass(frozen=True)
+class MarchConfig:
+    """Ray sampling; the defaults are ER-NeRF's."""
+
+    max_steps: int = 16
+    """Most samples per ray, all in occupied cells; values above 2 sqrt(3) / cell diagonal also shorten the steps."""
+    dt_gamma: float = 1 / 256
+    """Growth of the step length with distance; no effect while max_steps is at most the grid's resolution."""
+    min_near: float = 0.05
+    """Nothing closer to the camera is sampled, scene units."""
+    T_threshold: float = 1e-4
+    """A ray ends once its transmittance falls below this."""
+    samples_per_pass: int = 4
+    """Samples of a ray evaluated before its transmittance is checked again; max_steps evaluates all at once."""
+    samples_per_chunk: int | None = None
+    """Samples evaluated at once, all rays together; None picks 16384 on the CPU and all of them on CUDA."""
+    recompute: bool = False
+    """Recompute activations in the backward pass: a third slower, but holds the activations of one chunk instead of
+    2.2 KB per sample."""
+    rays_per_chunk: int | None = None
+    """Rays rendered at once without gradients; None picks 8192 on the CPU and all of them on CUDA."""
+
+    _renamed: ClassVar[dict[str, str]] = {"samples_per_wave": "samples_per_pass"}
+
+
+@dataclass(frozen=True)
+class PortraitConfig:
+    """The portrait: shape of its fields, occupancy grids and ray sampling."""
+
+    head: HeadFieldConfig = field(default_factory=HeadFieldConfig)
+    torso: TorsoFieldConfig = field(default_factory=TorsoFieldConfig)
+    head_grid: OccupancyGridConfig = field(default_factory=OccupancyGridConfig)
+    torso_grid: TorsoGridConfig = field(default_factory=TorsoGridConfig)
+    march: MarchConfig = field(default_factory=MarchConfig)

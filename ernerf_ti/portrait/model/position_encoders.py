@@ -1,0 +1,141 @@
+"""Features of a 3-D position: four encoders behind one interface.
+
+An encoder has `n_outputs` and maps positions [M, 3] in [-bound, bound], scene units, to [M, n_outputs].
+Outside of the box the features are finite and mean nothing. All are differentiable in the positions.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+import taichi_kernels as tk
+from ernerf_ti.portrait.config import (
+    FrequencyConfig,
+    HashGridConfig,
+    PlainTriplaneConfig,
+    PositionEncoderConfig,
+    TriplaneHashConfig,
+)
+from ernerf_ti.portrait.model.mlp import MLP
+
+
+class TriplaneHash(nn.Module):
+    """See :class:`TriplaneHashConfig`."""
+
+    def __init__(self, config: TriplaneHashConfig, bound: float):
+        super().__init__()
+        grid = tk.GridConfig(
+            2,
+            config.n_levels,
+            config.base_resolution,
+            _finest(config, bound),
+            config.log2_table_size,
+            config.n_features,
+        )
+        self.encoding = tk.TriplaneEncoding(grid, bound)
+        self.n_outputs = 3 * grid.n_outputs
+
+    def forward(self, positions: Tensor) -> Tensor:
+        """[M, 3] -> [M, 3 L F], planes xy, yz, xz."""
+        return self.encoding(positions)
+
+
+class HashGrid(nn.Module):
+    """See :class:`HashGridConfig`."""
+
+    def __init__(self, config: HashGridConfig, bound: float):
+        super().__init__()
+        grid = tk.GridConfig(
+            3,
+            config.n_levels,
+            config.base_resolution,
+            _finest(config, bound),
+            config.log2_table_size,
+            config.n_features,
+        )
+        self.encoding = tk.GridEncoding(grid, bound)
+        self.n_outputs = grid.n_outputs
+
+    def forward(self, positions: Tensor) -> Tensor:
+        """[M, 3] -> [M, L F]."""
+        return self.encoding(positions)
+
+
+class PlainTriplane(nn.Module):
+    """See :class:`PlainTriplaneConfig`."""
+
+    _FEATURES_PER_ENTRY = 8  # what one look-up of the kernel holds
+
+    def __init__(self, config: PlainTriplaneConfig, bound: float):
+        super().__init__()
+        if config.n_features < 8 or config.n_features % self._FEATURES_PER_ENTRY:
+            raise ValueError(
+                f"PlainTriplaneConfig.n_features: expected a multiple of {self._FEATURES_PER_ENTRY}, "
+                f"got {config.n_features}; change the field"
+            )
+        # Levels of one resolution: each holds another eight of the features.
+        n_levels = config.n_features // self._FEATURES_PER_ENTRY
+        grid = tk.GridConfig(
+            2, n_levels, config.resolution, config.resolution, n_features=self._FEATURES_PER_ENTRY, kind="dense"
+        )
+        self.encoding = tk.TriplaneEncoding(grid, bound)
+        # Features of a hash grid start near zero because many levels add up; these stand alone.
+        nn.init.normal_(self.encoding.tables, std=0.1)
+        self.n_outputs = config.n_features
+
+    def forward(self, positions: Tensor) -> Tensor:
+        """[M, 3] -> [M, n_features], the sum of the three planes."""
+        return self.encoding(positions).t().view(3, self.n_outputs, -1).sum(0).t()
+
+
+class Frequency(nn.Module):
+    """See :class:`FrequencyConfig`."""
+
+    def __init__(self, config: FrequencyConfig, bound: float):
+        super().__init__()
+        self.bound = bound
+        self.n_octaves = config.n_octaves
+        self.network = MLP(3 * (1 + 2 * config.n_octaves), config.width, config.n_features, config.n_layers)
+        self.n_outputs = config.n_features
+
+    def forward(self, positions: Tensor) -> Tensor:
+        """[M, 3] -> [M, n_features]."""
+        # Half a turn across the box at the lowest frequency, so that no two positions share all angles.
+        angles = positions * (torch.pi / 2 / self.bound)
+        return self.network(tk.frequency_encode(angles, self.n_octaves))
+
+
+POSITION_ENCODERS: dict[str, type[PositionEncoderConfig]] = {
+    "triplane_hash": TriplaneHashConfig,
+    "hash_grid": HashGridConfig,
+    "plain_triplane": PlainTriplaneConfig,
+    "frequency": FrequencyConfig,
+}
+"""The configurations by the name that a config file gives them."""
+
+_MODULES: dict[type, Callable[..., nn.Module]] = {
+    TriplaneHashConfig: TriplaneHash,
+    HashGridConfig: HashGrid,
+    PlainTriplaneConfig: PlainTriplane,
+    FrequencyConfig: Frequency,
+}
+
+
+def position_encoder(config: PositionEncoderConfig, bound: float) -> nn.Module:
+    """The encoder that a configuration describes.
+
+    Args:
+        config: one of the four.
+        bound: half side of the scene's cube, scene units.
+
+    Raises ValueError if it is none of the four.
+    """
+    if type(config) not in _MODULES:
+        names = ", ".join(c.__name__ for c in _MODULES)
+        raise ValueError(f"config: expected one of {names}, got {type(config).__name__}; pass one of these")
+    return _MODULES[type(config)](config, bound)
+
+
+def _finest(config: TriplaneHashConfig | HashGridConfig, bound: float) -> int:
+    return round(config.finest_resolution * bound) if config.n_levels > 1 else config.base_resolution

@@ -1,0 +1,77 @@
+"""The torso as a 2-D layer that moves with the head: color and alpha of a pixel [ER-NeRF, section 3.4].
+
+The pose enters as the picture coordinates of three learned points that are fixed to the head (adaptive
+pose encoding), the pixel is moved by a small learned offset, and a grid is looked up where it lands.
+"""
+
+import torch
+from torch import Tensor, nn
+
+import taichi_kernels as tk
+from ernerf_ti.portrait.config import TorsoFieldConfig
+from ernerf_ti.portrait.model import activations
+from ernerf_ti.portrait.model.appearance_embedding import AppearanceEmbedding
+from ernerf_ti.portrait.model.mlp import MLP, concatenate
+from ernerf_ti.portrait.records import TorsoLayer
+
+
+class TorsoField(nn.Module):
+    """Color and alpha of pixels.
+
+    Args:
+        config: shape of the field.
+        n_embeddings: codes, one per training frame, at least 1.
+    """
+
+    def __init__(self, config: TorsoFieldConfig, n_embeddings: int):
+        super().__init__()
+        self.config = config
+        self.anchors = nn.Parameter(torch.tensor([[*anchor, 1.0] for anchor in config.anchors]))
+        """[3, 4] homogeneous scene positions. The trainer keeps the last column near 1."""
+        grid = tk.GridConfig(
+            2,
+            config.n_levels,
+            config.base_resolution,
+            config.finest_resolution if config.n_levels > 1 else config.base_resolution,
+            config.log2_table_size,
+            config.n_features,
+            kind="tiled",
+        )
+        self.encoding = tk.GridEncoding(grid)
+        n_pixel = 2 * (1 + 2 * config.pixel_octaves)
+        n_pose = 2 * len(config.anchors) * (1 + 2 * config.anchor_octaves)
+        n_inputs = n_pixel + n_pose + config.appearance_size
+        self.deformation_net = MLP(n_inputs, config.deformation_width, 2, config.deformation_layers)
+        self.color_net = MLP(grid.n_outputs + n_inputs, config.color_width, 4, config.color_layers)
+        self.appearance = AppearanceEmbedding(n_embeddings, config.appearance_size, config.appearance_smoothing)
+
+    def encode_pose(self, head_pose: Tensor) -> Tensor:
+        """[4, 4] pose_world_from_camera -> [6] picture coordinates of the anchors, u and v of each.
+
+        An anchor (x, y, z, w) in camera axes is at (x, y) / w / z: the depth is not divided by w, as in
+        ER-NeRF.
+        """
+        camera = self.anchors @ torch.linalg.inv(head_pose).t()
+        return (camera[:, :2] / camera[:, 3:] / camera[:, 2:3]).flatten()
+
+    def forward(self, pixel_coords: Tensor, head_pose: Tensor, identity: int | Tensor | None = None) -> TorsoLayer:
+        """Evaluate K pixels.
+
+        Args:
+            pixel_coords: [K, 2] in [-1, 1], see :func:`ernerf_ti.portrait.camera.pixel_coords`.
+            head_pose: [4, 4] pose_world_from_camera in the scene.
+            identity: the place of the frame among those that were trained on, or a code [appearance_size]; None for the
+                mean of all codes.
+
+        Raises ValueError if the place is not of a code.
+        """
+        x = (pixel_coords * self.config.shrink).contiguous()
+        pose_features = tk.frequency_encode(self.encode_pose(head_pose)[None].contiguous(), self.config.anchor_octaves)
+        code = identity if isinstance(identity, Tensor) else self.appearance(identity)
+        shared = torch.cat((pose_features[0], code))
+        pixel_features = tk.frequency_encode(x, self.config.pixel_octaves)
+        offset = self.deformation_net(pixel_features, shared).to(x.dtype)
+        moved = (x + offset).clamp(-1, 1).contiguous()
+        output = self.color_net(concatenate([self.encoding(moved), pixel_features]), shared).to(x.dtype)
+        output = activations.unit_interval(output)
+        return TorsoLayer(output[:, 0], output[:, 1:], offset)

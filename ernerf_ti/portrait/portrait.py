@@ -1,0 +1,70 @@
+"""The portrait of a person: the fields of head and torso with what their pictures need."""
+
+import torch
+from torch import Tensor, nn
+
+from ernerf_ti.portrait.config import PortraitConfig
+from ernerf_ti.portrait.model.head_field import HeadField
+from ernerf_ti.portrait.model.pose_regression import PoseRegression
+from ernerf_ti.portrait.model.torso_field import TorsoField
+from ernerf_ti.portrait.records import FrameInputs, RenderOutput
+from ernerf_ti.portrait.render.frame import render_portrait
+from ernerf_ti.portrait.render.head_occupancy import OccupancyGrid
+from ernerf_ti.portrait.render.torso_occupancy import TorsoGrid
+
+
+class Portrait(nn.Module):
+    """Fields and occupancy grids of one person.
+
+    Args:
+        config: their shape.
+        feature_dimension: of the audio features.
+        n_embeddings: codes, one per training frame.
+    """
+
+    def __init__(self, config: PortraitConfig, feature_dimension: int, n_embeddings: int):
+        super().__init__()
+        self.config = config
+        self.head = HeadField(config.head, feature_dimension, n_embeddings)
+        self.torso = TorsoField(config.torso, n_embeddings)
+        self.head_grid = OccupancyGrid(config.head_grid)
+        self.torso_grid = TorsoGrid(config.torso_grid)
+
+    def predicted_torso_appearance(self, poses: Tensor) -> PoseRegression:
+        """From head poses to the torso's codes that they let expect.
+
+        Args:
+            poses: [n, 4, 4] of the training frames, scene.
+        """
+        return PoseRegression(poses, self.torso.appearance.of_all_frames())
+
+    @torch.no_grad()
+    def render(
+        self,
+        conditioning: FrameInputs,
+        intrinsics: tuple[float, float, float, float],
+        size: tuple[int, int],
+        background: Tensor | None = None,
+        with_torso: bool = True,
+        audio_code: Tensor | None = None,
+        in_passes: bool = False,
+    ) -> RenderOutput:
+        """A whole picture; arguments as :func:`ernerf_ti.portrait.render.frame.render_portrait`.
+
+        Args:
+            conditioning: the frame.
+            with_torso: else the head alone is rendered over the background.
+            audio_code: [A] in place of the encoded audio window.
+            in_passes: sample as the public code does.
+        """
+        head = self.head.bind(conditioning, with_uncertainty=False, audio_code=audio_code)
+        pose, identity = conditioning.head_pose, conditioning.torso_appearance
+        identity = conditioning.appearance_index if identity is None else identity
+
+        def torso(pixel_coords: Tensor):
+            return self.torso(pixel_coords, pose, identity)
+
+        layers = {"torso": torso, "torso_grid": self.torso_grid} if with_torso else {}
+        return render_portrait(
+            head, self.head_grid, pose, intrinsics, size, self.config.march, background, **layers, in_passes=in_passes
+        )

@@ -1,0 +1,150 @@
+"""Rays through the head's field: march, evaluate, blend."""
+
+import torch
+from torch import Tensor
+
+import taichi_kernels as tk
+from ernerf_ti.portrait.config import MarchConfig
+from ernerf_ti.portrait.records import RenderOutput
+from ernerf_ti.portrait.render.head_occupancy import OccupancyGrid
+from ernerf_ti.portrait.render.sample_evaluation import EvaluatedSamples, Field, evaluate_samples
+
+_CPU_SAMPLES_AT_ONCE = 2**14  # 4 MB for 64 channels
+_CPU_RAYS_AT_ONCE = 2**13
+
+
+def render_head(
+    field: Field,
+    grid: OccupancyGrid,
+    rays_o: Tensor,
+    rays_d: Tensor,
+    config: MarchConfig,
+    background_rgb: Tensor | None = None,
+    noise: Tensor | None = None,
+) -> RenderOutput:
+    """Render rays, all at once, for training.
+
+    Args:
+        field: positions and directions [M, 3] -> FieldOutput.
+        grid: the occupied cells.
+        rays_o, rays_d: [N, 3] origins and unit directions, scene.
+        config: sampling.
+        background_rgb: [N, 3] in [0, 1]; None for color times alpha.
+        noise: [N] in [0, 1), moves the start of a ray by that part of a step; none if None.
+
+    Returns:
+        RenderOutput of N rays.
+
+    Differentiable in what the field is differentiable in, and once in the rays (through the positions and
+    directions of the samples, whose distances are held fixed). Deterministic on the CPU.
+    """
+    samples = _march(grid, rays_o, rays_d, config, noise)
+    at_once = config.samples_per_chunk or (_CPU_SAMPLES_AT_ONCE if rays_o.device.type == "cpu" else 2**62)
+    evaluated = evaluate_samples(field, samples, config.T_threshold, config.samples_per_pass, at_once, config.recompute)
+    rays = tk.composite(
+        *(evaluated.output.sigmas, evaluated.deltas, *_channels(evaluated), evaluated.packed_info, config.T_threshold)
+    )
+    return _output(rays, background_rgb, evaluated.packed_info[:, 1])
+
+
+@torch.no_grad()
+def render_head_in_chunks(
+    field: Field,
+    grid: OccupancyGrid,
+    rays_o: Tensor,
+    rays_d: Tensor,
+    config: MarchConfig,
+    background_rgb: Tensor | None = None,
+) -> RenderOutput:
+    """Render rays without gradients, a part at a time; the numbers are those of :func:`render_head`."""
+    at_once = config.rays_per_chunk or (_CPU_RAYS_AT_ONCE if rays_o.device.type == "cpu" else 2**62)
+    parts = []
+    for begin in range(0, max(1, len(rays_o)), at_once):
+        part = slice(begin, begin + at_once)
+        background = None if background_rgb is None else background_rgb[part]
+        parts.append(render_head(field, grid, rays_o[part], rays_d[part], config, background))
+    return _join(parts)
+
+
+@torch.no_grad()
+def render_head_in_passes(
+    field: Field,
+    grid: OccupancyGrid,
+    rays_o: Tensor,
+    rays_d: Tensor,
+    config: MarchConfig,
+    background_rgb: Tensor | None = None,
+) -> RenderOutput:
+    """Render the rays of a whole picture without gradients as ER-NeRF does, in rounds.
+
+    Where many rays have ended the others may take more than max_steps samples, up to 7 more: see
+    :func:`taichi_kernels.render_rays`. For comparisons with pictures of the public code.
+    """
+    t_near, t_far = tk.intersect_aabb(rays_o, rays_d, grid.aabb, config.min_near)
+
+    def evaluate(samples: tk.RaySamples):
+        output = field(samples.positions, samples.directions)
+        weighted, summed = _channels(EvaluatedSamples(output, samples.ts, samples.deltas, samples.packed_info))
+        # A plain channel of ones counts the samples that a ray visits.
+        return output.sigmas, weighted, torch.cat((summed, torch.ones_like(summed[:, :1])), 1)
+
+    rays = tk.render_rays(
+        evaluate,
+        *(rays_o, rays_d, t_near, t_far, grid.bitfield, grid.config.bound),
+        max_steps=config.max_steps,
+        dt_gamma=config.dt_gamma,
+        T_threshold=config.T_threshold,
+    )
+    return _output(rays, background_rgb, rays.summed[:, 2].int())
+
+
+def _march(grid: OccupancyGrid, rays_o: Tensor, rays_d: Tensor, config: MarchConfig, noise) -> tk.RaySamples:
+    fixed_o, fixed_d = rays_o.detach(), rays_d.detach()
+    t_near, t_far = tk.intersect_aabb(fixed_o, fixed_d, grid.aabb, config.min_near)
+    box = grid.occupied_box.tolist()
+    if box[0] > box[3]:
+        t_far = torch.zeros_like(t_far)
+    else:
+        # A ray is followed no further than the last occupied cell can be; one that misses them not at all.
+        margin = 1e-3 * grid.config.bound
+        box = [value - margin for value in box[:3]] + [value + margin for value in box[3:]]
+        first, last = tk.intersect_aabb(fixed_o, fixed_d, box, config.min_near)
+        t_far = torch.where(first < last, torch.minimum(t_far, last), torch.zeros_like(t_far))
+    return tk.march_rays(
+        *(rays_o, rays_d, t_near, t_far, grid.bitfield, grid.config.bound),
+        max_steps=config.max_steps,
+        dt_gamma=config.dt_gamma,
+        noise=noise,
+    )
+
+
+def _channels(evaluated: EvaluatedSamples) -> tuple[Tensor, Tensor]:
+    """Channels [M, 4 or 5] that are weighted (color, end of the step, uncertainty), [M, 2] summed plainly."""
+    output = evaluated.output
+    weighted = [output.rgbs, (evaluated.ts + evaluated.deltas)[:, None]]
+    if output.uncertainty is not None:
+        weighted.append(output.uncertainty[:, None])
+    return torch.cat(weighted, 1).contiguous(), torch.stack((output.audio_attention, output.eye_attention), 1)
+
+
+def _output(rays: tk.CompositedRays, background_rgb: Tensor | None, n_samples: Tensor) -> RenderOutput:
+    rgb = rays.weighted[:, :3]
+    if background_rgb is not None:
+        rgb = (rgb + (1 - rays.opacity)[:, None] * background_rgb).clamp(0, 1)
+    return RenderOutput(
+        rgb=rgb,
+        opacity=rays.opacity,
+        depth=rays.weighted[:, 3],
+        audio_attention=rays.summed[:, 0],
+        eye_attention=rays.summed[:, 1],
+        uncertainty=rays.weighted[:, 4] if rays.weighted.shape[1] > 4 else None,
+        n_samples=n_samples,
+    )
+
+
+def _join(parts: list[RenderOutput]) -> RenderOutput:
+    def join(name: str) -> Tensor | None:
+        values = [getattr(part, name) for part in parts]
+        return None if values[0] is None else torch.cat(values)
+
+    return RenderOutput(*(join(name) for name in RenderOutput.__dataclass_fields__))

@@ -1,0 +1,232 @@
+"""Training configuration: optimizer, stages, loss weights and presets, as plain records without torch.
+
+`_renamed`: see :mod:`ernerf_ti.portrait.config`.
+"""
+
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal
+
+from ernerf_ti.portrait.config import (
+    HeadFieldConfig,
+    OccupancyGridConfig,
+    PortraitConfig,
+    TorsoFieldConfig,
+    TriplaneHashConfig,
+)
+
+STAGES = ("head", "finetune", "torso")
+"""Stages of training, in their order."""
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """AdamW [Loshchilov and Hutter 2019]; the defaults are ER-NeRF's."""
+
+    grid_lr: float = 1e-2
+    """Learning rate of the hash tables."""
+    net_lr: float = 1e-3
+    """Learning rate of the networks and appearance embeddings."""
+    audio_lr_scale: float = 1.0
+    """Learning rate of the audio encoder, relative to net_lr."""
+    attention_lr_scale: float = 5.0
+    """Learning rate of the audio encoder's temporal attention, relative to net_lr."""
+    camera_lr: float = 2e-5
+    """Learning rate of the camera corrections, radians and scene units. Each frame is visited rarely and moves about
+    ten times this far per visit."""
+    grid_weight_decay: float = 0.01
+    """Weight decay of the hash tables."""
+    attention_weight_decay: float = 1e-4
+    """Weight decay of the temporal attention."""
+    beta1: float = 0.0
+    """Decay of AdamW's first moment."""
+    beta2: float = 0.99
+    """Decay of AdamW's second moment."""
+    eps: float = 1e-8
+    """AdamW's denominator offset."""
+    ema_decay: float = 0.95
+    """Decay of the moving average of the weights, which is what gets rendered; 0 renders the last weights."""
+
+    _renamed: ClassVar[dict[str, str]] = {
+        "grid_rate": "grid_lr",
+        "net_rate": "net_lr",
+        "audio_factor": "audio_lr_scale",
+        "attention_factor": "attention_lr_scale",
+        "camera_rate": "camera_lr",
+        "grid_decay": "grid_weight_decay",
+        "attention_decay": "attention_weight_decay",
+        "average_decay": "ema_decay",
+    }
+
+
+@dataclass(frozen=True)
+class StageConfig:
+    """One stage of training."""
+
+    iterations: int
+    """Training steps; 0 skips the stage."""
+    n_rays: int = 65536
+    """Rays per step, all of one frame."""
+    lr_decay: float = 0.5
+    """Learning rates decay exponentially to this fraction of their initial values."""
+    lips_fraction: float = 0.0
+    """Fraction of the rays drawn around the lips rather than from the whole frame; 0 in ER-NeRF."""
+    eyes_fraction: float = 0.0
+    """Fraction of the rays drawn around the eyes: blinks are rare and cover few pixels."""
+
+    _renamed: ClassVar[dict[str, str]] = {
+        "final_rate": "lr_decay",
+        "lips_share": "lips_fraction",
+        "eyes_share": "eyes_fraction",
+    }
+
+
+@dataclass(frozen=True)
+class FinetuneStageConfig(StageConfig):
+    """Fine-tuning of the head on random patches and on the lips in turn, with a perceptual loss."""
+
+    iterations: int = 25_000
+    """Training steps; 0 skips the stage."""
+    lr_decay: float = 0.05
+    """Learning rates decay exponentially to this fraction of their initial values."""
+    lr_scale: float = 0.1
+    """Initial learning rates, relative to those of the optimizer."""
+    patch_size: int = 32
+    """Side length of a patch in pixels."""
+    perceptual: Literal["auto", "lpips", "dssim", "none"] = "auto"
+    """Perceptual loss. "auto" takes the best one that is installed; "lpips" needs the extra `lpips` and AlexNet's
+    weights; "dssim" is structural dissimilarity; "none" is the squared error alone."""
+
+    _renamed: ClassVar[dict[str, str]] = {**StageConfig._renamed, "start_rate": "lr_scale"}
+
+
+@dataclass(frozen=True)
+class LossWeights:
+    """Weights of the head's loss terms; the defaults are ER-NeRF's. 0 drops a term."""
+
+    opacity_entropy: float = 1e-4
+    """Entropy of the opacity: rays should hit or miss."""
+    audio_attention: float = 1e-4
+    """Audio attention outside the face, where audio should have no effect."""
+    eye_attention: float = 1e-4
+    """Eye attention inside the face where audio attention is high."""
+    uncertainty: float = 1.0
+    """Learned uncertainty of the error, and the ray weights that follow from it."""
+    smoothness: float = 1e-5
+    """Spatial variation of attention and uncertainty."""
+    patch_perceptual: float = 0.1
+    """Perceptual loss on patches, while fine-tuning."""
+    lips_perceptual: float = 0.01
+    """Perceptual loss on the lips, while fine-tuning."""
+
+    _renamed: ClassVar[dict[str, str]] = {"ambient_audio": "audio_attention", "ambient_eye": "eye_attention"}
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Training configuration; the defaults are the paper's."""
+
+    portrait: PortraitConfig = field(default_factory=PortraitConfig)
+    head: StageConfig = field(default_factory=lambda: StageConfig(100_000))
+    finetune: FinetuneStageConfig = field(default_factory=FinetuneStageConfig)
+    torso: StageConfig = field(default_factory=lambda: StageConfig(100_000))
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    losses: LossWeights = field(default_factory=LossWeights)
+    refine_cameras: bool = False
+    """Learn a small correction of each training camera along with the head. Captures made by `ernerf-ti preprocess`
+    gain next to nothing, because their poses are already refined photometrically."""
+    random_background_fraction: float = 0.125
+    """Fraction of rays composited over random colors in the stages head and torso, so that opacity is identifiable.
+    Over the captured background alone, as in the public code, anything that the background's colors can be mixed from
+    may stay transparent. The head stage needs the capture's segmentation masks for it."""
+    standardize_audio: bool = True
+    """Standardize audio features by the capture's mean and deviation; the public code uses them as they are."""
+    grid_update_every: int = 16
+    """Steps between updates of the occupancy grids, and between smoothness terms."""
+    seed: int = 0
+    """Seed of all random numbers."""
+    save_every: int = 1000
+    """Steps between checkpoints."""
+    validate_every: int = 5000
+    """Steps between validation images."""
+    validation_frames: int = 4
+    """Held-out frames rendered for validation."""
+    log_every: int = 20
+    """Steps between log lines; reading the loss waits for the device."""
+
+    _renamed: ClassVar[dict[str, str]] = {
+        "fine": "finetune",
+        "optimiser": "optimizer",
+        "over_noise": "random_background_fraction",
+        "standardise_audio": "standardize_audio",
+    }
+
+    def __post_init__(self):
+        for name in ("grid_update_every", "save_every", "validate_every", "validation_frames", "log_every"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}: expected at least 1, got {getattr(self, name)}; pass a larger number")
+        if not 0 <= self.random_background_fraction <= 1:
+            raise ValueError(
+                f"random_background_fraction: expected 0 to 1, got {self.random_background_fraction}; "
+                "pass a fraction of the rays"
+            )
+        for name in STAGES:
+            stage = getattr(self, name)
+            if stage.iterations < 0 or stage.n_rays < 1:
+                raise ValueError(
+                    f"{name}: expected iterations >= 0 and n_rays >= 1, got {stage.iterations} and {stage.n_rays}; "
+                    "pass 0 iterations to skip the stage"
+                )
+            if not (
+                stage.lips_fraction >= 0 and stage.eyes_fraction >= 0 and stage.lips_fraction + stage.eyes_fraction <= 1
+            ):
+                raise ValueError(
+                    f"{name}: expected lips_fraction and eyes_fraction >= 0 with a sum of at most 1, "
+                    f"got {stage.lips_fraction} and {stage.eyes_fraction}; pass smaller fractions"
+                )
+        if self.finetune.patch_size < 1:
+            raise ValueError(
+                f"finetune: expected patch_size >= 1, got {self.finetune.patch_size}; pass a side length in pixels"
+            )
+
+
+def _small_portrait() -> PortraitConfig:
+    return PortraitConfig(
+        head=HeadFieldConfig(
+            position_encoder=TriplaneHashConfig(n_levels=8, base_resolution=32, finest_resolution=256, n_features=2),
+            audio_attention_width=32,
+            density_width=32,
+            density_layers=2,
+            geometry_features=15,
+            color_width=32,
+            direction_degree=2,
+        ),
+        torso=TorsoFieldConfig(n_levels=10, finest_resolution=512, log2_table_size=15, appearance_smoothing=15),
+        head_grid=OccupancyGridConfig(resolution=64, fraction=0.25),
+    )
+
+
+PRESETS: dict[str, TrainConfig] = {
+    "paper": TrainConfig(),
+    "released": TrainConfig(
+        portrait=PortraitConfig(head=HeadFieldConfig(position_encoder=TriplaneHashConfig(n_levels=12))),
+        torso=StageConfig(200_000),
+        random_background_fraction=0.0,
+        standardize_audio=False,
+    ),
+    "small": TrainConfig(
+        portrait=_small_portrait(),
+        # Few rays of many frames: the mouth learns from frames.
+        head=StageConfig(14_000, 2048, 0.05, lips_fraction=0.35, eyes_fraction=0.12),
+        finetune=FinetuneStageConfig(800, 4096),
+        torso=StageConfig(8000, 4096, 0.03),
+        optimizer=OptimizerConfig(net_lr=5e-3, audio_lr_scale=0.3, attention_lr_scale=1.0, beta1=0.9),
+        save_every=500,
+        validate_every=1000,
+    ),
+}
+"""`paper`: as published, for a GPU. `released`: the shape of the public code's checkpoints. `small`: for a CPU."""
+
+
+def default_preset(device_type: str) -> str:
+    """Preset for a device type, "cpu" or "cuda"."""
+    return "paper" if device_type == "cuda" else "small"

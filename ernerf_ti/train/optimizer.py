@@ -1,0 +1,82 @@
+"""The optimizer of a stage, with a learning rate for each kind of parameter, and the running average of weights."""
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+from ernerf_ti.train.config import OptimizerConfig, StageConfig
+
+
+def stage_optimizer(
+    parameters: Iterable[tuple[str, nn.Parameter]], config: OptimizerConfig, stage: StageConfig
+) -> torch.optim.AdamW:
+    """AdamW over named parameters, grouped by name.
+
+    Tables of grids have weight decay, as in ER-NeRF, where it is the default of AdamW.
+    """
+    groups: dict[str, list[nn.Parameter]] = {"tables": [], "attention": [], "audio": [], "cameras": [], "networks": []}
+    for name, parameter in parameters:
+        if name.endswith((".table", ".tables")):
+            groups["tables"].append(parameter)
+        elif ".audio_encoder.attention." in f".{name}":
+            groups["attention"].append(parameter)
+        elif ".audio_encoder." in f".{name}":
+            groups["audio"].append(parameter)
+        elif name.startswith("cameras."):
+            groups["cameras"].append(parameter)
+        else:
+            groups["networks"].append(parameter)
+    settings = {
+        "tables": (config.grid_lr, config.grid_weight_decay),
+        "attention": (config.attention_lr_scale * config.net_lr, config.attention_weight_decay),
+        "audio": (config.audio_lr_scale * config.net_lr, 0.0),
+        "cameras": (config.camera_lr, 0.0),
+        "networks": (config.net_lr, 0.0),
+    }
+    start = getattr(stage, "lr_scale", 1.0)
+    return torch.optim.AdamW(
+        [
+            {"params": groups[name], "lr": start * rate, "full_rate": start * rate, "weight_decay": decay}
+            for name, (rate, decay) in settings.items()
+            if groups[name]
+        ],
+        betas=(config.beta1, config.beta2),
+        eps=config.eps,
+    )
+
+
+def set_learning_rates(optimizer: torch.optim.Optimizer, stage: StageConfig, progress: float) -> None:
+    """Learning rates at a part of the stage: full_rate * lr_decay^progress."""
+    for group in optimizer.param_groups:
+        group["lr"] = group["full_rate"] * stage.lr_decay**progress
+
+
+class WeightAverage:
+    """Running average of parameters, of a decay that rises to `decay` while there are few."""
+
+    def __init__(self, parameters: dict[str, nn.Parameter], decay: float):
+        self._parameters, self._decay, self._n = parameters, decay, 0
+        self._average = {name: p.detach().clone() for name, p in parameters.items()}
+
+    @torch.no_grad()
+    def update(self) -> None:
+        self._n += 1
+        decay = min(self._decay, self._n / (9 + self._n))
+        torch._foreach_lerp_(list(self._average.values()), [p.detach() for p in self._parameters.values()], 1 - decay)
+
+    @torch.no_grad()
+    def swap(self) -> None:
+        """Exchange the average and the parameters."""
+        for name, parameter in self._parameters.items():
+            held = parameter.detach().clone()
+            parameter.copy_(self._average[name])
+            self._average[name] = held
+
+    def state_dict(self) -> dict[str, Tensor | int]:
+        return {"n": self._n, **{f"average.{name}": value for name, value in self._average.items()}}
+
+    def load_state_dict(self, state: dict[str, Tensor | int]) -> None:
+        self._n = state["n"]
+        for name, value in self._average.items():
+            value.copy_(state[f"average.{name}"])

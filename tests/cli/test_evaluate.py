@@ -1,0 +1,104 @@
+"""The command that judges a portrait, on a tiny capture."""
+
+import json
+
+import numpy as np
+import pytest
+
+from ernerf_ti.data.capture_files import write_sound
+from ernerf_ti.data.synthetic.portrait_writers import write_portrait_capture
+from ernerf_ti.data.synthetic.synthetic_portrait import SyntheticPortrait
+
+QUICK = ["--preset", "small", "--device", "cpu", "--portrait.head-grid.resolution", "32", "--finetune.patch-size", "8"]
+QUICK += [option for stage in ("head", "finetune", "torso") for option in (f"--{stage}.n-rays", "128")]
+QUICK += ["--head.iterations", "2", "--finetune.iterations", "0", "--torso.iterations", "2", "--log-every", "1"]
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory, load_tool):
+    folder = tmp_path_factory.mktemp("evaluate")
+    write_portrait_capture(SyntheticPortrait(22, 32, seed=4), folder / "capture")
+    assert load_tool("train").main([str(folder / "capture"), str(folder / "run"), *QUICK]) == 0
+    return folder / "capture", folder / "run"
+
+
+@pytest.fixture
+def evaluate(load_tool):
+    return load_tool("evaluate").main
+
+
+def test_everything_is_judged(evaluate, folders, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))  # no weights there
+    capture, run = folders
+    write_sound(tmp_path / "speech.wav", np.sin(np.arange(1_900) * 0.05) * 0.3)
+    arguments = [str(run), "--capture", str(capture), "--cross-speaker-audio", str(tmp_path / "speech.wav")]
+    assert evaluate([*arguments, "--device", "cpu"]) == 0
+    shown = capsys.readouterr().out
+    folder = run / "evaluation"
+    assert {path.name for path in folder.iterdir()} == {"metrics.json", "evaluation.html"}
+    content = json.loads((folder / "metrics.json").read_text())
+    settings = content["settings"]
+    assert set(settings) == {
+        *("head", "head_only", "portrait", "nearest_pose", "mean_frame", "truth"),
+        *("foreign", "cross_speaker_nearest_pose"),
+    }
+    head = settings["head"]["metrics"]
+    for name in ("PSNR frame", "PSNR face", "PSNR lips", "SSIM frame"):
+        assert len(head[name]["per_frame"]) == 2
+        assert head[name]["value"] == pytest.approx(np.mean(head[name]["per_frame"]))
+    # An untrained head is worse than a frame of the person.
+    assert head["PSNR face"]["value"] < settings["nearest_pose"]["metrics"]["PSNR face"]["value"]
+    assert len(settings["foreign"]["times"]) == 3
+    assert set(settings["foreign"]["metrics"]) == {"SyncNet confidence", "SyncNet distance", "sound to mouth r"}
+    for name in ("LPIPS alex", "LPIPS vgg", "FID", "SyncNet confidence"):
+        assert head[name]["place"] == str(tmp_path / "torch" / "hub" / "checkpoints")
+        assert f"not computed: {name}: " in shown
+        assert head[name]["file"] in shown
+    assert content["capture"]["held_out_frames"] == content["capture"]["evaluated_frames"] == 2
+    assert content["run"]["stage"] == "torso"
+    assert set(content["speed"]) == {"head, kernels only", "portrait, kernels only", "end to end"}
+    assert all(figure["frames_per_second"] > 0 for figure in content["speed"].values())
+    assert content["model"]["parameters"]["all"] > 1000
+    assert "PSNR frame (dB) ^" in shown
+    page = (folder / "evaluation.html").read_text()
+    assert page.count("data:image/jpeg;base64,") >= 3
+    assert "<h2>Worst frames</h2>" in page
+
+
+def test_some_frames_elsewhere(evaluate, folders, tmp_path):
+    capture, run = folders
+    arguments = [str(run), "--capture", str(capture), "--output", str(tmp_path), "--frames", "1", "--keep-frames"]
+    assert evaluate([*arguments, "--device", "cpu"]) == 0
+    content = json.loads((tmp_path / "metrics.json").read_text())
+    assert (content["capture"]["held_out_frames"], content["capture"]["evaluated_frames"]) == (2, 1)
+    assert {path.name for path in (tmp_path / "frames").iterdir()} == {"head", "head_only", "portrait"}
+    assert len(list((tmp_path / "frames" / "head").iterdir())) == 1
+
+
+def test_another_capture(evaluate, folders, tmp_path, capsys):
+    write_portrait_capture(SyntheticPortrait(11, 32, seed=5), tmp_path / "other")
+    assert evaluate([str(folders[1]), "--capture", str(tmp_path / "other"), "--device", "cpu"]) == 1
+    error = capsys.readouterr().err
+    assert "checkpoint.pt: expected the capture of the run, with n_train 20, got 10 in" in error
+    assert "pass the capture that the run was trained on" in error
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        (["--frames", "0"], "frames: expected at least 1, got 0"),
+        (["--max-seconds", "0"], "max-seconds: expected at least 0.04, got 0"),
+        (["--cross-speaker-audio", "none.wav"], "none.wav: expected a video or sound file, got no such file"),
+    ],
+)
+def test_wrong_input(evaluate, folders, tmp_path, capsys, option, message):
+    capture, run = folders
+    arguments = [str(run), "--capture", str(capture), "--output", str(tmp_path / "out"), "--device", "cpu", *option]
+    assert evaluate(arguments) == 1
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_no_run(evaluate, folders, tmp_path, capsys):
+    assert evaluate([str(tmp_path), "--capture", str(folders[0])]) == 1
+    assert "checkpoint.pt: expected a checkpoint, got no such file" in capsys.readouterr().err

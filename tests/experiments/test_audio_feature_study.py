@@ -1,0 +1,216 @@
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from ernerf_ti.evaluation import statistics
+from ernerf_ti.media.video import write_video
+from tests.evaluation.conftest import mesh_face
+
+RATE = 16_000
+
+
+@pytest.fixture(scope="module")
+def tool(load_tool):
+    return load_tool("study_audio_features")
+
+
+@pytest.fixture
+def small_nets(tool, monkeypatch):
+    monkeypatch.setattr(tool, "_EPOCHS", 2)
+    monkeypatch.setattr(tool, "_NETS", 1)
+    monkeypatch.setattr(statistics, "_RESAMPLES", 100)
+
+
+def smooth_noise(n, n_columns, rng, width=5):
+    """[n, columns] of about unit variance, alike over `width` rows."""
+    noise = rng.standard_normal((n + width - 1, n_columns))
+    return np.lib.stride_tricks.sliding_window_view(noise, width, axis=0).sum(-1) / width**0.5
+
+
+def made_clip(tool, name, n=360, seed=0, noise=0.3, gain=1.0):
+    """The first three of five features, four steps ahead of the frame, drive the targets: one linearly, one by its
+    size. The third target is noise.
+    """
+    rng = np.random.default_rng(seed)
+    features = smooth_noise(2 * n, 5, rng)
+    windows = tool.audio_windows(features.astype(np.float32), n)
+    heard = windows[:, 12].astype(float)
+    targets = np.stack((heard[:, 0] - 0.5 * heard[:, 1], np.abs(heard[:, 2]), np.zeros(n)), 1)
+    targets += noise * rng.standard_normal((n, 3))
+    return tool.Clip(name, n, gain * targets + 3, {"toy": windows})
+
+
+def test_net_finds_what_is_not_linear(tool, monkeypatch):
+    monkeypatch.setattr(tool, "_NETS", 1)
+    monkeypatch.setattr(tool, "_EPOCHS", 25)
+    train, test = made_clip(tool, "a", n=800), made_clip(tool, "b", seed=1)
+    standard = (train.targets - train.targets.mean(0)) / train.targets.std(0)
+    r = tool.correlation(test.targets, tool.fit_net(train.windows["toy"], standard, 0)(test.windows["toy"]))
+    assert r[0] > 0.85
+    assert r[1] > 0.6
+    assert abs(r[2]) < 0.35
+
+
+def test_net_depends_on_its_seed_only(tool, small_nets):
+    clip = made_clip(tool, "a", n=150)
+    predicted = [tool.fit_net(clip.windows["toy"], clip.targets, seed)(clip.windows["toy"]) for seed in (1, 1, 2)]
+    np.testing.assert_array_equal(predicted[0], predicted[1])
+    assert np.abs(predicted[0] - predicted[2]).max() > 1e-3
+
+
+def test_measure_covers_clips_and_pairs(tool, small_nets):
+    # Another speaker has another range of the mouth, which r does not see.
+    clips = [made_clip(tool, "a"), made_clip(tool, "b", seed=1, gain=20), made_clip(tool, "c", n=150, seed=2)]
+    figures = tool.measure(clips, ["toy"], 0)
+    ridge = {(f.kind, f.train, f.test): f for f in figures if f.predictor == "ridge" and f.target == "open"}
+    assert set(ridge) == {("IN", x, x) for x in "abc"} | {("CROSS", x, y) for x in "abc" for y in "abc" if x != y}
+    assert all(f.low < f.r < f.high for f in ridge.values())
+    assert all(f.r > 0.8 for f in ridge.values() if f.train != "c")  # which is short
+    assert ridge["IN", "a", "a"].n_frames == 72
+    assert ridge["CROSS", "c", "a"].n_frames == 360
+    assert len(figures) == 2 * 9 * 3
+    mean = {(m["predictor"], m["kind"], m["target"]): m for m in tool.means(figures)}
+    assert mean["ridge", "CROSS", "open"]["n"] == 6
+    assert mean["ridge", "CROSS", "open"]["r"] == pytest.approx(
+        np.mean([f.r for f in ridge.values() if f.kind == "CROSS"])
+    )
+
+
+def test_the_test_part_is_not_fitted(tool, small_nets):
+    # Where the test part holds the opposite of what was learnt, r must be negative.
+    clip = made_clip(tool, "a", noise=0.05)
+    clip.targets[tool.parts(360)[1]] *= -1
+    figures = [f for f in tool.measure([clip], ["toy"], 0) if f.predictor == "ridge"]
+    assert figures[0].r < -0.9
+
+
+def test_raw_mel_keeps_the_level_that_normalisation_takes_out(tool):
+    samples = 0.1 * np.random.default_rng(4).standard_normal(RATE)
+    raw, normalized = tool.RawMelSpectrum(), tool.MelSpectrum()
+    quieter = raw(samples)[5:-5] - raw(0.5 * samples)[5:-5]
+    np.testing.assert_allclose(quieter, np.log(4), atol=0.05)
+    np.testing.assert_allclose(normalized(samples), normalized(0.5 * samples), atol=0.05)
+    assert tool.EXTRACTORS.keys() == {"senone", "mel", "mel-raw"}
+
+
+@pytest.fixture(scope="module")
+def clip_file(tmp_path_factory):
+    """Five seconds: the mouth, drawn as the height of a bar, opens with the loudness of a tone."""
+    path = tmp_path_factory.mktemp("clips") / "talk.mp4"
+    rng = np.random.default_rng(5)
+    loud = np.clip(np.abs(smooth_noise(125, 1, rng, 6)[:, 0]), 0, 2) / 2
+    time = np.arange(5 * RATE) / RATE
+    tone = 0.05 * rng.standard_normal(len(time)) + 0.4 * np.sin(2 * np.pi * 200 * time)
+    samples = tone * np.interp(time, np.arange(125) / 25, loud)
+    frames = np.zeros((125, 64, 64, 3), np.uint8)
+    for frame, level in zip(frames, loud, strict=True):
+        frame[: round(60 * level)] = 255
+    write_video(path, frames, 25, np.clip(samples, -1, 1).astype(np.float32))
+    return path
+
+
+@pytest.fixture
+def drawn_mouths(tool, monkeypatch):
+    """A tracker that reads the mouth off the bar, and doubts the first three frames; counts its videos."""
+    videos = []
+
+    class Track:
+        def __init__(self, frames, progress):
+            levels = np.array([(frame > 128).mean() for frame in frames])
+            self.points = mesh_face(len(levels))
+            self.points[:, [14, 87, 317], 1] += 20 * levels[:, None].astype(np.float32)
+            self.valid = np.arange(len(levels)) >= 3
+            self.points[0] = np.nan
+            videos.append(len(levels))
+
+    monkeypatch.setattr(tool, "track_face", Track)
+    return videos
+
+
+def test_command_writes_table_and_figures(tool, small_nets, drawn_mouths, clip_file, tmp_path, capsys):
+    other, output = tmp_path / "other.mp4", tmp_path / "new" / "figures.json"
+    shutil.copy(clip_file, other)
+    arguments = [str(clip_file), str(other), "--features", "mel", "mel-raw", "-o", str(output)]
+    arguments += ["--meshes", str(tmp_path / "meshes")]
+    assert tool.main(arguments) == 0
+    report = json.loads(output.read_text())
+    assert [clip["name"] for clip in report["clips"]] == ["talk", "other"]
+    assert [(clip["frames"], clip["used"]) for clip in report["clips"]] == [(125, 122)] * 2
+    assert len(report["figures"]) == 2 * 2 * 4 * 3
+    first = report["figures"][0]
+    assert (first["feature"], first["predictor"], first["train"], first["target"]) == ("mel", "ridge", "talk", "open")
+    # The same clip under another name: what was learnt is asked for again.
+    assert next(f["r"] for f in report["figures"] if f["train"] != f["test"]) > 0.8
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-1] == str(output)
+    assert len(lines) == 2 + 2 * 2 * (4 + 2) + 1
+    assert f"{first['r']:.3f} [{first['low']:.2f} {first['high']:.2f}]" in lines[2]
+    assert {p.name for p in output.parent.iterdir()} == {"figures.json"}  # nothing temporary is left
+
+    assert drawn_mouths == [125, 125]
+    assert tool.main(arguments) == 0  # the meshes are kept
+    assert drawn_mouths == [125, 125]
+    assert json.loads(output.read_text()) == report
+
+
+def test_windows_are_those_of_the_frames_in_use(tool, drawn_mouths, clip_file):
+    # Step k carries k; frame t has step 2 t in the middle of its window, and the first three frames are left out.
+    clip = tool.read_clip(clip_file, {"number": lambda samples: np.arange(250.0)[:, None]})
+    np.testing.assert_array_equal(clip.windows["number"][:, 8, 0], 2 * np.arange(3, 125))
+    assert clip.targets.shape == (122, 3)
+    assert np.isfinite(clip.targets).all()
+
+
+def test_a_changed_clip_is_tracked_again(tool, drawn_mouths, clip_file, tmp_path):
+    path = tmp_path / "talk.mp4"
+    shutil.copy(clip_file, path)
+    tool.read_clip(path, {}, tmp_path)
+    write_video(path, np.zeros((110, 64, 64, 3), np.uint8), 25, np.zeros(RATE, np.float32))
+    assert tool.read_clip(path, {}, tmp_path).n_frames == 110
+    assert drawn_mouths == [125, 110]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["{none}"], "none.mp4: expected a video or sound file, got no such file"),
+        (["{text}"], "text.mp4: expected a file that ffmpeg reads, got"),
+        (["{mute}"], "mute.mp4: expected a sound track, got none; use a recording with the speaker's voice"),
+        (
+            ["{short}"],
+            "short.mp4: expected a face in at least 100 frames, got it in 22 of 25; use a longer video of one person "
+            "who looks at the camera",
+        ),
+        (
+            ["{none}", "{none}"],
+            "clips: expected files of different names, got none 2 times; rename or omit one",
+        ),
+        (["{short}", "--features", "hubert"], "argument --features: invalid choice: 'hubert'"),
+        (["{short}", "-o", "{text}/figures.json"], "text.mp4"),
+        (["{short}", "-o", "{folder}"], "--output: expected a file, got the folder"),
+        (["{short}", "--seed", "-1"], "--seed: expected at least 0, got -1; pass a larger number"),
+        ([], "the following arguments are required: CLIP"),
+    ],
+)
+def test_wrong_input(tool, drawn_mouths, arguments, message, tmp_path, capsys):
+    paths = {name: tmp_path / f"{name}.mp4" for name in ("none", "text", "mute", "short")}
+    paths["text"].write_text("not a video")
+    frames = np.zeros((25, 64, 64, 3), np.uint8)
+    write_video(paths["mute"], frames, 25)
+    write_video(paths["short"], frames, 25, np.zeros(RATE, np.float32))
+    with pytest.raises(SystemExit) as exit_info:
+        tool.main([argument.format(**paths, folder=tmp_path) for argument in arguments])
+    assert exit_info.value.code == 2
+    assert message in " ".join(capsys.readouterr().err.split())
+
+
+def test_without_mediapipe(tool, monkeypatch, clip_file, capsys):
+    def track_face(frames, progress):
+        raise ImportError("face mesh: expected the package mediapipe, got none; pip install 'ernerf-ti[preprocess]'")
+
+    monkeypatch.setattr(tool, "track_face", track_face)
+    with pytest.raises(SystemExit):
+        tool.main([str(clip_file), "--features", "mel"])
+    assert "face mesh: expected the package mediapipe, got none" in capsys.readouterr().err

@@ -1,0 +1,39 @@
+"""The command that times rendering and training."""
+
+import json
+
+import pytest
+
+from ernerf_ti.data.synthetic.portrait_writers import write_portrait_capture
+from ernerf_ti.data.synthetic.synthetic_portrait import SyntheticPortrait
+
+QUICK = ["--preset", "small", "--device", "cpu", "--portrait.head-grid.resolution", "32", "--finetune.patch-size", "8"]
+QUICK += [option for stage in ("head", "finetune", "torso") for option in (f"--{stage}.n-rays", "128")]
+QUICK += ["--head.iterations", "2", "--finetune.iterations", "2", "--torso.iterations", "2"]
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("bench")
+    write_portrait_capture(SyntheticPortrait(6, 32, seed=4), folder / "capture")
+    return folder / "capture", folder / "run"
+
+
+def test_times_everything(load_tool, folders, tmp_path, capsys):
+    capture, run = folders
+    assert load_tool("train").main([str(capture), str(run), *QUICK]) == 0
+    out = tmp_path / "bench.json"
+    arguments = [str(run), "--capture", str(capture), "--sizes", "32", "48", "--frames", "1", "-o", str(out)]
+    assert load_tool("bench_render").main([*arguments, "--device", "cpu"]) == 0
+    figures = json.loads(out.read_text())
+    assert set(figures) == {"machine", "32 x 32", "48 x 48", "training step"}
+    assert set(figures["training step"]) == {"head", "finetune", "torso"}
+    frame = figures["48 x 48"]
+    assert all(value > 0 for value in frame.values())
+    assert frame["field (encoder and networks)"] > frame["position encoder"]
+    assert "frames/s, end to end" in capsys.readouterr().out
+
+
+def test_no_run(load_tool, tmp_path, capsys):
+    assert load_tool("bench_render").main([str(tmp_path)]) == 1
+    assert "expected a checkpoint, got no such file" in capsys.readouterr().err

@@ -1,0 +1,64 @@
+import pytest
+import torch
+import torch.nn.functional as F
+
+from ernerf_ti.portrait.model.audio_encoder import AudioEncoder, TemporalAttention
+
+
+@pytest.mark.parametrize(("dimension", "steps"), [(29, 16), (42, 16), (44, 16), (80, 16), (1024, 2), (5, 1)])
+def test_shapes_and_gradients(dimension, steps):
+    encoder = AudioEncoder(dimension)
+    code = encoder(torch.randn(8, dimension, steps))
+    assert code.shape == (32,)
+    (code * torch.randn(32)).sum().backward()
+    for name, parameter in encoder.named_parameters():
+        assert parameter.grad.abs().max() > 0, name
+
+
+def test_longer_windows_are_cropped():
+    encoder, window = AudioEncoder(7), torch.randn(8, 7, 20)
+    torch.testing.assert_close(encoder(window), encoder(window[:, :, :16]))
+
+
+def test_attention_weighs_the_codes():
+    attention = TemporalAttention(6)
+    codes = torch.randn(8, 6)
+    with torch.no_grad():
+        attention.scores.weight.zero_()
+        attention.scores.bias.copy_(torch.tensor([0.0, 0, 0, 0, 9, 0, 0, 0]))
+        expected = F.softmax(attention.scores.bias, 0) @ codes
+        torch.testing.assert_close(attention(codes), expected)
+        assert (attention(codes) - codes[4]).abs().max() < 0.01
+
+
+@pytest.mark.parametrize("shape", [(7, 29, 16), (8, 30, 16), (8, 29)])
+def test_wrong_windows_are_named(shape):
+    with pytest.raises(ValueError, match=r"audio_window: expected shape \[8, 29, steps\], got"):
+        AudioEncoder(29)(torch.zeros(shape))
+
+
+def test_standardized_features():
+    encoder = AudioEncoder(2)
+    windows = torch.tensor([[[1.0, 10.0], [3.0, 10.0]], [[1.0, 14.0], [3.0, 14.0]]])  # [2, 2, 2]
+    encoder.standardize(windows)
+    # The channels' means are 2 and 12; the deviations are 1 and 2, so their mean square is 2.5.
+    torch.testing.assert_close(encoder.feature_mean, torch.tensor([[2.0], [12.0]]))
+    torch.testing.assert_close(encoder.feature_scale, torch.tensor(2.5).sqrt())
+    plain = AudioEncoder(2)
+    plain.load_state_dict(encoder.state_dict())
+    plain.feature_mean.zero_()
+    plain.feature_scale.fill_(1)
+    window = torch.randn(8, 2, 16)
+    standard = (window - torch.tensor([[2.0], [12.0]])) / 2.5**0.5
+    torch.testing.assert_close(encoder(window), plain(standard))
+
+
+def test_an_untrained_code_differs_from_sound_to_sound():
+    # Square roots of posteriors, of which a few are large at a time: default weights made all codes alike to 0.5 %.
+    generator = torch.Generator().manual_seed(0)
+    windows = torch.softmax(4 * torch.randn(200, 16, 42, generator=generator), 2).sqrt()
+    encoder = AudioEncoder(42)
+    encoder.standardize(windows)
+    with torch.no_grad():
+        codes = torch.stack([encoder(windows[i : i + 8].transpose(1, 2)) for i in range(0, 192, 8)])
+    assert codes.std(0).mean() > 0.2 * codes.abs().mean()

@@ -1,0 +1,148 @@
+import dataclasses
+
+import pytest
+import torch
+
+from ernerf_ti.portrait.config import (
+    FrequencyConfig,
+    HashGridConfig,
+    HeadFieldConfig,
+    PlainTriplaneConfig,
+    TriplaneHashConfig,
+)
+from ernerf_ti.portrait.model.head_field import HeadField
+from ernerf_ti.portrait.records import FrameInputs
+
+ENCODERS = [
+    TriplaneHashConfig(n_levels=3, base_resolution=4, finest_resolution=16, log2_table_size=6),
+    HashGridConfig(n_levels=3, base_resolution=4, finest_resolution=12, log2_table_size=7),
+    PlainTriplaneConfig(resolution=6, n_features=8),
+    FrequencyConfig(n_octaves=3, width=8, n_layers=2, n_features=5),
+]
+
+
+def make(encoder=ENCODERS[0], device="cpu", **changes):
+    return HeadField(HeadFieldConfig(position_encoder=encoder, **changes), 5, 3).to(device)
+
+
+def conditioning(device="cpu", identity=1, eye=0.7):
+    torch.manual_seed(4)
+    eye_closure = None if eye is None else torch.tensor([eye], device=device)
+    return FrameInputs(torch.randn(8, 5, 16, device=device), eye_closure, identity, torch.eye(4, device=device))
+
+
+def points(n, device="cpu"):
+    positions = torch.rand(n, 3, device=device) * 2 - 1
+    return positions, torch.nn.functional.normalize(torch.randn(n, 3, device=device), dim=1)
+
+
+@pytest.mark.parametrize("attention", ["channel", "feature", "none"])
+@pytest.mark.parametrize("encoder", ENCODERS, ids=lambda e: type(e).__name__)
+def test_shapes_and_gradients(encoder, attention, device):
+    field = make(encoder, device, attention=attention)
+    output = field.bind(conditioning(device))(*points(64, device))
+    values = list(vars(output).values())
+    assert [tuple(v.shape) for v in values] == [(64,), (64, 3), (64,), (64,), (64,)]
+    assert (output.sigmas > 0).all() and (output.uncertainty >= 0).all()
+    sum((v * torch.randn_like(v)).sum() for v in values).backward()
+    for name, parameter in field.named_parameters():
+        assert parameter.grad is not None and parameter.grad.abs().max() > 0, name
+    assert (field.appearance.codes.grad[[0, 2]] == 0).all()
+
+
+def test_partial_evaluations_agree_with_the_whole(device):
+    field, at = make(device=device), conditioning(device)
+    positions, directions = points(40, device)
+    whole = field.bind(at)(positions, directions)
+    without = field.bind(at, with_uncertainty=False)(positions, directions)
+    assert without.uncertainty is None
+    torch.testing.assert_close(without.rgbs, whole.rgbs)
+    torch.testing.assert_close(field.bind(at).densities(positions), whole.sigmas)
+    for value, name in zip(
+        field.regularized(positions), ("audio_attention", "eye_attention", "uncertainty"), strict=True
+    ):
+        torch.testing.assert_close(value, getattr(whole, name))
+
+
+def test_uncertainty_shapes_only_its_own_network():
+    field = make()
+    field.bind(conditioning())(*points(30)).uncertainty.sum().backward()
+    reached = {name.split(".")[0] for name, p in field.named_parameters() if p.grad is not None and p.grad.any()}
+    assert reached == {"uncertainty_net"}
+
+
+def test_what_depends_on_what():
+    field, at = make(), conditioning()
+    torch.nn.init.normal_(field.position_encoder.encoding.tables)
+    positions, directions = points(30)
+    output = field.bind(at)(positions, directions)
+    turned = field.bind(at)(positions, -directions)
+    torch.testing.assert_close(turned.sigmas, output.sigmas)
+    assert (turned.rgbs - output.rgbs).abs().max() > 1e-4
+    other_person = field.bind(dataclasses.replace(at, appearance_index=2))(positions, directions)
+    torch.testing.assert_close(other_person.sigmas, output.sigmas)
+    assert (other_person.rgbs - output.rgbs).abs().max() > 1e-4
+    for change in ({"eye_closure": torch.tensor([0.0])}, {"audio_window": torch.randn(8, 5, 16) * 9}):
+        changed = field.bind(dataclasses.replace(at, **change))(positions, directions)
+        assert (changed.sigmas - output.sigmas).abs().max() > 1e-4
+    open_eyes = field.bind(dataclasses.replace(at, eye_closure=torch.zeros(1)))(positions, directions)
+    no_eyes = field.bind(dataclasses.replace(at, eye_closure=None))(positions, directions)
+    torch.testing.assert_close(no_eyes.sigmas, open_eyes.sigmas)
+
+
+def test_a_smoothed_code_takes_the_place_of_the_window():
+    field, at = make(), conditioning()
+    positions, directions = points(10)
+    code = field.audio_encoder(at.audio_window)
+    torch.testing.assert_close(
+        field.bind(at, audio_code=code)(positions, directions).sigmas, field.bind(at)(positions, directions).sigmas
+    )
+    assert (field.bind(at, audio_code=code + 9)(positions, directions).sigmas != 0).all()
+
+
+def test_released_size():
+    field = HeadField(HeadFieldConfig(position_encoder=TriplaneHashConfig(n_levels=12)), 29, 10000)
+    assert sum(p.numel() for p in field.parameters()) == 587989
+
+
+def test_identities_are_checked():
+    with pytest.raises(ValueError, match="n_embeddings: expected at least 1, got 0"):
+        HeadField(HeadFieldConfig(), 5, 0)
+    with pytest.raises(
+        ValueError, match="appearance_index: expected 0 to 2, got 3; pass None for a frame that was not"
+    ):
+        make().bind(conditioning(identity=3))
+
+
+def test_direction_and_position_gradients_by_differences():
+    """The whole chain against finite differences: a smooth encoder, in float64."""
+    field = make(ENCODERS[3]).double()
+    at = conditioning()
+    bound = field.bind(
+        dataclasses.replace(at, audio_window=at.audio_window.double(), eye_closure=at.eye_closure.double())
+    )
+    positions, directions = (x.double().requires_grad_() for x in points(3))
+
+    def function(positions, directions):
+        output = bound(positions, directions)
+        return output.sigmas, output.rgbs, output.audio_attention, output.eye_attention
+
+    assert torch.autograd.gradcheck(function, (positions, directions))
+
+
+def test_networks_in_half_precision(device):
+    field, at = make(device=device), conditioning(device)
+    torch.nn.init.normal_(field.position_encoder.encoding.tables)
+    positions, directions = points(50, device)
+    expected = field.bind(at)(positions, directions)
+    with torch.autocast(device.type, torch.bfloat16):
+        output = field.bind(at)(positions, directions)
+        densities = field.bind(at).densities(positions)
+    for name, value in vars(output).items():
+        assert value.dtype == torch.float32, name
+        torch.testing.assert_close(
+            value, getattr(expected, name), rtol=0.05, atol=0.02, msg=lambda m, n=name: f"{n}: {m}"
+        )
+    torch.testing.assert_close(densities, output.sigmas)
+    sum(value.sum() for value in vars(output).values()).backward()
+    assert all(p.grad.dtype == torch.float32 for p in field.parameters())

@@ -1,0 +1,107 @@
+import pytest
+import torch
+import torch.nn.functional as F
+
+from ernerf_ti.portrait.camera import scene_from_capture
+from ernerf_ti.portrait.config import TorsoFieldConfig
+from ernerf_ti.portrait.model.torso_field import TorsoField
+from tests.reference.frequency_encoding import frequency_encode
+from tests.reference.grid_encoding import grid_encode
+
+
+def frontal_pose(device="cpu"):
+    pose = torch.eye(4, device=device)
+    pose[2, 3] = 0.8
+    return scene_from_capture(pose)
+
+
+def small(device="cpu", **changes):
+    config = TorsoFieldConfig(n_levels=4, base_resolution=4, finest_resolution=32, log2_table_size=6, **changes)
+    return TorsoField(config, 3).to(device)
+
+
+def test_anchors_by_hand():
+    coordinates = TorsoField(TorsoFieldConfig(), 1).encode_pose(frontal_pose())
+    expected = torch.tensor([0.031348, -0.003135, 0.030303, 0.030303, 0.030303, -0.030303])
+    torch.testing.assert_close(coordinates, expected, atol=1e-6, rtol=0)
+
+
+def test_shapes_and_gradients(device):
+    field = small(device)
+    pose = frontal_pose(device).requires_grad_()
+    layer = field(torch.rand(50, 2, device=device) * 2 - 1, pose, 1)
+    assert layer.alpha.shape == (50,) and layer.rgb.shape == (50, 3) and layer.offset.shape == (50, 2)
+    assert (layer.alpha > -0.0011).all() and (layer.rgb < 1.0011).all()
+    sum((v * torch.randn_like(v)).sum() for v in (layer.alpha, layer.rgb, layer.offset)).backward()
+    for name, parameter in field.named_parameters():
+        assert parameter.grad.abs().max() > 0, name
+    assert pose.grad.abs().max() > 0
+    assert (field.appearance.codes.grad[[0, 2]] == 0).all()
+    assert field(torch.zeros(0, 2, device=device), pose).alpha.shape == (0,)
+
+
+def test_equals_the_same_in_plain_torch(device):
+    field, pose = small(device), frontal_pose(device)
+    torch.nn.init.normal_(field.encoding.table)
+    field.anchors.data[:, 3] = torch.tensor([0.9, 1.1, 1.2])
+    coords = torch.rand(40, 2, device=device) * 2 - 1
+
+    def mlp(network, x):
+        for i, layer in enumerate(network.layers):
+            x = F.linear(F.relu(x) if i else x, layer.weight)
+        return x
+
+    camera = torch.stack([torch.linalg.inv(pose) @ anchor for anchor in field.anchors])
+    points = torch.stack((camera[:, 0] / camera[:, 3], camera[:, 1] / camera[:, 3]), 1) / camera[:, 2:3]
+    x = coords * 0.8
+    h = torch.cat(
+        (
+            frequency_encode(x, 8),
+            frequency_encode(points.reshape(1, 6), 3).expand(40, -1),
+            field.appearance.codes[2].expand(40, -1),
+        ),
+        1,
+    )
+    offset = mlp(field.deformation_net, h)
+    features = grid_encode((x + offset).clamp(-1, 1), field.encoding.table, field.encoding.config)
+    output = torch.sigmoid(mlp(field.color_net, torch.cat((features, h), 1))) * 1.002 - 0.001
+    layer = field(coords, pose, 2)
+    torch.testing.assert_close(layer.offset, offset, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(torch.cat((layer.alpha[:, None], layer.rgb), 1), output, atol=1e-5, rtol=1e-4)
+
+
+def test_codes_tell_where_the_shoulders_are():
+    """An edge that wanders while the head rests: only a frame's code tells where it is."""
+    places = 0.5 * torch.sin(torch.linspace(0, 6, 24))
+    config = TorsoFieldConfig(
+        n_levels=4, base_resolution=8, finest_resolution=32, log2_table_size=10, appearance_smoothing=5
+    )
+    field, pose = TorsoField(config, len(places)), frontal_pose()
+    optimizer = torch.optim.Adam(field.parameters(), lr=5e-3)
+    axis = torch.linspace(-1, 1, 24)
+    coords = torch.stack(torch.meshgrid(axis, axis, indexing="ij"), -1).view(-1, 2)
+
+    def error(i: int, identity) -> torch.Tensor:
+        return (field(coords, pose, identity).alpha - (coords[:, 1] > places[i]).float()).square().mean()
+
+    for step in range(600):
+        optimizer.zero_grad()
+        error(step * 7 % 24, step * 7 % 24).backward()
+        optimizer.step()
+    with torch.no_grad():
+        own, mean = (sum(float(error(i, code(i))) for i in range(24)) for code in (int, lambda i: None))
+    assert own < 0.25 * mean
+
+
+def test_released_size():
+    field = TorsoField(TorsoFieldConfig(), 10000)
+    assert sum(p.numel() for p in field.parameters()) == 1787681 - 587989
+    assert field.encoding.config.level_offsets[-1] == 555520
+    assert field.encoding.config.level_resolutions[-1] == 2048
+
+
+def test_identities_are_checked():
+    with pytest.raises(ValueError, match="n_embeddings: expected at least 1, got 0"):
+        TorsoField(TorsoFieldConfig(), 0)
+    with pytest.raises(ValueError, match="appearance_index: expected 0 to 2, got -1"):
+        small()(torch.zeros(1, 2), frontal_pose(), -1)

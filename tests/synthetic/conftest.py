@@ -1,8 +1,0 @@
-import pytest
-
-from ernerf_ti.synthetic.portrait import SyntheticPortrait
-
-
-@pytest.fixture(scope="session")
-def portrait(device) -> SyntheticPortrait:
-    return SyntheticPortrait(n_frames=125, size=64, seed=3, voice="alto", device=device)

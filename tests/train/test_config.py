@@ -1,0 +1,85 @@
+"""Settings as JSON and back."""
+
+import dataclasses
+import json
+
+import pytest
+
+from ernerf_ti.portrait.config import FrequencyConfig, HashGridConfig, PlainTriplaneConfig, TriplaneHashConfig
+from ernerf_ti.run.serialization import config_from_dict, config_to_dict
+from ernerf_ti.train.config import PRESETS, TrainConfig
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_round_trip(preset):
+    written = json.loads(json.dumps(config_to_dict(PRESETS[preset])))
+    assert config_from_dict(TrainConfig, written) == PRESETS[preset]
+
+
+@pytest.mark.parametrize("encoder", [TriplaneHashConfig, HashGridConfig, PlainTriplaneConfig, FrequencyConfig])
+def test_encoders_keep_their_kind(encoder):
+    small = PRESETS["small"]
+    head = dataclasses.replace(small.portrait.head, position_encoder=encoder())
+    config = dataclasses.replace(small, portrait=dataclasses.replace(small.portrait, head=head))
+    assert config_from_dict(TrainConfig, json.loads(json.dumps(config_to_dict(config)))) == config
+
+
+def test_published_schedule():
+    paper = PRESETS["paper"]
+    assert (paper.head.iterations, paper.finetune.iterations, paper.torso.iterations) == (100_000, 25_000, 100_000)
+    assert paper.portrait.head.position_encoder.n_levels == 14
+    assert PRESETS["released"].portrait.head.position_encoder.n_levels == 12
+    assert paper.head.n_rays == 256**2
+
+
+def change(path: str, value):
+    written = config_to_dict(PRESETS["small"])
+    *names, last = path.split(".")
+    place = written
+    for name in names:
+        place = place[name]
+    place[last] = value
+    return written
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "text"),
+    [
+        ("hed", 1, "config: expected only the fields .*, got also hed"),
+        ("head.n_ray", 5, r"config.head: expected only the fields .*, got also n_ray;"),
+        ("head.n_rays", "many", r"config.head.n_rays: expected .*int.*, got 'many'"),
+        ("head.n_rays", True, r"config.head.n_rays: expected .*int.*, got True"),
+        ("finetune.perceptual", "vgg", r"config.finetune.perceptual: expected .*lpips.*, got 'vgg'"),
+        ("portrait.head.position_encoder.kind", "Cube", r"position_encoder: expected kind one of TriplaneHashConfig, "),
+        ("portrait.march", 3, r"config.portrait.march: expected the fields of MarchConfig, got 3"),
+        ("log_every", 0, "log_every: expected at least 1, got 0"),
+        ("torso.iterations", -1, "torso: expected iterations >= 0 and n_rays >= 1, got -1"),
+    ],
+)
+def test_what_does_not_fit_stops(path, value, text):
+    with pytest.raises(ValueError, match=text):
+        config_from_dict(TrainConfig, change(path, value))
+
+
+def test_missing_fields_take_their_defaults():
+    written = config_to_dict(PRESETS["small"])
+    del written["head"]["n_rays"], written["seed"], written["portrait"]["march"]["dt_gamma"]
+    read = config_from_dict(TrainConfig, written)
+    assert (read.head.n_rays, read.seed, read.portrait.march.dt_gamma) == (65536, 0, 1 / 256)
+    assert read.head.iterations == PRESETS["small"].head.iterations
+
+
+def test_a_missing_field_without_a_default():
+    written = config_to_dict(PRESETS["small"])
+    del written["head"]["iterations"]
+    with pytest.raises(ValueError, match=r"config.head: expected the field iterations, got none; add it"):
+        config_from_dict(TrainConfig, written)
+
+
+def test_names_of_earlier_versions():
+    written = config_to_dict(PRESETS["small"])
+    written["optimiser"] = written.pop("optimizer")
+    written["optimiser"]["net_rate"] = written["optimiser"].pop("net_lr")
+    written["fine"] = written.pop("finetune")
+    written["portrait"]["head"]["identity_size"] = written["portrait"]["head"].pop("appearance_size")
+    assert config_from_dict(TrainConfig, written) == PRESETS["small"]
