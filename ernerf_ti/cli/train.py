@@ -49,6 +49,8 @@ def main(arguments: list[str] | None = None) -> int:
     config = tyro.cli(TrainConfig, default=PRESETS[options.preset], args=settings, prog="train.py")
     try:
         trainer = _trainer(options, config, bool(settings))
+        for note in trainer.notes:
+            print(note, file=sys.stderr)
         if options.view:
             from ernerf_ti.viewer.app import watch_training
 
@@ -68,19 +70,16 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _trainer(options: argparse.Namespace, config: TrainConfig, has_settings: bool) -> Trainer:
     capture = open_capture(options.capture, options.features, frame_selection(options))
-    kind = Trainer
-    if options.view:
-        from ernerf_ti.viewer.training_session import WatchedTrainer as kind  # with the viewer, for those who view
     if options.resume:
         if has_settings:
             raise ValueError("resume: expected no settings, got some; a run goes on with those that it was begun with")
-        return kind.resume(capture, options.run, options.device)
+        return Trainer.resume(capture, options.run, options.device)
     if (RunFolder(options.run).checkpoint).exists():
         raise ValueError(
             f"{options.run}: expected a folder without a run, got one with a checkpoint; "
             "pass --resume to go on with it, or another folder"
         )
-    return kind(capture, config, options.run, options.device)
+    return Trainer(capture, config, options.run, options.device)
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ from ernerf_ti.evaluation.metric import (
     measured_frames,
 )
 from ernerf_ti.evaluation.pixel_metrics import CROPS, Psnr, Ssim
-from ernerf_ti.evaluation.run_facts import commit, machine, model_size, training_seconds, versions
+from ernerf_ti.evaluation.run_facts import commit, machine, model_size, versions
 from ernerf_ti.evaluation.sound_metric import SoundToMouth
 from ernerf_ti.evaluation.speed import end_to_end
 from ernerf_ti.evaluation.sync_metric import Sync
@@ -37,6 +37,7 @@ from ernerf_ti.run.serialization import config_from_dict
 from ernerf_ti.run.trained_portrait import TrainedPortrait, load_portrait
 from ernerf_ti.synthesis.driving import speech_windows
 from ernerf_ti.train.config import STAGES, TrainConfig
+from ernerf_ti.train.training_log import training_seconds
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,8 @@ from ernerf_ti.data.capture import Capture
 from ernerf_ti.data.capture_files import FPS, HEAD
 from ernerf_ti.evaluation.metric import Pictures, Setting
 from ernerf_ti.media.files import read_image, write_image
-from ernerf_ti.portrait.camera import scene_from_capture
+from ernerf_ti.portrait.camera import all_pixels, scene_from_capture
+from ernerf_ti.portrait.render.alpha import over
 from ernerf_ti.run.trained_portrait import TrainedPortrait
 from ernerf_ti.synthesis.driving import ping_pong
 from ernerf_ti.synthesis.frames import render_frames
@@ -181,7 +182,8 @@ def _render(
 ) -> dict[str, float]:
     """Write the frames of the settings; returns the median seconds of a frame of the head and of the portrait."""
     device = trained.background.device
-    plate, times = trained.background, {}
+    background, times = trained.background, {}
+    pixels = all_pixels(capture.height, capture.width)
 
     def timed(what: str, draw: Callable):
         _wait(device)
@@ -192,14 +194,14 @@ def _render(
         return output
 
     for i, place in enumerate(tqdm(chosen.places, "held-out frames", unit="frame")):
-        conditioning = chosen.frames.conditioning(int(place), known=False)
-        head = timed("head", lambda c=conditioning: trained.render(c, None, with_torso=False))
-        through = 1 - head.opacity[..., None]
-        _save(folder / "head", i, head.rgb + through * _torso_before_plate(capture, chosen.ids[i]).to(device))
+        inputs = chosen.frames.inputs(int(place), trained=False)
+        head = timed("head", lambda inputs=inputs: trained.render(inputs, None, with_torso=False))
+        torso = chosen.frames.rays(int(place), pixels, "head").background_rgb.view_as(head.rgb)
+        _save(folder / "head", i, over(head.rgb, head.opacity, torso))
         if "head_only" in names:
-            _save(folder / "head_only", i, head.rgb + through * plate)
+            _save(folder / "head_only", i, over(head.rgb, head.opacity, background))
         if "portrait" in names:
-            whole = timed("portrait", lambda c=conditioning: trained.render(c, plate))
+            whole = timed("portrait", lambda inputs=inputs: trained.render(inputs, background))
             _save(folder / "portrait", i, whole.rgb)
     # The first frame may compile kernels.
     return {what: float(np.median(values[1:] or values)) for what, values in times.items()}
@@ -208,12 +210,6 @@ def _render(
 def _wait(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize()
-
-
-def _torso_before_plate(capture: Capture, k: int) -> Tensor:
-    layer = capture.torso(k).astype(np.float32) / 255
-    plate = capture.background.astype(np.float32) / 255
-    return torch.from_numpy(layer[..., :3] * layer[..., 3:] + plate * (1 - layer[..., 3:]))
 
 
 def _head_alone(capture: Capture, k: int) -> np.ndarray:

@@ -1,6 +1,5 @@
 """What is to be known of a run besides its pictures: sizes, times, the machine, versions."""
 
-import json
 import platform
 import subprocess
 from importlib import metadata
@@ -31,29 +30,6 @@ def model_size(portrait: Portrait, checkpoint: Path) -> dict:
         "megabytes": 4e-6 * total,
         "checkpoint_megabytes": 1e-6 * checkpoint.stat().st_size,
     }
-
-
-def training_seconds(log: Path) -> dict[str, float] | None:
-    """Wall seconds of each stage, from a run's log.jsonl.
-
-    A line's `seconds` count from the stage's start, or from where it was taken up again, so that a fall begins a
-    new stretch.
-
-    Returns None if the log is not there or has no times.
-    """
-    if not log.is_file():
-        return None
-    ended: dict[str, float] = {}
-    running: dict[str, float] = {}
-    for line in log.read_text().splitlines():
-        entry = json.loads(line)
-        if "seconds" not in entry:
-            continue
-        stage, seconds = entry["stage"], float(entry["seconds"])
-        if seconds < running.get(stage, 0.0):
-            ended[stage] = ended.get(stage, 0.0) + running[stage]
-        running[stage] = seconds
-    return {stage: ended.get(stage, 0.0) + seconds for stage, seconds in running.items()} or None
 
 
 def machine(device: torch.device | str) -> dict[str, str | int]:

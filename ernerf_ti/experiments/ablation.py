@@ -25,6 +25,7 @@ from ernerf_ti.portrait.model.position_encoders import position_encoder
 from ernerf_ti.run.folder import RunFolder
 from ernerf_ti.run.serialization import config_to_dict
 from ernerf_ti.train.config import TrainConfig
+from ernerf_ti.train.perceptual import resolve_perceptual
 from ernerf_ti.train.trainer import Trainer
 
 FIGURES = "figures.json"
@@ -155,7 +156,8 @@ def _row(ablation: Ablation, variant: Variant, should_stop: Callable[[], bool]) 
 
 def _config(config: TrainConfig, variant: Variant) -> TrainConfig:
     head = replace(config.portrait.head, position_encoder=variant.position_encoder, attention=variant.attention)
-    return replace(config, portrait=replace(config.portrait, head=head))
+    config, _ = resolve_perceptual(replace(config, portrait=replace(config.portrait, head=head)))
+    return config
 
 
 def _check_same(path: Path, asked: dict, kept: dict) -> None:

@@ -99,7 +99,7 @@ def _render(portrait: Portrait, has_torso: bool, frame: dict[str, Tensor]) -> Re
     pose, (height, width) = conditioning.head_pose, frame["bg"].shape[:2]
     layers = {}
     if has_torso:
-        layers = {"torso": partial(portrait.torso, head_pose=pose, identity=0), "torso_grid": portrait.torso_grid}
+        layers = {"torso": partial(portrait.torso, head_pose=pose, appearance=0), "torso_grid": portrait.torso_grid}
     with torch.no_grad():
         head = portrait.head.bind(conditioning, with_uncertainty=False)
     intrinsics = tuple(frame["intrinsics"].tolist())

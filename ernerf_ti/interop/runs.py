@@ -73,7 +73,7 @@ def write_run(
     source.fill(trainer.portrait)
     place, step, ended = _place(source, config) if stage is None else (stage, 0, False)
     trainer.start_stage(place)
-    trainer.step, trainer.ended = step, ended
+    trainer.step, trainer.stage_finished = step, ended
     lines = [
         f"identity codes: the first {len(capture.train)} of {source.n_codes}",
         f"training goes on with stage {place}, step {step}" + (" (its end)" if ended else ""),

@@ -21,19 +21,19 @@ _TABLES = "head.position_encoder.encoding.tables"
 _PLANES = ("encoder_xy", "encoder_yz", "encoder_xz")
 # Where names of ours begin, and theirs, in the order of their modules.
 _PREFIXES = (
-    ("head.appearance.codes", "individual_codes"),
-    ("torso.appearance.codes", "individual_codes_torso"),
+    ("head.appearance.embeddings", "individual_codes"),
+    ("torso.appearance.embeddings", "individual_codes_torso"),
     ("torso.anchors", "anchor_points"),
     ("head.audio_encoder.convolutions.", "audio_net.encoder_conv."),
     ("head.audio_encoder.projection.", "audio_net.encoder_fc1."),
     ("head.audio_encoder.attention.convolutions.", "audio_att_net.attentionConvNet."),
     ("head.audio_encoder.attention.scores.", "audio_att_net.attentionNet.0."),
     (_TABLES, ""),
-    ("head.conditioning.eye_attention.layers.", "eye_att_net.net."),
+    ("head.region_attention.eye_attention.layers.", "eye_att_net.net."),
     ("head.density_net.layers.", "sigma_net.net."),
     ("head.color_net.layers.", "color_net.net."),
     ("head.uncertainty_net.layers.", "unc_net.net."),
-    ("head.conditioning.audio_attention.layers.", "aud_ch_att_net.net."),
+    ("head.region_attention.audio_attention.layers.", "aud_ch_att_net.net."),
     ("torso.deformation_net.layers.", "torso_deform_net.net."),
     ("torso.encoding.table", "torso_encoder.embeddings"),
     ("torso.color_net.layers.", "torso_net.net."),

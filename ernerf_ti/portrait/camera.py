@@ -1,19 +1,18 @@
-"""Cameras: poses, the ray of a pixel, and where a pixel lies in the picture.
+"""Cameras: poses, pixel rays and normalized pixel coordinates.
 
-Three frames occur.
+Three coordinate frames occur.
 
 - Capture: world = head, x right, y up, z out of the face; the camera looks along its -z with y up
   (OpenGL). The matrices of transforms_*.json are of this kind.
-- Scene: what is rendered. Its axes are x up, y out of the face, z right, its lengths those of the
-  capture times a scale, and its camera looks along +z with y down (OpenCV). The scene lies in the box
-  [-b, b] x [-b/2, b/2] x [-b, b].
-- Picture: row r downwards, column c to the right; the center of a pixel is at (c + 0.5, r + 0.5).
+- Scene: axes x up, y out of the face, z right; lengths are those of the capture times a scale; the camera looks along
+  +z with y down (OpenCV). The rendered volume is the box [-b, b] x [-b/2, b/2] x [-b, b].
+- Image: row r downwards, column c to the right; the center of a pixel is at (c + 0.5, r + 0.5).
 
-A matrix pose_world_from_camera takes camera points to world points.
+A matrix pose_world_from_camera maps camera points to world points.
 """
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 SCENE_SCALE = 4.0
 """Scene units per unit of a capture's translations, as in ER-NeRF."""
@@ -61,7 +60,7 @@ def all_pixels(height: int, width: int, device: torch.device | str = "cpu") -> T
 
 
 def pixel_rays(pose: Tensor, intrinsics: tuple[float, float, float, float], pixels: Tensor) -> tuple[Tensor, Tensor]:
-    """The ray through the center of each pixel.
+    """Rays through the centers of pixels.
 
     Args:
         pose: [4, 4] pose_world_from_camera in the scene.
@@ -71,7 +70,7 @@ def pixel_rays(pose: Tensor, intrinsics: tuple[float, float, float, float], pixe
     Returns:
         rays_o, rays_d: [N, 3] origins and unit directions, contiguous, in the dtype of the pose.
 
-    Differentiable in the pose. Raises ValueError if a shape is not as above.
+    Differentiable in the pose. Raises ValueError for other shapes.
     """
     _check_poses(pose)
     if pixels.dim() != 2 or pixels.shape[1] != 2:
@@ -87,29 +86,29 @@ def pixel_rays(pose: Tensor, intrinsics: tuple[float, float, float, float], pixe
 
 
 def pixel_coords(pixels: Tensor, height: int, width: int) -> Tensor:
-    """Where pixels lie in the picture, as the torso's field takes them.
+    """Normalized pixel coordinates, the input of the torso field.
 
     Args:
         pixels: [N, 2] rows and columns.
-        height, width: of the picture, at least 2.
+        height, width: of the image, at least 2.
 
     Returns:
         [N, 2] float32: 2 r / (H - 1) - 1 and 2 c / (W - 1) - 1. The vertical coordinate comes first, and
-        the first and last pixels are at -1 and 1, which is the convention of ER-NeRF's bg_coords.
+        the first and last pixels are at -1 and 1, as in ER-NeRF's bg_coords.
     """
     last = torch.tensor([height - 1, width - 1], dtype=torch.float32, device=pixels.device)
     return pixels.float() / last * 2 - 1
 
 
 def smooth_path(poses: Tensor, window: int = 7) -> Tensor:
-    """Each pose's mean over the frames around it, to calm a tracked path.
+    """Smooth a tracked camera path by a moving average.
 
-    The mean of rotations is the rotation nearest to their arithmetic mean (the chordal mean, Hartley et
-    al. 2013, section 5.3); the means are of the unsmoothed poses.
+    The mean of rotations is the rotation closest to their arithmetic mean (the chordal mean, Hartley et al. 2013,
+    section 5.3).
 
     Args:
         poses: [n, 4, 4].
-        window: frames in a mean, odd; fewer at the ends.
+        window: number of frames averaged, odd; the window is cut at both ends of the path.
 
     Raises ValueError if the window is even or less than 1.
     """
@@ -124,32 +123,6 @@ def smooth_path(poses: Tensor, window: int = 7) -> Tensor:
         result[i, :3, :3] = u @ v
         result[i, :3, 3] = near[:, :3, 3].mean(0)
     return result
-
-
-class CameraCorrection(nn.Module):
-    """A small rotation and translation per training frame, learned with the field.
-
-    The camera turns about its own place: d -> exp([w]x) d, o -> o + t, in scene axes.
-
-    Args:
-        n_frames: training frames.
-    """
-
-    def __init__(self, n_frames: int):
-        super().__init__()
-        self.rotations = nn.Parameter(torch.zeros(n_frames, 3))
-        """[n, 3] axis times angle, radians."""
-        self.translations = nn.Parameter(torch.zeros(n_frames, 3))
-        """[n, 3] scene units."""
-
-    def forward(self, rays_o: Tensor, rays_d: Tensor, frame: int) -> tuple[Tensor, Tensor]:
-        """[N, 3] rays of a frame -> corrected rays, differentiable in the corrections and the rays."""
-        x, y, z = self.rotations[frame].unbind()
-        zero = torch.zeros_like(x)
-        skew = torch.stack((zero, -z, y, z, zero, -x, -y, x, zero)).view(3, 3)
-        # The matrix exponential is smooth at zero, where every correction starts.
-        rotation = torch.linalg.matrix_exp(skew)
-        return (rays_o + self.translations[frame]).contiguous(), (rays_d @ rotation.t()).contiguous()
 
 
 def _check_poses(poses: Tensor) -> None:

@@ -1,4 +1,4 @@
-"""The portrait of a person: the fields of head and torso with what their pictures need."""
+"""The portrait of a person: fields and occupancy grids of head and torso."""
 
 import torch
 from torch import Tensor, nn
@@ -18,8 +18,10 @@ class Portrait(nn.Module):
 
     Args:
         config: their shape.
-        feature_dimension: of the audio features.
-        n_embeddings: codes, one per training frame.
+        feature_dimension: channels of the audio features.
+        n_embeddings: number of appearance embeddings, one per training frame.
+
+    The constructor launches no kernel: Taichi starts on the device of the first launch.
     """
 
     def __init__(self, config: PortraitConfig, feature_dimension: int, n_embeddings: int):
@@ -31,17 +33,17 @@ class Portrait(nn.Module):
         self.torso_grid = TorsoGrid(config.torso_grid)
 
     def predicted_torso_appearance(self, poses: Tensor) -> PoseRegression:
-        """From head poses to the torso's codes that they let expect.
+        """Regression from head poses to appearance embeddings of the torso.
 
         Args:
-            poses: [n, 4, 4] of the training frames, scene.
+            poses: [n, 4, 4] pose_world_from_camera of the training frames, scene.
         """
         return PoseRegression(poses, self.torso.appearance.of_all_frames())
 
     @torch.no_grad()
     def render(
         self,
-        conditioning: FrameInputs,
+        inputs: FrameInputs,
         intrinsics: tuple[float, float, float, float],
         size: tuple[int, int],
         background: Tensor | None = None,
@@ -49,20 +51,20 @@ class Portrait(nn.Module):
         audio_code: Tensor | None = None,
         in_passes: bool = False,
     ) -> RenderOutput:
-        """A whole picture; arguments as :func:`ernerf_ti.portrait.render.frame.render_portrait`.
+        """Render an image; arguments and result as of :func:`ernerf_ti.portrait.render.frame.render_portrait`.
 
         Args:
-            conditioning: the frame.
-            with_torso: else the head alone is rendered over the background.
-            audio_code: [A] in place of the encoded audio window.
+            inputs: the frame's inputs.
+            with_torso: composite the head over the torso rather than over the background.
+            audio_code: [A] replaces the encoded audio window.
             in_passes: sample as the public code does.
         """
-        head = self.head.bind(conditioning, with_uncertainty=False, audio_code=audio_code)
-        pose, identity = conditioning.head_pose, conditioning.torso_appearance
-        identity = conditioning.appearance_index if identity is None else identity
+        head = self.head.bind(inputs, with_uncertainty=False, audio_code=audio_code)
+        pose, appearance = inputs.head_pose, inputs.torso_appearance
+        appearance = inputs.appearance_index if appearance is None else appearance
 
         def torso(pixel_coords: Tensor):
-            return self.torso(pixel_coords, pose, identity)
+            return self.torso(pixel_coords, pose, appearance)
 
         layers = {"torso": torso, "torso_grid": self.torso_grid} if with_torso else {}
         return render_portrait(

@@ -1,13 +1,15 @@
-"""What passes between data, model, renderer and losses: plain records of tensors."""
+"""Records of tensors that data, model, renderer and losses exchange."""
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, fields
 
+import torch
 from torch import Tensor
 
 
 @dataclass
 class RayBatch:
-    """N rays of one frame with what the losses compare them to."""
+    """N rays of one frame with their training targets."""
 
     rays_o: Tensor
     """[N, 3] origins in scene units."""
@@ -18,26 +20,26 @@ class RayBatch:
     target_rgb: Tensor
     """[N, 3] in [0, 1]."""
     background_rgb: Tensor
-    """[N, 3] in [0, 1], what is seen where nothing is rendered."""
+    """[N, 3] in [0, 1], composited behind the rendered layer."""
     face_mask: Tensor
-    """[N] bool, inside the rectangle of the face landmarks."""
+    """[N] bool, whether the pixel lies in the bounding box of the face landmarks."""
 
 
 @dataclass
 class FrameInputs:
-    """What a frame says and does."""
+    """Inputs of the fields for one frame: speech, eye closure, appearance and head pose."""
 
     audio_window: Tensor
     """[8, C, steps] audio features around the 8 frames k-4 ... k+3."""
     eye_closure: Tensor | None
     """[1] in [0, 1]: 0 open, 1 closed; None for open."""
     appearance_index: int | None
-    """Row of the frame's code: its place among the training frames. None for other frames, which get the mean of
-    all codes; ER-NeRF gives them row 0."""
+    """Index of the frame's appearance embedding, which is its index among the training frames. None for other frames,
+    which get the mean embedding; ER-NeRF gives them that of frame 0."""
     head_pose: Tensor
     """[4, 4] pose_world_from_camera in the scene."""
     torso_appearance: Tensor | None = None
-    """[K] identity code of the torso; None for that of appearance_index."""
+    """[K] appearance embedding of the torso; None for that of appearance_index."""
 
 
 @dataclass
@@ -49,11 +51,11 @@ class FieldOutput:
     rgbs: Tensor
     """[M, 3] color in [-0.001, 1.001]."""
     audio_attention: Tensor
-    """[M] how strongly the point listens to the audio."""
+    """[M] norm of the weights that region attention gives the audio."""
     eye_attention: Tensor
-    """[M] how strongly the point listens to the eyes."""
+    """[M] weight that region attention gives the eye closure."""
     uncertainty: Tensor | None
-    """[M] learned scale of the error, >= 0; None where it was not asked for."""
+    """[M] learned scale of the error, >= 0; None if it was not requested."""
 
 
 @dataclass
@@ -65,7 +67,7 @@ class TorsoLayer:
     rgb: Tensor
     """[K, 3] straight color in [-0.001, 1.001]."""
     offset: Tensor
-    """[K, 2] how far the pixel's coordinates were moved before the look-up."""
+    """[K, 2] deformation that was added to the pixel coordinates before the grid look-up."""
 
 
 @dataclass
@@ -73,9 +75,9 @@ class RenderOutput:
     """N rays, or the pixels of an image with [H, W] in place of [N]."""
 
     rgb: Tensor
-    """[N, 3]: over the background, in [0, 1]; without one, color times alpha."""
+    """[N, 3] composited over the background, in [0, 1]; without one, color times opacity."""
     opacity: Tensor
-    """[N] sum of the weights, in [0, 1]."""
+    """[N] in [0, 1]: the sum of the samples' weights, and the torso behind them if there is one."""
     depth: Tensor
     """[N] weighted sum of the distances to the ends of the steps, scene units; not normalized."""
     audio_attention: Tensor
@@ -83,6 +85,19 @@ class RenderOutput:
     eye_attention: Tensor
     """[N] plain sum over the visited samples."""
     uncertainty: Tensor | None
-    """[N] weighted sum; None where it was not asked for."""
+    """[N] weighted sum; None if it was not requested."""
     n_samples: Tensor
     """[N] int32, samples at which the field was evaluated."""
+    head_opacity: Tensor | None = None
+    """[N] in [0, 1], without the torso; None where only the head was rendered."""
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> "RenderOutput":
+        """Apply a function to each tensor."""
+        values = (getattr(self, field.name) for field in fields(self))
+        return RenderOutput(*(None if value is None else function(value) for value in values))
+
+    @staticmethod
+    def concatenate(outputs: "list[RenderOutput]") -> "RenderOutput":
+        """Join outputs of consecutive rays, at least one."""
+        columns = [[getattr(output, field.name) for output in outputs] for field in fields(RenderOutput)]
+        return RenderOutput(*(None if column[0] is None else torch.cat(column) for column in columns))

@@ -1,0 +1,1 @@
+"""The process: device, CPU threads, interruption, prefetching."""

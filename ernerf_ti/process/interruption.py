@@ -1,10 +1,10 @@
-"""Ctrl-C and SIGTERM as a question that long work asks between its steps."""
+"""Ctrl-C and SIGTERM as a flag that long work polls between its steps."""
 
 import signal
 
 
 class StopRequest:
-    """While this is entered, a signal is noted instead of raised; calling it tells whether one came."""
+    """Context manager that records SIGINT and SIGTERM instead of raising; call it to ask whether one has arrived."""
 
     def __init__(self):
         self.signal = 0
@@ -14,7 +14,7 @@ class StopRequest:
 
     @property
     def exit_status(self) -> int:
-        """Of a process that stopped for the signal, as shells have it."""
+        """Exit status of a process that stopped because of the signal, by the convention of shells."""
         return 128 + self.signal
 
     def __enter__(self) -> "StopRequest":

@@ -1,4 +1,4 @@
-"""Work ahead in another thread."""
+"""Prefetching in another thread."""
 
 import queue
 import threading
@@ -11,7 +11,7 @@ _END = object()
 
 
 def ahead(items: Iterable[Item], n: int = 4) -> Iterator[Item]:
-    """The items, made in another thread, up to n before they are asked for. Errors come out in their place."""
+    """Yield the items, which another thread produces up to n ahead. An error is raised in place of the item."""
     ready: queue.Queue = queue.Queue(n)
     stopped = threading.Event()
 

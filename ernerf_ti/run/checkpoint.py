@@ -1,4 +1,4 @@
-"""Checkpoint files: all that rendering and resuming need, in one.
+"""Checkpoint files: everything that rendering and resuming need, in one.
 
 Entries of a checkpoint, format version 2:
 
@@ -6,22 +6,31 @@ Entries of a checkpoint, format version 2:
 - `capture`: `extractor`, `feature_dimension`, `width`, `height`, `n_train` of the capture it was trained on.
 - `scene`: `intrinsics` [4] in pixels, `poses` [n, 4, 4] pose_world_from_camera, `eye_closures` [n],
   `background` [H, W, 3] uint8.
-- `train_config`, `stage`, `step`, `ended`, `cameras`, `optimizer`, `average`: the state of the training.
-- `official`: what a converted checkpoint of the public code holds beyond that; absent after any training.
+- `train_config`, `stage`, `step`, `stage_finished`, `stage_seconds`, `cameras`, `optimizer`, `average`: the state of
+  the training.
+- `official`: additional content of a converted checkpoint of the public code; removed by any training.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from ernerf_ti.media.files import replacing
 
 FORMAT_VERSION = 2
 
+_DAMAGED = "the file is damaged, take another copy"
+
+_ENTRIES = {"portrait_config": dict, "portrait": dict, "capture": dict, "scene": dict}
+_CAPTURE = {"extractor": str, "feature_dimension": int, "width": int, "height": int, "n_train": int}
+_SCENE = {"intrinsics": (4,), "poses": (-1, 4, 4), "eye_closures": (-1,), "background": (-1, -1, 3)}
+
 
 def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
-    """Write tensors and plain values; the file appears once it is complete."""
+    """Write tensors and plain values; the previous checkpoint stays until the new one is complete."""
     with replacing(path) as temporary:
         torch.save({"format_version": FORMAT_VERSION, **content}, temporary)
 
@@ -31,7 +40,7 @@ def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str,
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: not a checkpoint, or one of a newer format version.
+        ValueError: not a checkpoint, a damaged one, or one of a newer format version.
     """
     path = Path(path)
     if not path.is_file():
@@ -44,29 +53,111 @@ def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str,
             "check that it was copied completely"
         ) from error
     version = content.get("format_version") if isinstance(content, dict) else None
-    if version == 1:
-        return _from_version_1(content)
-    if version != FORMAT_VERSION:
+    if version not in (1, FORMAT_VERSION):
         raise ValueError(
             f"{path}: expected a checkpoint of ernerf-ti of format_version 1 to {FORMAT_VERSION}, got "
             f"{'another file' if version is None else version}; use the version of ernerf-ti that wrote it"
         )
+    if version == 1:
+        content = _from_version_1(content, path)
+    for name, kind in _ENTRIES.items():
+        state_entry(content, name, kind, path)
+    for name, kind in _CAPTURE.items():
+        value = state_entry(content["capture"], name, kind, path)
+        if kind is int and value < 1:
+            raise ValueError(f"{path}: expected {name} of the capture to be at least 1, got {value}; {_DAMAGED}")
+    for name, shape in _SCENE.items():
+        tensor = state_entry(content["scene"], name, Tensor, path)
+        if len(tensor.shape) != len(shape) or any(n not in (-1, m) for n, m in zip(shape, tensor.shape, strict=True)):
+            raise ValueError(f"{path}: expected {name} of shape {list(shape)}, got {list(tensor.shape)}; {_DAMAGED}")
     return content
 
 
-def _from_version_1(content: dict[str, Any]) -> dict[str, Any]:
-    """Version 1 had no configuration of the portrait by itself, and other names."""
-    content = {**content, "format_version": FORMAT_VERSION, "portrait_config": content["train_config"]["portrait"]}
+def state_entry(content: Mapping[str, Any], name: str, kind: type, path: Path) -> Any:
+    """An entry of a checkpoint.
+
+    Args:
+        content: entries by name.
+        name: of the entry.
+        kind: its expected type.
+        path: of the file, for messages.
+
+    Raises ValueError if it is missing or of another type.
+    """
+    if name not in content:
+        raise ValueError(f"{path}: expected the entry {name}, got none; pass a checkpoint that holds it")
+    value = content[name]
+    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+        raise ValueError(
+            f"{path}: expected the entry {name} as {kind.__name__}, got {type(value).__name__}; {_DAMAGED}"
+        )
+    return value
+
+
+def load_state(target: Any, state: Mapping[str, Any], path: Path, name: str) -> None:
+    """Load a state dict into a module, an optimizer or another object that has `load_state_dict`.
+
+    Args:
+        target: the object.
+        state: its state dict.
+        path, name: file and entry, for messages.
+
+    Raises ValueError if the state does not fit.
+    """
+    if isinstance(target, torch.nn.Module):
+        check_state(target.state_dict(), state, path, name)
+    try:
+        target.load_state_dict(state)
+    except (KeyError, RuntimeError, ValueError, TypeError, AttributeError) as error:
+        raise ValueError(
+            f"{path}: expected a state of {name} that fits the configuration, got "
+            f"{' '.join(str(error).split())[:200]} ({type(error).__name__}); {_DAMAGED}"
+        ) from error
+
+
+def check_state(expected: Mapping[str, Tensor], state: Mapping[str, Any], path: Path, name: str) -> None:
+    """Raise ValueError, naming the first difference, unless a state dict has the names and shapes that are expected."""
+    missing, unknown = sorted(expected.keys() - state.keys()), sorted(map(str, state.keys() - expected.keys()))
+    difference = ""
+    if missing or unknown:
+        difference = "; ".join(
+            f"{what} {', '.join(names[:3])}{' and others' if len(names) > 3 else ''}"
+            for what, names in (("no tensor", missing), ("an unknown tensor", unknown))
+            if names
+        )
+    else:
+        for key, tensor in expected.items():
+            shape = list(state[key].shape) if isinstance(state[key], Tensor) else type(state[key]).__name__
+            if shape != list(tensor.shape):
+                difference = f"{shape} instead of {list(tensor.shape)} for {key}"
+                break
+    if difference:
+        raise ValueError(f"{path}: expected tensors of {name} that fit the configuration, got {difference}; {_DAMAGED}")
+
+
+def _from_version_1(content: dict[str, Any], path: Path) -> dict[str, Any]:
+    """Version 1 had the portrait's configuration within that of the training, and other names."""
+    config = state_entry(content, "train_config", dict, path)
+    content = {
+        **content,
+        "format_version": FORMAT_VERSION,
+        "portrait_config": state_entry(config, "portrait", dict, path),
+    }
+    renamed = {
+        "identity_codes.codes": "appearance.embeddings",
+        "colour_net.": "color_net.",
+        "head.conditioning.": "head.region_attention.",
+    }
     for name in ("portrait", "average"):
-        if name in content:
-            content[name] = {
-                key.replace("identity_codes.", "appearance.").replace("colour_net.", "color_net."): value
-                for key, value in content[name].items()
-            }
-    if "optimiser" in content:
-        content["optimizer"] = content.pop("optimiser")
+        if isinstance(content.get(name), dict):
+            for old, new in renamed.items():
+                content[name] = {key.replace(old, new): value for key, value in content[name].items()}
+    for old, new in {"optimiser": "optimizer", "ended": "stage_finished"}.items():
+        if old in content:
+            content[new] = content.pop(old)
     if content.get("stage") == "fine":
         content["stage"] = "finetune"
-    scene = dict(content["scene"])
-    scene["eye_closures"] = scene.pop("eye_areas")
+    scene = dict(state_entry(content, "scene", dict, path))
+    if "eye_areas" in scene:
+        scene["eye_closures"] = scene.pop("eye_areas")
     return {**content, "scene": scene}

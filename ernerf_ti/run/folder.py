@@ -1,9 +1,14 @@
-"""Names of the files in a run folder."""
+"""The files of a run folder."""
 
 from dataclasses import dataclass
 from pathlib import Path
 
 from ernerf_ti.media.files import read_json, write_json
+
+_CHECKPOINT = "checkpoint.pt"
+_NESTED = "run"  # where the demo puts its run
+_CAPTURE_FILE = "transforms_train.json"
+_MEDIA = {".mp4", ".mov", ".mkv", ".avi", ".webm", ".wav", ".mp3", ".m4a", ".png", ".jpg", ".jpeg"}
 
 
 @dataclass(frozen=True)
@@ -12,23 +17,52 @@ class RunFolder:
 
     Args:
         path: the folder; it need not exist.
+        checkpoint_name: file name of the checkpoint.
     """
 
     path: Path
+    checkpoint_name: str = _CHECKPOINT
+
+    @classmethod
+    def find(cls, path: Path) -> "RunFolder":
+        """The run of a path: a run folder, a checkpoint file, or a folder that contains one run as `run/`.
+
+        Raises:
+            FileNotFoundError: no such path, or a folder without a checkpoint.
+            ValueError: a file or folder of another kind.
+        """
+        path = Path(path)
+        expected = f"{path}: expected a run folder or a checkpoint"
+        if path.is_file():
+            if path.suffix.lower() in _MEDIA:
+                raise ValueError(f"{expected}, got a media file; pass the folder that `ernerf-ti train` wrote")
+            return cls(path.parent, path.name)
+        for folder in (path, path / _NESTED):
+            if cls(folder).checkpoint.is_file():
+                return cls(folder)
+        if not path.is_dir():
+            raise FileNotFoundError(f"{expected}, got no such file or folder; train a portrait with `ernerf-ti train`")
+        if (path / _CAPTURE_FILE).is_file():
+            raise ValueError(f"{expected}, got a capture; train a portrait of it with `ernerf-ti train`")
+        if any(cls(folder).config.is_file() for folder in (path, path / _NESTED)):
+            raise FileNotFoundError(f"{expected}, got a run that has not saved a checkpoint yet; train it longer")
+        raise FileNotFoundError(
+            f"{expected}, got a folder without {_CHECKPOINT}; pass one that `ernerf-ti train` wrote"
+        )
 
     @property
     def checkpoint(self) -> Path:
-        """All that rendering and resuming need."""
-        return self.path / "checkpoint.pt"
+        """Everything that rendering and resuming need."""
+        return self.path / self.checkpoint_name
 
     @property
     def config(self) -> Path:
-        """The training configuration as JSON, for people to read."""
+        """The training configuration as JSON, for people; the checkpoint has its own copy."""
         return self.path / "config.json"
 
     @property
     def log(self) -> Path:
-        """One JSON line per logged step."""
+        """One JSON line per logged step; see :mod:`ernerf_ti.train.training_log`."""
         return self.path / "log.jsonl"
 
     @property
@@ -48,12 +82,12 @@ class RunFolder:
 
     @property
     def viewer(self) -> Path:
-        """What the viewer saves."""
+        """Files that the viewer saves."""
         return self.path / "viewer"
 
     @property
     def inbox(self) -> Path:
-        """Sound files dropped here are played by the viewer."""
+        """Sound files put here are played by the viewer."""
         return self.path / "inbox"
 
     @property

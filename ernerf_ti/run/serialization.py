@@ -1,4 +1,4 @@
-"""Configuration records as JSON values, and back."""
+"""Convert configuration records to JSON values and back."""
 
 import dataclasses
 import types
@@ -9,7 +9,7 @@ Record = TypeVar("Record")
 
 
 def config_to_dict(config: Any) -> Any:
-    """A record as JSON values. A record from a union of records carries its class name as `kind`."""
+    """Encode a record as JSON values. A record from a union of records gets its class name as `kind`."""
     if not dataclasses.is_dataclass(config):
         return [config_to_dict(value) for value in config] if isinstance(config, (list, tuple)) else config
     result = {}
@@ -56,7 +56,7 @@ def config_from_dict(kind: type[Record], values: Any, path: str = "config") -> R
 
 
 def old_option_names(kind: type, prefix: str = "") -> dict[str, str]:
-    """Dotted names of fields in earlier versions -> present ones, of a record and the records in it."""
+    """Dotted names that fields had in earlier versions -> current names, of a record and its nested records."""
     names = {}
     renamed = getattr(kind, "_renamed", {})
     for name, hint in _hints(kind).items():

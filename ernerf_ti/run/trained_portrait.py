@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -11,99 +12,102 @@ from ernerf_ti.portrait.config import PortraitConfig
 from ernerf_ti.portrait.model.pose_regression import PoseRegression
 from ernerf_ti.portrait.portrait import Portrait
 from ernerf_ti.portrait.records import FrameInputs, RenderOutput
-from ernerf_ti.run.checkpoint import load_checkpoint
+from ernerf_ti.run.checkpoint import check_state, load_checkpoint, load_state
 from ernerf_ti.run.folder import RunFolder
 from ernerf_ti.run.serialization import config_from_dict
 
 SMOOTHING = 7
-"""Frames averaged to smooth a tracked head path, odd."""
+"""Number of frames over which the torso's appearance is averaged along the capture, odd."""
 
 
 @dataclass(frozen=True)
 class TrainedPortrait:
-    """A portrait as a run folder has it, with what rendering needs of its capture."""
+    """A trained portrait with what rendering needs of its capture."""
 
     portrait: Portrait
     extractor: str
+    """Of audio features."""
     feature_dimension: int
     intrinsics: tuple[float, float, float, float]
+    """fx, fy, cx, cy in pixels."""
     size: tuple[int, int]
     """Width, height."""
     poses: Tensor
-    """[n, 4, 4] pose_world_from_camera of the capture, scene."""
+    """[n, 4, 4] pose_world_from_camera of the capture's frames, scene; the training frames come first."""
     eye_closures: Tensor
-    """[n] of the capture."""
+    """[n] of the same frames."""
     background: Tensor
     """[H, W, 3] in [0, 1]."""
     as_published: bool = False
-    """Converted and not trained since: rendered as the public code does, in rounds, with the identity codes of row 0
-    and zeros beyond the ends of the speech."""
+    """Whether the portrait was converted and not trained since. It is rendered as the public code does: in several
+    passes, with the appearance embedding of frame 0, and with zeros beyond the ends of the speech."""
 
-    _torso_codes: dict[int, tuple[PoseRegression, Tensor]] = field(
+    _torso_appearances: dict[int, tuple[PoseRegression, Tensor]] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )
-    """By version of the codes, the last one: what a pose lets expect, and [n, K] for the frames of the capture."""
+    """By version of the embeddings, the last one only: regression from poses, and [n, K] smoothed embeddings of the
+    capture's frames."""
 
-    def torso_appearance(self, head_pose: Tensor, place: int | None = None) -> Tensor:
-        """[K] identity code of the torso.
+    def torso_appearance(self, head_pose: Tensor, frame: int | None = None) -> Tensor:
+        """[K] appearance embedding of the torso for a head pose.
 
         Args:
             head_pose: [4, 4] scene.
-            place: of the frame of `poses` that is followed, so that the shoulders move, and meet the neck, as they were
-                filmed; by how much the pose differs, they give way. None for the code that the pose lets expect.
+            frame: index into `poses` of the frame whose shoulders are reproduced, so that they meet the neck as in the
+                capture; the embedding is corrected for the difference of the head poses. None for the embedding that
+                is predicted from the head pose alone.
         """
-        identities = self.portrait.torso.appearance
+        appearance = self.portrait.torso.appearance
         if self.as_published:
-            return identities(self.appearance_index)
-        version = identities.codes._version  # the portrait may be in training
-        if version not in self._torso_codes:
-            learned = identities.of_all_frames()
-            expected = self.portrait.predicted_torso_appearance(self.poses[: len(learned)])
-            of_capture = torch.cat((learned, expected(self.poses[len(learned) :])))
+            return appearance(self.appearance_index)
+        version = appearance.embeddings._version  # the portrait may be in training
+        if version not in self._torso_appearances:
+            learned = appearance.of_all_frames()
+            predict = self.portrait.predicted_torso_appearance(self.poses[: len(learned)])
+            of_capture = torch.cat((learned, predict(self.poses[len(learned) :])))
             smoothed = F.avg_pool1d(of_capture.t()[None], SMOOTHING, 1, SMOOTHING // 2, count_include_pad=False)[0].t()
-            self._torso_codes.clear()
-            self._torso_codes[version] = expected, smoothed
-        expected, of_capture = self._torso_codes[version]
-        if place is None:
-            return expected(head_pose[None])[0]
-        filmed, wanted = expected(torch.stack((self.poses[place], head_pose.to(self.poses.device))))
-        return of_capture[place] + wanted - filmed
+            self._torso_appearances.clear()
+            self._torso_appearances[version] = predict, smoothed
+        predict, of_capture = self._torso_appearances[version]
+        if frame is None:
+            return predict(head_pose[None])[0]
+        at_frame, at_pose = predict(torch.stack((self.poses[frame], head_pose.to(self.poses.device))))
+        return of_capture[frame] + at_pose - at_frame
 
     @property
     def appearance_index(self) -> int | None:
-        """Code that the head is rendered with: None for the mean of all, which no training frame has."""
+        """Index of the head's appearance embedding: None for the mean embedding."""
         return 0 if self.as_published else None
 
-    def render(self, conditioning: FrameInputs, background: Tensor | None, with_torso: bool = True) -> RenderOutput:
-        """A picture from the capture's camera; arguments as :meth:`ernerf_ti.portrait.portrait.Portrait.render`.
+    def render(self, inputs: FrameInputs, background: Tensor | None, with_torso: bool = True) -> RenderOutput:
+        """Render an image from the capture's camera; see :meth:`ernerf_ti.portrait.portrait.Portrait.render`.
 
-        The torso's code, if the conditioning has none, is the one that the head pose lets expect.
+        If the inputs have no appearance embedding of the torso, it is predicted from the head pose.
         """
-        code = conditioning.torso_appearance
-        if code is None and with_torso:
-            code = self.torso_appearance(conditioning.head_pose)
-        conditioning = replace(conditioning, appearance_index=self.appearance_index, torso_appearance=code)
+        appearance = inputs.torso_appearance
+        if appearance is None and with_torso:
+            appearance = self.torso_appearance(inputs.head_pose)
+        inputs = replace(inputs, appearance_index=self.appearance_index, torso_appearance=appearance)
         return self.portrait.render(
-            conditioning, self.intrinsics, self.size, background, with_torso, in_passes=self.as_published
+            inputs, self.intrinsics, self.size, background, with_torso, in_passes=self.as_published
         )
 
 
 def load_portrait(run: Path, device: torch.device | str = "cpu") -> TrainedPortrait:
-    """Load what a run has learned.
+    """Load a trained portrait.
 
     Args:
-        run: the run folder, or a checkpoint file.
+        run: a run folder, a checkpoint file, or a folder that contains a run as `run/`.
         device: where it is rendered.
 
     Raises:
-        FileNotFoundError, ValueError: as :func:`ernerf_ti.run.checkpoint.load_checkpoint`.
+        FileNotFoundError, ValueError: as :meth:`ernerf_ti.run.folder.RunFolder.find` and
+            :func:`ernerf_ti.run.checkpoint.load_checkpoint`, and for a configuration that does not fit the weights.
     """
-    run = Path(run)
-    content = load_checkpoint(RunFolder(run).checkpoint if run.is_dir() else run, device)
+    path = RunFolder.find(run).checkpoint
+    content = load_checkpoint(path, device)
     capture, scene = content["capture"], content["scene"]
-    config = config_from_dict(PortraitConfig, content["portrait_config"], "portrait_config")
-    portrait = Portrait(config, capture["feature_dimension"], capture["n_train"]).to(device)
-    portrait.load_state_dict(content["portrait"])
+    portrait = portrait_of(content, path).to(device)
     portrait.requires_grad_(False)
     return TrainedPortrait(
         portrait,
@@ -116,3 +120,36 @@ def load_portrait(run: Path, device: torch.device | str = "cpu") -> TrainedPortr
         scene["background"].float() / 255,
         "official" in content,
     )
+
+
+def portrait_of(content: dict[str, Any], path: Path) -> Portrait:
+    """The portrait of a checkpoint, on the CPU.
+
+    Args:
+        content: as :func:`ernerf_ti.run.checkpoint.load_checkpoint` returns it.
+        path: of the file, for messages.
+
+    Raises ValueError if the configuration is invalid or does not fit the weights.
+    """
+    config = config_from_dict(PortraitConfig, content["portrait_config"], f"{path}: portrait_config")
+    check_portrait(config, content, path)
+    portrait = Portrait(config, content["capture"]["feature_dimension"], content["capture"]["n_train"])
+    load_state(portrait, content["portrait"], path, "portrait")
+    return portrait
+
+
+def check_portrait(config: PortraitConfig, content: dict[str, Any], path: Path) -> None:
+    """Raise ValueError unless the weights in a checkpoint have the shapes of a configuration.
+
+    Allocates no memory for the portrait: sizes in a damaged file may be absurd.
+    """
+    capture = content["capture"]
+    try:
+        with torch.device("meta"):
+            expected = Portrait(config, capture["feature_dimension"], capture["n_train"]).state_dict()
+    except (RuntimeError, OverflowError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"{path}: expected the configuration of a portrait, got one that can't be built "
+            f"({' '.join(str(error).split())[:200]}); the file is damaged, take another copy"
+        ) from error
+    check_state(expected, content["portrait"], path, "portrait")

@@ -1,1 +1,1 @@
-"""Learning a portrait from a capture."""
+"""Training: the loop, one class per stage, losses, optimizer, data and log."""

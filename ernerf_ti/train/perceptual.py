@@ -1,67 +1,82 @@
-"""Losses that compare patches as a viewer would."""
+"""Perceptual losses on image patches."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ernerf_ti.train.config import TrainConfig
+
 ALEXNET_FILE = "alexnet-owt-7be5be79.pth"
-_LEAST_SIDE = 32  # AlexNet's layers leave nothing of smaller pictures
+_MIN_SIDE = 32  # of images for AlexNet
 _WINDOW, _SIGMA = 11, 1.5
 _C1, _C2 = 0.01**2, 0.03**2
 
 PerceptualLoss = Callable[[Tensor, Tensor], Tensor]
-"""Two [P, 3, h, w] pictures in [0, 1] -> [P]; 0 for equal ones."""
+"""Two batches of images [P, 3, h, w] in [0, 1] -> [P]; 0 for equal images."""
 
 
-def best_installed() -> tuple[str, str]:
-    """The best perceptual loss that can be computed on this machine, and what would be better; "" if nothing."""
+def resolve_perceptual(config: TrainConfig) -> tuple[TrainConfig, str]:
+    """Replace `finetune.perceptual = "auto"` by the best perceptual loss that is installed.
+
+    A run is resolved once, when it starts: a resumption must not train with another loss.
+
+    Returns:
+        The configuration, and a line that says what was chosen and what would be better; "" if nothing was chosen.
+    """
+    if config.finetune.perceptual != "auto" or not config.finetune.iterations:
+        return config, ""
     try:
-        perceptual_loss("lpips")
+        _load_lpips()
+        kind, note = "lpips", "fine-tuning with the perceptual loss lpips"
     except (FileNotFoundError, ImportError) as error:
-        return "dssim", f"LPIPS would be better: {error}"
-    return "lpips", ""
+        kind, note = "dssim", f"fine-tuning with the perceptual loss dssim; lpips would be better, but {error}"
+    return replace(config, finetune=replace(config.finetune, perceptual=kind)), note
 
 
 def perceptual_loss(kind: str, device: torch.device | str = "cpu") -> PerceptualLoss | None:
-    """A loss by its name: "lpips", "dssim", None for "none", or the best installed one for "auto".
+    """The perceptual loss "lpips" or "dssim", or None for "none".
 
     Raises:
         FileNotFoundError: AlexNet's weights are not on this machine.
-        ImportError: the package lpips is not installed, or does not load.
+        ImportError: the package lpips is not installed, or can't be imported.
         ValueError: another name.
     """
-    if kind == "auto":
-        kind, _ = best_installed()
     if kind == "none":
         return None
     if kind == "dssim":
         return dssim
     if kind != "lpips":
-        raise ValueError(f"perceptual: expected auto, lpips, dssim or none, got {kind!r}; choose one of these")
-    weights = Path(torch.hub.get_dir()) / "checkpoints" / ALEXNET_FILE
-    if not weights.is_file():
-        raise FileNotFoundError(
-            f"{weights}: expected AlexNet's weights for LPIPS, got no such file; download {ALEXNET_FILE} from "
-            "PyTorch's model zoo on a machine with a network and put it there, or train with "
-            "--finetune.perceptual dssim or none"
-        )
+        raise ValueError(f"perceptual: expected lpips, dssim or none, got {kind!r}; choose one of these")
     try:
-        import lpips
-    except (ImportError, RuntimeError) as error:  # torchvision raises the latter beside another build of torch
-        raise ImportError(
-            f"perceptual: expected the packages lpips and torchvision, got {error}; "
-            "pip install 'ernerf-ti[lpips]' with torchvision of the same build as torch, or train with "
-            "--finetune.perceptual dssim or none"
-        ) from error
-    network = lpips.LPIPS(net="alex", verbose=False).to(device).eval().requires_grad_(False)
+        network = _load_lpips().to(device)
+    except (FileNotFoundError, ImportError) as error:
+        raise type(error)(f"perceptual: {error}; or train with --finetune.perceptual dssim or none") from error
 
     def distance(a: Tensor, b: Tensor) -> Tensor:
         return network(2 * _padded(a) - 1, 2 * _padded(b) - 1).flatten()
 
     return distance
+
+
+def _load_lpips() -> torch.nn.Module:
+    """LPIPS on AlexNet [Zhang et al. 2018]. Raises FileNotFoundError or ImportError, saying what to install."""
+    weights = Path(torch.hub.get_dir()) / "checkpoints" / ALEXNET_FILE
+    if not weights.is_file():
+        raise FileNotFoundError(
+            f"it needs AlexNet's weights: download {ALEXNET_FILE} from PyTorch's model zoo to {weights.parent}"
+        )
+    try:
+        import lpips
+    except (ImportError, RuntimeError) as error:  # torchvision raises the latter beside another build of torch
+        raise ImportError(
+            f"the package lpips can't be imported ({' '.join(str(error).split())}): pip install 'ernerf-ti[lpips]' "
+            "with torchvision of the same build as torch"
+        ) from error
+    return lpips.LPIPS(net="alex", verbose=False).eval().requires_grad_(False)
 
 
 def dssim(a: Tensor, b: Tensor) -> Tensor:
@@ -90,7 +105,7 @@ def dssim(a: Tensor, b: Tensor) -> Tensor:
     return (1 - (luminance * structure).mean((1, 2, 3))) / 2
 
 
-def _padded(pictures: Tensor) -> Tensor:
-    """Zeros around pictures that are too small."""
-    rows, columns = (max(0, (_LEAST_SIDE + 1 - side) // 2) for side in pictures.shape[2:])
-    return F.pad(pictures, (columns, columns, rows, rows))
+def _padded(images: Tensor) -> Tensor:
+    """Pad images that are too small with zeros."""
+    rows, columns = (max(0, (_MIN_SIDE + 1 - side) // 2) for side in images.shape[2:])
+    return F.pad(images, (columns, columns, rows, rows))

@@ -1,9 +1,9 @@
-"""Training of a portrait: head, head fine, torso, one after the other."""
+"""Training of a portrait: the stages head, finetune and torso, one after the other."""
 
-import json
 import math
 from collections.abc import Callable
-from functools import cached_property, partial
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
 
@@ -14,41 +14,63 @@ from tqdm import tqdm
 
 from ernerf_ti.data.capture import Capture
 from ernerf_ti.media.files import write_image, write_json
-from ernerf_ti.portrait.camera import CameraCorrection, all_pixels
 from ernerf_ti.portrait.portrait import Portrait
-from ernerf_ti.portrait.render.head import render_head
-from ernerf_ti.portrait.render.torso import render_torso
-from ernerf_ti.run.checkpoint import load_checkpoint, save_checkpoint
+from ernerf_ti.process.threads import ThreadTuner
+from ernerf_ti.run.checkpoint import load_checkpoint, load_state, save_checkpoint, state_entry
 from ernerf_ti.run.folder import RunFolder
 from ernerf_ti.run.serialization import config_from_dict, config_to_dict
+from ernerf_ti.run.trained_portrait import check_portrait
 from ernerf_ti.train import losses
-from ernerf_ti.train.config import STAGES, StageConfig, TrainConfig
+from ernerf_ti.train.camera_correction import CameraCorrection
+from ernerf_ti.train.config import STAGES, TrainConfig
+from ernerf_ti.train.head_stages import FinetuneStage, HeadStage
 from ernerf_ti.train.optimizer import WeightAverage, set_learning_rates, stage_optimizer
-from ernerf_ti.train.perceptual import PerceptualLoss, perceptual_loss
-from ernerf_ti.train.pixel_sampling import Rectangle, patch_pixels, random_pixels, rectangle_pixels
+from ernerf_ti.train.perceptual import resolve_perceptual
+from ernerf_ti.train.stage import Stage, StepLoss, StepStatistics
+from ernerf_ti.train.torso_stage import TorsoStage
 from ernerf_ti.train.training_frames import TrainingFrames
+from ernerf_ti.train.training_log import TrainingLog, clear_log, rewind_log, training_seconds
 
 
 class TrainingError(RuntimeError):
-    """Training can't go on; the message says at which step and what is left."""
+    """Training can't go on; the message names the step and the state that is left."""
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """A training step that was taken."""
+
+    stage: str
+    step: int
+    """Steps of the stage so far."""
+    loss: Tensor
+    """[], the sum of the terms."""
+    terms: dict[str, Tensor]
+    """Weighted loss terms [] by name."""
+    statistics: StepStatistics
 
 
 class Trainer:
     """Trains a portrait of a capture in a run folder.
 
-    The random numbers of a step come from the seed, the stage and the step alone, so that a run that is
-    resumed is the run that was never interrupted.
+    The random numbers of a step depend on the seed, the stage and the step alone, so that a run that is resumed
+    continues as if it had not been interrupted: to the same bits if the number of CPU threads is fixed
+    (OMP_NUM_THREADS; see :mod:`ernerf_ti.process.threads`).
+
+    Constructing a trainer starts a new run; nothing is written before :meth:`run` or :meth:`save`. `notes` are lines
+    about its configuration that a command should print.
 
     Args:
-        capture: what is learned from.
-        config: how.
-        folder: the run folder; made if it is not there.
-        device: where the portrait is trained.
+        capture: training data.
+        config: training configuration.
+        folder: the run folder; created if it does not exist. Logs of an earlier run in it are removed.
+        device: where to train.
     """
 
     def __init__(self, capture: Capture, config: TrainConfig, folder: Path, device: torch.device | str = "cpu"):
-        self.capture, self.config, self.folder = capture, config, Path(folder)
-        self.device = torch.device(device)
+        self.config, note = resolve_perceptual(config)
+        self.notes = [note] if note else []
+        self.capture, self.folder, self.device = capture, Path(folder), torch.device(device)
         self.frames = TrainingFrames(capture, capture.train, self.device)
         self.held_out = TrainingFrames(capture, capture.val, self.device)
         with torch.random.fork_rng(devices=[]):
@@ -60,91 +82,123 @@ class Trainer:
         self.portrait.to(self.device)
         self.cameras.to(self.device)
         self.portrait.head_grid.mark_unseen_cells(self.frames.poses, tuple(capture.intrinsics))
+        self.stages: dict[str, Stage] = {
+            kind.name: kind(self.config, self.portrait, self.cameras, self.frames, self.held_out)
+            for kind in (HeadStage, FinetuneStage, TorsoStage)
+        }
+        self.stage_seconds: dict[str, float] = {}
+        """Wall seconds that each stage has taken."""
+        self._threads = ThreadTuner(self.device.type)
+        self._saved: str | None = None
+        self._folder_is_ready = False
         self.start_stage(STAGES[0])
-        self.folder.mkdir(parents=True, exist_ok=True)
-        write_json(RunFolder(self.folder).config, config_to_dict(config))
-        RunFolder(self.folder).write_capture(self.capture.folder)
 
     @classmethod
     def resume(cls, capture: Capture, folder: Path, device: torch.device | str = "cpu") -> "Trainer":
-        """Go on with the run of a folder.
+        """Continue the run of a folder.
 
         Raises:
-            FileNotFoundError, ValueError: no checkpoint there, or one of another capture.
+            FileNotFoundError, ValueError: no checkpoint, a damaged one, or one of another capture.
         """
-        path = RunFolder(folder).checkpoint
+        path = RunFolder(Path(folder)).checkpoint
         content = load_checkpoint(path, device)
-        trainer = cls(capture, config_from_dict(TrainConfig, content["train_config"]), folder, device)
+        config = config_from_dict(TrainConfig, state_entry(content, "train_config", dict, path), f"{path}: config")
+        stage = state_entry(content, "stage", str, path)
+        if stage not in STAGES:
+            raise ValueError(f"{path}: expected stage one of {', '.join(STAGES)}, got {stage!r}; the file is damaged")
+        check_portrait(config.portrait, content, path)
+        trainer = cls(capture, config, folder, device)
         expected = trainer._identity()
         if content["capture"] != expected:
             raise ValueError(
                 f"{path}: expected a run of this capture ({expected}), got one of {content['capture']}; "
-                "pass the capture that the run was begun with"
+                "pass the capture that the run was started with"
             )
-        trainer.portrait.load_state_dict(content["portrait"])
-        trainer.cameras.load_state_dict(content["cameras"])
+        load_state(trainer.portrait, content["portrait"], path, "portrait")
+        load_state(trainer.cameras, state_entry(content, "cameras", dict, path), path, "cameras")
         trainer.portrait.head_grid.set_bitfield(trainer.portrait.head_grid.bitfield.clone())
-        trainer.start_stage(content["stage"])
-        trainer.step, trainer.ended = content["step"], content["ended"]
-        trainer.optimizer.load_state_dict(content["optimizer"])
-        trainer.average.load_state_dict(content["average"])
+        trainer.start_stage(stage)
+        trainer.step = state_entry(content, "step", int, path)
+        trainer.stage_finished = state_entry(content, "stage_finished", bool, path)
+        for name in ("optimizer", "average"):
+            load_state(getattr(trainer, name), state_entry(content, name, dict, path), path, name)
+        rewind_log(RunFolder(trainer.folder), trainer.stage, trainer.step)
+        trainer.stage_seconds = content.get("stage_seconds") or training_seconds(RunFolder(trainer.folder).log) or {}
+        trainer._saved = trainer._position()
+        trainer._folder_is_ready = True
         return trainer
 
-    def run(self, stages: tuple[str, ...] = STAGES, should_stop: Callable[[], bool] = lambda: False) -> bool:
-        """Train from where the run is to the end of the stages.
+    def run(
+        self,
+        stages: tuple[str, ...] = STAGES,
+        should_stop: Callable[[], bool] = lambda: False,
+        on_step: Callable[[StepReport], None] = lambda report: None,
+    ) -> bool:
+        """Train from the current state to the end of the stages.
 
         Args:
-            stages: which of them.
-            should_stop: asked after each step; if so the state is saved.
+            stages: the stages to train.
+            should_stop: called after each step; if it returns True, the state is saved and training stops.
+            on_step: called with each step that was taken.
 
         Returns:
             Whether the end was reached.
 
         Raises:
-            TrainingError: the loss is no number.
-            FileNotFoundError: the perceptual loss needs weights that are not there; before the first step.
+            TrainingError: the loss or the weights are not finite.
+            FileNotFoundError, ImportError: the perceptual loss is not installed; raised before the first step.
         """
-        if "finetune" in stages and self.config.finetune.iterations:
-            _ = self._perceptual
-        for stage in STAGES[STAGES.index(self.stage) :]:
-            if stage not in stages:
-                continue
-            if stage != self.stage:
-                self.start_stage(stage)
-            if not self._run_stage(should_stop):
-                return False
+        remaining = [name for name in STAGES[STAGES.index(self.stage) :] if name in stages]
+        for name in remaining:
+            if self.stages[name].settings.iterations:
+                self.stages[name].prepare()
+        self._prepare_folder()
+        for name in remaining:
+            if name != self.stage:
+                self.start_stage(name)
+            if not self.stage_finished:
+                if not self._run_stage(should_stop, on_step):
+                    return False
+                if should_stop() and name != STAGES[-1]:
+                    return False
         return True
 
     def start_stage(self, stage: str) -> None:
-        """Make a stage the current one, at its step 0."""
-        self.stage, self.step, self.ended = stage, 0, False
-        for parameter in self.portrait.parameters():
-            parameter.requires_grad_(False)
-        self.optimizer = stage_optimizer(self._trained().items(), self.config.optimizer, self._stage_config())
-        for parameter in self._trained().values():
+        """Set the current stage, at its step 0."""
+        self.stage, self.step, self.stage_finished = stage, 0, False
+        parameters = self._current.parameters()
+        self.portrait.requires_grad_(False)
+        self.optimizer = stage_optimizer(parameters.items(), self.config.optimizer, self._current.settings)
+        for parameter in parameters.values():
             parameter.requires_grad_(True)
-        self.average = self._new_average()
+        self.average = WeightAverage(parameters, self.config.optimizer.ema_decay)
 
-    def train_step(self) -> dict[str, Tensor]:
-        """One step of the current stage: its terms, the loss among them."""
-        generator = self._generator()
-        i = self._frame_of_step()
-        if self.step % self.config.grid_update_every == 0:
-            self._update_grid(generator)
-        stage = self._stage_config()
-        set_learning_rates(self.optimizer, stage, self.step / stage.iterations)
-        terms = self._torso_terms(i, generator) if self.stage == "torso" else self._head_terms(i, generator)
-        loss = sum(terms[name] for name in terms if not name.startswith("measured"))
+    def train_step(self) -> StepReport:
+        """Take one step of the current stage."""
+        stage, config = self._current, self.config
+        generator = self._step_generator()
+        frame = self._frame_of_step()
+        if self.step % config.grid_update_every == 0:
+            stage.update_grid(generator)
+        set_learning_rates(self.optimizer, stage.settings, self.step / stage.settings.iterations)
+        result = stage.loss(frame, self.step, generator)
+        loss = result.total
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         self.optimizer.step()
         self.step += 1
-        if self.step % self._average_every() == 0:
+        if self.step % max(1, stage.settings.iterations // 125) == 0:
+            # So rarely that the average reaches back over the last fifth of the stage or so.
             self.average.update()
-        return {"loss": loss.detach(), **{name: term.detach() for name, term in terms.items()}}
+        return self._report(loss, result)
 
     def save(self) -> None:
-        """Write the state of the run."""
+        """Write the checkpoint.
+
+        Raises TrainingError if a weight is not finite; the checkpoint stays as it was.
+        """
+        self._check_finite()
+        self._prepare_folder()
         save_checkpoint(
             RunFolder(self.folder).checkpoint,
             {
@@ -153,7 +207,8 @@ class Trainer:
                 "capture": self._identity(),
                 "stage": self.stage,
                 "step": self.step,
-                "ended": self.ended,
+                "stage_finished": self.stage_finished,
+                "stage_seconds": dict(self.stage_seconds),
                 "portrait": self.portrait.state_dict(),
                 "cameras": self.cameras.state_dict(),
                 "optimizer": self.optimizer.state_dict(),
@@ -161,248 +216,140 @@ class Trainer:
                 "scene": self._scene(),
             },
         )
+        self._saved = self._position()
 
     @torch.no_grad()
-    def validate(self) -> dict[str, float]:
-        """Mean PSNR of whole held-out frames in dB; writes the first ones beside their targets."""
+    def validate(self) -> float:
+        """Mean PSNR of held-out frames in dB, of the averaged weights. Writes the first ones next to their targets."""
         n = min(self.config.validation_frames, len(self.held_out))
-        chosen = np.linspace(0, len(self.held_out) - 1, n).astype(int)
         errors, rows = [], []
-        averaged = self.config.optimizer.ema_decay > 0
-        if averaged:
-            self.average.swap()
-        for i in chosen:
-            image, target = self._held_out_frame(int(i))
-            errors.append(float((image - target).square().mean()))
-            rows.append(torch.cat((target, image), 1))
-        if averaged:
-            self.average.swap()
+        with self._averaged_weights():
+            for i in np.linspace(0, len(self.held_out) - 1, n).astype(int):
+                image, target = self._current.render_held_out(int(i))
+                errors.append(float((image - target).square().mean()))
+                rows.append(torch.cat((target, image), 1))
         picture = (torch.cat(rows[:4]).clamp(0, 1) * 255 + 0.5).to(torch.uint8).cpu().numpy()
         path = RunFolder(self.folder).validation / f"{self.stage}_{self.step:06d}.png"
-        path.parent.mkdir(exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         write_image(path, picture)
-        return {"validation_psnr": float(np.mean([losses.psnr(error) for error in errors]))}
+        return float(np.mean([losses.psnr(error) for error in errors]))
 
-    def _run_stage(self, should_stop: Callable[[], bool]) -> bool:
-        stage = self._stage_config()
-        if self.ended:
-            return True
-        bar = tqdm(total=stage.iterations, initial=self.step, desc=self.stage, unit="step")
-        with bar, _Log(self.folder) as log:
-            stage_begin = begin = perf_counter()
-            rays, samples, shown = 0, 0, {}
-            while self.step < stage.iterations:
-                terms = self.train_step()
-                rays += int(terms.pop("measured_rays", 0))
-                samples += terms.pop("measured_samples", 0)
+    def _run_stage(self, should_stop: Callable[[], bool], on_step: Callable[[StepReport], None]) -> bool:
+        """Train the current stage to its end; False if it was stopped before."""
+        config, iterations = self.config, self._current.settings.iterations
+        bar = tqdm(total=iterations, initial=self.step, desc=self.stage, unit="step")
+        clock = _StageClock(self.stage_seconds, self.stage)
+        rates = _Rates()
+        with bar, TrainingLog(RunFolder(self.folder)) as log:
+            while self.step < iterations:
+                with self._threads:
+                    report = self.train_step()
+                clock.tick()
+                on_step(report)
+                rates.add(report.statistics)
                 bar.update()
-                if self.step % self.config.log_every == 0 or self.step == stage.iterations:
-                    values = {name.removeprefix("measured_"): float(term) for name, term in terms.items()}
-                    if not math.isfinite(values["loss"]):
-                        raise self._divergence(values["loss"])
-                    seconds = perf_counter() - begin
-                    values |= {"rays_per_s": rays / seconds, "samples_per_ray": float(samples) / max(1, rays)}
-                    values["psnr"] = losses.psnr(values.pop("mse"))
-                    values["seconds"] = perf_counter() - stage_begin  # since the stage began, or went on
-                    shown |= {"loss": f"{values['loss']:.4f}", "psnr": f"{values['psnr']:.1f}"}
-                    shown |= {
-                        "rays/s": f"{values['rays_per_s']:.0f}",
-                        "samples/ray": f"{values['samples_per_ray']:.1f}",
-                    }
-                    bar.set_postfix(shown)
-                    log.write(self.stage, self.step, values)
-                    begin, rays, samples = perf_counter(), 0, 0
-                if self.step % self.config.validate_every == 0 and self.step < stage.iterations:
-                    log.write(self.stage, self.step, self.validate())
-                if self.step % self.config.save_every == 0:
+                is_last = self.step == iterations
+                if is_last or self.step % config.log_every == 0:
+                    entry = self._log_entry(report, rates)
+                    log.write(self.stage, self.step, entry)
+                    bar.set_postfix(_summary(entry))
+                    rates = _Rates()
+                if is_last:
+                    break
+                if self.step % config.validate_every == 0:
+                    log.write(self.stage, self.step, {"statistics": {"validation_psnr": self.validate()}})
+                if self.step % config.save_every == 0:
                     self.save()
-                if self.step < stage.iterations and should_stop():
+                clock.tick()
+                if should_stop():
                     self.save()
                     return False
-            if self.config.optimizer.ema_decay > 0:
-                self.average.swap()  # the next stage, and the pictures, begin with the average
-            self._refresh_grid()
-            self.average = self._new_average()
-            self.ended = True
-            log.write(self.stage, self.step, self.validate())
+                clock.skip()  # who asks may have paused the training, as the viewer does
+            if config.optimizer.ema_decay > 0:
+                self.average.swap()  # later stages and rendering use the averaged weights
+            self._current.update_grid(torch.Generator().manual_seed(config.seed))
+            self.average = WeightAverage(self._current.parameters(), config.optimizer.ema_decay)
+            self.stage_finished = True
+            log.write(self.stage, self.step, {"statistics": {"validation_psnr": self.validate()}})
+            clock.tick()
             self.save()
-        return not should_stop() or self.stage == STAGES[-1]
+        return True
 
-    def _trained(self) -> dict[str, torch.nn.Parameter]:
-        part = "torso" if self.stage == "torso" else "head"
-        found = {name: p for name, p in self.portrait.named_parameters() if name.startswith(f"{part}.")}
-        if part == "head" and self.config.refine_cameras:
-            found |= {f"cameras.{name}": p for name, p in self.cameras.named_parameters()}
-        return found
+    @property
+    def _current(self) -> Stage:
+        return self.stages[self.stage]
 
-    def _new_average(self) -> WeightAverage:
-        return WeightAverage(self._trained(), self.config.optimizer.ema_decay)
-
-    def _average_every(self) -> int:
-        """Steps between looks at the weights: the average reaches over the last fifth of the stage or so."""
-        return max(1, self._stage_config().iterations // 125)
-
-    def _stage_config(self) -> StageConfig:
-        return getattr(self.config, self.stage)
-
-    def _generator(self) -> torch.Generator:
-        """Of this step's random numbers."""
+    def _step_generator(self) -> torch.Generator:
+        """Generator of the step's random numbers."""
         seed = np.random.SeedSequence([self.config.seed, STAGES.index(self.stage), self.step, 0])
         return torch.Generator().manual_seed(int(seed.generate_state(1, np.uint64)[0]) >> 1)
 
     def _frame_of_step(self) -> int:
-        """Every frame once, in a random order, then again in another."""
+        """Index of the step's training frame: epochs, each in its own random order."""
         n = len(self.frames)
         seed = np.random.SeedSequence([self.config.seed, STAGES.index(self.stage), self.step // n, 1])
         return int(np.random.default_rng(seed).permutation(n)[self.step % n])
 
-    def _head_terms(self, i: int, generator: torch.Generator) -> dict[str, Tensor]:
-        config, weights, progress = self.config, self.config.losses, self.step / self._stage_config().iterations
-        pixels, shape, perceptual_weight = self._draw_pixels(i, generator)
-        batch = self.frames.rays(i, pixels, "head")
-        if self.stage == "head":
-            colors = self._random_colors(len(pixels), generator)
-            self.frames.randomize_background(batch, i, pixels, colors)
-        if config.refine_cameras:
-            batch.rays_o, batch.rays_d = self.cameras(batch.rays_o, batch.rays_d, i)
-        conditioning = self.frames.conditioning(i)
-        jitter = (torch.rand(1, generator=generator) - 0.5) * 0.1
-        conditioning.eye_closure = conditioning.eye_closure + jitter.to(self.device)
-        noise = torch.rand(len(pixels), generator=generator).to(self.device)
-        coarse = self.stage == "head"
-        field = self.portrait.head.bind(conditioning, with_uncertainty=coarse and weights.uncertainty > 0)
-        output = render_head(
-            field,
-            self.portrait.head_grid,
-            batch.rays_o,
-            batch.rays_d,
-            config.portrait.march,
-            batch.background_rgb,
-            noise,
-        )
-        error = losses.squared_error(output, batch)
-        terms = {"measured_mse": error.mean()}
-        if output.uncertainty is not None:
-            error = losses.uncertainty_weighted(error, output, batch, progress)
-        terms["color"] = error.mean()
-        if shape is not None and self._perceptual is not None:
-            pictures = (rgb.view(-1, *shape, 3).permute(0, 3, 1, 2) for rgb in (output.rgb, batch.target_rgb))
-            terms["perceptual"] = perceptual_weight * self._perceptual(*pictures).mean()
-        share = progress if coarse else 1.0
-        terms["opacity_entropy"] = weights.opacity_entropy * losses.opacity_entropy(output.opacity)
-        terms["audio_attention"] = share * weights.audio_attention * losses.audio_attention(output, batch)
-        terms["eye_attention"] = (
-            share * weights.eye_attention * losses.eye_attention(output, batch, config.portrait.march.max_steps)
-        )
-        if coarse and weights.smoothness > 0 and self.step % config.grid_update_every == 0:
-            terms["smoothness"] = progress * weights.smoothness * self._roughness(output, batch, generator)
-        terms["measured_rays"] = torch.tensor(len(pixels))
-        terms["measured_samples"] = output.n_samples.sum()
-        return terms
+    def _report(self, loss: Tensor, result: StepLoss) -> StepReport:
+        statistics = result.statistics._replace(mse=result.statistics.mse.detach())
+        terms = {name: term.detach() for name, term in result.terms.items()}
+        return StepReport(self.stage, self.step, loss.detach(), terms, statistics)
 
-    def _torso_terms(self, i: int, generator: torch.Generator) -> dict[str, Tensor]:
-        stage, torso = self._stage_config(), self.portrait.torso
-        pixels = random_pixels(stage.n_rays, self._whole_frame(), generator)
-        batch = self.frames.rays(i, pixels, "torso", self._random_colors(len(pixels), generator))
-        pose = self.frames.poses[i].to(self.device)
-        field = partial(torso, head_pose=pose, identity=i)
-        rgb, _ = render_torso(field, self.portrait.torso_grid, batch.pixel_coords, batch.background_rgb)
-        error = (rgb - batch.target_rgb).square().mean()
+    def _log_entry(self, report: StepReport, rates: "_Rates") -> dict:
+        """Raises TrainingError if the loss is not finite."""
+        loss = float(report.loss)
+        if not math.isfinite(loss):
+            raise self._divergence(f"expected a finite loss, got {loss}")
         return {
-            "measured_mse": error,
-            "color": error,
-            "anchors": losses.anchor_deviation(torso.anchors),
-            "measured_rays": torch.tensor(len(pixels)),
+            "loss": loss,
+            "loss_terms": {name: float(term) for name, term in report.terms.items()},
+            "statistics": {"psnr": losses.psnr(float(report.statistics.mse)), **rates.values()},
+            "seconds": self.stage_seconds[self.stage],
         }
 
-    def _draw_pixels(self, i: int, generator: torch.Generator) -> tuple[Tensor, tuple[int, int] | None, float]:
-        """Pixels of a head step, and for the fine stage the shape of its patches and the perceptual weight."""
-        stage, height, width = self._stage_config(), self.frames.height, self.frames.width
-        if self.stage == "head":
-            n_lips, n_eyes = (int(share * stage.n_rays) for share in (stage.lips_fraction, stage.eyes_fraction))
-            drawn = (
-                (stage.n_rays - n_lips - n_eyes, self._whole_frame()),
-                (n_lips, self.frames.lips(i)),
-                (n_eyes, self.frames.eyes(i)),
-            )
-            return torch.cat([random_pixels(n, place, generator) for n, place in drawn]), None, 0.0
-        if self.step % 2 == 0:
-            lips = self.frames.lips(i)
-            shape = (lips.row1 - lips.row0, lips.column1 - lips.column0)
-            return rectangle_pixels(lips), shape, self.config.losses.lips_perceptual
-        size = stage.patch_size
-        pixels = patch_pixels(max(1, stage.n_rays // size**2), size, height, width, generator)
-        return pixels, (size, size), self.config.losses.patch_perceptual
-
-    def _random_colors(self, n_pixels: int, generator: torch.Generator) -> Tensor:
-        """[K, 3] to be put behind the first K of so many pixels."""
-        return torch.rand(int(self.config.random_background_fraction * n_pixels), 3, generator=generator)
-
-    def _whole_frame(self) -> Rectangle:
-        return Rectangle(0, self.frames.height, 0, self.frames.width)
-
-    def _roughness(self, output, batch, generator: torch.Generator) -> Tensor:
-        """How much attention and uncertainty differ a thousandth of the scene apart, at the rays' surfaces."""
-        depth = (output.depth / output.opacity.clamp(min=1e-3)).detach()
-        points = (batch.rays_o + depth[:, None] * batch.rays_d).detach()[output.opacity.detach() > 0.5]
-        if not len(points):
-            return output.opacity.new_zeros(())
-        bound = self.config.portrait.head.bound
-        moved = points + (torch.rand(points.shape, generator=generator).to(self.device) * 2 - 1) * 1e-3
+    def _check_finite(self) -> None:
+        tensors = {f"portrait.{name}": p for name, p in self.portrait.named_parameters()}
+        tensors |= {f"cameras.{name}": p for name, p in self.cameras.named_parameters()}
+        tensors |= {name: value for name, value in self.average.state_dict().items() if torch.is_tensor(value)}
+        for group, values in self.optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer.{group}.{name}": v for name, v in values.items() if torch.is_tensor(v)}
         with torch.no_grad():
-            there = self.portrait.head.regularized(points.clamp(-bound, bound))
-        here = self.portrait.head.regularized(moved.clamp(-bound, bound))
-        return sum((a - b).square().mean() for a, b in zip(here, there, strict=True))
+            total = sum(tensor.sum(dtype=torch.float32) for tensor in tensors.values())
+            if torch.isfinite(total):
+                return
+            broken = [name for name, tensor in tensors.items() if not torch.isfinite(tensor).all()]
+        if broken:
+            raise self._divergence(f"expected finite weights, got NaN or infinity in {broken[0]}, not saved")
 
-    @torch.no_grad()
-    def _update_grid(self, generator: torch.Generator) -> None:
-        i = int(torch.randint(len(self.frames), (1,), generator=generator))
-        # The grids draw many numbers: from a generator on their own device.
-        noise = torch.Generator(self.device).manual_seed(int(torch.randint(2**62, (1,), generator=generator)))
-        conditioning = self.frames.conditioning(i)
-        if self.stage == "torso":
-            field = partial(self.portrait.torso, head_pose=conditioning.head_pose, identity=i)
-            self.portrait.torso_grid.update(lambda coords: field(coords).alpha, noise)
-        else:
-            field = self.portrait.head.bind(conditioning, with_uncertainty=False)
-            self.portrait.head_grid.update(field.densities, noise)
-
-    def _refresh_grid(self) -> None:
-        """Once more, for weights that have changed at the end of a stage."""
-        self._update_grid(torch.Generator().manual_seed(self.config.seed))
-
-    def _held_out_frame(self, i: int) -> tuple[Tensor, Tensor]:
-        """[H, W, 3] rendered and true: of the head before the true torso, or of the whole portrait."""
-        size = (self.frames.width, self.frames.height)
-        pixels = all_pixels(self.frames.height, self.frames.width)
-        whole = self.stage == "torso"
-        batch = self.held_out.rays(i, pixels, "portrait" if whole else "head")
-        shape = (size[1], size[0], 3)
-        conditioning = self.held_out.conditioning(i, known=False)
-        if whole:
-            expected = self.portrait.predicted_torso_appearance(self.frames.poses.to(self.device))
-            conditioning.torso_appearance = expected(conditioning.head_pose[None])[0]
-        output = self.portrait.render(
-            conditioning,
-            tuple(self.capture.intrinsics),
-            size,
-            batch.background_rgb.view(shape),
-            with_torso=whole,
-        )
-        return output.rgb, batch.target_rgb.view(shape)
-
-    @cached_property
-    def _perceptual(self) -> PerceptualLoss | None:
-        """Loaded once, before the first step: it may lack its weights."""
-        return perceptual_loss(self.config.finetune.perceptual, self.device)
-
-    def _divergence(self, loss: float) -> TrainingError:
-        kept = RunFolder(self.folder).checkpoint
-        left = f"the last good state is in {kept}" if kept.is_file() else "nothing was saved yet"
+    def _divergence(self, what: str) -> TrainingError:
+        left = f"{RunFolder(self.folder).checkpoint} holds {self._saved}" if self._saved else "nothing was saved before"
         return TrainingError(
-            f"stage {self.stage}, step {self.step}: expected a finite loss, got {loss}; {left}; "
-            "train with lower rates (--optimizer.net-lr, --optimizer.grid-lr)"
+            f"{self._position()}: {what}; {left}; train with lower learning rates (--optimizer.net-lr, "
+            "--optimizer.grid-lr)"
         )
+
+    def _position(self) -> str:
+        return f"stage {self.stage}, step {self.step}"
+
+    @contextmanager
+    def _averaged_weights(self):
+        averaged = self.config.optimizer.ema_decay > 0
+        if averaged:
+            self.average.swap()
+        yield
+        if averaged:
+            self.average.swap()
+
+    def _prepare_folder(self) -> None:
+        """Create the folder of a new run, without the logs of an earlier one."""
+        if self._folder_is_ready:
+            return
+        folder = RunFolder(self.folder)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        clear_log(folder)
+        write_json(folder.config, config_to_dict(self.config))
+        folder.write_capture(self.capture.folder)
+        self._folder_is_ready = True
 
     def _identity(self) -> dict:
         """What a run can't change of its capture."""
@@ -415,7 +362,7 @@ class Trainer:
         }
 
     def _scene(self) -> dict[str, Tensor]:
-        """What rendering needs of the capture, so that a checkpoint is a portrait by itself."""
+        """What rendering needs of the capture, so that it needs only the checkpoint."""
         ids = np.concatenate((self.capture.train.frame_ids, self.capture.val.frame_ids))
         return {
             "intrinsics": torch.from_numpy(self.capture.intrinsics),
@@ -425,24 +372,46 @@ class Trainer:
         }
 
 
-class _Log:
-    """JSON lines and TensorBoard."""
+class _StageClock:
+    """Adds up the wall seconds of a stage."""
 
-    def __init__(self, folder: Path):
-        from torch.utils.tensorboard import SummaryWriter
+    def __init__(self, seconds: dict[str, float], stage: str):
+        self._seconds, self._stage, self._last = seconds, stage, perf_counter()
 
-        self._lines = RunFolder(folder).log.open("a")
-        self._board = SummaryWriter(str(RunFolder(folder).tensorboard))
+    def tick(self) -> None:
+        """Count the time since the last call."""
+        now = perf_counter()
+        self._seconds[self._stage] = self._seconds.get(self._stage, 0.0) + now - self._last
+        self._last = now
 
-    def __enter__(self) -> "_Log":
-        return self
+    def skip(self) -> None:
+        """Leave out the time since the last call."""
+        self._last = perf_counter()
 
-    def __exit__(self, *exception) -> None:
-        self._lines.close()
-        self._board.close()
 
-    def write(self, stage: str, step: int, values: dict[str, float]) -> None:
-        self._lines.write(json.dumps({"stage": stage, "step": step, **values}) + "\n")
-        self._lines.flush()
-        for name, value in values.items():
-            self._board.add_scalar(f"{stage}/{name}", value, step)
+class _Rates:
+    """Rays and samples since the last log line."""
+
+    def __init__(self):
+        self._begin, self._rays, self._samples = perf_counter(), 0, 0
+
+    def add(self, statistics: StepStatistics) -> None:
+        self._rays += statistics.n_rays
+        self._samples += statistics.n_samples
+
+    def values(self) -> dict[str, float]:
+        return {
+            "rays_per_second": self._rays / (perf_counter() - self._begin),
+            "samples_per_ray": float(self._samples) / max(1, self._rays),
+        }
+
+
+def _summary(entry: dict) -> dict[str, str]:
+    """Of a log entry, for the progress bar."""
+    statistics = entry["statistics"]
+    return {
+        "loss": f"{entry['loss']:.4f}",
+        "psnr": f"{statistics['psnr']:.1f}",
+        "rays/s": f"{statistics['rays_per_second']:.0f}",
+        "samples/ray": f"{statistics['samples_per_ray']:.1f}",
+    }

@@ -13,20 +13,21 @@ from ernerf_ti.data.capture import Capture
 from ernerf_ti.data.capture_files import HEAD, Split
 from ernerf_ti.portrait.camera import pixel_coords, pixel_rays, scene_from_capture
 from ernerf_ti.portrait.records import FrameInputs, RayBatch
+from ernerf_ti.portrait.render.alpha import over
 from ernerf_ti.train.pixel_sampling import Rectangle, eyes_rectangle, face_rectangle, inside, lips_rectangle
 
-_UNSURE, _ELSEWHERE, _HEAD = range(3)
-_OUTLINE = 1 / 64  # of the picture's height, to either side of the head's outline: hair is soft, and labels err
-_CACHE_BYTES = 1 << 31  # of pictures as bytes; a longer clip is read again from the disk
+_UNSURE, _OUTSIDE, _HEAD = range(3)
+_OUTLINE = 1 / 64  # of the image height, on either side of the head's outline: hair is translucent and labels err
+_CACHE_BYTES = 1 << 31  # of images; frames of a longer clip are read from disk again
 
 
 class TrainingFrames:
-    """The frames of a split.
+    """Frames of a split of a capture.
 
     Args:
-        capture: where they come from.
-        split: its `train` or `val`.
-        device: where rays and targets go.
+        capture: the capture.
+        split: `capture.train` or `capture.val`.
+        device: of rays and targets.
     """
 
     def __init__(self, capture: Capture, split: Split, device: torch.device | str = "cpu"):
@@ -35,46 +36,49 @@ class TrainingFrames:
         self.poses = scene_from_capture(torch.from_numpy(split.poses)).float()
         """[n, 4, 4] pose_world_from_camera, scene."""
         self.windows = torch.from_numpy(capture.audio_windows)
-        self._pictures = _PictureCache(_CACHE_BYTES)
+        self._cache = _ImageCache(_CACHE_BYTES)
 
     def __len__(self) -> int:
         return len(self.split)
 
     def own_windows(self) -> Tensor:
-        """[n, steps, C] audio windows of the split's own frames."""
+        """[n, steps, C] audio windows of the split's frames."""
         return self.windows[torch.from_numpy(self.split.audio_ids).clamp(max=len(self.windows) - 1)]
 
-    def conditioning(self, i: int, known: bool = True) -> FrameInputs:
-        """What frame i says and does; with its own identity code if it is `known`, a frame that is trained on."""
+    def inputs(self, i: int, trained: bool = True) -> FrameInputs:
+        """Inputs of the fields for frame i of the split.
+
+        Args:
+            i: index in the split.
+            trained: whether the frame is trained on, and has its own appearance embedding.
+        """
         return FrameInputs(
             audio_context(self.windows, int(self.split.audio_ids[i])).to(self.device),
             torch.from_numpy(self.capture.eye_closures[self.split.frame_ids[i]][None]).to(self.device),
-            i if known else None,
+            i if trained else None,
             self.poses[i].to(self.device),
         )
 
-    def rays(self, i: int, pixels: Tensor, layer: str, plate: Tensor | None = None) -> RayBatch:
+    def rays(self, i: int, pixels: Tensor, layer: str, background: Tensor | None = None) -> RayBatch:
         """Rays of frame i.
 
         Args:
-            i: place in the split.
+            i: index in the split.
             pixels: [N, 2] rows and columns.
-            layer: "head": the whole person is the target, the true torso before the plate the background;
-                "torso": the torso before the plate is the target, the plate the background;
-                "portrait": the whole person is the target, the plate the background.
-            plate: [K, 3] in [0, 1] in place of the capture's, for the first K of the pixels.
+            layer: "head": the target is the whole frame, to be rendered over the captured torso over the background;
+                "torso": the target is the captured torso over the background;
+                "portrait": the target is the whole frame, to be rendered over the background.
+            background: [K, 3] in [0, 1] replaces the capture's background for the first K of the pixels.
         """
         rows, columns = pixels.unbind(1)
-        own = _colors(self._pictures.get(("plate",), lambda: self.capture.background), rows, columns)
-        plate = own if plate is None else torch.cat((plate, own[len(plate) :]))
-        if layer != "portrait":
-            torso = _colors(self._pictures.get(("torso", i), lambda: self._torso(i)), rows, columns)
-            plate_with_torso = torso[:, :3] * torso[:, 3:] + plate * (1 - torso[:, 3:])
+        own = _colors(self._cache.get(("background",), lambda: self.capture.background), rows, columns)
+        behind = own if background is None else torch.cat((background, own[len(background) :]))
+        with_torso = behind if layer == "portrait" else self._torso_over(i, rows, columns, behind)
         if layer == "torso":
-            target, background = plate_with_torso, plate
+            target = with_torso
         else:
-            target = _colors(self._pictures.get(("image", i), lambda: self._image(i)), rows, columns)
-            background = plate if layer == "portrait" else plate_with_torso
+            target = _colors(self._cache.get(("image", i), lambda: self._image(i)), rows, columns)
+            behind = with_torso
         on_device = pixels.to(self.device)
         rays_o, rays_d = pixel_rays(self.poses[i].to(self.device), tuple(self.capture.intrinsics), on_device)
         return RayBatch(
@@ -82,30 +86,30 @@ class TrainingFrames:
             rays_d,
             pixel_coords(on_device, self.height, self.width),
             target.to(self.device),
-            background.to(self.device),
+            behind.to(self.device),
             inside(pixels, self.face(i)).to(self.device),
         )
 
-    def randomize_background(self, batch: RayBatch, i: int, pixels: Tensor, noise: Tensor) -> None:
-        """Change what is behind the head, where the capture's labels tell surely whether it covers the pixel or not.
+    def randomize_background(self, batch: RayBatch, i: int, pixels: Tensor, colors: Tensor) -> None:
+        """Replace the background of rays by random colors where the segmentation is certain.
 
-        Where it does, the target stays; where it does not, the noise is the target too. Near the head's outline, and
-        in a capture without labels, nothing changes.
+        Pixels of the head keep their target; elsewhere the random color is the target too. Near the head's outline,
+        and in a capture without segmentation, nothing changes.
 
         Args:
-            batch: rays of frame i with layer "head"; changed in place.
-            i: place in the split.
+            batch: rays of frame i for the layer "head"; changed in place.
+            i: index in the split.
             pixels: [N, 2] rows and columns.
-            noise: [K, 3] in [0, 1], for the first K of the pixels.
+            colors: [K, 3] in [0, 1], for the first K of the pixels.
         """
-        if not len(noise) or not self.capture.paths.labels(self.split.frame_ids[i]).is_file():
+        if not len(colors) or not self.capture.paths.labels(self.split.frame_ids[i]).is_file():
             return
-        rows, columns = pixels[: len(noise)].unbind(1)
-        sure = torch.from_numpy(self._pictures.get(("head", i), lambda: self._surely_head(i)))[rows, columns]
-        behind, elsewhere = (sure != _UNSURE).to(self.device)[:, None], (sure == _ELSEWHERE).to(self.device)[:, None]
-        noise = noise.to(self.device)
-        batch.background_rgb[: len(noise)] = torch.where(behind, noise, batch.background_rgb[: len(noise)])
-        batch.target_rgb[: len(noise)] = torch.where(elsewhere, noise, batch.target_rgb[: len(noise)])
+        rows, columns = pixels[: len(colors)].unbind(1)
+        regions = torch.from_numpy(self._cache.get(("regions", i), lambda: self._regions(i)))[rows, columns]
+        certain, outside = (mask.to(self.device)[:, None] for mask in (regions != _UNSURE, regions == _OUTSIDE))
+        colors = colors.to(self.device)
+        batch.background_rgb[: len(colors)] = torch.where(certain, colors, batch.background_rgb[: len(colors)])
+        batch.target_rgb[: len(colors)] = torch.where(outside, colors, batch.target_rgb[: len(colors)])
 
     def face(self, i: int) -> Rectangle:
         return face_rectangle(self._landmarks(i), self.height, self.width)
@@ -122,36 +126,40 @@ class TrainingFrames:
     def _torso(self, i: int) -> np.ndarray:
         return self.capture.torso(self.split.frame_ids[i])
 
-    def _surely_head(self, i: int) -> np.ndarray:
-        """[H, W] uint8."""
+    def _torso_over(self, i: int, rows: Tensor, columns: Tensor, background: Tensor) -> Tensor:
+        torso = _colors(self._cache.get(("torso", i), lambda: self._torso(i)), rows, columns)
+        return over(torso[:, :3] * torso[:, 3:], torso[:, 3], background)
+
+    def _regions(self, i: int) -> np.ndarray:
+        """[H, W] uint8: _HEAD or _OUTSIDE where the segmentation is certain, else _UNSURE."""
         head = (self.capture.labels(self.split.frame_ids[i]) == HEAD).astype(np.uint8)
         reach = np.ones(2 * (2 * max(1, round(self.height * _OUTLINE)) + 1,), np.uint8)
-        sure = np.full(head.shape, _UNSURE, np.uint8)
-        sure[cv2.dilate(head, reach) == 0] = _ELSEWHERE
-        sure[cv2.erode(head, reach) == 1] = _HEAD
-        return sure
+        regions = np.full(head.shape, _UNSURE, np.uint8)
+        regions[cv2.dilate(head, reach) == 0] = _OUTSIDE
+        regions[cv2.erode(head, reach) == 1] = _HEAD
+        return regions
 
     def _landmarks(self, i: int) -> np.ndarray:
-        return self._pictures.get(("landmarks", i), lambda: self.capture.landmarks(self.split.frame_ids[i]))
+        return self._cache.get(("landmarks", i), lambda: self.capture.landmarks(self.split.frame_ids[i]))
 
 
-class _PictureCache:
-    """Arrays by key, the longest unused dropped when there are too many bytes of them."""
+class _ImageCache:
+    """Arrays by key; the least recently used are dropped beyond a number of bytes."""
 
-    def __init__(self, most_bytes: int):
-        self._most_bytes, self._bytes = most_bytes, 0
+    def __init__(self, max_bytes: int):
+        self._max_bytes, self._bytes = max_bytes, 0
         self._arrays: OrderedDict[tuple, np.ndarray] = OrderedDict()
 
     def get(self, key: tuple, read: Callable[[], np.ndarray]) -> np.ndarray:
         if key not in self._arrays:
             self._arrays[key] = read()
             self._bytes += self._arrays[key].nbytes
-            while self._bytes > self._most_bytes and len(self._arrays) > 1:
+            while self._bytes > self._max_bytes and len(self._arrays) > 1:
                 self._bytes -= self._arrays.popitem(last=False)[1].nbytes
         self._arrays.move_to_end(key)
         return self._arrays[key]
 
 
-def _colors(picture: np.ndarray, rows: Tensor, columns: Tensor) -> Tensor:
+def _colors(image: np.ndarray, rows: Tensor, columns: Tensor) -> Tensor:
     """[N, channels] float32 in [0, 1]."""
-    return torch.from_numpy(picture)[rows, columns].float() / 255
+    return torch.from_numpy(image)[rows, columns].float() / 255

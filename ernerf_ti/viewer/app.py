@@ -9,10 +9,11 @@ from ernerf_ti.data.capture import Capture, open_capture
 from ernerf_ti.run.folder import RunFolder
 from ernerf_ti.run.trained_portrait import load_portrait
 from ernerf_ti.train.config import PRESETS, STAGES
+from ernerf_ti.train.trainer import Trainer
 from ernerf_ti.viewer.clip import capture_clip, silent_clip, sound_clip
 from ernerf_ti.viewer.screen import Layout
 from ernerf_ti.viewer.sound import SoundOutput, open_output
-from ernerf_ti.viewer.training_session import TrainingSession, WatchedTrainer
+from ernerf_ti.viewer.training_session import TrainingSession
 from ernerf_ti.viewer.viewer import Viewer, ViewerOptions
 from ernerf_ti.viewer.window import check_window, run_window
 
@@ -104,9 +105,9 @@ def open_training(run: Path, capture: Path, preset: str, stages: tuple[str, ...]
     """Go on with the run of a folder, or begin one there."""
     opened = open_capture(capture)
     if (RunFolder(run).checkpoint).is_file():
-        trainer = WatchedTrainer.resume(opened, run, device)
+        trainer = Trainer.resume(opened, run, device)
     else:
-        trainer = WatchedTrainer(opened, PRESETS[preset], run, device)
+        trainer = Trainer(opened, PRESETS[preset], run, device)
     return TrainingSession(trainer, stages)
 
 
@@ -122,7 +123,7 @@ def show(wanted: Wanted) -> None:
     run_window(make(open_output(SAMPLE_RATE)))
 
 
-def watch_training(trainer: WatchedTrainer, stages: tuple[str, ...] = STAGES) -> bool:
+def watch_training(trainer: Trainer, stages: tuple[str, ...] = STAGES) -> bool:
     """Open a window on a trainer and train until it is closed; whether the end was reached.
 
     Raises NoWindowError.

@@ -1,6 +1,6 @@
 """One picture of the portrait, made in bands of rows, so that a window can answer in between."""
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from time import perf_counter
 
@@ -11,8 +11,7 @@ from torch import Tensor
 from ernerf_ti.audio.context import audio_context
 from ernerf_ti.portrait.camera import all_pixels, pixel_rays
 from ernerf_ti.portrait.records import FrameInputs, RenderOutput
-from ernerf_ti.portrait.render.head import render_head_in_chunks
-from ernerf_ti.portrait.render.torso import render_torso
+from ernerf_ti.portrait.render.layers import TorsoScene, render_layers
 from ernerf_ti.run.trained_portrait import TrainedPortrait
 from ernerf_ti.viewer.camera_control import Intrinsics, camera_pose, head_pose, layer_coords, view_intrinsics
 from ernerf_ti.viewer.clip import Clip
@@ -101,9 +100,9 @@ class RenderJob:
             trained.appearance_index if look.appearance < 0 else look.appearance,
             self._filmed,
         )
-        self._torso_identity: Tensor | int = look.appearance
+        self._torso_appearance: Tensor | int = look.appearance
         if look.appearance < 0:
-            self._torso_identity = trained.torso_appearance(self._filmed, int(clip.places[request.pose_frame]))
+            self._torso_appearance = trained.torso_appearance(self._filmed, int(clip.places[request.pose_frame]))
         self.head = trained.portrait.head.bind(self._conditioning, with_uncertainty=request.with_uncertainty)
         """The head's field of the frame."""
         self._backdrop = {"capture": trained.background, "picture": picture}.get(look.background)
@@ -133,22 +132,24 @@ class RenderJob:
         coords = layer_coords(rays_o, rays_d, self._filmed, trained.intrinsics, trained.size)
         behind = self._behind(coords)
         begin = self._lap("rays", begin)
-        offset = torso_alpha = None
+        torso = offset = None
         if look.torso:
-            field = partial(trained.portrait.torso, head_pose=self._filmed, identity=self._torso_identity)
-            behind, torso_alpha = render_torso(field, trained.portrait.torso_grid, coords, behind)
+            field = partial(trained.portrait.torso, head_pose=self._filmed, appearance=self._torso_appearance)
+            torso = TorsoScene(field, trained.portrait.torso_grid, coords)
             if self._request.with_torso_offset:
-                offset = field(coords.clamp(-1, 1)).offset * (torso_alpha > 0.5)[:, None]
-                offset = offset / trained.portrait.config.torso.shrink
-            begin = self._lap("torso", begin)
-        output = render_head_in_chunks(
-            *(self.head, trained.portrait.head_grid, rays_o, rays_d, trained.portrait.config.march, behind)
+                layer = field(coords.clamp(-1, 1))
+                covered = (layer.alpha > 0.5) & (coords.abs() <= 1).all(1)
+                offset = layer.offset * covered[:, None] / trained.portrait.config.torso.shrink
+
+        def after_layer(layer: str) -> None:
+            nonlocal begin
+            begin = self._lap(layer, begin)
+
+        output = render_layers(
+            *(self.head, trained.portrait.head_grid, rays_o, rays_d, trained.portrait.config.march, behind, torso),
+            after_layer=after_layer,
         )
-        head_opacity = output.opacity
-        if torso_alpha is not None:
-            output = replace(output, opacity=head_opacity + (1 - head_opacity) * torso_alpha)
-        self._lap("head", begin)
-        return output, head_opacity, offset, rays_d
+        return output, offset, rays_d
 
     def _behind(self, coords: Tensor) -> Tensor | None:
         """[N, 3] background where the layer lies, its edge repeated beside it; None for none."""
@@ -164,18 +165,18 @@ class RenderJob:
 
     def _finish(self) -> None:
         width, height = self._request.size
-        outputs, head_opacity, offsets, rays_d = zip(*self._parts, strict=True)
+        outputs, offsets, rays_d = zip(*self._parts, strict=True)
 
-        def join(values) -> Tensor | None:
-            if values[0] is None:
-                return None
-            joined = torch.cat(list(values))
-            return joined.view(height, width, *joined.shape[1:])
+        def image(values: Tensor) -> Tensor:
+            return values.view(height, width, *values.shape[1:])
 
-        names = [field.name for field in fields(RenderOutput)]
-        output = RenderOutput(*(join([getattr(part, name) for part in outputs]) for name in names))
+        output = RenderOutput.concatenate(list(outputs)).map(image)
         self.view = RenderedView(
-            *(self._request, output, join(head_opacity), join(offsets), join(rays_d)),
+            self._request,
+            output,
+            output.opacity if output.head_opacity is None else output.head_opacity,
+            None if offsets[0] is None else image(torch.cat(offsets)),
+            image(torch.cat(rays_d)),
             *(self._pose, self._intrinsics, self._seconds),
         )
 

@@ -1,7 +1,7 @@
-"""Training in slices of time, between which somebody looks at the portrait.
+"""Training in time slices, between which the viewer renders the portrait.
 
-The trainer runs as it always does, logs, validates and saves, in a thread that hands over after each slice: never two
-threads at once, because kernels are launched from both.
+The trainer runs as usual, logs, validates and saves, in a thread of its own. After each slice it hands over to the
+viewer's thread and waits: both launch kernels, and only one of them may at a time.
 """
 
 import threading
@@ -11,54 +11,39 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from ernerf_ti.run.trained_portrait import TrainedPortrait
 from ernerf_ti.train.config import STAGES
 from ernerf_ti.train.losses import psnr
-from ernerf_ti.train.trainer import Trainer
+from ernerf_ti.train.trainer import StepReport, Trainer
 
 _CURVE_POINTS = 2000
 
 
 class CurvePoint(NamedTuple):
-    """A step that was taken."""
+    """Loss and PSNR of a training step."""
 
     stage: str
     step: int
     loss: float
     psnr: float
-    """Of the step's pixels, dB."""
-
-
-class WatchedTrainer(Trainer):
-    """A trainer that remembers how the last steps went."""
-
-    def __init__(self, *arguments, **options):
-        self.curve: deque[CurvePoint] = deque(maxlen=_CURVE_POINTS)
-        self.n_steps = 0
-        """Since this object was made."""
-        super().__init__(*arguments, **options)
-
-    def train_step(self) -> dict[str, Tensor]:
-        terms = super().train_step()
-        # Reading the loss waits for the device; the window waits for the step anyway.
-        error = max(float(terms["measured_mse"]), 1e-12)
-        self.curve.append(CurvePoint(self.stage, self.step, float(terms["loss"]), psnr(error)))
-        self.n_steps += 1
-        return terms
+    """Of the step's rays, dB."""
 
 
 class TrainingSession:
-    """Drives a trainer a slice at a time.
+    """Runs a trainer one time slice after the other.
 
     Args:
-        trainer: where its run is.
-        stages: those that are trained, in their order.
+        trainer: the trainer, at any step of its run.
+        stages: the stages to train.
     """
 
-    def __init__(self, trainer: WatchedTrainer, stages: tuple[str, ...] = STAGES):
+    def __init__(self, trainer: Trainer, stages: tuple[str, ...] = STAGES):
         self.trainer, self.stages = trainer, stages
+        self.curve: deque[CurvePoint] = deque(maxlen=_CURVE_POINTS)
+        """The last steps."""
+        self.n_steps = 0
+        """Steps taken by this object."""
         self.finished = False
         self._error: BaseException | None = None
         self._thread: threading.Thread | None = None
@@ -67,17 +52,17 @@ class TrainingSession:
 
     @property
     def weights_version(self) -> int:
-        """Changes when the weights do."""
-        return self.trainer.n_steps + self.finished
+        """A number that changes when the weights do."""
+        return self.n_steps + self.finished
 
     @property
     def text(self) -> str:
         trainer = self.trainer
-        place = f"{trainer.stage}, step {trainer.step} of {getattr(trainer.config, trainer.stage).iterations}"
-        return f"{place}, trained to the end" if self.finished else place
+        position = f"{trainer.stage}, step {trainer.step} of {getattr(trainer.config, trainer.stage).iterations}"
+        return f"{position}, trained to the end" if self.finished else position
 
     def portrait(self) -> TrainedPortrait:
-        """What is being trained, for rendering: it shares the weights, those of the last step."""
+        """The portrait in training, for rendering: it shares the trainer's current weights."""
         trainer, capture = self.trainer, self.trainer.capture
         ids = np.concatenate((capture.train.frame_ids, capture.val.frame_ids))
         return TrainedPortrait(
@@ -92,7 +77,7 @@ class TrainingSession:
         )
 
     def advance(self, seconds: float) -> None:
-        """Train for about so long, one step at least; what a stage's end brings, and a validation, takes longer.
+        """Train for a time slice, at least one step; the end of a stage and a validation take longer.
 
         Raises:
             TrainingError, FileNotFoundError: as :meth:`ernerf_ti.train.trainer.Trainer.run`.
@@ -106,15 +91,15 @@ class TrainingSession:
         self._hand_over()
 
     def save(self) -> None:
-        """Write the checkpoint; between slices the trainer stands between two steps."""
+        """Write the checkpoint; between slices the trainer is between two steps."""
         self.trainer.save()
 
     def close(self) -> None:
-        """Stop where the run is; the trainer saves."""
+        """Stop the training; the trainer saves."""
         if self._thread is not None and not self.finished:
             self._stopping = True
             self._go.release()
-            self._thread.join()  # an interrupted slice may still be going on
+            self._thread.join()  # an interrupted slice may still be running
 
     def _hand_over(self) -> None:
         self._go.release()
@@ -126,11 +111,16 @@ class TrainingSession:
     def _work(self) -> None:
         self._go.acquire()
         try:
-            self.trainer.run(self.stages, self._should_stop)
-        except BaseException as error:  # goes on in the thread that waits
+            self.trainer.run(self.stages, self._should_stop, self._on_step)
+        except BaseException as error:  # raised in the thread that waits
             self._error = error
         self.finished = True
         self._back.release()
+
+    def _on_step(self, report: StepReport) -> None:
+        # Reading the loss waits for the device; the window waits for the step anyway.
+        self.curve.append(CurvePoint(report.stage, report.step, float(report.loss), psnr(float(report.statistics.mse))))
+        self.n_steps += 1
 
     def _should_stop(self) -> bool:
         if not self._stopping and perf_counter() >= self._until:

@@ -80,7 +80,7 @@ class Viewer:
         self.trained, self.output, self.options, self.time = trained, output, options, time
         self.training, self.own_clip = training, own_clip
         self.state = ViewState(
-            field_of_view(trained.intrinsics, trained.size[1]), len(trained.portrait.head.appearance.codes)
+            field_of_view(trained.intrinsics, trained.size[1]), len(trained.portrait.head.appearance.embeddings)
         )
         self.maker = PictureMaker(trained, training, options.refine_seconds, time)
         self.running = True
@@ -378,7 +378,7 @@ class Viewer:
         clock, state = self.clock, self.state
         place = clock.position
         help_lines = [f"{name:>7}  {key.help}" for name, key in KEYS.items()] if state.help else ()
-        points = self.training.trainer.curve if self.training is not None else ()
+        points = self.training.curve if self.training is not None else ()
         message = self.message if self.time() < self._message_until else ""
         if self._export is not None:
             message = self._export.text

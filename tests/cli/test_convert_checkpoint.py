@@ -109,7 +109,7 @@ def test_training_goes_on(convert, load_tool, head, capture, tmp_path, capsys):
     resume = [str(capture), str(run), "--resume", "--features", "deepspeech", "--device", "cpu", "--stages", "head"]
     assert load_tool("train").main(resume) == 0
     content = load_checkpoint(run / "checkpoint.pt")
-    assert (content["stage"], content["step"], content["ended"]) == ("head", 121, True)
+    assert (content["stage"], content["step"], content["stage_finished"]) == ("head", 121, True)
 
 
 def test_average(convert, head, tmp_path, capsys):

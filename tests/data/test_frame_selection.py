@@ -45,7 +45,7 @@ def test_audio_and_poses_stay_with_their_frames(theirs):
     assert np.array_equal(opened.train.poses, theirs.poses[:41:10])
     frames = TrainingFrames(opened, opened.train)
     # The neighbors of a frame are those of the recording, 40 ms apart, where ER-NeRF takes every tenth too.
-    window = frames.conditioning(2).audio_window
+    window = frames.inputs(2).audio_window
     assert torch.equal(window, torch.from_numpy(theirs.windows[16:24]).transpose(1, 2))
 
 

@@ -65,11 +65,11 @@ def test_settings_are_what_they_say(capture, trained, tmp_path, device):
     settings = {setting.name: setting for setting in settings}
     assert list(settings) == ["head", "head_only", "portrait", "nearest_pose", "mean_frame", "truth"]
     assert min(seconds["head"], seconds["portrait"]) > 0
-    k, conditioning = int(chosen.ids[1]), chosen.frames.conditioning(1, known=False)
+    k, inputs = int(chosen.ids[1]), chosen.frames.inputs(1, trained=False)
     true, plate = capture.image(k), trained.background
 
     def rendered(background, with_torso):
-        picture = trained.portrait.render(conditioning, trained.intrinsics, trained.size, background, with_torso)
+        picture = trained.portrait.render(inputs, trained.intrinsics, trained.size, background, with_torso)
         return picture_of(picture).astype(int)
 
     layer = torch.from_numpy(capture.torso(k)).to(device) / 255

@@ -1,34 +1,13 @@
 import dataclasses
-import json
 import subprocess
 
 import pytest
 import torch
 
 from ernerf_ti.evaluation import run_facts
-from ernerf_ti.evaluation.run_facts import commit, machine, model_size, training_seconds, versions
+from ernerf_ti.evaluation.run_facts import commit, machine, model_size, versions
 from ernerf_ti.portrait.portrait import Portrait
 from ernerf_ti.train.config import PRESETS
-
-
-def test_training_time_adds_up_over_stages_and_stops(tmp_path):
-    lines = [
-        {"stage": "head", "step": 20, "seconds": 5.0},
-        {"stage": "head", "step": 40, "seconds": 9.0},
-        {"stage": "head", "step": 40, "validation_psnr": 20.0},
-        {"stage": "head", "step": 40, "seconds": 4.0},  # taken up again from step 20
-        {"stage": "head", "step": 60, "seconds": 6.5},
-        {"stage": "torso", "step": 20, "seconds": 3.0},
-    ]
-    log = tmp_path / "log.jsonl"
-    log.write_text("\n".join(map(json.dumps, lines)) + "\n")
-    assert training_seconds(log) == {"head": 15.5, "torso": 3.0}
-
-
-def test_training_time_may_be_unknown(tmp_path):
-    assert training_seconds(tmp_path / "log.jsonl") is None
-    (tmp_path / "log.jsonl").write_text('{"stage": "head", "step": 1, "loss": 0.1}\n')
-    assert training_seconds(tmp_path / "log.jsonl") is None
 
 
 def test_model_size(tmp_path):
@@ -41,7 +20,7 @@ def test_model_size(tmp_path):
     n = sum(p.numel() for p in portrait.parameters())
     parts = found["parameters"]
     assert parts["all"] == n == parts["head"] + parts["torso"] + parts["identity codes"]
-    codes = sum(module.appearance.codes.numel() for module in (portrait.head, portrait.torso))
+    codes = sum(module.appearance.embeddings.numel() for module in (portrait.head, portrait.torso))
     assert parts["identity codes"] == codes > 0
     assert min(parts["head"], parts["torso"]) > 1000
     assert found["megabytes"] == 4e-6 * n

@@ -30,7 +30,7 @@ def test_every_tensor_arrives(tensors, tmp_path):
     assert torch.all(box[3:] - box[:3] < 0.95)
     assert portrait.torso_grid.mean_alpha.item() == pytest.approx(0.004)
     assert portrait.head_grid.mean_density.item() == pytest.approx(0.75)
-    assert portrait.head.audio_encoder.feature_dimension == 29 and len(portrait.head.appearance.codes) == 64
+    assert portrait.head.audio_encoder.feature_dimension == 29 and len(portrait.head.appearance.embeddings) == 64
 
 
 @pytest.mark.parametrize("torso", [False, True])
@@ -59,7 +59,7 @@ def test_number_of_parameters_with_torso(tmp_path):
 def test_a_bare_state_dict(head_tensors, tensors, tmp_path):
     source = read_official_file(save(tmp_path / "bare.pth", head_tensors, bare=True))
     assert not source.has_torso and source.entries == {}
-    assert torch.equal(source.portrait().head.appearance.codes, head_tensors["individual_codes"])
+    assert torch.equal(source.portrait().head.appearance.embeddings, head_tensors["individual_codes"])
     portrait = read_official_file(save(tmp_path / "bare.pth", tensors, bare=True)).portrait()
     assert portrait.torso_grid.mean_alpha == tensors["density_grid_torso"].mean()
 

@@ -140,7 +140,7 @@ def test_training_goes_on_where_the_file_left_it(
     source = file_of(tmp_path / "ngp.pth", tensors if torso else head_tensors, global_step=steps)
     write_run(source, tmp_path / "run", capture, config)
     trainer = Trainer.resume(capture, tmp_path / "run")
-    assert (trainer.stage, trainer.step, trainer.ended) == (stage, step, ended)
+    assert (trainer.stage, trainer.step, trainer.stage_finished) == (stage, step, ended)
 
 
 def test_a_head_is_trained_on_and_written_back(head_tensors, capture, config, tmp_path):
@@ -148,14 +148,14 @@ def test_a_head_is_trained_on_and_written_back(head_tensors, capture, config, tm
     write_run(source, tmp_path / "run", capture, config)
     trainer = Trainer.resume(capture, tmp_path / "run")
     for name, tensor in source.portrait().head.state_dict().items():
-        if name != "appearance.codes":
+        if name != "appearance.embeddings":
             assert torch.equal(trainer.portrait.head.state_dict()[name], tensor), name
     assert trainer.run(("head",))
     load_portrait(tmp_path / "run")
     lines = write_official(tmp_path / "run", tmp_path / "out.pth")
     assert lines[1] == "trained here: identity code 0 is the mean of all"
     written = read_official_file(tmp_path / "out.pth")
-    codes, trained = written.tensors["individual_codes"], trainer.portrait.head.appearance.codes.detach()
+    codes, trained = written.tensors["individual_codes"], trainer.portrait.head.appearance.embeddings.detach()
     assert codes.shape == (10_000, 4)
     torch.testing.assert_close(codes[0], trained.mean(0))
     assert torch.equal(codes[1:10], trained[1:])

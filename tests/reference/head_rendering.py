@@ -43,8 +43,8 @@ def render_head(head, conditioning, bitfield, aabb, rays_o, rays_d, config, back
     )
     encoding = head.position_encoder.encoding
     x = triplane_encode(positions, encoding.tables, encoding.config)
-    weights = perceptron(head.conditioning.audio_attention, x)
-    eye_weights = torch.sigmoid(perceptron(head.conditioning.eye_attention, x))
+    weights = perceptron(head.region_attention.audio_attention, x)
+    eye_weights = torch.sigmoid(perceptron(head.region_attention.eye_attention, x))
     audio = encode_audio(head.audio_encoder, conditioning.audio_window)
     h = perceptron(head.density_net, torch.cat((x, audio * weights, conditioning.eye_closure * eye_weights), 1))
     code = head.appearance(conditioning.appearance_index).expand(len(x), -1)

@@ -72,10 +72,10 @@ def test_the_torso_follows_the_frames_of_the_capture(trained):
     )
     before = trained.torso_appearance(trained.poses[4])
     with torch.no_grad():
-        codes.codes.add_(1.0)  # as training does
+        codes.embeddings.add_(1.0)  # as training does
     torch.testing.assert_close(trained.torso_appearance(trained.poses[4]), before + 1)
     with torch.no_grad():
-        codes.codes.sub_(1.0)
+        codes.embeddings.sub_(1.0)
     published = dataclasses.replace(trained, as_published=True)
     assert torch.equal(published.torso_appearance(trained.poses[1], 1), codes(0))
 

@@ -41,7 +41,7 @@ def trained() -> TrainedPortrait:
             parameter.mul_(20)
         if name.startswith("head.audio_encoder"):
             parameter.mul_(2.5)
-        if name.startswith(("head.conditioning", "head.density_net")):
+        if name.startswith(("head.region_attention", "head.density_net")):
             parameter.mul_(4)
     dense = centers[grid.density_grid[0] > 0]
     head = portrait.head

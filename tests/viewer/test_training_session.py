@@ -9,7 +9,7 @@ from ernerf_ti.train.trainer import Trainer
 from ernerf_ti.viewer import app
 from ernerf_ti.viewer.clip import capture_clip
 from ernerf_ti.viewer.sound import SilentOutput
-from ernerf_ti.viewer.training_session import TrainingSession, WatchedTrainer
+from ernerf_ti.viewer.training_session import TrainingSession
 from ernerf_ti.viewer.viewer import Viewer, ViewerOptions
 from tests.train.conftest import capture, config  # noqa: F401, the tiny capture of the trainer's own tests
 from tests.viewer.conftest import Layout
@@ -17,7 +17,7 @@ from tests.viewer.conftest import Layout
 
 @pytest.fixture
 def session(capture, config, tmp_path):  # noqa: F811
-    session = TrainingSession(WatchedTrainer(capture, config, tmp_path / "watched"), ("head", "torso"))
+    session = TrainingSession(Trainer(capture, config, tmp_path / "watched"), ("head", "torso"))
     yield session
     session.close()
 
@@ -33,7 +33,7 @@ def test_slices_are_the_run_that_was_never_watched(capture, config, tmp_path, se
     expected = load_checkpoint(tmp_path / "plain" / "checkpoint.pt")["portrait"]
     got = load_checkpoint(tmp_path / "watched" / "checkpoint.pt")["portrait"]
     assert all(torch.equal(got[name], expected[name]) for name in expected)
-    curve = session.trainer.curve
+    curve = session.curve
     assert [p.step for p in curve if p.stage == "head"] == list(range(1, config.head.iterations + 1))
     assert all(np.isfinite([p.loss, p.psnr]).all() for p in curve)
     assert session.text.endswith("trained to the end")
@@ -115,7 +115,7 @@ def test_training_opens_with_its_window(capture, config, tmp_path, monkeypatch):
 
     monkeypatch.setattr(app, "check_window", lambda: None)
     monkeypatch.setattr(app, "run_window", ticks)
-    trainer = WatchedTrainer(capture, config, tmp_path / "run")
+    trainer = Trainer(capture, config, tmp_path / "run")
     assert app.watch_training(trainer, ("head",))
     assert trainer.step == config.head.iterations and len(seen) > 1
-    assert load_checkpoint(tmp_path / "run" / "checkpoint.pt")["ended"]
+    assert load_checkpoint(tmp_path / "run" / "checkpoint.pt")["stage_finished"]

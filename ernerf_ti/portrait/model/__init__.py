@@ -1,1 +1,1 @@
-"""The fields of a talking portrait: what is at a point, given what is said."""
+"""Neural fields of head and torso, and their parts."""

@@ -1,4 +1,4 @@
-"""Functions that turn outputs of a network into densities and colors."""
+"""Activations that map network outputs to densities and colors."""
 
 import torch
 from torch import Tensor
@@ -8,12 +8,12 @@ _LARGEST_EXPONENT = 15.0  # as in RAD-NeRF; a density of e^15 is opaque within 1
 
 
 def density(x: Tensor) -> Tensor:
-    """exp(x), whose gradient stops growing at x = 15, so that one opaque sample can't blow up a step."""
+    """exp(x) whose gradient is capped at that of x = 15, so that one opaque sample can't dominate a step."""
     return _TruncatedExp.apply(x)
 
 
 def unit_interval(x: Tensor) -> Tensor:
-    """A sigmoid that reaches 0 and 1, going from -0.001 to 1.001 [Mip-NeRF, Barron et al. 2021, supplement]."""
+    """A sigmoid scaled to (-0.001, 1.001), so that it reaches 0 and 1 [Mip-NeRF, Barron et al. 2021, supplement]."""
     return torch.sigmoid(x) * 1.002 - 0.001
 
 

@@ -1,7 +1,7 @@
-"""The head as a radiance field: density and color of a point, given what is said [ER-NeRF, section 3].
+"""Radiance field of the head: density and color of a point for one frame's inputs [ER-NeRF, section 3].
 
-x = encode(position);  a, e = attend(x, audio, eye)
-[log sigma, g] = density_net(x, a, e);  rgb = color_net(harmonics(direction), g, identity)
+x = encode(position);  a, e = region_attention(x, audio, eye)
+[log sigma, g] = density_net(x, a, e);  rgb = color_net(harmonics(direction), g, appearance)
 """
 
 from dataclasses import dataclass
@@ -21,12 +21,12 @@ from ernerf_ti.portrait.records import FieldOutput, FrameInputs
 
 
 class HeadField(nn.Module):
-    """Density, color, ambient values and uncertainty of points.
+    """Density, color, attention and uncertainty of points.
 
     Args:
         config: shape of the field.
         feature_dimension: C, of the audio features.
-        n_embeddings: codes, one per training frame, at least 1.
+        n_embeddings: number of appearance embeddings, one per training frame, at least 1.
     """
 
     def __init__(self, config: HeadFieldConfig, feature_dimension: int, n_embeddings: int):
@@ -35,7 +35,7 @@ class HeadField(nn.Module):
         self.position_encoder = position_encoder(config.position_encoder, config.bound)
         n_features = self.position_encoder.n_outputs
         self.audio_encoder = AudioEncoder(feature_dimension, config.audio_code_size)
-        self.conditioning = region_attention(
+        self.region_attention = region_attention(
             config.attention,
             n_features,
             config.audio_code_size,
@@ -58,25 +58,23 @@ class HeadField(nn.Module):
         self.appearance = AppearanceEmbedding(n_embeddings, config.appearance_size)
 
     def bind(
-        self, conditioning: FrameInputs, with_uncertainty: bool = True, audio_code: Tensor | None = None
+        self, inputs: FrameInputs, with_uncertainty: bool = True, audio_code: Tensor | None = None
     ) -> "BoundHeadField":
         """The field of one frame, as the renderer takes it.
 
         Args:
-            conditioning: the frame. Its audio is encoded here, once.
-            with_uncertainty: no part of the picture, so that rendering can go without.
-            audio_code: [A] in place of the encoded window, for one that is smoothed over frames.
+            inputs: the frame's inputs. The audio is encoded here, once.
+            with_uncertainty: evaluate the uncertainty too, which only training needs.
+            audio_code: [A] replaces the encoded audio window, for instance with a code that is smoothed over frames.
 
-        Raises ValueError if the identity index is not of a code.
+        Raises ValueError if the appearance index is out of range.
         """
         if audio_code is None:
-            audio_code = self.audio_encoder(conditioning.audio_window)
-        eye_closure = conditioning.eye_closure
+            audio_code = self.audio_encoder(inputs.audio_window)
+        eye_closure = inputs.eye_closure
         if eye_closure is None:
             eye_closure = audio_code.new_zeros(1)
-        return BoundHeadField(
-            self, audio_code, eye_closure, self.appearance(conditioning.appearance_index), with_uncertainty
-        )
+        return BoundHeadField(self, audio_code, eye_closure, self.appearance(inputs.appearance_index), with_uncertainty)
 
     def forward(
         self,
@@ -84,7 +82,7 @@ class HeadField(nn.Module):
         directions: Tensor,
         audio_code: Tensor,
         eye_closure: Tensor,
-        appearance_code: Tensor,
+        appearance: Tensor,
         with_uncertainty: bool = True,
     ) -> FieldOutput:
         """Evaluate M points.
@@ -94,43 +92,43 @@ class HeadField(nn.Module):
             directions: [M, 3] unit view directions.
             audio_code: [A].
             eye_closure: [1].
-            appearance_code: [appearance_size].
-            with_uncertainty: else it is None.
+            appearance: [appearance_size].
+            with_uncertainty: evaluate the uncertainty; otherwise it is None.
 
         The output is in the dtype of the positions, also under autocast.
         """
         features = self.position_encoder(positions)
-        codes = self.conditioning(features, audio_code, eye_closure)
-        h = self.density_net(concatenate([features, codes.audio, codes.eye]))
+        attended = self.region_attention(features, audio_code, eye_closure)
+        h = self.density_net(concatenate([features, attended.audio, attended.eye]))
         harmonics = tk.spherical_harmonics(directions, self.config.direction_degree)
-        rgbs = self.color_net(concatenate([harmonics, h[:, 1:]]), shared=appearance_code)
-        # Networks may run in half precision; densities and what is blended may not.
+        rgbs = self.color_net(concatenate([harmonics, h[:, 1:]]), shared=appearance)
+        # Networks may run in half precision; compositing needs the precision of the positions.
         dtype = positions.dtype
         return FieldOutput(
             activations.density(h[:, 0].to(dtype)),
             activations.unit_interval(rgbs.to(dtype)),
-            codes.audio_attention.to(dtype),
-            codes.eye_attention.to(dtype),
+            attended.audio_attention.to(dtype),
+            attended.eye_attention.to(dtype),
             self._uncertainty(features) if with_uncertainty else None,
         )
 
     def densities(self, positions: Tensor, audio_code: Tensor, eye_closure: Tensor) -> Tensor:
-        """[M, 3] positions -> [M] density per scene unit, without what only color needs."""
+        """[M, 3] positions -> [M] density per scene unit, without evaluating colors."""
         features = self.position_encoder(positions)
-        codes = self.conditioning(features, audio_code, eye_closure)
-        h = self.density_net(concatenate([features, codes.audio, codes.eye]))
+        attended = self.region_attention(features, audio_code, eye_closure)
+        h = self.density_net(concatenate([features, attended.audio, attended.eye]))
         return activations.density(h[:, 0].to(positions.dtype))
 
     def regularized(self, positions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """[M, 3] positions -> audio_attention, eye_attention, uncertainty [M]: what is kept smooth in space.
+        """[M, 3] positions -> audio_attention, eye_attention, uncertainty [M], which training keeps smooth in space.
 
         They depend on the point only, not on the frame.
         """
         features = self.position_encoder(positions)
-        return *self.conditioning.ambients(features), self._uncertainty(features)
+        return *self.region_attention.norms(features), self._uncertainty(features)
 
     def _uncertainty(self, features: Tensor) -> Tensor:
-        # Detached: how uncertain a point is must not shape what is there.
+        # Detached: the uncertainty must not train the position encoder.
         return F.softplus(self.uncertainty_net(features.detach())[:, 0].to(features.dtype))
 
 
@@ -143,13 +141,13 @@ class BoundHeadField:
     """[A]."""
     eye_closure: Tensor
     """[1]."""
-    appearance_code: Tensor
+    appearance: Tensor
     """[appearance_size]."""
     with_uncertainty: bool
 
     def __call__(self, positions: Tensor, directions: Tensor) -> FieldOutput:
         return self.field(
-            positions, directions, self.audio_code, self.eye_closure, self.appearance_code, self.with_uncertainty
+            positions, directions, self.audio_code, self.eye_closure, self.appearance, self.with_uncertainty
         )
 
     def densities(self, positions: Tensor) -> Tensor:

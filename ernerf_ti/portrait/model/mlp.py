@@ -1,4 +1,4 @@
-"""A perceptron without biases, on features that lie channel by channel in memory."""
+"""A multi-layer perceptron without biases, on channel-major features."""
 
 import itertools
 
@@ -8,12 +8,12 @@ from torch import Tensor, nn
 
 
 class MLP(nn.Module):
-    """Linear layers without biases, with ReLU between them and nothing behind the last.
+    """Linear layers without biases, with a ReLU between them.
 
     Args:
-        n_inputs: features in.
-        n_hidden: width of the hidden layers.
-        n_outputs: features out.
+        n_inputs: input features.
+        n_hidden: units per hidden layer.
+        n_outputs: output features.
         n_layers: linear layers, at least 1.
     """
 
@@ -29,8 +29,7 @@ class MLP(nn.Module):
 
         Args:
             x: [M, n_inputs], or [M, n_inputs - S] with S shared inputs.
-            shared: [S] the last inputs where they are the same for all points. They act as a bias of the
-                first layer, and cost nothing.
+            shared: [S] the last inputs, if they are the same for all points. They act as a bias of the first layer.
 
         Returns:
             [M, n_outputs]; the memory is channel-major, like that of the grid encodings.
@@ -48,6 +47,6 @@ class MLP(nn.Module):
         return h.t()
 
 
-def concatenate(parts: list[Tensor]) -> Tensor:
-    """[M, C_i] -> [M, sum C_i], channel-major in memory: a copy of whole blocks where the parts are so too."""
-    return torch.cat([part.t() for part in parts]).t()
+def concatenate(tensors: list[Tensor]) -> Tensor:
+    """[M, C_i] -> [M, sum C_i], channel-major in memory, which makes it a copy of whole blocks for such inputs."""
+    return torch.cat([tensor.t() for tensor in tensors]).t()

@@ -1,7 +1,7 @@
 """Features of a 3-D position: four encoders behind one interface.
 
 An encoder has `n_outputs` and maps positions [M, 3] in [-bound, bound], scene units, to [M, n_outputs].
-Outside of the box the features are finite and mean nothing. All are differentiable in the positions.
+Outside of the box the features are finite but meaningless. All are differentiable in the positions.
 """
 
 from collections.abc import Callable
@@ -65,7 +65,7 @@ class HashGrid(nn.Module):
 class PlainTriplane(nn.Module):
     """See :class:`PlainTriplaneConfig`."""
 
-    _FEATURES_PER_ENTRY = 8  # what one look-up of the kernel holds
+    _FEATURES_PER_ENTRY = 8  # per grid look-up
 
     def __init__(self, config: PlainTriplaneConfig, bound: float):
         super().__init__()
@@ -74,13 +74,13 @@ class PlainTriplane(nn.Module):
                 f"PlainTriplaneConfig.n_features: expected a multiple of {self._FEATURES_PER_ENTRY}, "
                 f"got {config.n_features}; change the field"
             )
-        # Levels of one resolution: each holds another eight of the features.
+        # Levels of equal resolution, with eight of the features each.
         n_levels = config.n_features // self._FEATURES_PER_ENTRY
         grid = tk.GridConfig(
             2, n_levels, config.resolution, config.resolution, n_features=self._FEATURES_PER_ENTRY, kind="dense"
         )
         self.encoding = tk.TriplaneEncoding(grid, bound)
-        # Features of a hash grid start near zero because many levels add up; these stand alone.
+        # Features of a hash grid start near zero because there are many levels; this is one.
         nn.init.normal_(self.encoding.tables, std=0.1)
         self.n_outputs = config.n_features
 
@@ -101,7 +101,7 @@ class Frequency(nn.Module):
 
     def forward(self, positions: Tensor) -> Tensor:
         """[M, 3] -> [M, n_features]."""
-        # Half a turn across the box at the lowest frequency, so that no two positions share all angles.
+        # Half a period across the box at the lowest frequency, so that no two positions share all features.
         angles = positions * (torch.pi / 2 / self.bound)
         return self.network(tk.frequency_encode(angles, self.n_octaves))
 
@@ -112,7 +112,7 @@ POSITION_ENCODERS: dict[str, type[PositionEncoderConfig]] = {
     "plain_triplane": PlainTriplaneConfig,
     "frequency": FrequencyConfig,
 }
-"""The configurations by the name that a config file gives them."""
+"""Configurations of the encoders by name."""
 
 _MODULES: dict[type, Callable[..., nn.Module]] = {
     TriplaneHashConfig: TriplaneHash,
@@ -123,13 +123,13 @@ _MODULES: dict[type, Callable[..., nn.Module]] = {
 
 
 def position_encoder(config: PositionEncoderConfig, bound: float) -> nn.Module:
-    """The encoder that a configuration describes.
+    """Construct the encoder of a configuration.
 
     Args:
-        config: one of the four.
-        bound: half side of the scene's cube, scene units.
+        config: one of the four records.
+        bound: half the side length of the scene cube, scene units.
 
-    Raises ValueError if it is none of the four.
+    Raises ValueError for anything else.
     """
     if type(config) not in _MODULES:
         names = ", ".join(c.__name__ for c in _MODULES)

@@ -1,7 +1,7 @@
-"""How audio and eyes act on a point: three ways behind one interface.
+"""Region attention: how much audio and eye closure affect a point, in three variants behind one interface.
 
-A module maps features of M points, an audio code [A] and an eye value [1] to a :class:`RegionCodes`. Its
-`ambients(features)` gives the two ambient values alone, which depend on the point only.
+A module maps features of M points, an audio code [A] and an eye closure [1] to :class:`AttendedInputs`. Its
+`norms(features)` gives the two attention norms alone, which depend on the point only.
 """
 
 from typing import NamedTuple
@@ -12,26 +12,26 @@ from torch import Tensor, nn
 from ernerf_ti.portrait.model.mlp import MLP
 
 
-class RegionCodes(NamedTuple):
-    """What M points hear and see of the frame."""
+class AttendedInputs(NamedTuple):
+    """Audio code and eye closure, weighted for each of M points."""
 
     audio: Tensor
-    """[M, A] audio code as it arrives at the point."""
+    """[M, A] audio code times the attention of the point."""
     eye: Tensor
-    """[M, 1] eye value as it arrives at the point."""
+    """[M, 1] eye closure times the attention of the point."""
     audio_attention: Tensor
-    """[M] length of the vector of weights that multiplies the audio code."""
+    """[M] norm of the weights of the audio code."""
     eye_attention: Tensor
-    """[M] weight that multiplies the eye value."""
+    """[M] weight of the eye closure."""
 
 
 class ChannelAttention(nn.Module):
     """A weight for every channel of the audio code [ER-NeRF, Li et al. 2023, section 3.3, eq. 5-7].
 
     Args:
-        n_features: of a point.
-        audio_code_size: A.
-        audio_width, eye_width: hidden units of the two perceptrons.
+        n_features: features of a point.
+        audio_code_size: A, length of the audio code.
+        audio_width, eye_width: hidden units of the two MLPs.
     """
 
     def __init__(self, n_features: int, audio_code_size: int, audio_width: int = 64, eye_width: int = 16):
@@ -39,12 +39,12 @@ class ChannelAttention(nn.Module):
         self.audio_attention = MLP(n_features, audio_width, audio_code_size, 2)
         self.eye_attention = MLP(n_features, eye_width, 1, 2)
 
-    def forward(self, features: Tensor, audio_code: Tensor, eye_closure: Tensor) -> RegionCodes:
+    def forward(self, features: Tensor, audio_code: Tensor, eye_closure: Tensor) -> AttendedInputs:
         """features [M, n_features], audio_code [A], eye_closure [1]."""
         weights, eye_weights = self.audio_attention(features), self._eye_weights(features)
-        return RegionCodes(audio_code * weights, eye_closure * eye_weights, weights.norm(dim=1), eye_weights[:, 0])
+        return AttendedInputs(audio_code * weights, eye_closure * eye_weights, weights.norm(dim=1), eye_weights[:, 0])
 
-    def ambients(self, features: Tensor) -> tuple[Tensor, Tensor]:
+    def norms(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """[M, n_features] -> audio_attention [M], eye_attention [M]."""
         return self.audio_attention(features).norm(dim=1), self._eye_weights(features)[:, 0]
 
@@ -56,9 +56,9 @@ class FeatureAttention(nn.Module):
     """One weight in (0, 1) for the whole audio code, as for the eyes [ER-NeRF, table 5, "feature"].
 
     Args:
-        n_features: of a point.
-        audio_code_size: A.
-        audio_width, eye_width: hidden units of the two perceptrons.
+        n_features: features of a point.
+        audio_code_size: A, length of the audio code.
+        audio_width, eye_width: hidden units of the two MLPs.
     """
 
     def __init__(self, n_features: int, audio_code_size: int, audio_width: int = 64, eye_width: int = 16):
@@ -67,56 +67,56 @@ class FeatureAttention(nn.Module):
         self.eye_attention = MLP(n_features, eye_width, 1, 2)
         self.audio_code_size = audio_code_size
 
-    def forward(self, features: Tensor, audio_code: Tensor, eye_closure: Tensor) -> RegionCodes:
+    def forward(self, features: Tensor, audio_code: Tensor, eye_closure: Tensor) -> AttendedInputs:
         """features [M, n_features], audio_code [A], eye_closure [1]."""
         audio, eye = self._weights(features)
-        # Channel by channel in memory, as everything else that the density network takes.
-        codes = (audio_code[:, None] * audio.t()).t()
-        return RegionCodes(codes, eye_closure * eye, self._length(audio), eye[:, 0])
+        # Channel-major in memory, like the other inputs of the density network.
+        audio_codes = (audio_code[:, None] * audio.t()).t()
+        return AttendedInputs(audio_codes, eye_closure * eye, self._norm(audio), eye[:, 0])
 
-    def ambients(self, features: Tensor) -> tuple[Tensor, Tensor]:
+    def norms(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """[M, n_features] -> audio_attention [M], eye_attention [M]."""
         audio, eye = self._weights(features)
-        return self._length(audio), eye[:, 0]
+        return self._norm(audio), eye[:, 0]
 
     def _weights(self, features: Tensor) -> tuple[Tensor, Tensor]:
         return torch.sigmoid(self.audio_attention(features)), torch.sigmoid(self.eye_attention(features))
 
-    def _length(self, audio: Tensor) -> Tensor:
+    def _norm(self, audio: Tensor) -> Tensor:
         return audio[:, 0] * self.audio_code_size**0.5
 
 
 class Concatenation(nn.Module):
-    """No attention: every point gets the codes as they are, and its ambient values are constant.
+    """No attention: every point gets the inputs unchanged, and the attention norms are constant.
 
     Args:
-        n_features: of a point.
-        audio_code_size: A.
+        n_features: features of a point.
+        audio_code_size: A, length of the audio code.
     """
 
     def __init__(self, n_features: int, audio_code_size: int):
         super().__init__()
         self.audio_code_size = audio_code_size
 
-    def forward(self, features: Tensor, audio_code: Tensor, eye_closure: Tensor) -> RegionCodes:
+    def forward(self, features: Tensor, audio_code: Tensor, eye_closure: Tensor) -> AttendedInputs:
         """features [M, n_features], audio_code [A], eye_closure [1]."""
         m = len(features)
-        return RegionCodes(audio_code.expand(m, -1), eye_closure.expand(m, 1), *self.ambients(features))
+        return AttendedInputs(audio_code.expand(m, -1), eye_closure.expand(m, 1), *self.norms(features))
 
-    def ambients(self, features: Tensor) -> tuple[Tensor, Tensor]:
+    def norms(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """[M, n_features] -> audio_attention [M], eye_attention [M]."""
         ones = features.new_ones(len(features))
         return ones * self.audio_code_size**0.5, ones
 
 
 ATTENTIONS = ("channel", "feature", "none")
-"""Names of the three."""
+"""Names of the variants."""
 
 
 def region_attention(
     attention: str, n_features: int, audio_code_size: int, audio_width: int, eye_width: int
 ) -> nn.Module:
-    """The module of a name in ATTENTIONS; ValueError for another name."""
+    """Construct the variant of a name in ATTENTIONS; raises ValueError for another name."""
     if attention == "channel":
         return ChannelAttention(n_features, audio_code_size, audio_width, eye_width)
     if attention == "feature":

@@ -1,7 +1,7 @@
-"""The torso as a 2-D layer that moves with the head: color and alpha of a pixel [ER-NeRF, section 3.4].
+"""Field of the torso: color and alpha of pixels in a 2-D layer that follows the head [ER-NeRF, section 3.4].
 
-The pose enters as the picture coordinates of three learned points that are fixed to the head (adaptive
-pose encoding), the pixel is moved by a small learned offset, and a grid is looked up where it lands.
+The pose enters as the image coordinates of three learned key points that are fixed to the head (adaptive pose
+encoding). The pixel coordinates are deformed by a small learned offset, and a 2-D hash grid is interpolated there.
 """
 
 import torch
@@ -20,14 +20,14 @@ class TorsoField(nn.Module):
 
     Args:
         config: shape of the field.
-        n_embeddings: codes, one per training frame, at least 1.
+        n_embeddings: number of appearance embeddings, one per training frame, at least 1.
     """
 
     def __init__(self, config: TorsoFieldConfig, n_embeddings: int):
         super().__init__()
         self.config = config
         self.anchors = nn.Parameter(torch.tensor([[*anchor, 1.0] for anchor in config.anchors]))
-        """[3, 4] homogeneous scene positions. The trainer keeps the last column near 1."""
+        """[3, 4] homogeneous scene positions. Training keeps the last column near 1."""
         grid = tk.GridConfig(
             2,
             config.n_levels,
@@ -46,7 +46,7 @@ class TorsoField(nn.Module):
         self.appearance = AppearanceEmbedding(n_embeddings, config.appearance_size, config.appearance_smoothing)
 
     def encode_pose(self, head_pose: Tensor) -> Tensor:
-        """[4, 4] pose_world_from_camera -> [6] picture coordinates of the anchors, u and v of each.
+        """[4, 4] pose_world_from_camera -> [6] image coordinates u, v of the anchors.
 
         An anchor (x, y, z, w) in camera axes is at (x, y) / w / z: the depth is not divided by w, as in
         ER-NeRF.
@@ -54,21 +54,20 @@ class TorsoField(nn.Module):
         camera = self.anchors @ torch.linalg.inv(head_pose).t()
         return (camera[:, :2] / camera[:, 3:] / camera[:, 2:3]).flatten()
 
-    def forward(self, pixel_coords: Tensor, head_pose: Tensor, identity: int | Tensor | None = None) -> TorsoLayer:
+    def forward(self, pixel_coords: Tensor, head_pose: Tensor, appearance: int | Tensor | None = None) -> TorsoLayer:
         """Evaluate K pixels.
 
         Args:
             pixel_coords: [K, 2] in [-1, 1], see :func:`ernerf_ti.portrait.camera.pixel_coords`.
             head_pose: [4, 4] pose_world_from_camera in the scene.
-            identity: the place of the frame among those that were trained on, or a code [appearance_size]; None for the
-                mean of all codes.
+            appearance: index of a training frame, or an embedding [appearance_size]; None for the mean embedding.
 
-        Raises ValueError if the place is not of a code.
+        Raises ValueError if the index is out of range.
         """
         x = (pixel_coords * self.config.shrink).contiguous()
         pose_features = tk.frequency_encode(self.encode_pose(head_pose)[None].contiguous(), self.config.anchor_octaves)
-        code = identity if isinstance(identity, Tensor) else self.appearance(identity)
-        shared = torch.cat((pose_features[0], code))
+        embedding = appearance if isinstance(appearance, Tensor) else self.appearance(appearance)
+        shared = torch.cat((pose_features[0], embedding))
         pixel_features = tk.frequency_encode(x, self.config.pixel_octaves)
         offset = self.deformation_net(pixel_features, shared).to(x.dtype)
         moved = (x + offset).clamp(-1, 1).contiguous()

@@ -1,6 +1,4 @@
-"""A whole picture: the head over the torso over a background."""
-
-from dataclasses import replace
+"""A whole image: the head over the torso over a background."""
 
 import torch
 from torch import Tensor
@@ -8,10 +6,10 @@ from torch import Tensor
 from ernerf_ti.portrait.camera import all_pixels, pixel_coords, pixel_rays
 from ernerf_ti.portrait.config import MarchConfig
 from ernerf_ti.portrait.records import RenderOutput
-from ernerf_ti.portrait.render.head import render_head_in_chunks, render_head_in_passes
 from ernerf_ti.portrait.render.head_occupancy import OccupancyGrid
+from ernerf_ti.portrait.render.layers import TorsoScene, render_layers
 from ernerf_ti.portrait.render.sample_evaluation import Field
-from ernerf_ti.portrait.render.torso import Torso, render_torso
+from ernerf_ti.portrait.render.torso import Torso
 from ernerf_ti.portrait.render.torso_occupancy import TorsoGrid
 
 
@@ -28,7 +26,7 @@ def render_portrait(
     torso_grid: TorsoGrid | None = None,
     in_passes: bool = False,
 ) -> RenderOutput:
-    """Render a picture without gradients.
+    """Render an image without gradients.
 
     Args:
         head: the head's field of this frame, positions and directions [M, 3] -> FieldOutput.
@@ -37,12 +35,12 @@ def render_portrait(
         intrinsics: fx, fy, cx, cy in pixels.
         size: width, height.
         config: sampling.
-        background: [H, W, 3] in [0, 1]; None for a picture to lay over another, color times alpha.
-        torso, torso_grid: the torso's field of this frame and where it may be; None for the head alone.
+        background: [H, W, 3] in [0, 1]; None for premultiplied color, to be composited over another image.
+        torso, torso_grid: the torso's field of this frame and its occupied cells; None for the head alone.
         in_passes: sample as the public code does, see :func:`render_head_in_passes`.
 
     Returns:
-        RenderOutput with [H, W] in place of [N]. The opacity is that of head and torso together, all else
+        RenderOutput with [H, W] in place of [N]. Color and opacity are those of head and torso together, all else is
         of the head alone.
 
     Raises ValueError if the background has another size, or one of torso and torso_grid is missing.
@@ -55,19 +53,13 @@ def render_portrait(
     if (torso is None) != (torso_grid is None):
         raise ValueError("torso: expected torso and torso_grid together, got one of them; pass both or none")
     pixels = all_pixels(height, width, pose.device)
-    rays_o, rays_d = pixel_rays(pose, intrinsics, pixels)
-    render = render_head_in_passes if in_passes else render_head_in_chunks
-    behind = None if background is None else background.reshape(-1, 3)
-    torso_alpha = None
-    if torso is not None:
-        behind, torso_alpha = render_torso(torso, torso_grid, pixel_coords(pixels, height, width), behind)
-    output = render(head, head_grid, rays_o, rays_d, config, behind)
-    if torso_alpha is not None:
-        opacity = output.opacity + (1 - output.opacity) * torso_alpha
-        output = replace(output, opacity=opacity)
-    return RenderOutput(
-        *(
-            None if value is None else value.view(height, width, *value.shape[1:])
-            for value in (getattr(output, name) for name in RenderOutput.__dataclass_fields__)
-        )
+    output = render_layers(
+        head,
+        head_grid,
+        *pixel_rays(pose, intrinsics, pixels),
+        config,
+        None if background is None else background.reshape(-1, 3),
+        None if torso is None else TorsoScene(torso, torso_grid, pixel_coords(pixels, height, width)),
+        in_passes,
     )
+    return output.map(lambda value: value.view(height, width, *value.shape[1:]))

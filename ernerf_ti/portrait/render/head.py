@@ -1,4 +1,4 @@
-"""Rays through the head's field: march, evaluate, blend."""
+"""Render rays through the head's field: march, evaluate, composite."""
 
 import torch
 from torch import Tensor
@@ -6,11 +6,12 @@ from torch import Tensor
 import taichi_kernels as tk
 from ernerf_ti.portrait.config import MarchConfig
 from ernerf_ti.portrait.records import RenderOutput
+from ernerf_ti.portrait.render.alpha import over
 from ernerf_ti.portrait.render.head_occupancy import OccupancyGrid
 from ernerf_ti.portrait.render.sample_evaluation import EvaluatedSamples, Field, evaluate_samples
 
-_CPU_SAMPLES_AT_ONCE = 2**14  # 4 MB for 64 channels
-_CPU_RAYS_AT_ONCE = 2**13
+_CPU_SAMPLES_PER_CHUNK = 2**14  # 4 MB for 64 channels
+_CPU_RAYS_PER_CHUNK = 2**13
 
 
 def render_head(
@@ -22,15 +23,15 @@ def render_head(
     background_rgb: Tensor | None = None,
     noise: Tensor | None = None,
 ) -> RenderOutput:
-    """Render rays, all at once, for training.
+    """Render rays for training.
 
     Args:
         field: positions and directions [M, 3] -> FieldOutput.
         grid: the occupied cells.
         rays_o, rays_d: [N, 3] origins and unit directions, scene.
         config: sampling.
-        background_rgb: [N, 3] in [0, 1]; None for color times alpha.
-        noise: [N] in [0, 1), moves the start of a ray by that part of a step; none if None.
+        background_rgb: [N, 3] in [0, 1]; None for color times opacity.
+        noise: [N] in [0, 1), moves the start of each ray by this fraction of a step; None for 0.
 
     Returns:
         RenderOutput of N rays.
@@ -39,8 +40,8 @@ def render_head(
     directions of the samples, whose distances are held fixed). Deterministic on the CPU.
     """
     samples = _march(grid, rays_o, rays_d, config, noise)
-    at_once = config.samples_per_chunk or (_CPU_SAMPLES_AT_ONCE if rays_o.device.type == "cpu" else 2**62)
-    evaluated = evaluate_samples(field, samples, config.T_threshold, config.samples_per_pass, at_once, config.recompute)
+    chunk = config.samples_per_chunk or (_CPU_SAMPLES_PER_CHUNK if rays_o.device.type == "cpu" else 2**62)
+    evaluated = evaluate_samples(field, samples, config.T_threshold, config.samples_per_pass, chunk, config.recompute)
     rays = tk.composite(
         *(evaluated.output.sigmas, evaluated.deltas, *_channels(evaluated), evaluated.packed_info, config.T_threshold)
     )
@@ -56,14 +57,14 @@ def render_head_in_chunks(
     config: MarchConfig,
     background_rgb: Tensor | None = None,
 ) -> RenderOutput:
-    """Render rays without gradients, a part at a time; the numbers are those of :func:`render_head`."""
-    at_once = config.rays_per_chunk or (_CPU_RAYS_AT_ONCE if rays_o.device.type == "cpu" else 2**62)
-    parts = []
-    for begin in range(0, max(1, len(rays_o)), at_once):
-        part = slice(begin, begin + at_once)
-        background = None if background_rgb is None else background_rgb[part]
-        parts.append(render_head(field, grid, rays_o[part], rays_d[part], config, background))
-    return _join(parts)
+    """Render rays without gradients, one chunk after the other; the result is that of :func:`render_head`."""
+    chunk = config.rays_per_chunk or (_CPU_RAYS_PER_CHUNK if rays_o.device.type == "cpu" else 2**62)
+    outputs = []
+    for begin in range(0, max(1, len(rays_o)), chunk):
+        rows = slice(begin, begin + chunk)
+        background = None if background_rgb is None else background_rgb[rows]
+        outputs.append(render_head(field, grid, rays_o[rows], rays_d[rows], config, background))
+    return RenderOutput.concatenate(outputs)
 
 
 @torch.no_grad()
@@ -75,17 +76,17 @@ def render_head_in_passes(
     config: MarchConfig,
     background_rgb: Tensor | None = None,
 ) -> RenderOutput:
-    """Render the rays of a whole picture without gradients as ER-NeRF does, in rounds.
+    """Render the rays of a whole image without gradients in several passes, as ER-NeRF does.
 
-    Where many rays have ended the others may take more than max_steps samples, up to 7 more: see
-    :func:`taichi_kernels.render_rays`. For comparisons with pictures of the public code.
+    Once many rays have ended, the others may take up to 7 samples more than max_steps: see
+    :func:`taichi_kernels.render_rays`. For comparisons with images of the public code.
     """
     t_near, t_far = tk.intersect_aabb(rays_o, rays_d, grid.aabb, config.min_near)
 
     def evaluate(samples: tk.RaySamples):
         output = field(samples.positions, samples.directions)
         weighted, summed = _channels(EvaluatedSamples(output, samples.ts, samples.deltas, samples.packed_info))
-        # A plain channel of ones counts the samples that a ray visits.
+        # An unweighted channel of ones counts the samples that a ray visits.
         return output.sigmas, weighted, torch.cat((summed, torch.ones_like(summed[:, :1])), 1)
 
     rays = tk.render_rays(
@@ -105,7 +106,7 @@ def _march(grid: OccupancyGrid, rays_o: Tensor, rays_d: Tensor, config: MarchCon
     if box[0] > box[3]:
         t_far = torch.zeros_like(t_far)
     else:
-        # A ray is followed no further than the last occupied cell can be; one that misses them not at all.
+        # Marching ends where a ray leaves the bounding box of the occupied cells.
         margin = 1e-3 * grid.config.bound
         box = [value - margin for value in box[:3]] + [value + margin for value in box[3:]]
         first, last = tk.intersect_aabb(fixed_o, fixed_d, box, config.min_near)
@@ -119,7 +120,7 @@ def _march(grid: OccupancyGrid, rays_o: Tensor, rays_d: Tensor, config: MarchCon
 
 
 def _channels(evaluated: EvaluatedSamples) -> tuple[Tensor, Tensor]:
-    """Channels [M, 4 or 5] that are weighted (color, end of the step, uncertainty), [M, 2] summed plainly."""
+    """Channels [M, 4 or 5] that are weighted (color, end of the step, uncertainty), [M, 2] that are not."""
     output = evaluated.output
     weighted = [output.rgbs, (evaluated.ts + evaluated.deltas)[:, None]]
     if output.uncertainty is not None:
@@ -128,9 +129,9 @@ def _channels(evaluated: EvaluatedSamples) -> tuple[Tensor, Tensor]:
 
 
 def _output(rays: tk.CompositedRays, background_rgb: Tensor | None, n_samples: Tensor) -> RenderOutput:
-    rgb = rays.weighted[:, :3]
+    rgb = over(rays.weighted[:, :3], rays.opacity, background_rgb)
     if background_rgb is not None:
-        rgb = (rgb + (1 - rays.opacity)[:, None] * background_rgb).clamp(0, 1)
+        rgb = rgb.clamp(0, 1)
     return RenderOutput(
         rgb=rgb,
         opacity=rays.opacity,
@@ -140,11 +141,3 @@ def _output(rays: tk.CompositedRays, background_rgb: Tensor | None, n_samples: T
         uncertainty=rays.weighted[:, 4] if rays.weighted.shape[1] > 4 else None,
         n_samples=n_samples,
     )
-
-
-def _join(parts: list[RenderOutput]) -> RenderOutput:
-    def join(name: str) -> Tensor | None:
-        values = [getattr(part, name) for part in parts]
-        return None if values[0] is None else torch.cat(values)
-
-    return RenderOutput(*(join(name) for name in RenderOutput.__dataclass_fields__))

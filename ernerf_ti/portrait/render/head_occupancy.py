@@ -1,7 +1,7 @@
-"""Which cells of the scene hold anything, kept up with a field that is being trained.
+"""Occupancy grid of the head: the cells in which rays are sampled, updated while the field is trained.
 
-A running maximum of the field's density per cell, which decays so that a cell can become empty, and its
-threshold as bits for ray marching [Instant-NGP, Mueller et al. 2022, appendix C].
+It keeps a decaying maximum of the field's density per cell, and one bit per cell that tells ray marching whether the
+maximum lies above a threshold [Instant-NGP, Mueller et al. 2022, appendix C].
 """
 
 import math
@@ -14,51 +14,62 @@ import taichi_kernels as tk
 from ernerf_ti.portrait.config import OccupancyGridConfig
 
 _UNSEEN = -1.0
+_MAX_RESOLUTION = 1024  # of Morton codes in 30 bits
 _BLOCK_SIDE = 4  # cells
-_POSES_AT_ONCE = 16
-_CELLS_AT_ONCE = 2**14  # keeps what the field computes in the cache of a CPU
-_CELLS_AT_ONCE_CUDA = 2**21
+_POSES_PER_CHUNK = 16
+_CELLS_PER_CHUNK = 2**14  # the field's activations fit into the cache of a CPU
+_CELLS_PER_CHUNK_CUDA = 2**21
 
 
 class OccupancyGrid(nn.Module):
-    """Densities of cells, and bits of those that are occupied; at first all that the scene's box meets.
+    """Densities of the cells and one occupancy bit per cell; initially every cell that meets the scene box is occupied.
+
+    The constructor launches no kernel, so that the module can still be moved to the device that Taichi will use.
 
     Args:
-        config: shape and schedule.
+        config: resolution and update schedule.
     """
 
     def __init__(self, config: OccupancyGridConfig):
         super().__init__()
         self.config = config
-        n_cascades = 1 + max(0, math.ceil(math.log2(config.bound)))
-        density_grid = torch.zeros(n_cascades, config.resolution**3)
+        resolution, bound = config.resolution, config.bound
+        if not 2 <= resolution <= _MAX_RESOLUTION or resolution & (resolution - 1):
+            raise ValueError(
+                f"head_grid.resolution: expected a power of two from 2 to {_MAX_RESOLUTION}, got {resolution}; "
+                "pass 64 or 128"
+            )
+        n_cascades = 1 + max(0, math.ceil(math.log2(bound)))
+        y, rows = _morton_y(resolution), torch.arange(resolution, device="cpu")
+        densities, depths = [], []
         for cascade in range(n_cascades):
-            centers = self._centers(cascade, "cpu")
-            outside = centers[:, 1].abs() > config.bound / 2 + 2 * self._half_cell(cascade)
-            density_grid[cascade][outside] = _UNSEEN
+            densities.append(torch.where(self._is_outside(y, cascade), _UNSEEN, 0.0))
+            last = int(rows[~self._is_outside(rows, cascade)].max())
+            depths.append((last + 1) * 2 * self._half_cell(cascade) - min(2.0**cascade, bound))
+        density_grid, depth = torch.stack(densities), max(depths)
         self.register_buffer("density_grid", density_grid)
         """[C, R^3] in Morton order, density per scene unit; -1 for cells that no ray enters."""
         self.register_buffer("mean_density", torch.zeros(()))
-        self.register_buffer("bitfield", torch.empty(density_grid.numel() // 8, dtype=torch.uint8))
+        bits = (density_grid.view(-1, 8) != _UNSEEN) * 2 ** torch.arange(8)
+        self.register_buffer("bitfield", bits.sum(1).to(torch.uint8))
         """[C R^3 / 8], see :func:`taichi_kernels.pack_bits`."""
-        self.register_buffer("occupied_box", torch.zeros(6))
+        self.register_buffer("occupied_box", torch.tensor([-bound, -depth, -bound, bound, depth, bound]))
         """x_min, y_min, z_min, x_max, y_max, z_max around all occupied cells; min > max if there are none."""
-        self.set_bitfield(tk.pack_bits(density_grid, _UNSEEN))
 
     @property
     def aabb(self) -> tuple[float, ...]:
-        """The scene's box: x_min, y_min, z_min, x_max, y_max, z_max, half as deep (y) as it is wide."""
+        """Scene box: x_min, y_min, z_min, x_max, y_max, z_max; half as deep (y) as it is wide."""
         b = self.config.bound
         return (-b, -b / 2, -b, b, b / 2, b)
 
     @torch.no_grad()
     def set_bitfield(self, bitfield: Tensor) -> None:
-        """Replace the occupied cells.
+        """Replace the occupancy bits.
 
         Args:
             bitfield: [C R^3 / 8] uint8.
 
-        Raises ValueError if it is of another size.
+        Raises ValueError for another shape or dtype.
         """
         if bitfield.shape != self.bitfield.shape or bitfield.dtype != torch.uint8:
             raise ValueError(
@@ -70,72 +81,73 @@ class OccupancyGrid(nn.Module):
 
     @torch.no_grad()
     def mark_unseen_cells(self, poses: Tensor, intrinsics: tuple[float, float, float, float]) -> None:
-        """Empty for good the cells that no training camera sees, so that nothing grows there unseen.
+        """Exclude cells that no training camera sees: nothing constrains the field there.
 
-        A cell is seen if its center lies before the camera and within the picture, or beside it by no
-        more than a cell.
+        A cell is seen if its center lies in front of the camera and projects into the image, or less than a cell
+        beside it.
 
         Args:
             poses: [n, 4, 4] pose_world_from_camera in the scene, of all training frames.
-            intrinsics: fx, fy, cx, cy in pixels; the picture is 2 cx by 2 cy.
+            intrinsics: fx, fy, cx, cy in pixels; the image is 2 cx by 2 cy.
         """
         fx, fy, cx, cy = (float(value) for value in intrinsics)
         slopes, device = (cx / fx, cy / fy), self.density_grid.device
-        # Whole blocks of cells, which follow each other in Morton order, are left out where a camera can't see any
-        # cell of theirs: most cells are either seen by the first cameras or by none.
+        # Cubes of cells, which are contiguous in Morton order, are tested first and skipped where a camera can't see
+        # any of their cells: most cells are either seen by the first cameras or by none.
         side = min(_BLOCK_SIDE, self.config.resolution)
         for cascade, density in enumerate(self.density_grid):
             half = self._half_cell(cascade)
             centers = self._centers(cascade, device).view(-1, side**3, 3)
             middles, reach = centers.mean(1), math.sqrt(3) * (side - 1) * half
             unseen = (density != _UNSEEN).view(-1, side**3)
-            for part in poses.to(device, torch.float32).split(_POSES_AT_ONCE):
-                blocks = (_in_view(middles, part, slopes, 2 * half, reach) & unseen.any(1)).nonzero()[:, 0]
+            for chunk in poses.to(device, torch.float32).split(_POSES_PER_CHUNK):
+                blocks = (_in_view(middles, chunk, slopes, 2 * half, reach) & unseen.any(1)).nonzero()[:, 0]
                 cells = unseen[blocks]
-                cells[cells.clone()] = ~_in_view(centers[blocks][cells], part, slopes, 2 * half)
+                cells[cells.clone()] = ~_in_view(centers[blocks][cells], chunk, slopes, 2 * half)
                 unseen[blocks] = cells
             density[unseen.flatten()] = _UNSEEN
         self._threshold()
 
     @torch.no_grad()
     def update(self, density_fn: Callable[[Tensor], Tensor], generator: torch.Generator | None = None) -> None:
-        """Look at the field once more.
+        """Evaluate the field at one random point per cell and update the decaying maximum.
 
-        Each cell is looked at in one random place; its density becomes the largest of this, of what was
-        seen in its six neighbors, and of its own one, decayed.
+        The density of a cell becomes the largest of the new value, the new values of its six neighbors, and its
+        previous density times the decay.
 
         Args:
             density_fn: [M, 3] positions -> [M] density per scene unit.
-            generator: of the random places.
+            generator: draws the random points.
         """
         config, device = self.config, self.density_grid.device
-        at_once = _CELLS_AT_ONCE_CUDA if device.type == "cuda" else _CELLS_AT_ONCE
-        looked_at = torch.full_like(self.density_grid, _UNSEEN)
+        chunk_size = _CELLS_PER_CHUNK_CUDA if device.type == "cuda" else _CELLS_PER_CHUNK
+        evaluated = torch.full_like(self.density_grid, _UNSEEN)
         for cascade, density in enumerate(self.density_grid):
             cells = (density != _UNSEEN).nonzero()[:, 0]
             if config.fraction < 1:
                 cells = cells[torch.rand(len(cells), device=device, generator=generator) < config.fraction]
             centers = self._centers(cascade, device)
-            for part in cells.split(at_once):
-                noise = torch.rand(len(part), 3, device=device, generator=generator) * 2 - 1
-                looked_at[cascade][part] = density_fn(centers[part] + noise * self._half_cell(cascade))
-        decayed = torch.where(looked_at >= 0, self.density_grid * config.decay, self.density_grid)
-        largest = torch.maximum(decayed, tk.dilate_density(looked_at))
+            for chunk in cells.split(chunk_size):
+                noise = torch.rand(len(chunk), 3, device=device, generator=generator) * 2 - 1
+                evaluated[cascade][chunk] = density_fn(centers[chunk] + noise * self._half_cell(cascade))
+        decayed = torch.where(evaluated >= 0, self.density_grid * config.decay, self.density_grid)
+        largest = torch.maximum(decayed, tk.dilate_density(evaluated))
         self.density_grid.copy_(torch.where(self.density_grid == _UNSEEN, self.density_grid, largest))
         self._threshold()
 
     def _threshold(self) -> None:
         self.mean_density.copy_(self.density_grid.clamp(min=0).mean())
-        # Strictly above: cells of density 0, all of them at first, stay occupied until the field is known.
-        threshold = min(float(self.mean_density), self.config.density_threshold)
-        known = bool(self.mean_density > 0)
-        self.set_bitfield(tk.pack_bits(self.density_grid, threshold if known else _UNSEEN / 2))
+        # The initial densities are 0 and bits are set strictly above the threshold: before the first update every cell
+        # that is not excluded stays occupied.
+        mean = float(self.mean_density)
+        threshold = min(mean, self.config.density_threshold) if mean > 0 else _UNSEEN / 2
+        self.set_bitfield(tk.pack_bits(self.density_grid, threshold))
 
     def _occupied_box(self) -> Tensor:
         bits = torch.arange(8, dtype=torch.uint8, device=self.bitfield.device)
         resolution, boxes = self.config.resolution, []
-        for cascade, part in enumerate(self.bitfield.view(len(self.density_grid), -1)):
-            codes = ((part[:, None] >> bits) & 1).flatten().nonzero()[:, 0].int()
+        for cascade, row in enumerate(self.bitfield.view(len(self.density_grid), -1)):
+            codes = ((row[:, None] >> bits) & 1).flatten().nonzero()[:, 0].int()
             if len(codes):
                 cells = tk.morton_decode(codes)
                 half_side = min(2.0**cascade, self.config.bound)
@@ -146,6 +158,13 @@ class OccupancyGrid(nn.Module):
         low, high = torch.stack(boxes).view(-1, 2, 3).unbind(1)
         return torch.cat((low.amin(0), high.amax(0)))
 
+    def _is_outside(self, y: Tensor, cascade: int) -> Tensor:
+        """[n] y indices of cells -> [n] bool, whether the cells lie outside of the scene box."""
+        half_cell = self._half_cell(cascade)
+        extent = min(2.0**cascade, self.config.bound) - half_cell
+        centers = (y.float() * (2 / (self.config.resolution - 1)) - 1) * extent
+        return centers.abs() > self.config.bound / 2 + 2 * half_cell
+
     def _centers(self, cascade: int, device: torch.device | str) -> Tensor:
         return tk.cell_centers(self.config.resolution, cascade, self.config.bound, device)
 
@@ -154,11 +173,20 @@ class OccupancyGrid(nn.Module):
 
 
 def _in_view(points: Tensor, poses: Tensor, slopes: tuple[float, float], margin: float, reach: float = 0.0) -> Tensor:
-    """[n, 3] points, [k, 4, 4] poses -> [n] bool: whether a camera has the point in its picture, or no more than
-    `margin` beside it; or any point of a ball of radius `reach` around it."""
+    """[n, 3] points, [k, 4, 4] poses -> [n] bool: whether the point, or any point within `reach` of it, projects into
+    the image of a camera or lies at most `margin` beside its frustum."""
     rotations, origins = poses[:, :3, :3], poses[:, :3, 3]
     shifts = (origins[:, None] @ rotations).reshape(-1)
     x, y, z = (points @ rotations.permute(1, 0, 2).reshape(3, -1) - shifts).view(len(points), -1, 3).unbind(2)
     z = z + reach
     in_view = (z > 0) & (x.abs() < slopes[0] * z + margin + reach) & (y.abs() < slopes[1] * z + margin + reach)
     return in_view.any(1)
+
+
+def _morton_y(resolution: int) -> Tensor:
+    """[R^3] int64 y index of the cells in Morton order: bits 1, 4, 7, ... of the code."""
+    codes = torch.arange(resolution**3)
+    y = torch.zeros_like(codes)
+    for bit in range((resolution - 1).bit_length()):
+        y |= (codes >> (3 * bit + 1) & 1) << bit
+    return y

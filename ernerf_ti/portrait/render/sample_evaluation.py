@@ -1,8 +1,8 @@
-"""Evaluate a field at the samples of rays, but not behind what is opaque.
+"""Evaluate a field at the samples of rays, skipping samples behind an opaque surface.
 
-The samples of a ray are taken a few at a time, front to back, and a ray that has become opaque takes no
-more: they would have no weight and no gradient. The samples of all rays together are evaluated in parts,
-which on a CPU fit its cache.
+The samples of a ray are evaluated front to back in passes of a few. A ray that has become opaque is left out of the
+next pass: its remaining samples would have neither weight nor gradient. Within a pass the samples of all rays are
+evaluated in chunks, which on the CPU fit into the cache.
 """
 
 import math
@@ -20,7 +20,7 @@ from taichi_kernels import RaySamples
 Field = Callable[[Tensor, Tensor], FieldOutput]
 """Positions and directions [M, 3] -> FieldOutput."""
 
-_MARGIN = 0.5  # below the threshold: rounding must not end a ray before compositing would
+_MARGIN = 0.5  # times the threshold: rounding must not end a ray before compositing does
 
 
 class EvaluatedSamples(NamedTuple):
@@ -47,38 +47,37 @@ def evaluate_samples(
     """Evaluate the samples of rays front to back, until each ray is opaque.
 
     Args:
-        field: what is evaluated.
-        samples: of N rays.
+        field: positions and directions [M, 3] -> FieldOutput.
+        samples: samples of N rays.
         T_threshold: transmittance below which compositing ends a ray.
-        samples_per_pass: of a ray, evaluated before it is looked at again. On CUDA each wave waits for the
-            device; the steps of a ray or more make it one wave.
-        samples_per_chunk: of all rays, evaluated at once.
-        recompute: a part's intermediate values are computed again in the backward pass, not kept.
+        samples_per_pass: samples of a ray per pass. On CUDA each pass waits for the device; a number no smaller than
+            the samples of a ray makes it one pass.
+        samples_per_chunk: samples of all rays that are evaluated at once.
+        recompute: recompute the intermediate values of a chunk in the backward pass instead of keeping them.
 
     Returns:
-        EvaluatedSamples; all that compositing visits are among them.
+        EvaluatedSamples, which include all samples that compositing visits.
 
-    Differentiable as the field is; the positions' gradient is that of the samples' positions. Deterministic
-    on the CPU.
+    Differentiable in what the field is differentiable in. Deterministic on the CPU.
     """
     begin, count = samples.packed_info.long().unbind(1)
     n_samples = len(samples.ts)
     device = begin.device
     ray = torch.repeat_interleave(torch.arange(len(begin), device=device), count, output_size=n_samples)
-    place = torch.arange(n_samples, device=device) - begin[ray]
+    position_in_ray = torch.arange(n_samples, device=device) - begin[ray]
     remaining = torch.arange(n_samples, device=device)
     thickness = torch.zeros(len(begin), dtype=samples.ts.dtype, device=device)
     opaque = -math.log(max(T_threshold * _MARGIN, torch.finfo(torch.float32).tiny))
     outputs, indices, end = [], [], 0
     while True:
         end += samples_per_pass
-        index = remaining[place[remaining] < end]
-        for part in index.split(samples_per_chunk) if len(index) or not outputs else ():
-            output = _evaluate(field, samples, part, recompute)
+        index = remaining[position_in_ray[remaining] < end]
+        for chunk in index.split(samples_per_chunk) if len(index) or not outputs else ():
+            output = _evaluate(field, samples, chunk, recompute)
             outputs.append(output)
-            indices.append(part)
-            thickness.index_add_(0, ray[part], output.sigmas.detach() * samples.deltas[part])
-        remaining = remaining[(place[remaining] >= end) & (thickness < opaque)[ray[remaining]]]
+            indices.append(chunk)
+            thickness.index_add_(0, ray[chunk], output.sigmas.detach() * samples.deltas[chunk])
+        remaining = remaining[(position_in_ray[remaining] >= end) & (thickness < opaque)[ray[remaining]]]
         if not len(remaining):
             break
     if len(outputs) == 1 and len(indices[0]) == n_samples:
@@ -100,14 +99,14 @@ def _evaluate(field: Field, samples: RaySamples, index: Tensor, recompute: bool)
 
 def _join(outputs: list[FieldOutput], order: Tensor) -> FieldOutput:
     def join(name: str) -> Tensor | None:
-        parts = [getattr(output, name) for output in outputs]
-        return None if parts[0] is None else _TakeRows.apply(torch.cat(parts), order)
+        values = [getattr(output, name) for output in outputs]
+        return None if values[0] is None else _TakeRows.apply(torch.cat(values), order)
 
     return FieldOutput(*(join(name) for name in FieldOutput.__dataclass_fields__))
 
 
 class _TakeRows(torch.autograd.Function):
-    """x[index] for an index without repetitions, whose gradient needs no sums."""
+    """x[index] for an index without repetitions: its gradient is a copy, without the sums of `index_select`."""
 
     @staticmethod
     def forward(ctx, x, index):

@@ -1,10 +1,11 @@
-"""The torso's layer over a background, evaluated only where the torso may be."""
+"""Composite the torso over a background, evaluating its field at occupied pixels only."""
 
 from collections.abc import Callable
 
 from torch import Tensor
 
 from ernerf_ti.portrait.records import TorsoLayer
+from ernerf_ti.portrait.render.alpha import over
 from ernerf_ti.portrait.render.torso_occupancy import TorsoGrid
 
 Torso = Callable[[Tensor], TorsoLayer]
@@ -14,13 +15,13 @@ Torso = Callable[[Tensor], TorsoLayer]
 def render_torso(
     torso: Torso, grid: TorsoGrid, pixel_coords: Tensor, background_rgb: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Blend the torso at N pixels.
+    """Render the torso at N pixels.
 
     Args:
         torso: the field of a frame.
-        grid: where it may be.
+        grid: its occupied cells.
         pixel_coords: [N, 2] in [-1, 1], vertical first.
-        background_rgb: [N, 3] in [0, 1]; None for color times alpha.
+        background_rgb: [N, 3] in [0, 1]; None for premultiplied color.
 
     Returns:
         rgb [N, 3], alpha [N]; both differentiable in what the field is differentiable in.
@@ -31,6 +32,4 @@ def render_torso(
     rgb = layer.rgb.new_zeros(len(pixel_coords), 3).index_copy(
         0, index, (layer.rgb * layer.alpha[:, None]).contiguous()
     )
-    if background_rgb is not None:
-        rgb = rgb + background_rgb * (1 - alpha)[:, None]
-    return rgb, alpha
+    return over(rgb, alpha, background_rgb), alpha

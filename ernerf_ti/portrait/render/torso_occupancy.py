@@ -1,4 +1,4 @@
-"""Which parts of the picture the torso ever covers, kept up with a field that is being trained."""
+"""Occupancy grid of the torso: the pixels that it may cover, updated while its field is trained."""
 
 from collections.abc import Callable
 
@@ -8,14 +8,14 @@ from torch import Tensor, nn
 
 from ernerf_ti.portrait.config import TorsoGridConfig
 
-_NEIGHBOURHOOD = 5  # cells on a side whose largest alpha a cell takes
+_NEIGHBORHOOD = 5  # cells along each side of the window of the maximum
 
 
 class TorsoGrid(nn.Module):
-    """A running maximum of the torso's alpha over the picture.
+    """Decaying maximum of the torso's alpha on a grid over the image.
 
     Args:
-        config: shape and schedule.
+        config: resolution and update schedule.
     """
 
     def __init__(self, config: TorsoGridConfig):
@@ -27,11 +27,11 @@ class TorsoGrid(nn.Module):
 
     @torch.no_grad()
     def update(self, alpha_fn: Callable[[Tensor], Tensor], generator: torch.Generator | None = None) -> None:
-        """Look at the field once more, in one random place of each cell.
+        """Evaluate the field at one random point per cell and update the decaying maximum.
 
         Args:
             alpha_fn: [K, 2] pixel coordinates, vertical first -> [K] alpha.
-            generator: of the random places.
+            generator: draws the random points.
         """
         n, device = self.config.resolution, self.alpha_grid.device
         centers = (torch.arange(n, device=device) * (2 / (n - 1)) - 1) * (1 - 1 / n)
@@ -39,7 +39,7 @@ class TorsoGrid(nn.Module):
         coords = torch.stack((vertical.flatten(), horizontal.flatten()), 1)
         coords = coords + (torch.rand(n * n, 2, device=device, generator=generator) * 2 - 1) / n
         alpha = alpha_fn(coords).view(1, 1, n, n)
-        largest = F.max_pool2d(alpha, _NEIGHBOURHOOD, stride=1, padding=_NEIGHBOURHOOD // 2)[0, 0]
+        largest = F.max_pool2d(alpha, _NEIGHBORHOOD, stride=1, padding=_NEIGHBORHOOD // 2)[0, 0]
         self.alpha_grid.copy_(torch.maximum(self.alpha_grid * self.config.decay, largest))
         self.mean_alpha.copy_(self.alpha_grid.mean())
 

@@ -47,7 +47,7 @@ def test_shapes_and_gradients(encoder, attention, device):
     sum((v * torch.randn_like(v)).sum() for v in values).backward()
     for name, parameter in field.named_parameters():
         assert parameter.grad is not None and parameter.grad.abs().max() > 0, name
-    assert (field.appearance.codes.grad[[0, 2]] == 0).all()
+    assert (field.appearance.embeddings.grad[[0, 2]] == 0).all()
 
 
 def test_partial_evaluations_agree_with_the_whole(device):

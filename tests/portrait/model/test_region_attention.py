@@ -12,7 +12,7 @@ def test_interface(attention):
     codes = module(features, audio, eye)
     assert codes.audio.shape == (50, 32) and codes.eye.shape == (50, 1)
     assert codes.audio_attention.shape == codes.eye_attention.shape == (50,)
-    for value, expected in zip(module.ambients(features), codes[2:], strict=True):
+    for value, expected in zip(module.norms(features), codes[2:], strict=True):
         torch.testing.assert_close(value, expected)
     sum((value * torch.randn_like(value)).sum() for value in codes).backward()
     reached = (audio, eye, *module.parameters()) + ((features,) if attention != "none" else ())

@@ -36,7 +36,7 @@ def test_shapes_and_gradients(device):
     for name, parameter in field.named_parameters():
         assert parameter.grad.abs().max() > 0, name
     assert pose.grad.abs().max() > 0
-    assert (field.appearance.codes.grad[[0, 2]] == 0).all()
+    assert (field.appearance.embeddings.grad[[0, 2]] == 0).all()
     assert field(torch.zeros(0, 2, device=device), pose).alpha.shape == (0,)
 
 
@@ -58,7 +58,7 @@ def test_equals_the_same_in_plain_torch(device):
         (
             frequency_encode(x, 8),
             frequency_encode(points.reshape(1, 6), 3).expand(40, -1),
-            field.appearance.codes[2].expand(40, -1),
+            field.appearance.embeddings[2].expand(40, -1),
         ),
         1,
     )

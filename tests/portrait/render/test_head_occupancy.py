@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+import taichi_kernels as tk
 from ernerf_ti.portrait.camera import scene_from_capture
 from ernerf_ti.portrait.config import OccupancyGridConfig
 from ernerf_ti.portrait.render.head_occupancy import OccupancyGrid
@@ -29,6 +30,19 @@ def test_at_first_the_box_is_occupied(device):
     low, high = grid.occupied_box.view(2, 3)
     assert (low <= torch.tensor(grid.aabb[:3], device=device)).all()
     assert (high >= torch.tensor(grid.aabb[3:], device=device)).all()
+
+
+@pytest.mark.parametrize(("resolution", "bound"), [(16, 1.0), (32, 1.0), (16, 2.0), (16, 1.5), (8, 4.0)])
+def test_initial_state_agrees_with_the_kernels(resolution, bound, device):
+    grid = OccupancyGrid(OccupancyGridConfig(resolution=resolution, bound=bound)).to(device)
+    assert torch.equal(grid.bitfield, tk.pack_bits(grid.density_grid, -1.0))
+    for cascade, density in enumerate(grid.density_grid):
+        half_cell = min(2.0**cascade, bound) / resolution
+        y = cell_centers(resolution, cascade, bound, device)[:, 1]
+        assert torch.equal(density == -1, y.abs() > bound / 2 + 2 * half_cell)
+    box = grid.occupied_box.clone()
+    grid.set_bitfield(grid.bitfield.clone())  # computes the box with a kernel
+    torch.testing.assert_close(box, grid.occupied_box)
 
 
 def test_unseen_cells_by_projection(device):

@@ -1,0 +1,110 @@
+"""What the training loop needs of a stage: parameters, the loss of a step, grid updates, held-out renderings."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from ernerf_ti.portrait.portrait import Portrait
+from ernerf_ti.train.camera_correction import CameraCorrection
+from ernerf_ti.train.config import StageConfig, TrainConfig
+from ernerf_ti.train.pixel_sampling import Rectangle
+from ernerf_ti.train.training_frames import TrainingFrames
+
+
+class StepStatistics(NamedTuple):
+    """Statistics of a training step; they have no part in the loss."""
+
+    mse: Tensor
+    """[] mean squared error of the rendered colors."""
+    n_rays: int
+    n_samples: Tensor | int
+    """Samples of all rays at which the field was evaluated; 0 for the torso, which is not sampled."""
+
+
+@dataclass(frozen=True)
+class StepLoss:
+    """Loss and statistics of a training step."""
+
+    terms: dict[str, Tensor]
+    """Weighted terms [] by name; the loss is their sum."""
+    statistics: StepStatistics
+
+    @property
+    def total(self) -> Tensor:
+        return sum(self.terms.values())
+
+
+class Stage(ABC):
+    """A stage of training.
+
+    Args:
+        config: training configuration.
+        portrait: its parameters are trained.
+        cameras: corrections of the training cameras.
+        frames: training frames.
+        held_out: frames for validation.
+    """
+
+    name: ClassVar[str]
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        portrait: Portrait,
+        cameras: CameraCorrection,
+        frames: TrainingFrames,
+        held_out: TrainingFrames,
+    ):
+        self.config, self.portrait, self.cameras, self.frames, self.held_out = (
+            *(config, portrait, cameras, frames, held_out),
+        )
+        self.settings: StageConfig = getattr(config, self.name)
+
+    def prepare(self) -> None:
+        """Load what the stage needs beyond its arguments: nothing, by default.
+
+        Raises FileNotFoundError or ImportError if it is not installed.
+        """
+        return
+
+    @abstractmethod
+    def parameters(self) -> dict[str, nn.Parameter]:
+        """The parameters that this stage trains."""
+
+    @abstractmethod
+    def loss(self, frame: int, step: int, generator: torch.Generator) -> StepLoss:
+        """Render rays of a training frame and compare them with it.
+
+        Args:
+            frame: index of the training frame.
+            step: steps of this stage before this one.
+            generator: draws all random numbers of the step.
+        """
+
+    @abstractmethod
+    def render_held_out(self, frame: int) -> tuple[Tensor, Tensor]:
+        """[H, W, 3] rendering of a held-out frame, and its target."""
+
+    @torch.no_grad()
+    def update_grid(self, generator: torch.Generator) -> None:
+        """Update the occupancy grid with the field of a random training frame."""
+        frame = int(torch.randint(len(self.frames), (1,), generator=generator))
+        # The grids draw many numbers: from a generator on their own device.
+        noise = torch.Generator(self.frames.device).manual_seed(int(torch.randint(2**62, (1,), generator=generator)))
+        self._update_grid(frame, noise)
+
+    @abstractmethod
+    def _update_grid(self, frame: int, noise: torch.Generator) -> None: ...
+
+    def _progress(self, step: int) -> float:
+        return step / self.settings.iterations
+
+    def _whole_frame(self) -> Rectangle:
+        return Rectangle(0, self.frames.height, 0, self.frames.width)
+
+    def _random_colors(self, n_rays: int, generator: torch.Generator) -> Tensor:
+        """[K, 3] background colors for the first K of the rays."""
+        return torch.rand(int(self.config.random_background_fraction * n_rays), 3, generator=generator)

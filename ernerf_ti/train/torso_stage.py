@@ -1,0 +1,50 @@
+"""The stage that trains the torso [ER-NeRF, Li et al. 2023, section 3.4]."""
+
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from ernerf_ti.portrait.camera import all_pixels
+from ernerf_ti.portrait.render.torso import render_torso
+from ernerf_ti.train import losses
+from ernerf_ti.train.pixel_sampling import random_pixels
+from ernerf_ti.train.stage import Stage, StepLoss, StepStatistics
+
+
+class TorsoStage(Stage):
+    """Trains the torso on random pixels of its own layer; the head is not rendered."""
+
+    name = "torso"
+
+    def parameters(self) -> dict[str, nn.Parameter]:
+        return {name: p for name, p in self.portrait.named_parameters() if name.startswith("torso.")}
+
+    def loss(self, frame: int, step: int, generator: torch.Generator) -> StepLoss:
+        pixels = random_pixels(self.settings.n_rays, self._whole_frame(), generator)
+        batch = self.frames.rays(frame, pixels, "torso", self._random_colors(len(pixels), generator))
+        rgb, _ = render_torso(self._field(frame), self.portrait.torso_grid, batch.pixel_coords, batch.background_rgb)
+        mse = (rgb - batch.target_rgb).square().mean()
+        terms = {"color": mse, "anchors": losses.anchor_deviation(self.portrait.torso.anchors)}
+        return StepLoss(terms, StepStatistics(mse, len(pixels), 0))
+
+    def render_held_out(self, frame: int) -> tuple[Tensor, Tensor]:
+        """The whole portrait over the background; the target is the whole frame."""
+        size = (self.held_out.width, self.held_out.height)
+        shape = (size[1], size[0], 3)
+        batch = self.held_out.rays(frame, all_pixels(size[1], size[0]), "portrait")
+        inputs = self.held_out.inputs(frame, trained=False)
+        appearance = self.portrait.predicted_torso_appearance(self.frames.poses.to(self.frames.device))
+        inputs.torso_appearance = appearance(inputs.head_pose[None])[0]
+        output = self.portrait.render(
+            inputs, tuple(self.held_out.capture.intrinsics), size, batch.background_rgb.view(shape)
+        )
+        return output.rgb, batch.target_rgb.view(shape)
+
+    def _update_grid(self, frame: int, noise: torch.Generator) -> None:
+        field = self._field(frame)
+        self.portrait.torso_grid.update(lambda pixel_coords: field(pixel_coords).alpha, noise)
+
+    def _field(self, frame: int):
+        pose = self.frames.poses[frame].to(self.frames.device)
+        return partial(self.portrait.torso, head_pose=pose, appearance=frame)
