@@ -1,14 +1,12 @@
 """Loss terms by hand."""
 
 import math
-import sys
 
 import pytest
 import torch
 
 from ernerf_ti.portrait.records import RayBatch, RenderOutput
 from ernerf_ti.train import losses
-from ernerf_ti.train.perceptual import ALEXNET_FILE, dssim, perceptual_loss
 
 
 def output(**values) -> RenderOutput:
@@ -39,7 +37,7 @@ def test_squared_error():
     torch.testing.assert_close(losses.squared_error(output(), BATCH), torch.tensor([0.03, 0.0]))
 
 
-def test_uncertainty_at_first_only_passes_the_error():
+def test_uncertainty_has_no_effect_at_first():
     error = losses.squared_error(output(), BATCH)
     torch.testing.assert_close(losses.uncertainty_weighted(error, output(), BATCH, 0.0), error)
 
@@ -47,8 +45,8 @@ def test_uncertainty_at_first_only_passes_the_error():
 def test_uncertainty_at_the_end():
     u = torch.tensor([1.0, 0.5], requires_grad=True)
     error = torch.tensor([0.03, 0.01])
-    share = torch.softmax(u.detach(), 0) * 2
-    weighted = error * (0.2 + 0.8 * share)
+    ray_weights = torch.softmax(u.detach(), 0) * 2
+    weighted = error * (0.2 + 0.8 * ray_weights)
     # In the face: |e| / (2 b^2) + ln(b)^2 / 2 with |e| = 0.3 and b = 2. Outside: 0.001 u.
     expected = weighted + torch.tensor([0.3 / 8 + math.log(2) ** 2 / 2, 0.0005])
     found = losses.uncertainty_weighted(error, output(uncertainty=u), BATCH, 1.0)
@@ -62,7 +60,7 @@ def test_opacity_entropy_is_one_bit_at_one_half():
     assert float(losses.opacity_entropy(torch.tensor([0.0, 1.0]))) < 1e-3
 
 
-def test_audio_counts_outside_the_face_and_eyes_inside():
+def test_attention_terms_of_audio_and_eyes():
     seen = output(audio_attention=torch.tensor([2.0, 4.0]), eye_attention=torch.tensor([8.0, 16.0]))
     assert float(losses.audio_attention(seen, BATCH)) == 2.0
     assert float(losses.eye_attention(seen, BATCH, 16)) == pytest.approx(8 / 16 * 2 / 2)
@@ -77,35 +75,3 @@ def test_anchor_deviation():
 
 def test_psnr():
     assert losses.psnr(0.01) == pytest.approx(20)
-
-
-def test_dssim():
-    a = torch.rand(3, 3, 16, 24)
-    torch.testing.assert_close(dssim(a, a), torch.zeros(3), atol=1e-6, rtol=0)
-    far, near = dssim(a, torch.rand(3, 3, 16, 24)), dssim(a, (a + 0.05 * torch.randn_like(a)).clamp(0, 1))
-    assert (near < far).all() and (near > 0).all()
-    small = torch.rand(1, 3, 6, 5)
-    assert dssim(small, small).shape == (1,)
-
-
-def test_dssim_gradient():
-    a = torch.rand(1, 3, 12, 12, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(lambda x: dssim(x, torch.full_like(x, 0.4)), (a,))
-
-
-def test_lpips_that_does_not_load(tmp_path, monkeypatch):
-    weights = tmp_path / "checkpoints" / ALEXNET_FILE
-    weights.parent.mkdir()
-    weights.touch()
-    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
-    monkeypatch.setitem(sys.modules, "lpips", None)
-    with pytest.raises(
-        ImportError, match=r"perceptual: expected the packages lpips and torchvision, got .*dssim or none"
-    ):
-        perceptual_loss("lpips")
-
-
-def test_names_of_perceptual_losses():
-    assert perceptual_loss("none") is None
-    with pytest.raises(ValueError, match="perceptual: expected auto, lpips, dssim or none, got 'vgg'"):
-        perceptual_loss("vgg")
