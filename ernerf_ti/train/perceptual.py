@@ -1,5 +1,6 @@
 """Perceptual losses on image patches."""
 
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -76,7 +77,9 @@ def _load_lpips() -> torch.nn.Module:
             f"the package lpips can't be imported ({' '.join(str(error).split())}): pip install 'ernerf-ti[lpips]' "
             "with torchvision of the same build as torch"
         ) from error
-    return lpips.LPIPS(net="alex", verbose=False).eval().requires_grad_(False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # lpips uses deprecated arguments of torchvision
+        return lpips.LPIPS(net="alex", verbose=False).eval().requires_grad_(False)
 
 
 def dssim(a: Tensor, b: Tensor) -> Tensor:
