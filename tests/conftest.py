@@ -3,10 +3,9 @@
 import importlib
 import os
 
-if "PYTEST_XDIST_WORKER" in os.environ:
-    # Torch's threads spin while they wait, and would take the cores from the other worker. Taichi's sleep, and stay
-    # several, so that races show.
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Tests that compare bits need a fixed number of torch's threads (see ernerf_ti.process.threads), which also spin while
+# they wait, and would take the cores from other workers. Taichi's sleep, and stay several, so that races show.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import tempfile
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The terms of the losses, each a function of what was rendered [ER-NeRF, section 3.5, and its code]."""
+"""Loss terms, each a function of rendered rays and their targets [ER-NeRF, section 3.5, and its code]."""
 
 import math
 
@@ -9,15 +9,20 @@ from ernerf_ti.portrait.records import RayBatch, RenderOutput
 
 
 def squared_error(output: RenderOutput, batch: RayBatch) -> Tensor:
-    """[N] mean over the channels."""
+    """[N] squared error of the color, mean over the channels."""
     return (output.rgb - batch.target_rgb).square().mean(1)
 
 
 def uncertainty_weighted(error: Tensor, output: RenderOutput, batch: RayBatch, progress: float) -> Tensor:
-    """[N] errors, weighted by the rays' uncertainty, with the terms that teach it.
+    """[N] errors weighted by the rays' uncertainty, plus the terms that train the uncertainty.
 
-    Rays of a large uncertainty count more, the later the more: w = softmax(u) N. In the face u learns the
-    size of the error, ln(b)^2 / 2 + |e| / (2 b^2) with b = 1 + u; outside it is kept small.
+    The weight is w = softmax(u) N, blended in as training progresses: rays of a large uncertainty count more. In the
+    face u is trained to the size of the error by ln(b)^2 / 2 + |e| / (2 b^2) with b = 1 + u; outside it is kept small.
+
+    Args:
+        error: [N] squared errors.
+        output, batch: the rays.
+        progress: fraction of the stage that is done.
     """
     u, face = output.uncertainty, batch.face_mask.to(error.dtype)
     weights = torch.softmax(u.detach(), 0) * len(u)
@@ -29,26 +34,26 @@ def uncertainty_weighted(error: Tensor, output: RenderOutput, batch: RayBatch, p
 
 
 def opacity_entropy(opacity: Tensor) -> Tensor:
-    """Mean entropy in bits of hitting or missing, [N] opacities -> scalar."""
+    """Mean binary entropy in bits of [N] opacities."""
     a = opacity.clamp(1e-5, 1 - 1e-5)
     return -(a * a.log2() + (1 - a) * (1 - a).log2()).mean()
 
 
 def audio_attention(output: RenderOutput, batch: RayBatch) -> Tensor:
-    """Mean of the audio's action outside the face."""
+    """Mean audio attention outside the face, where audio should have no effect."""
     return (output.audio_attention * ~batch.face_mask).mean()
 
 
 def eye_attention(output: RenderOutput, batch: RayBatch, max_steps: int) -> Tensor:
-    """Mean over the face of the eyes' action times that of the audio, which is held fixed."""
+    """Mean eye attention inside the face, weighted by the audio attention, which gets no gradient."""
     return (output.eye_attention / max_steps * output.audio_attention.detach() * batch.face_mask).mean()
 
 
 def anchor_deviation(anchors: Tensor) -> Tensor:
-    """[3, 4] homogeneous points: how far their last components are from 1."""
+    """Mean squared deviation from 1 of the last component of homogeneous points [3, 4]."""
     return (1 - anchors[:, 3]).square().mean()
 
 
 def psnr(mean_squared_error: float) -> float:
-    """dB, for values in [0, 1]."""
+    """Peak signal-to-noise ratio in dB, for values in [0, 1]; at most 120."""
     return -10 * math.log10(max(mean_squared_error, 1e-12))

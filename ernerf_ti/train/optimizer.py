@@ -1,4 +1,4 @@
-"""The optimizer of a stage, with a learning rate for each kind of parameter, and the running average of weights."""
+"""The optimizer of a stage, with a learning rate per kind of parameter, and the moving average of the weights."""
 
 from collections.abc import Iterable
 
@@ -11,9 +11,9 @@ from ernerf_ti.train.config import OptimizerConfig, StageConfig
 def stage_optimizer(
     parameters: Iterable[tuple[str, nn.Parameter]], config: OptimizerConfig, stage: StageConfig
 ) -> torch.optim.AdamW:
-    """AdamW over named parameters, grouped by name.
+    """AdamW with parameter groups by name: hash tables, temporal attention, audio encoder, cameras, networks.
 
-    Tables of grids have weight decay, as in ER-NeRF, where it is the default of AdamW.
+    Hash tables have weight decay, as in ER-NeRF, which uses AdamW's default.
     """
     groups: dict[str, list[nn.Parameter]] = {"tables": [], "attention": [], "audio": [], "cameras": [], "networks": []}
     for name, parameter in parameters:
@@ -47,13 +47,13 @@ def stage_optimizer(
 
 
 def set_learning_rates(optimizer: torch.optim.Optimizer, stage: StageConfig, progress: float) -> None:
-    """Learning rates at a part of the stage: full_rate * lr_decay^progress."""
+    """Set learning rates to full_rate * lr_decay^progress, progress being the fraction of the stage that is done."""
     for group in optimizer.param_groups:
         group["lr"] = group["full_rate"] * stage.lr_decay**progress
 
 
 class WeightAverage:
-    """Running average of parameters, of a decay that rises to `decay` while there are few."""
+    """Exponential moving average of parameters. Its decay rises to `decay` over the first updates."""
 
     def __init__(self, parameters: dict[str, nn.Parameter], decay: float):
         self._parameters, self._decay, self._n = parameters, decay, 0
@@ -67,7 +67,7 @@ class WeightAverage:
 
     @torch.no_grad()
     def swap(self) -> None:
-        """Exchange the average and the parameters."""
+        """Exchange the average with the parameters."""
         for name, parameter in self._parameters.items():
             held = parameter.detach().clone()
             parameter.copy_(self._average[name])

@@ -1,4 +1,4 @@
-"""Which pixels of a frame are drawn: at random, in patches, or all of a rectangle."""
+"""Sampling of training pixels: at random, in patches, or all pixels of a rectangle."""
 
 from typing import NamedTuple
 
@@ -24,7 +24,7 @@ def random_pixels(n: int, rectangle: Rectangle, generator: torch.Generator) -> T
 
 
 def patch_pixels(n: int, size: int, height: int, width: int, generator: torch.Generator) -> Tensor:
-    """[n size^2, 2] rows and columns of n square patches, each row by row, one after the other.
+    """[n size^2, 2] rows and columns of n random square patches, patch by patch, row by row.
 
     Raises ValueError if a patch is larger than the frame.
     """
@@ -46,34 +46,34 @@ def rectangle_pixels(rectangle: Rectangle) -> Tensor:
 
 
 def inside(pixels: Tensor, rectangle: Rectangle) -> Tensor:
-    """[N] bool: which of [N, 2] rows and columns lie in the rectangle."""
+    """[N, 2] rows and columns -> [N] bool, whether they lie in the rectangle."""
     row0, row1, column0, column1 = rectangle
     rows, columns = pixels.unbind(1)
     return (rows >= row0) & (rows < row1) & (columns >= column0) & (columns < column1)
 
 
 def face_rectangle(landmarks: np.ndarray, height: int, width: int) -> Rectangle:
-    """The box around all 68 landmarks [68, 2] x, y, cut to the frame."""
+    """The box around all 68 landmarks [68, 2] x, y, clipped to the frame."""
     low, high = landmarks.min(0).astype(int), landmarks.max(0).astype(int)
-    return _cut(Rectangle(low[1], high[1], low[0], high[0]), height, width)
+    return _clip(Rectangle(low[1], high[1], low[0], high[0]), height, width)
 
 
 def lips_rectangle(landmarks: np.ndarray, height: int, width: int) -> Rectangle:
-    """The square around the outer lips (landmarks 48 to 59), cut to the frame."""
+    """The square around the outer lips (landmarks 48 to 59), clipped to the frame."""
     low, high = landmarks[48:60].min(0).astype(int), landmarks[48:60].max(0).astype(int)
     center, half = (low + high) // 2, max(1, int((high - low).max()) // 2)
-    return _cut(Rectangle(center[1] - half, center[1] + half, center[0] - half, center[0] + half), height, width)
+    return _clip(Rectangle(center[1] - half, center[1] + half, center[0] - half, center[0] + half), height, width)
 
 
 def eyes_rectangle(landmarks: np.ndarray, height: int, width: int) -> Rectangle:
-    """The box around both eyes (landmarks 36 to 47) and their lids, cut to the frame."""
+    """The box around both eyes (landmarks 36 to 47) and their lids, clipped to the frame."""
     low, high = landmarks[36:48].min(0), landmarks[36:48].max(0)
     margin = (high[0] - low[0]) / 10
     low, high = (low - margin).astype(int), (high + margin).astype(int) + 1
-    return _cut(Rectangle(low[1], high[1], low[0], high[0]), height, width)
+    return _clip(Rectangle(low[1], high[1], low[0], high[0]), height, width)
 
 
-def _cut(rectangle: Rectangle, height: int, width: int) -> Rectangle:
+def _clip(rectangle: Rectangle, height: int, width: int) -> Rectangle:
     row0, row1, column0, column1 = (int(edge) for edge in rectangle)
     row0, column0 = min(max(0, row0), height - 1), min(max(0, column0), width - 1)
     return Rectangle(row0, max(row0 + 1, min(height, row1)), column0, max(column0 + 1, min(width, column1)))

@@ -1,7 +1,7 @@
 """Training of a portrait: the stages head, finetune and torso, one after the other."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -145,7 +145,7 @@ class Trainer:
             Whether the end was reached.
 
         Raises:
-            TrainingError: the loss or the weights are not finite.
+            TrainingError: the loss or a weight is not finite.
             FileNotFoundError, ImportError: the perceptual loss is not installed; raised before the first step.
         """
         remaining = [name for name in STAGES[STAGES.index(self.stage) :] if name in stages]
@@ -153,14 +153,17 @@ class Trainer:
             if self.stages[name].settings.iterations:
                 self.stages[name].prepare()
         self._prepare_folder()
-        for name in remaining:
-            if name != self.stage:
-                self.start_stage(name)
-            if not self.stage_finished:
-                if not self._run_stage(should_stop, on_step):
-                    return False
-                if should_stop() and name != STAGES[-1]:
-                    return False
+        try:
+            for name in remaining:
+                if name != self.stage:
+                    self.start_stage(name)
+                if not self.stage_finished:
+                    if not self._run_stage(should_stop, on_step):
+                        return False
+                    if should_stop() and name != STAGES[-1]:
+                        return False
+        finally:
+            self._threads.release()
         return True
 
     def start_stage(self, stage: str) -> None:
@@ -332,12 +335,14 @@ class Trainer:
         return f"stage {self.stage}, step {self.step}"
 
     @contextmanager
-    def _averaged_weights(self):
-        averaged = self.config.optimizer.ema_decay > 0
-        if averaged:
-            self.average.swap()
-        yield
-        if averaged:
+    def _averaged_weights(self) -> Iterator[None]:
+        if self.config.optimizer.ema_decay == 0:
+            yield
+            return
+        self.average.swap()
+        try:
+            yield
+        finally:
             self.average.swap()
 
     def _prepare_folder(self) -> None:

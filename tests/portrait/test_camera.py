@@ -35,7 +35,7 @@ def test_scene_pose_by_hand():
     torch.testing.assert_close(scene_from_capture(frontal_pose()), expected)
 
 
-def test_poses_there_and_back():
+def test_poses_round_trip():
     poses = random_poses(6)
     scene = scene_from_capture(poses, 3.0, (0.1, -0.2, 0.3))
     torch.testing.assert_close(capture_from_scene(scene, 3.0, (0.1, -0.2, 0.3)), poses)
@@ -44,7 +44,7 @@ def test_poses_there_and_back():
     torch.testing.assert_close(torch.linalg.det(turned), torch.ones(6, dtype=turned.dtype))
 
 
-def test_pixel_left_of_the_middle_looks_to_the_left_of_the_picture(device):
+def test_pixel_left_of_the_center_looks_left(device):
     pose = scene_from_capture(frontal_pose()).to(device)
     pixels = torch.tensor([[4, 0], [0, 4]], device=device)  # left of the middle, above the middle
     _, rays_d = pixel_rays(pose, (10.0, 10.0, 4.5, 4.5), pixels)

@@ -37,7 +37,7 @@ def rendered(run: Path, capture, device) -> np.ndarray:
     return np.stack([output.rgb.cpu().numpy() for output in outputs])
 
 
-def test_renders_the_same_picture(folder, device):
+def test_renders_the_same_image(folder, device):
     expected = np.load(folder / "frames.npz")["stopped"]
     assert expected.std() > 0.05
     np.testing.assert_allclose(rendered(folder / "run", open_capture(folder / "capture"), device), expected, atol=1e-5)

@@ -1,4 +1,4 @@
-"""A capture of a synthetic person so small that training steps take milliseconds."""
+"""A tiny capture of a synthetic person, with which a training step takes milliseconds."""
 
 import dataclasses
 

@@ -1,4 +1,4 @@
-"""Settings as JSON and back."""
+"""Training configuration as JSON and back."""
 
 import dataclasses
 import json
@@ -35,10 +35,10 @@ def test_published_schedule():
 def change(path: str, value):
     written = config_to_dict(PRESETS["small"])
     *names, last = path.split(".")
-    place = written
+    record = written
     for name in names:
-        place = place[name]
-    place[last] = value
+        record = record[name]
+    record[last] = value
     return written
 
 
@@ -56,7 +56,7 @@ def change(path: str, value):
         ("torso.iterations", -1, "torso: expected iterations >= 0 and n_rays >= 1, got -1"),
     ],
 )
-def test_what_does_not_fit_stops(path, value, text):
+def test_invalid_values_are_named(path, value, text):
     with pytest.raises(ValueError, match=text):
         config_from_dict(TrainConfig, change(path, value))
 

@@ -31,12 +31,12 @@ def landmarks() -> np.ndarray:
     return points
 
 
-def test_random_pixels_fill_a_rectangle(generator):
+def test_random_pixels_cover_a_rectangle(generator):
     pixels = random_pixels(5000, Rectangle(3, 7, 10, 20), generator)
     assert sorted(set(map(tuple, pixels.tolist()))) == [(r, c) for r in range(3, 7) for c in range(10, 20)]
 
 
-def test_patches_are_squares_that_reach_every_place(generator):
+def test_patches_are_squares_at_any_position(generator):
     pixels = patch_pixels(400, 4, 6, 9, generator).view(400, 4, 4, 2)
     steps = torch.cartesian_prod(torch.arange(4), torch.arange(4)).view(4, 4, 2)
     assert (pixels - pixels[:, :1, :1] == steps).all()
@@ -54,7 +54,7 @@ def test_rectangles_of_landmarks():
     assert eyes_rectangle(landmarks(), 100, 100) == Rectangle(31, 40, 26, 75)
 
 
-def test_rectangles_are_cut_to_the_frame():
+def test_rectangles_are_clipped_to_the_frame():
     assert face_rectangle(landmarks(), 50, 60) == Rectangle(30, 50, 20, 60)
     row0, row1, column0, column1 = lips_rectangle(landmarks() + 200, 50, 60)
     assert 0 <= row0 < row1 <= 50 and 0 <= column0 < column1 <= 60

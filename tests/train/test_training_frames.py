@@ -19,7 +19,7 @@ def capture(make_capture):
     return made
 
 
-def test_noise_lies_behind_the_head_where_the_labels_are_sure(capture):
+def test_random_background_where_the_segmentation_is_certain(capture):
     opened = open_capture(capture.folder)
     frames, pixels = TrainingFrames(opened, opened.train), all_pixels(SIZE, SIZE)
     before, batch = frames.rays(2, pixels, "head"), frames.rays(2, pixels, "head")
@@ -40,7 +40,7 @@ def test_noise_lies_behind_the_head_where_the_labels_are_sure(capture):
         assert torch.equal(batch.background_rgb[mask], background[mask])
 
 
-def test_without_labels_nothing_changes(capture):
+def test_no_random_background_without_segmentation(capture):
     for k in range(12):
         capture.paths.labels(k).unlink()
     opened = open_capture(capture.folder)

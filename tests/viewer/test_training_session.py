@@ -1,4 +1,4 @@
-"""Training in slices, and the viewer that watches it."""
+"""Training in time slices, and the viewer that shows it."""
 
 import numpy as np
 import pytest
@@ -17,12 +17,12 @@ from tests.viewer.conftest import Layout
 
 @pytest.fixture
 def session(capture, config, tmp_path):  # noqa: F811
-    session = TrainingSession(Trainer(capture, config, tmp_path / "watched"), ("head", "torso"))
+    session = TrainingSession(Trainer(capture, config, tmp_path / "sliced"), ("head", "torso"))
     yield session
     session.close()
 
 
-def test_slices_are_the_run_that_was_never_watched(capture, config, tmp_path, session):  # noqa: F811
+def test_sliced_training_equals_plain_training(capture, config, tmp_path, session):  # noqa: F811
     n_slices = 0
     while not session.finished:
         session.advance(0.0)
@@ -31,7 +31,7 @@ def test_slices_are_the_run_that_was_never_watched(capture, config, tmp_path, se
     plain = Trainer(capture, config, tmp_path / "plain")
     plain.run(("head", "torso"))
     expected = load_checkpoint(tmp_path / "plain" / "checkpoint.pt")["portrait"]
-    got = load_checkpoint(tmp_path / "watched" / "checkpoint.pt")["portrait"]
+    got = load_checkpoint(tmp_path / "sliced" / "checkpoint.pt")["portrait"]
     assert all(torch.equal(got[name], expected[name]) for name in expected)
     curve = session.curve
     assert [p.step for p in curve if p.stage == "head"] == list(range(1, config.head.iterations + 1))
@@ -66,7 +66,7 @@ def test_errors_arrive(session, monkeypatch):
     assert session.finished
 
 
-def test_watched(session, time, tmp_path):
+def test_viewer_of_a_training(session, time, tmp_path):
     trained = session.portrait()
     clip = capture_clip(trained, session.trainer.capture)
     options = ViewerOptions(tmp_path, Layout(320, 240), refine_seconds=float("inf"), train_seconds=0.0)
@@ -104,7 +104,7 @@ def test_watched(session, time, tmp_path):
 
 
 def test_training_opens_with_its_window(capture, config, tmp_path, monkeypatch):  # noqa: F811
-    """What train.py does to be watched; the window is replaced by ticks."""
+    """What `train --view` does; the window is replaced by ticks."""
     seen = []
 
     def ticks(viewer):

@@ -25,10 +25,10 @@ def make(encoder=ENCODERS[0], device="cpu", **changes):
     return HeadField(HeadFieldConfig(position_encoder=encoder, **changes), 5, 3).to(device)
 
 
-def conditioning(device="cpu", identity=1, eye=0.7):
+def inputs(device="cpu", appearance=1, eye=0.7):
     torch.manual_seed(4)
     eye_closure = None if eye is None else torch.tensor([eye], device=device)
-    return FrameInputs(torch.randn(8, 5, 16, device=device), eye_closure, identity, torch.eye(4, device=device))
+    return FrameInputs(torch.randn(8, 5, 16, device=device), eye_closure, appearance, torch.eye(4, device=device))
 
 
 def points(n, device="cpu"):
@@ -40,7 +40,7 @@ def points(n, device="cpu"):
 @pytest.mark.parametrize("encoder", ENCODERS, ids=lambda e: type(e).__name__)
 def test_shapes_and_gradients(encoder, attention, device):
     field = make(encoder, device, attention=attention)
-    output = field.bind(conditioning(device))(*points(64, device))
+    output = field.bind(inputs(device))(*points(64, device))
     values = list(vars(output).values())
     assert [tuple(v.shape) for v in values] == [(64,), (64, 3), (64,), (64,), (64,)]
     assert (output.sigmas > 0).all() and (output.uncertainty >= 0).all()
@@ -51,7 +51,7 @@ def test_shapes_and_gradients(encoder, attention, device):
 
 
 def test_partial_evaluations_agree_with_the_whole(device):
-    field, at = make(device=device), conditioning(device)
+    field, at = make(device=device), inputs(device)
     positions, directions = points(40, device)
     whole = field.bind(at)(positions, directions)
     without = field.bind(at, with_uncertainty=False)(positions, directions)
@@ -66,13 +66,13 @@ def test_partial_evaluations_agree_with_the_whole(device):
 
 def test_uncertainty_shapes_only_its_own_network():
     field = make()
-    field.bind(conditioning())(*points(30)).uncertainty.sum().backward()
+    field.bind(inputs())(*points(30)).uncertainty.sum().backward()
     reached = {name.split(".")[0] for name, p in field.named_parameters() if p.grad is not None and p.grad.any()}
     assert reached == {"uncertainty_net"}
 
 
 def test_what_depends_on_what():
-    field, at = make(), conditioning()
+    field, at = make(), inputs()
     torch.nn.init.normal_(field.position_encoder.encoding.tables)
     positions, directions = points(30)
     output = field.bind(at)(positions, directions)
@@ -90,8 +90,8 @@ def test_what_depends_on_what():
     torch.testing.assert_close(no_eyes.sigmas, open_eyes.sigmas)
 
 
-def test_a_smoothed_code_takes_the_place_of_the_window():
-    field, at = make(), conditioning()
+def test_an_audio_code_replaces_the_window():
+    field, at = make(), inputs()
     positions, directions = points(10)
     code = field.audio_encoder(at.audio_window)
     torch.testing.assert_close(
@@ -105,19 +105,19 @@ def test_released_size():
     assert sum(p.numel() for p in field.parameters()) == 587989
 
 
-def test_identities_are_checked():
+def test_appearance_index_is_checked():
     with pytest.raises(ValueError, match="n_embeddings: expected at least 1, got 0"):
         HeadField(HeadFieldConfig(), 5, 0)
     with pytest.raises(
         ValueError, match="appearance_index: expected 0 to 2, got 3; pass None for a frame that was not"
     ):
-        make().bind(conditioning(identity=3))
+        make().bind(inputs(appearance=3))
 
 
 def test_direction_and_position_gradients_by_differences():
     """The whole chain against finite differences: a smooth encoder, in float64."""
     field = make(ENCODERS[3]).double()
-    at = conditioning()
+    at = inputs()
     bound = field.bind(
         dataclasses.replace(at, audio_window=at.audio_window.double(), eye_closure=at.eye_closure.double())
     )
@@ -131,7 +131,7 @@ def test_direction_and_position_gradients_by_differences():
 
 
 def test_networks_in_half_precision(device):
-    field, at = make(device=device), conditioning(device)
+    field, at = make(device=device), inputs(device)
     torch.nn.init.normal_(field.position_encoder.encoding.tables)
     positions, directions = points(50, device)
     expected = field.bind(at)(positions, directions)

@@ -59,11 +59,11 @@ def test_values_are_those_of_the_twins(name, device):
 
 
 def test_planes_are_summed_bilinear_interpolations(device):
-    # A plane whose entries are linear in their place is interpolated exactly: feature = x + 10 y of the plane.
+    # A plane whose entries are linear in their position is interpolated exactly: feature = x + 10 y of the plane.
     encoder = position_encoder(PlainTriplaneConfig(resolution=5, n_features=8), 1.0).to(device)
     entries = torch.zeros_like(encoder.encoding.tables)
-    places = torch.arange(36, device=device)
-    entries[:, :36] = (places % 6 + 10 * (places // 6)).float()[None, :, None]
+    indices = torch.arange(36, device=device)
+    entries[:, :36] = (indices % 6 + 10 * (indices // 6)).float()[None, :, None]
     encoder.encoding.tables.data = entries
     x = torch.tensor([[-0.5, 0.2, 0.6]], device=device)
     in_cells = (x[0] + 1) / 2 * 4 + 0.5  # the first and last of five cell centers at 0 and 4

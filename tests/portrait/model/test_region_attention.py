@@ -20,8 +20,8 @@ def test_interface(attention):
 
 
 @pytest.mark.parametrize("attention", ATTENTIONS)
-def test_ambient_values_are_the_weights(attention):
-    """The codes are linear in audio and eye, and the ambient values are the lengths of what multiplies them."""
+def test_attention_norms(attention):
+    """The outputs are linear in audio and eye closure, and the norms are those of the weights."""
     module = region_attention(attention, 10, 32, 16, 8)
     features = torch.randn(20, 10)
     codes = module(features, torch.ones(32), torch.ones(1))

@@ -70,19 +70,19 @@ def test_equals_the_same_in_plain_torch(device):
     torch.testing.assert_close(torch.cat((layer.alpha[:, None], layer.rgb), 1), output, atol=1e-5, rtol=1e-4)
 
 
-def test_codes_tell_where_the_shoulders_are():
+def test_embeddings_encode_where_the_shoulders_are():
     """An edge that wanders while the head rests: only a frame's code tells where it is."""
-    places = 0.5 * torch.sin(torch.linspace(0, 6, 24))
+    positions = 0.5 * torch.sin(torch.linspace(0, 6, 24))
     config = TorsoFieldConfig(
         n_levels=4, base_resolution=8, finest_resolution=32, log2_table_size=10, appearance_smoothing=5
     )
-    field, pose = TorsoField(config, len(places)), frontal_pose()
+    field, pose = TorsoField(config, len(positions)), frontal_pose()
     optimizer = torch.optim.Adam(field.parameters(), lr=5e-3)
     axis = torch.linspace(-1, 1, 24)
     coords = torch.stack(torch.meshgrid(axis, axis, indexing="ij"), -1).view(-1, 2)
 
-    def error(i: int, identity) -> torch.Tensor:
-        return (field(coords, pose, identity).alpha - (coords[:, 1] > places[i]).float()).square().mean()
+    def error(i: int, appearance) -> torch.Tensor:
+        return (field(coords, pose, appearance).alpha - (coords[:, 1] > positions[i]).float()).square().mean()
 
     for step in range(600):
         optimizer.zero_grad()
@@ -100,7 +100,7 @@ def test_released_size():
     assert field.encoding.config.level_resolutions[-1] == 2048
 
 
-def test_identities_are_checked():
+def test_appearance_index_is_checked():
     with pytest.raises(ValueError, match="n_embeddings: expected at least 1, got 0"):
         TorsoField(TorsoFieldConfig(), 0)
     with pytest.raises(ValueError, match="appearance_index: expected 0 to 2, got -1"):

@@ -20,11 +20,11 @@ SMALL = HeadFieldConfig(
 
 
 def solid_field(positions, directions):
-    """Dense, with a color and ambient values that vary smoothly."""
+    """Dense, with colors and attention that vary smoothly."""
     sigmas = 30 + 20 * torch.sin(7 * positions[:, 0])
     rgbs = torch.sigmoid(3 * positions + directions)
-    ambient = positions.norm(dim=1)
-    return FieldOutput(sigmas, rgbs, ambient, 0.5 * ambient, 1 + ambient)
+    attention = positions.norm(dim=1)
+    return FieldOutput(sigmas, rgbs, attention, 0.5 * attention, 1 + attention)
 
 
 def thin_field(positions, directions):
@@ -40,9 +40,9 @@ def small_head(device, n_embeddings=3):
     return head
 
 
-def small_conditioning(device, identity=1):
+def small_inputs(device, appearance=1):
     window = torch.randn(8, 5, 16, device=device)
-    return FrameInputs(window, torch.tensor([0.6], device=device), identity, torch.eye(4, device=device))
+    return FrameInputs(window, torch.tensor([0.6], device=device), appearance, torch.eye(4, device=device))
 
 
 def ball_grid(device, resolution=32, radius=0.45):

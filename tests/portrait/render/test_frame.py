@@ -55,7 +55,7 @@ def test_head_over_torso_over_background(device):
 
 @pytest.mark.parametrize("in_passes", [False, True])
 @pytest.mark.parametrize("with_torso", [False, True])
-def test_without_a_background_it_can_be_laid_over_one(with_torso, in_passes, device):
+def test_premultiplied_image_composites_over_a_background(with_torso, in_passes, device):
     scene = (solid_field, ball_grid(device), frontal_pose(device), INTRINSICS, SIZE, CONFIG)
     torso = (torso_of, torso_grid(device)) if with_torso else (None, None)
     background = torch.rand(HEIGHT, WIDTH, 3, device=device)
@@ -65,8 +65,8 @@ def test_without_a_background_it_can_be_laid_over_one(with_torso, in_passes, dev
     torch.testing.assert_close(over.clamp(0, 1), whole.rgb, rtol=0, atol=1e-5)
 
 
-def test_the_picture_is_upright_and_not_mirrored(device):
-    """Dense in one octant: up, right of the picture's middle."""
+def test_image_is_upright_and_not_mirrored(device):
+    """Dense in one octant: up, right of the image center."""
 
     def field(positions, directions):
         output = solid_field(positions, directions)

@@ -8,7 +8,7 @@ from ernerf_ti.portrait.records import FieldOutput
 from ernerf_ti.portrait.render.head import render_head, render_head_in_chunks, render_head_in_passes
 from ernerf_ti.portrait.render.head_occupancy import OccupancyGrid
 from tests.compare import assert_gradient_close
-from tests.portrait.render.scene import ball_grid, random_rays, small_conditioning, small_head, solid_field, thin_field
+from tests.portrait.render.scene import ball_grid, random_rays, small_head, small_inputs, solid_field, thin_field
 from tests.reference import head_rendering
 
 CONFIG = MarchConfig(max_steps=32)
@@ -21,17 +21,17 @@ def assert_same(output, expected, **tolerance):
 
 
 @pytest.mark.parametrize(
-    ("wave", "chunk", "recompute"), [(32, None, False), (3, None, True), (4, 300, False), (4, 300, True)]
+    ("per_pass", "chunk", "recompute"), [(32, None, False), (3, None, True), (4, 300, False), (4, 300, True)]
 )
-def test_training_pass_equals_a_torch_twin(wave, chunk, recompute, device):
+def test_training_pass_equals_a_torch_twin(per_pass, chunk, recompute, device):
     """Values, loss and the gradients of all parameters and rays, with rays that end early and rays that miss."""
-    head, at, grid = small_head(device), small_conditioning(device), ball_grid(device)
+    head, at, grid = small_head(device), small_inputs(device), ball_grid(device)
     with torch.no_grad():
         # Positive, behind a ReLU: dense enough that some rays become opaque.
         head.density_net.layers[-1].weight[0].abs_().mul_(60)
     background, target, noise = (torch.rand(200, *shape, device=device) for shape in ((3,), (3,), ()))
     config = dataclasses.replace(
-        CONFIG, samples_per_pass=wave, samples_per_chunk=chunk, recompute=recompute, T_threshold=0.01
+        CONFIG, samples_per_pass=per_pass, samples_per_chunk=chunk, recompute=recompute, T_threshold=0.01
     )
     rays = random_rays(200, device)
     results = []
@@ -67,12 +67,12 @@ def test_training_pass_equals_a_torch_twin(wave, chunk, recompute, device):
         assert_gradient_close(gradients[name], expected, name, tolerance={"rtol": 2e-3, "atol": 2e-6})
 
 
-def test_waves_evaluate_less_and_change_nothing(device):
+def test_passes_evaluate_less_and_change_nothing(device):
     grid, rays = ball_grid(device), random_rays(300, device)
     whole = render_head(solid_field, grid, *rays, dataclasses.replace(CONFIG, samples_per_pass=32))
-    waves = render_head(solid_field, grid, *rays, dataclasses.replace(CONFIG, samples_per_pass=2))
-    assert_same(waves, whole, rtol=1e-6, atol=1e-7)
-    assert waves.n_samples.sum() < 0.75 * whole.n_samples.sum()
+    passes = render_head(solid_field, grid, *rays, dataclasses.replace(CONFIG, samples_per_pass=2))
+    assert_same(passes, whole, rtol=1e-6, atol=1e-7)
+    assert passes.n_samples.sum() < 0.75 * whole.n_samples.sum()
 
 
 def test_chunks_give_what_training_gives(device):
@@ -85,7 +85,7 @@ def test_chunks_give_what_training_gives(device):
     assert torch.equal(output.n_samples, expected.n_samples)
 
 
-def test_rounds_equal_training_where_no_ray_ends_early(device):
+def test_passes_of_the_public_code_equal_training_where_no_ray_ends_early(device):
     grid, rays = ball_grid(device), random_rays(300, device)
     config = MarchConfig(max_steps=512, dt_gamma=0.0)
     expected = render_head(thin_field, grid, *rays, config)
@@ -95,7 +95,7 @@ def test_rounds_equal_training_where_no_ray_ends_early(device):
     assert (expected.opacity < 0.9).all() and (expected.opacity > 0.01).any()
 
 
-def test_opaque_rays_agree_with_rounds_to_the_threshold(device):
+def test_passes_of_the_public_code_agree_for_opaque_rays_to_the_threshold(device):
     grid, rays = ball_grid(device), random_rays(300, device)
     config = MarchConfig(max_steps=512, dt_gamma=0.0)
     output = render_head(solid_field, grid, *rays, config)
@@ -133,7 +133,7 @@ def test_rays_that_miss_are_background_and_not_evaluated(device):
     assert 3 - 0.45 < output.depth[0] < 3 - 0.45 + 2 * 0.11 + 1 / 30  # two steps and a mean free path
 
 
-def test_field_is_asked_inside_the_occupied_box_only(device):
+def test_field_is_evaluated_inside_the_occupied_box_only(device):
     grid, seen = ball_grid(device, radius=0.3), []
 
     def field(positions, directions):
@@ -155,10 +155,10 @@ def test_the_occupied_box_drops_no_sample(device):
     assert torch.equal(narrow.n_samples, wide.n_samples) and torch.equal(narrow.rgb, wide.rgb)
 
 
-def test_pictures_need_no_gradient(device):
+def test_images_have_no_gradient(device):
     head, grid = small_head(device), ball_grid(device)
     rays = [ray.requires_grad_() for ray in random_rays(20, device)]
-    field = head.bind(small_conditioning(device))
+    field = head.bind(small_inputs(device))
     for render in (render_head_in_chunks, render_head_in_passes):
         assert not render(field, grid, *rays, CONFIG).rgb.requires_grad
 
@@ -173,7 +173,7 @@ def test_few_rays(n, device):
 
 def test_no_uncertainty_where_the_field_gives_none(device):
     head, grid = small_head(device), ball_grid(device)
-    field = head.bind(small_conditioning(device), with_uncertainty=False)
+    field = head.bind(small_inputs(device), with_uncertainty=False)
     for render in (render_head, render_head_in_chunks, render_head_in_passes):
         assert render(field, grid, *random_rays(20, device), CONFIG).uncertainty is None
 
@@ -201,21 +201,25 @@ def test_uniform_density_by_hand(device):
 
 
 def test_training_is_reproducible(device):
-    head, at, grid = small_head(device), small_conditioning(device), ball_grid(device)
+    head, at, grid = small_head(device), small_inputs(device), ball_grid(device)
     rays = random_rays(300, device)
     config = dataclasses.replace(CONFIG, samples_per_chunk=128)
     gradients = []
     for _ in range(2):
         head.zero_grad()
         render_head(head.bind(at), grid, *rays, config).rgb.square().sum().backward()
-        gradients.append([p.grad.clone() for p in head.parameters() if p.grad is not None])
-    if device.type == "cpu":
-        assert all(torch.equal(a, b) for a, b in zip(*gradients, strict=True))
+        gradients.append({name: p.grad.clone() for name, p in head.named_parameters() if p.grad is not None})
+    for name, first in gradients[0].items():
+        second = gradients[1][name]
+        if device.type == "cuda" and name.endswith((".table", ".tables")):
+            torch.testing.assert_close(second, first, rtol=1e-4, atol=1e-6)  # atomic sums, in any order
+        else:
+            assert torch.equal(second, first), name
 
 
 def test_a_head_is_learned(device):
     """The colors of a solid ball, from rays through it: in 40 steps the error falls to a third."""
-    head, at, grid = small_head(device), small_conditioning(device), ball_grid(device)
+    head, at, grid = small_head(device), small_inputs(device), ball_grid(device)
     rays_o = torch.nn.functional.normalize(torch.randn(256, 3, device=device), dim=1) * 3
     target = torch.randn(256, 3, device=device) * 0.1
     rays = rays_o, torch.nn.functional.normalize(target - rays_o, dim=1)

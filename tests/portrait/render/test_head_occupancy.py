@@ -21,7 +21,7 @@ def frontal_pose(z=0.8):
     return scene_from_capture(pose)
 
 
-def test_at_first_the_box_is_occupied(device):
+def test_initially_the_box_is_occupied(device):
     grid = grid_of(device)
     occupied = unpack_bits(grid.bitfield)
     depth = cell_centers(R, device=device)[:, 1].abs()
@@ -67,16 +67,16 @@ def test_update_is_a_decaying_maximum(device):
     grid = grid_of(device, density_threshold=5.0)
 
     def density(positions):
-        # Constant around cells, so that the place within a cell does not matter.
+        # Constant around cells, so that the position within a cell does not matter.
         return torch.where(positions[:, 2] > 0.5, 100.0, 0.001)
 
     live = grid.density_grid >= 0
     grid.update(density)
     centers = cell_centers(R, device=device)
-    looked_at = dilate_density(torch.where(live, torch.where(centers[:, 2] > 0.5, 100.0, 0.001)[None], -1.0))
-    # Cells next to the change may have been looked at on either side of it.
+    evaluated = dilate_density(torch.where(live, torch.where(centers[:, 2] > 0.5, 100.0, 0.001)[None], -1.0))
+    # Cells next to the change may have been evaluated on either side of it.
     clear = live & ((centers[:, 2] - 0.5).abs() > 5 / R)
-    torch.testing.assert_close(grid.density_grid[clear], looked_at[clear])
+    torch.testing.assert_close(grid.density_grid[clear], evaluated[clear])
     assert (grid.density_grid[~live] == -1).all()
     torch.testing.assert_close(grid.mean_density, grid.density_grid.clamp(min=0).mean())
     assert torch.equal(grid.bitfield, pack_bits(grid.density_grid, 5.0))
@@ -87,15 +87,15 @@ def test_update_is_a_decaying_maximum(device):
     torch.testing.assert_close(grid.density_grid[live], before[live] * 0.95)
 
 
-def test_threshold_is_the_mean_where_that_is_less(device):
+def test_threshold_is_at_most_the_mean(device):
     grid = grid_of(device)
     grid.update(lambda positions: 0.2 + 0.1 * torch.sin(4 * positions[:, 0]))
     assert grid.mean_density < 1
     assert torch.equal(grid.bitfield, pack_bits(grid.density_grid, float(grid.mean_density)))
 
 
-def test_random_places_are_all_over_the_cells_and_repeat_with_their_generator(device):
-    grids, places = [], []
+def test_random_points_cover_the_cells_and_repeat_with_their_generator(device):
+    grids, points = [], []
     for seed in (1, 1, 2):
         grid, seen = grid_of(device), []
 
@@ -105,11 +105,11 @@ def test_random_places_are_all_over_the_cells_and_repeat_with_their_generator(de
 
         grid.update(density, torch.Generator(device).manual_seed(seed))
         grids.append(grid)
-        places.append(torch.cat(seen))
+        points.append(torch.cat(seen))
     assert torch.equal(grids[0].density_grid, grids[1].density_grid)
     assert not torch.equal(grids[0].density_grid, grids[2].density_grid)
     live = (grids[0].density_grid[0] >= 0).nonzero()[:, 0]
-    offsets = (places[0] - cell_centers(R, device=device)[live]) * R
+    offsets = (points[0] - cell_centers(R, device=device)[live]) * R
     assert offsets.abs().max() <= 1 + 1e-4
     assert offsets.min() < -0.98 and offsets.max() > 0.98 and abs(offsets.mean()) < 0.02
 
@@ -139,7 +139,7 @@ def test_larger_scenes_have_cascades(device):
     torch.testing.assert_close(grid.occupied_box[[0, 3]], torch.tensor([-2.0, 2.0], device=device))
 
 
-def test_state_goes_round(device):
+def test_state_round_trip(device):
     grid, other = grid_of(device), grid_of(device)
     grid.update(lambda positions: 30 * (positions[:, 0] > 0.5).float())
     other.load_state_dict(grid.state_dict())

@@ -20,7 +20,7 @@ def trained_grid(device):
     return grid
 
 
-def test_grid_knows_where_the_torso_is(device):
+def test_grid_covers_the_torso(device):
     grid, coords = trained_grid(device), pixel_coords(all_pixels(40, 60, device), 40, 60)
     occupied = grid.occupied(coords)
     assert occupied[lower_left(coords).alpha > 0].all()
