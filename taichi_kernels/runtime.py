@@ -52,9 +52,14 @@ _session: _Session | None = None
 @functools.cache
 def taichi():
     """The taichi module, imported without its banner and with the caller's warning filters kept."""
-    with _environment(ENABLE_TAICHI_HEADER_PRINT="0", TI_ENABLE_PYBUF="0"), warnings.catch_warnings():
-        # locale.getdefaultlocale is deprecated; under `-W error` it would stop the import.
+    with (
+        _environment(ENABLE_TAICHI_HEADER_PRINT="0", TI_ENABLE_PYBUF="0", **_home()),
+        warnings.catch_warnings(),
+    ):
+        # Under `-W error` these would stop the import: locale.getdefaultlocale is deprecated, and from Python 3.12 on
+        # compiling Taichi's sources raises a SyntaxWarning for invalid escapes (earlier: a DeprecationWarning).
         warnings.simplefilter("ignore", DeprecationWarning)
+        warnings.simplefilter("ignore", SyntaxWarning)
         import taichi as ti
     return ti
 
@@ -131,8 +136,8 @@ def launch(kernel, *args) -> None:
     for, so after the first one the arguments are handed to the compiled kernel directly. That uses
     private calls of Taichi 1.7; where they are missing the public call serves.
 
-    Raises ValueError if a tensor is larger than int32 indices reach, RuntimeError inside the capture
-    of a CUDA graph.
+    Raises ValueError if a tensor is larger than int32 indices reach or has no storage, RuntimeError
+    inside the capture of a CUDA graph.
     """
     tensors = [a for a in args if isinstance(a, torch.Tensor)]
     for tensor in tensors:
@@ -140,6 +145,11 @@ def launch(kernel, *args) -> None:
             raise ValueError(
                 f"taichi_kernels: expected tensors of at most {MAX_ELEMENTS} elements, which 32-bit indices reach, "
                 f"got one of shape {list(tensor.shape)} among inputs and results; split the inputs over several calls"
+            )
+        if not tensor.data_ptr() and tensor.numel():
+            raise ValueError(
+                f"taichi_kernels: expected tensors with memory, got one of shape {list(tensor.shape)} without storage; "
+                "allocate its storage before the call"
             )
     if not _session_is_current():
         start(tensors[0].device)
@@ -258,7 +268,7 @@ def _initialise(device: torch.device, name: str) -> None:
     # A TI_<NAME> variable of the user's goes before; Taichi warns when it is given both.
     options = {key: value for key, value in options.items() if f"TI_{key.upper()}" not in os.environ}
     with (
-        _environment(TI_SKIP_VERSION_CHECK="ON"),
+        _environment(TI_SKIP_VERSION_CHECK="ON", **_home()),
         open(os.devnull, "w") as nowhere,
         contextlib.redirect_stdout(nowhere),
     ):
@@ -292,20 +302,34 @@ def _usable_threads() -> int:
     return torch.get_num_threads()
 
 
-def _writable_cache_folder() -> str | None:
-    """None if Taichi's own cache folder can be written, else a temporary one.
+def _home() -> dict[str, str]:
+    """Variables that Taichi needs in a process without HOME (a system service, some job runners).
 
-    With an unwritable folder Taichi works and then crashes at exit, with the cache on or off.
+    Taichi's C++ looks for its cache folder there at import and at each start, and aborts the process if neither HOME
+    nor XDG_CACHE_HOME is set. Where the folder really is, :func:`_writable_cache_folder` decides.
     """
-    folder = os.path.join(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "taichi")
+    return {} if "HOME" in os.environ else {"XDG_CACHE_HOME": tempfile.gettempdir()}
+
+
+def _writable_cache_folder() -> str | None:
+    """None if Taichi can write the cache folder that it chooses by itself, else a folder that it can write.
+
+    With a folder that can't be written Taichi runs and then crashes at exit, whether the cache is on or off.
+    """
+    home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")  # without HOME: from the user database
     try:
+        if not os.path.isabs(home):
+            raise FileNotFoundError(home)
+        folder = os.path.join(home, "taichi")
         os.makedirs(folder, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
-            return None
+            pass
     except OSError:
         folder = tempfile.mkdtemp(prefix="taichi_kernels_cache_")
         atexit.register(shutil.rmtree, folder, ignore_errors=True)
         return folder
+    chosen_by_taichi = "HOME" in os.environ and os.environ.get("XDG_CACHE_HOME") != ""
+    return None if chosen_by_taichi else os.path.join(folder, "ticache")
 
 
 @contextlib.contextmanager
