@@ -5,8 +5,8 @@ import torch
 
 from taichi_kernels import GridConfig, GridEncoding, grid_encode
 from taichi_kernels.grid_encoding import _level_rows
+from taichi_kernels.reference import grid_encoding as reference
 from tests.compare import assert_gradient_close, assert_matches_twin
-from tests.reference import grid_encoding as reference
 
 PLANE = GridConfig(2, 12, 64, 512, log2_table_size=14, n_features=1)
 TORSO = GridConfig(2, 16, 16, 2048, log2_table_size=16, n_features=2, kind="tiled")
