@@ -15,6 +15,7 @@ import tempfile
 import threading
 import warnings
 import weakref
+from typing import NoReturn
 
 import torch
 
@@ -139,20 +140,8 @@ def launch(kernel, *args) -> None:
     Raises ValueError if a tensor is larger than int32 indices reach or has no storage, RuntimeError
     inside the capture of a CUDA graph.
     """
-    tensors = [a for a in args if isinstance(a, torch.Tensor)]
-    for tensor in tensors:
-        if tensor.numel() > MAX_ELEMENTS:
-            raise ValueError(
-                f"taichi_kernels: expected tensors of at most {MAX_ELEMENTS} elements, which 32-bit indices reach, "
-                f"got one of shape {list(tensor.shape)} among inputs and results; split the inputs over several calls"
-            )
-        if not tensor.data_ptr() and tensor.numel():
-            raise ValueError(
-                f"taichi_kernels: expected tensors with memory, got one of shape {list(tensor.shape)} without storage; "
-                "allocate its storage before the call"
-            )
     if not _session_is_current():
-        start(tensors[0].device)
+        start(next(a for a in args if isinstance(a, torch.Tensor)).device)
     if _session.device_type == "cuda":
         _launch_on_torch_stream(kernel, args)
     else:
@@ -165,15 +154,34 @@ def _launch_now(kernel, args) -> None:
     if launcher is not None:
         launcher(args)
         return
-    with _compile_lock:
-        kernel(*_flat(args))
-        if launchers is not None:
+    _public_launch(kernel, args)
+    if launchers is not None:
+        with _compile_lock:
             launchers[kernel] = _fast_launcher(kernel, args)
 
 
 def _public_launch(kernel, args) -> None:
+    for a in args:
+        if isinstance(a, torch.Tensor) and not _can_be_launched(a.numel(), a.data_ptr()):
+            _refuse(a)
     with _compile_lock:
         kernel(*_flat(args))
+
+
+def _can_be_launched(n_elements: int, address: int) -> bool:
+    return n_elements <= MAX_ELEMENTS and (address != 0 or n_elements == 0)
+
+
+def _refuse(tensor: torch.Tensor) -> NoReturn:
+    if tensor.numel() > MAX_ELEMENTS:
+        raise ValueError(
+            f"taichi_kernels: expected tensors of at most {MAX_ELEMENTS} elements, which 32-bit indices reach, "
+            f"got one of shape {list(tensor.shape)} among inputs and results; split the inputs over several calls"
+        )
+    raise ValueError(
+        f"taichi_kernels: expected tensors with memory, got one of shape {list(tensor.shape)} without storage; "
+        "allocate its storage before the call"
+    )
 
 
 def _flat(args) -> list:
@@ -215,19 +223,22 @@ def _fast_launcher(kernel, args):
         )
         reals = (taichi().f16, taichi().f32, taichi().f64)
         setters = [
-            None if isinstance(a, torch.Tensor) else set_float if argument.annotation in reals else set_int
-            for a, argument in zip(args, primal.arguments, strict=True)
+            ((i,), None if isinstance(a, torch.Tensor) else set_float if argument.annotation in reals else set_int)
+            for i, (a, argument) in enumerate(zip(args, primal.arguments, strict=True))
         ]
     except (AttributeError, KeyError, TypeError, ValueError):
         return functools.partial(_public_launch, kernel)
 
     def run(args):
         context = make_context()  # a new one each time: a CUDA launch overwrites it
-        for i, (a, set_number) in enumerate(zip(args, setters, strict=True)):
-            if set_number is None:
-                set_array(context, (i,), a.data_ptr(), a.nbytes, (a.numel(),), 0)
-            else:
-                set_number(context, (i,), a)
+        for a, (index, set_number) in zip(args, setters, strict=True):
+            if set_number is not None:
+                set_number(context, index, a)
+                continue
+            n_elements, address = a.numel(), a.data_ptr()
+            if not _can_be_launched(n_elements, address):
+                _refuse(a)
+            set_array(context, index, address, a.nbytes, (n_elements,), 0)
         _running_program().launch_kernel(compiled, context)
 
     return run
