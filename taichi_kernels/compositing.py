@@ -91,8 +91,8 @@ def accumulate_(
     Raises ValueError if an argument is not as above, or requires a gradient.
     """
     samples = _in_float32(sigmas, deltas, weighted, summed)
-    dtype = samples[0].dtype
     check = _check_samples(*samples, packed_info, differentiable=False)
+    dtype = samples[0].dtype
     check.tensor("ray_ids", ray_ids, ("N",), torch.int32)
     check.tensor("rays.opacity", rays.opacity, ("R",), dtype, differentiable=False)
     check.tensor("rays.weighted", rays.weighted, ("R", "Cw"), dtype, differentiable=False)
