@@ -33,8 +33,7 @@ class Operator:
             where Taichi runs, but for arguments named grad_...: these are as autograd passes them, in any layout.
         fake: the same arguments -> empty tensors of the results' shapes, dtypes and strides.
         setup_context, backward: as for `torch.library.register_autograd`; backward calls operators and torch
-            functions only, so that it can be traced, and differentiated in turn. Without backward the operator
-            is not differentiable.
+            functions only, so that it can be traced, and differentiated in turn. Without it a gradient is an error.
         half_allowed: names of arguments that stay float16 under autocast.
     """
 
@@ -64,8 +63,8 @@ class Operator:
         for key, dispatch_key in _AUTOCAST_KEYS.items():
             _LIBRARY.impl(name, self._autocast(dispatch_key), key)
         torch.library.register_fake(qualified_name, fake, lib=_LIBRARY)
-        if backward is not None:
-            complete = _complete(name, backward)
+        if not any(self._is_mutated):  # torch derives no gradients for these; the public functions refuse to be asked
+            complete = _complete(name, backward or _no_gradients)
             torch.library.register_autograd(qualified_name, complete, setup_context=setup_context, lib=_LIBRARY)
             self._function = _autograd_function(name, implementation, setup_context, complete)
 
@@ -126,6 +125,10 @@ def not_differentiable(op: str) -> Callable[..., Any]:
 def _calls_are_intercepted() -> bool:
     """A dispatch mode (FakeTensorMode, tracing, counting of operations) or a functorch transform is active."""
     return bool(torch._C._len_torch_dispatch_stack() or torch._C._are_functorch_transforms_active())
+
+
+def _no_gradients(ctx: Any, *grads: Tensor) -> list[None]:
+    return [None] * len(ctx.needs_input_grad)
 
 
 def _in_forward_mode() -> bool:
