@@ -81,9 +81,12 @@ def grid_kernels(
     @ti.dataclass
     class Cell:
         is_inside: ti.i32
-        fractions: reals_d  # of the way from the lower to the upper corner, before smoothing
         terms: u32_d  # lower corner times factors
-        tangents: reals_d  # derivatives of the fractions along the tangent
+        # of the upper corner along each axis; those of the lower one are 1 - weight, -slope, -curvature
+        weights: reals_d
+        slopes: reals_d
+        curvatures: reals_d
+        tangents: reals_d  # in cells
 
     @ti.func
     def read_level(levels: ti.template(), scales: ti.template(), row):
@@ -113,52 +116,37 @@ def grid_kernels(
                 u = real(0.0)  # NaN and infinities must not become an index
             p = u * level.scale + real(LOWER_FACE)
             lower = ti.cast(p, ti.i32)  # p >= 0, so this is the floor
-            cell.fractions[d] = p - ti.cast(lower, real)
+            fraction = p - ti.cast(lower, real)
+            cell.weights[d] = fraction
+            if ti.static(smooth):
+                cell.weights[d] = fraction * fraction * (real(3.0) - real(2.0) * fraction)
+                cell.slopes[d] = real(6.0) * fraction * (real(1.0) - fraction)
+                cell.curvatures[d] = real(6.0) - real(12.0) * fraction
             cell.terms[d] = ti.cast(lower, ti.u32) * level.factors[d]
         return cell
 
     @ti.func
-    def weight_of(fraction, is_upper: ti.template()):
-        weight = fraction
-        if ti.static(smooth):
-            weight = fraction * fraction * (real(3.0) - real(2.0) * fraction)
-        return weight if ti.static(is_upper) else real(1.0) - weight
-
-    @ti.func
-    def slope_of(fraction, is_upper: ti.template()):
-        slope = real(1.0)
-        if ti.static(smooth):
-            slope = real(6.0) * fraction * (real(1.0) - fraction)
-        return slope if ti.static(is_upper) else -slope
-
-    @ti.func
-    def curvature_of(fraction, is_upper: ti.template()):
-        curvature = real(0.0)
-        if ti.static(smooth):
-            curvature = real(6.0) - real(12.0) * fraction
-        return curvature if ti.static(is_upper) else -curvature
-
-    @ti.func
     def derivative(corner: ti.template(), cell, first: ti.template(), second: ti.template()):
-        """Derivative of a corner's weight with respect to the fractions of axes `first` and `second` (-1: none)."""
+        """Derivative of a corner's weight with respect to the axes `first` and `second` (-1: none), in cells."""
         product = real(1.0)
         for d in ti.static(range(D)):
-            is_upper = ti.static(bool(corner >> d & 1))
-            if ti.static(d == first and d == second):
-                product *= curvature_of(cell.fractions[d], is_upper)
-            elif ti.static(d in (first, second)):
-                product *= slope_of(cell.fractions[d], is_upper)
-            else:
-                product *= weight_of(cell.fractions[d], is_upper)
+            is_upper, is_differentiated = ti.static(bool(corner >> d & 1), d in (first, second))
+            if ti.static(not is_differentiated):
+                product *= cell.weights[d] if ti.static(is_upper) else real(1.0) - cell.weights[d]
+            elif ti.static(smooth):
+                product *= cell.curvatures[d] if ti.static(first == second) else cell.slopes[d]
+            if ti.static(is_differentiated and not is_upper):
+                product = -product
         return product
 
     @ti.func
     def corner_weight(corner: ti.template(), cell, axis: ti.template()):
-        """A corner's weight, or its derivative with respect to the fraction of `axis` (-1: none); along the tangent."""
+        """A corner's weight, or its derivative with respect to `axis` (-1: none), in cells; along the tangent."""
         weight = real(0.0)
         if ti.static(along):
             for d in ti.static(range(D)):
-                weight += cell.tangents[d] * derivative(corner, cell, d, axis)
+                if ti.static(smooth or d != axis):  # a linear weight has no curvature
+                    weight += cell.tangents[d] * derivative(corner, cell, d, axis)
         else:
             weight = derivative(corner, cell, axis, -1)
         return weight

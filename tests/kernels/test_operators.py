@@ -176,9 +176,7 @@ def test_fake_march_has_a_symbolic_number_of_samples(device):
         samples = public_calls(device)["march_rays"]()
     assert isinstance(samples.ts.shape[0], torch.SymInt)
     assert samples.positions.shape[1] == 3 and samples.packed_info.shape == (4, 2)
-    with pytest.raises(
-        RuntimeError, match="Meta Tensors don't support operators with outputs that have"
-    ):
+    with pytest.raises(RuntimeError, match="Meta Tensors don't support operators with outputs that have"):
         public_calls("meta")["march_rays"]()
 
 
