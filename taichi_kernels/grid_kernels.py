@@ -136,7 +136,7 @@ def grid_kernels(
             elif ti.static(smooth):
                 product *= cell.curvatures[d] if ti.static(first == second) else cell.slopes[d]
             if ti.static(is_differentiated and not is_upper):
-                product = -product
+                product *= real(-1.0)
         return product
 
     @ti.func

@@ -70,7 +70,11 @@ class Operator:
 
     def __call__(self, *args: Any) -> Any:
         # Dynamo evaluates the first condition while it traces, and looks no further.
-        if torch.compiler.is_compiling() or _calls_are_intercepted():
+        if (
+            torch.compiler.is_compiling()
+            or torch._C._len_torch_dispatch_stack()  # FakeTensorMode, tracing, counting of operations
+            or torch._C._are_functorch_transforms_active()
+        ):
             return self.overload(*args)
         needs_gradient = False
         for i in self._tensors:
@@ -120,11 +124,6 @@ def not_differentiable(op: str) -> Callable[..., Any]:
         )
 
     return backward
-
-
-def _calls_are_intercepted() -> bool:
-    """A dispatch mode (FakeTensorMode, tracing, counting of operations) or a functorch transform is active."""
-    return bool(torch._C._len_torch_dispatch_stack() or torch._C._are_functorch_transforms_active())
 
 
 def _no_gradients(ctx: Any, *grads: Tensor) -> list[None]:

@@ -15,7 +15,7 @@ import tempfile
 import threading
 import warnings
 import weakref
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import torch
 
@@ -51,7 +51,7 @@ _session: _Session | None = None
 
 
 @functools.cache
-def taichi():
+def taichi() -> Any:
     """The taichi module, imported without its banner and with the caller's warning filters kept."""
     with (
         _environment(ENABLE_TAICHI_HEADER_PRINT="0", TI_ENABLE_PYBUF="0", **_home()),
@@ -65,12 +65,12 @@ def taichi():
     return ti
 
 
-def array(dtype: torch.dtype):
+def array(dtype: torch.dtype) -> Any:
     """Annotation of a flat kernel argument that holds a tensor of `dtype`."""
     return taichi().types.ndarray(dtype=scalar(dtype), ndim=1, needs_grad=False)
 
 
-def scalar(dtype: torch.dtype):
+def scalar(dtype: torch.dtype) -> Any:
     """The Taichi scalar type of a torch dtype.
 
     In kernels write constants as ``real(0.5)``: a bare literal has Taichi's default precision,
@@ -80,7 +80,7 @@ def scalar(dtype: torch.dtype):
 
 
 def is_cuda() -> bool:
-    """Whether Taichi runs on CUDA. Valid after :func:`start`."""
+    """True if Taichi runs on CUDA. Call :func:`start` first."""
     return _session.device_type == "cuda"
 
 
@@ -128,7 +128,7 @@ def start(device: torch.device, name: str = "tensor") -> None:
         )
 
 
-def launch(kernel, *args) -> None:
+def launch(kernel: Any, *args: Any) -> None:
     """Run a kernel over contiguous tensors (passed flat) and Python numbers.
 
     Callers have checked dtype, device and contiguity, and called :func:`start` (in a backward pass:
@@ -239,7 +239,7 @@ def _fast_launcher(kernel, args):
             if not _can_be_launched(n_elements, address):
                 _refuse(a)
             set_array(context, index, address, a.nbytes, (n_elements,), 0)
-        _running_program().launch_kernel(compiled, context)
+        _session.program().launch_kernel(compiled, context)
 
     return run
 

@@ -6,7 +6,7 @@
 Both are run in turn, and the best time of each counts. "limit" is the time that this machine needs to
 move the op's inputs and outputs through memory once, or to gather its table entries at random from a
 table of the size of a level, whichever is longer, from rates measured in the same run; "of limit" is the
-part of our time that this makes up.
+fraction of our time that this makes up.
 """
 
 import argparse
@@ -27,9 +27,10 @@ import torch.nn.functional as F
 from torch import Tensor
 from tqdm import tqdm
 
-ROOT = Path(__file__).resolve().parents[2]
 import taichi_kernels as tk
 from taichi_kernels import reference, runtime
+
+ROOT = Path(__file__).resolve().parents[2]
 
 BOX = (-1.0, -0.5, -1.0, 1.0, 0.5, 1.0)
 
@@ -71,7 +72,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     parser.add_argument("--only", help="run the ops whose name contains this")
-    parser.add_argument("--scale", type=float, default=1.0, help="part of the full sizes, for a trial")
+    parser.add_argument("--scale", type=float, default=1.0, help="fraction of the full sizes, for a trial run")
     parser.add_argument("--repeats", type=int, default=9)
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the results there as well")
     options = parser.parse_args(arguments)
