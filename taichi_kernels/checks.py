@@ -62,7 +62,7 @@ class ArgumentCheck:
                 f"{name}: expected a contiguous tensor, got strides {tuple(value.stride())} "
                 f"for shape {_shape_text(value.shape)}; call .contiguous()"
             )
-        if value.is_neg():
+        if not torch.compiler.is_compiling() and value.is_neg():  # Dynamo can't trace is_neg; operators take any layout
             raise ValueError(
                 f"{name}: expected a tensor that holds its own values, got a lazily negated view; call .resolve_neg()"
             )
@@ -108,9 +108,29 @@ def expect_integer(name: str, value: int, low: int, high: int | None, remedy: st
     return number
 
 
-def dense(grad: torch.Tensor) -> torch.Tensor:
-    """An incoming gradient as kernels take it: autograd may pass expanded or lazily negated views."""
-    return grad.resolve_neg().contiguous()
+def dense(tensor: torch.Tensor) -> torch.Tensor:
+    """A tensor laid out as kernels take it: autograd may pass gradients as expanded or lazily negated views."""
+    return tensor.resolve_neg().contiguous()
+
+
+def cast_under_autocast(tensor: torch.Tensor, half_allowed: bool = False) -> torch.Tensor:
+    """A float16 or bfloat16 tensor as float32 under `torch.autocast`; any other argument as it is.
+
+    Positions and distances need float32, whatever the precision of the networks. Outside of autocast half
+    precision is left to the checks, which refuse it.
+
+    Args:
+        tensor: the argument.
+        half_allowed: leave float16 as it is.
+    """
+    if (
+        isinstance(tensor, torch.Tensor)
+        and (tensor.dtype == torch.bfloat16 or (tensor.dtype == torch.float16 and not half_allowed))
+        and tensor.device.type in ("cpu", "cuda")
+        and torch.is_autocast_enabled(tensor.device.type)
+    ):
+        return tensor.float()
+    return tensor
 
 
 def _shape_text(shape) -> str:

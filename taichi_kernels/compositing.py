@@ -3,20 +3,21 @@
     alpha_k = 1 - exp(-sigma_k delta_k),   T_k = prod_{j<k} (1 - alpha_j),   w_k = T_k alpha_k
                                                                   [Max 1995; NeRF, eq. 3]
 
-Channels are of two kinds: weighted sums over a ray, sum_k w_k v_k (colour, depth, uncertainty), and
+Channels are of two kinds: weighted sums over a ray, sum_k w_k v_k (color, depth, uncertainty), and
 plain sums, sum_k v_k, over the samples that the ray visits (ER-NeRF's ambient terms).
 """
 
 import functools
+from collections.abc import Iterator
 from itertools import zip_longest
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
-from taichi_kernels.checks import FLOATS, ArgumentCheck, dense
-from taichi_kernels.runtime import array, launch, scalar, start, taichi
+from taichi_kernels.checks import FLOATS, ArgumentCheck, cast_under_autocast, dense
+from taichi_kernels.operators import Operator, not_differentiable
+from taichi_kernels.runtime import array, launch, scalar, taichi
 
 # Channels that a kernel keeps in registers; wider inputs take several launches.
 _CHANNELS_PER_LAUNCH = 16
@@ -49,17 +50,18 @@ def composite(
         weighted: [M, Cw] channels to sum with the weights; any Cw from 0 up.
         summed: [M, Cs] channels to sum plainly; None for no such channels.
         packed_info: [N, 2] int32, first sample and number of samples of each ray; rays share none.
-        T_threshold: a ray ends with the sample after which its transmittance is below this.
+        T_threshold: a ray ends after the first sample that takes its transmittance below this.
 
     Returns:
         CompositedRays. A ray without samples has zeros.
 
     Differentiable once in sigmas, weighted and summed, not in deltas; a sample past the end of its ray
-    has zero gradients. Deterministic. Raises ValueError if an argument is not as above.
+    has zero gradients. Deterministic. Raises ValueError if an argument is not as above, and RuntimeError
+    for a second derivative.
     """
-    summed = _or_no_channels(summed, sigmas)
-    _check_samples(sigmas, deltas, weighted, summed, packed_info)
-    return CompositedRays(*_Composite.apply(sigmas, deltas, weighted, summed, packed_info, float(T_threshold)))
+    samples = _in_float32(sigmas, deltas, weighted, summed)
+    _check_samples(*samples, packed_info)
+    return CompositedRays(*_COMPOSITE(*samples, packed_info, float(T_threshold)))
 
 
 def accumulate_(
@@ -72,7 +74,7 @@ def accumulate_(
     packed_info: Tensor,
     T_threshold: float = 1e-4,
 ) -> Tensor:
-    """Add further samples to rays that are being rendered in rounds, in place, without gradients.
+    """Add further samples to rays that are rendered in several passes, in place, without gradients.
 
     Unlike :func:`composite` a ray ends with the sample *before* which its transmittance, 1 - opacity,
     is below the threshold, as in the inference kernels of the torch-ngp family.
@@ -84,45 +86,49 @@ def accumulate_(
         T_threshold: see above.
 
     Returns:
-        [n] bool, whether the ray has ended.
+        [n] bool, true for a ray that has ended.
 
     Raises ValueError if an argument is not as above, or requires a gradient.
     """
-    summed = _or_no_channels(summed, sigmas)
-    check = _check_samples(sigmas, deltas, weighted, summed, packed_info, differentiable=False)
+    samples = _in_float32(sigmas, deltas, weighted, summed)
+    check = _check_samples(*samples, packed_info, differentiable=False)
+    dtype = samples[0].dtype
     check.tensor("ray_ids", ray_ids, ("N",), torch.int32)
-    check.tensor("rays.opacity", rays.opacity, ("R",), sigmas.dtype, differentiable=False)
-    check.tensor("rays.weighted", rays.weighted, ("R", "Cw"), sigmas.dtype, differentiable=False)
-    check.tensor("rays.summed", rays.summed, ("R", "Cs"), sigmas.dtype, differentiable=False)
-    has_ended = torch.zeros(len(ray_ids), dtype=torch.uint8, device=sigmas.device)
-    opacity_before = rays.opacity.clone()
-    for first_w, n_w, first_s, n_s in _channel_blocks(weighted.shape[1], summed.shape[1]):
-        launch(
-            _kernels(n_w, n_s, sigmas.dtype).accumulate,
-            *(sigmas, deltas, weighted, summed, packed_info, ray_ids),
-            *(len(ray_ids), len(sigmas), len(opacity_before), float(T_threshold)),
-            *(first_w, weighted.shape[1], first_s, summed.shape[1]),
-            *(opacity_before, rays.weighted, rays.summed, rays.opacity, has_ended),
-        )
-    return has_ended.bool()
+    check.tensor("rays.opacity", rays.opacity, ("R",), dtype, differentiable=False)
+    check.tensor("rays.weighted", rays.weighted, ("R", "Cw"), dtype, differentiable=False)
+    check.tensor("rays.summed", rays.summed, ("R", "Cs"), dtype, differentiable=False)
+    has_ended: Tensor = _ACCUMULATE(*rays, ray_ids, *samples, packed_info, float(T_threshold))
+    return has_ended
 
 
-def _or_no_channels(summed: Tensor | None, sigmas: Tensor) -> Tensor:
-    return sigmas.new_empty(len(sigmas), 0) if summed is None and isinstance(sigmas, Tensor) else summed
+def _in_float32(
+    sigmas: Tensor, deltas: Tensor, weighted: Tensor, summed: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The samples, in float32 under autocast, with a tensor for the plain channels."""
+    sigmas = cast_under_autocast(sigmas)
+    if summed is None and isinstance(sigmas, Tensor):
+        summed = sigmas.new_empty(sigmas.shape[0], 0)
+    return sigmas, cast_under_autocast(deltas), cast_under_autocast(weighted), cast_under_autocast(summed)
 
 
-def _check_samples(sigmas, deltas, weighted, summed, packed_info, differentiable: bool = True) -> ArgumentCheck:
+def _check_samples(
+    sigmas: Tensor,
+    deltas: Tensor,
+    weighted: Tensor,
+    summed: Tensor,
+    packed_info: Tensor,
+    differentiable: bool = True,
+) -> ArgumentCheck:
     check = ArgumentCheck()
     check.tensor("sigmas", sigmas, ("M",), FLOATS, differentiable)
     check.tensor("deltas", deltas, ("M",), sigmas.dtype, differentiable=False)
     check.tensor("weighted", weighted, ("M", "Cw"), sigmas.dtype, differentiable)
     check.tensor("summed", summed, ("M", "Cs"), sigmas.dtype, differentiable)
     check.tensor("packed_info", packed_info, ("N", 2), torch.int32)
-    start(sigmas.device, "sigmas")
     return check
 
 
-def _channel_blocks(n_weighted: int, n_summed: int):
+def _channel_blocks(n_weighted: int, n_summed: int) -> Iterator[tuple[int, int, int, int]]:
     """First channel and number of channels of either kind for each launch, at least one launch."""
     weighted = range(0, n_weighted, _CHANNELS_PER_LAUNCH)
     summed = range(0, n_summed, _CHANNELS_PER_LAUNCH)
@@ -132,47 +138,116 @@ def _channel_blocks(n_weighted: int, n_summed: int):
         yield w or 0, n_w, s or 0, n_s
 
 
-class _Composite(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, sigmas, deltas, weighted, summed, packed_info, T_threshold):
-        n_rays = len(packed_info)
-        sums_w = weighted.new_empty(n_rays, weighted.shape[1])
-        sums_s = summed.new_empty(n_rays, summed.shape[1])
-        opacity = sigmas.new_empty(n_rays)
-        for first_w, n_w, first_s, n_s in _channel_blocks(weighted.shape[1], summed.shape[1]):
-            launch(
-                _kernels(n_w, n_s, sigmas.dtype).forward,
-                *(sigmas, deltas, weighted, summed, packed_info, n_rays, len(sigmas), T_threshold),
-                *(first_w, weighted.shape[1], first_s, summed.shape[1]),
-                *(sums_w, sums_s, opacity),
-            )
-        ctx.save_for_backward(sigmas, deltas, weighted, packed_info, sums_w, opacity)
-        ctx.n_summed, ctx.T_threshold = summed.shape[1], T_threshold
-        return sums_w, sums_s, opacity
+def _composite(
+    sigmas: Tensor, deltas: Tensor, weighted: Tensor, summed: Tensor, packed_info: Tensor, T_threshold: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    sums_w, sums_s, opacity = _empty_sums(sigmas, deltas, weighted, summed, packed_info, T_threshold)
+    for first_w, n_w, first_s, n_s in _channel_blocks(weighted.shape[1], summed.shape[1]):
+        launch(
+            _kernels(n_w, n_s, sigmas.dtype).forward,
+            *(sigmas, deltas, weighted, summed, packed_info, len(packed_info), len(sigmas), T_threshold),
+            *(first_w, weighted.shape[1], first_s, summed.shape[1]),
+            *(sums_w, sums_s, opacity),
+        )
+    return sums_w, sums_s, opacity
 
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, grad_sums_w, grad_sums_s, grad_opacity):
-        sigmas, deltas, weighted, packed_info, sums_w, opacity = ctx.saved_tensors
-        grad_sums_w, grad_sums_s, grad_opacity = dense(grad_sums_w), dense(grad_sums_s), dense(grad_opacity)
-        # Zeros, for samples that no ray visits.
-        grad_sigmas, grad_weighted = torch.zeros_like(sigmas), torch.zeros_like(weighted)
-        grad_summed = sigmas.new_zeros(len(sigmas), ctx.n_summed)
-        for first_w, n_w, first_s, n_s in _channel_blocks(weighted.shape[1], ctx.n_summed):
-            launch(
-                _kernels(n_w, n_s, sigmas.dtype).backward,
-                *(sigmas, deltas, weighted, packed_info, sums_w, opacity, grad_sums_w, grad_sums_s, grad_opacity),
-                *(len(packed_info), len(sigmas), ctx.T_threshold),
-                *(first_w, weighted.shape[1], first_s, ctx.n_summed),
-                *(grad_sigmas, grad_weighted, grad_summed),
-            )
-        return grad_sigmas, None, grad_weighted, grad_summed, None, None
+
+def _empty_sums(
+    sigmas: Tensor, deltas: Tensor, weighted: Tensor, summed: Tensor, packed_info: Tensor, T_threshold: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    n_rays = packed_info.shape[0]
+    return (
+        weighted.new_empty(n_rays, weighted.shape[1]),
+        summed.new_empty(n_rays, summed.shape[1]),
+        sigmas.new_empty(n_rays),
+    )
+
+
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
+    sigmas, deltas, weighted, _, packed_info, ctx.T_threshold = inputs
+    sums_w, _, opacity = output
+    ctx.save_for_backward(sigmas, deltas, weighted, packed_info, sums_w, opacity)
+
+
+def _backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+    grad_sigmas, grad_weighted, grad_summed = _COMPOSITE_BACKWARD(*ctx.saved_tensors, *grads, ctx.T_threshold)
+    return grad_sigmas, None, grad_weighted, grad_summed, None, None
+
+
+def _gradient(
+    sigmas: Tensor,
+    deltas: Tensor,
+    weighted: Tensor,
+    packed_info: Tensor,
+    sums_w: Tensor,
+    opacity: Tensor,
+    grad_sums_w: Tensor,
+    grad_sums_s: Tensor,
+    grad_opacity: Tensor,
+    T_threshold: float,
+) -> tuple[Tensor, Tensor, Tensor]:
+    grad_sums_w, grad_sums_s, grad_opacity = dense(grad_sums_w), dense(grad_sums_s), dense(grad_opacity)
+    Cw, Cs = weighted.shape[1], grad_sums_s.shape[1]
+    # Zeros, for samples that no ray visits.
+    grads = torch.zeros_like(sigmas), torch.zeros_like(weighted), sigmas.new_zeros(len(sigmas), Cs)
+    for first_w, n_w, first_s, n_s in _channel_blocks(Cw, Cs):
+        launch(
+            _kernels(n_w, n_s, sigmas.dtype).backward,
+            *(sigmas, deltas, weighted, packed_info, sums_w, opacity, grad_sums_w, grad_sums_s, grad_opacity),
+            *(len(packed_info), len(sigmas), T_threshold),
+            *(first_w, Cw, first_s, Cs),
+            *grads,
+        )
+    return grads
+
+
+def _empty_gradient(
+    sigmas: Tensor,
+    deltas: Tensor,
+    weighted: Tensor,
+    packed_info: Tensor,
+    sums_w: Tensor,
+    opacity: Tensor,
+    grad_sums_w: Tensor,
+    grad_sums_s: Tensor,
+    *others: Any,
+) -> tuple[Tensor, Tensor, Tensor]:
+    grad_summed = sigmas.new_empty(sigmas.shape[0], grad_sums_s.shape[1])
+    return torch.empty_like(sigmas), torch.empty_like(weighted), grad_summed
+
+
+def _accumulate(
+    sums_w: Tensor,
+    sums_s: Tensor,
+    opacity: Tensor,
+    ray_ids: Tensor,
+    sigmas: Tensor,
+    deltas: Tensor,
+    weighted: Tensor,
+    summed: Tensor,
+    packed_info: Tensor,
+    T_threshold: float,
+) -> Tensor:
+    has_ended = torch.zeros(len(ray_ids), dtype=torch.uint8, device=sigmas.device)
+    opacity_before = opacity.clone()
+    for first_w, n_w, first_s, n_s in _channel_blocks(weighted.shape[1], summed.shape[1]):
+        launch(
+            _kernels(n_w, n_s, sigmas.dtype).accumulate,
+            *(sigmas, deltas, weighted, summed, packed_info, ray_ids),
+            *(len(ray_ids), len(sigmas), len(opacity), T_threshold),
+            *(first_w, weighted.shape[1], first_s, summed.shape[1]),
+            *(opacity_before, sums_w, sums_s, opacity, has_ended),
+        )
+    for changed in (sums_w, sums_s, opacity):
+        if not changed.is_inference():
+            torch.autograd.graph.increment_version(changed)  # kernels write behind autograd's back
+    return has_ended.bool()
 
 
 class _Kernels(NamedTuple):
-    forward: object
-    backward: object
-    accumulate: object
+    forward: Any
+    backward: Any
+    accumulate: Any
 
 
 @functools.cache
@@ -342,3 +417,27 @@ def _kernels(n_weighted: int, n_summed: int, dtype: torch.dtype) -> _Kernels:
                 opacity[ray] = total
 
     return _Kernels(forward, backward, accumulate)
+
+
+_COMPOSITE = Operator(
+    "composite(Tensor sigmas, Tensor deltas, Tensor weighted, Tensor summed, Tensor packed_info, float T_threshold)"
+    " -> (Tensor, Tensor, Tensor)",
+    _composite,
+    _empty_sums,
+    _setup_context,
+    _backward,
+)
+_COMPOSITE_BACKWARD = Operator(
+    "composite_backward(Tensor sigmas, Tensor deltas, Tensor weighted, Tensor packed_info, Tensor sums_w, "
+    "Tensor opacity, Tensor grad_sums_w, Tensor grad_sums_s, Tensor grad_opacity, float T_threshold)"
+    " -> (Tensor, Tensor, Tensor)",
+    _gradient,
+    _empty_gradient,
+    backward=not_differentiable("composite"),
+)
+_ACCUMULATE = Operator(
+    "accumulate_(Tensor(a!) sums_w, Tensor(b!) sums_s, Tensor(c!) opacity, Tensor ray_ids, Tensor sigmas, "
+    "Tensor deltas, Tensor weighted, Tensor summed, Tensor packed_info, float T_threshold) -> Tensor",
+    _accumulate,
+    lambda sums_w, sums_s, opacity, ray_ids, *others: ray_ids.new_empty(ray_ids.shape[0], dtype=torch.bool),
+)

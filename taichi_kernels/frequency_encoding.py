@@ -3,18 +3,18 @@
     x  ->  x, sin(x), cos(x), sin(2 x), cos(2 x), ..., sin(2^(K-1) x), cos(2^(K-1) x)
 
 This is NeRF's positional encoding (Mildenhall et al. 2020, eq. 4) without the factor pi and with the
-input kept, the form used by the torch-ngp family.
+input kept, the variant used by the torch-ngp family.
 """
 
 import functools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
-from taichi_kernels.checks import FLOATS, ArgumentCheck, dense, expect_integer
-from taichi_kernels.runtime import array, launch, scalar, start, taichi
+from taichi_kernels.checks import FLOATS, ArgumentCheck, cast_under_autocast, dense, expect_integer
+from taichi_kernels.operators import Operator
+from taichi_kernels.runtime import array, launch, scalar, taichi
 
 
 def frequency_encode(x: Tensor, n_octaves: int) -> Tensor:
@@ -27,39 +27,75 @@ def frequency_encode(x: Tensor, n_octaves: int) -> Tensor:
     Returns:
         [N, D (1 + 2 K)]: the D inputs, then for each frequency the D sines and the D cosines.
 
-    Differentiable once in x. Deterministic. Raises ValueError if an argument is not as above.
+    Differentiable in x, to any order. Deterministic. Raises ValueError if an argument is not as above.
     """
     n_octaves = expect_integer("n_octaves", n_octaves, 0, None, "pass the number of frequencies")
+    x = cast_under_autocast(x)
     check = ArgumentCheck()
     check.tensor("x", x, ("N", "D"), FLOATS)
-    start(x.device, "x")
-    return _FrequencyEncode.apply(x, n_octaves)
+    features: Tensor = _FREQUENCY_ENCODE(x, n_octaves)
+    return features
 
 
-class _FrequencyEncode(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, x, n_octaves):
-        n, n_dims = x.shape
-        features = x.new_empty(n, n_dims * (1 + 2 * n_octaves))
-        launch(_kernels(x.dtype).encode, x, n, n_dims, n_octaves, features)
-        ctx.save_for_backward(features)
-        ctx.n_dims = n_dims
-        return features
+def _encode(x: Tensor, n_octaves: int) -> Tensor:
+    features = _empty_features(x, n_octaves)
+    launch(_kernels(x.dtype).encode, x, *x.shape, n_octaves, features)
+    return features
 
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, grad_features):
-        (features,) = ctx.saved_tensors
-        n, n_dims = len(features), ctx.n_dims
-        n_octaves = (features.shape[1] // n_dims - 1) // 2 if n_dims else 0
-        grad_x = features.new_empty(n, n_dims)
-        launch(_kernels(features.dtype).gradient, features, dense(grad_features), n, n_dims, n_octaves, grad_x)
-        return grad_x, None
+
+def _empty_features(x: Tensor, n_octaves: int) -> Tensor:
+    return x.new_empty(x.shape[0], x.shape[1] * (1 + 2 * n_octaves))
+
+
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    x, ctx.n_octaves = inputs
+    ctx.n_dims = x.shape[1]
+    ctx.save_for_backward(output)
+
+
+def _backward(ctx: Any, grad_features: Tensor) -> tuple[Tensor, None]:
+    (features,) = ctx.saved_tensors
+    return _FREQUENCY_ENCODE_BACKWARD(features, grad_features, ctx.n_dims, ctx.n_octaves), None
+
+
+def _gradient(features: Tensor, grad_features: Tensor, n_dims: int, n_octaves: int) -> Tensor:
+    n = features.shape[0]
+    grad_x = features.new_empty(n, n_dims)
+    launch(_kernels(features.dtype).gradient, features, dense(grad_features), n, n_dims, n_octaves, grad_x)
+    return grad_x
+
+
+def _empty_gradient(features: Tensor, grad_features: Tensor, n_dims: int, n_octaves: int) -> Tensor:
+    return features.new_empty(features.shape[0], n_dims)
+
+
+def _setup_second_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    features, grad_features, ctx.n_dims, ctx.n_octaves = inputs
+    ctx.save_for_backward(features, grad_features)
+
+
+def _second_backward(ctx: Any, grad_grad_x: Tensor) -> tuple[Tensor, Tensor, None, None]:
+    # The gradient is grad_0 + sum_k 2^k (grad_sin_k cos_k - grad_cos_k sin_k), a function of features alone: what
+    # they depend on is differentiated through the first backward.
+    features, grad_features = ctx.saved_tensors
+    n, D, K = features.shape[0], ctx.n_dims, ctx.n_octaves
+    frequencies = 2.0 ** torch.arange(K, dtype=features.dtype, device=features.device)
+    upstream = grad_grad_x[:, None] * frequencies[:, None]  # [N, K, D]
+    sine, cosine = features[:, D:].reshape(n, K, 2, D).unbind(2)
+    grad_sine, grad_cosine = grad_features[:, D:].reshape(n, K, 2, D).unbind(2)
+    to_features = torch.stack((-grad_cosine * upstream, grad_sine * upstream), 2).reshape(n, 2 * K * D)
+    to_grad_features = torch.stack((cosine * upstream, -sine * upstream), 2).reshape(n, 2 * K * D)
+    return (
+        torch.cat((torch.zeros_like(grad_grad_x), to_features), 1),
+        torch.cat((grad_grad_x, to_grad_features), 1),
+        None,
+        None,
+    )
 
 
 class _Kernels(NamedTuple):
-    encode: object
-    gradient: object
+    encode: Any
+    gradient: Any
 
 
 @functools.cache
@@ -116,3 +152,15 @@ def _kernels(dtype: torch.dtype) -> _Kernels:
             grad_x[k] = total
 
     return _Kernels(encode, gradient)
+
+
+_FREQUENCY_ENCODE = Operator(
+    "frequency_encode(Tensor x, int n_octaves) -> Tensor", _encode, _empty_features, _setup_context, _backward
+)
+_FREQUENCY_ENCODE_BACKWARD = Operator(
+    "frequency_encode_backward(Tensor features, Tensor grad_features, int n_dims, int n_octaves) -> Tensor",
+    _gradient,
+    _empty_gradient,
+    _setup_second_context,
+    _second_backward,
+)

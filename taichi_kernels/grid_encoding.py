@@ -12,27 +12,20 @@ fastest and matrix products take as well.
 """
 
 import functools
-from typing import NamedTuple
+import math
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
-from taichi_kernels.checks import FLOATS, ArgumentCheck, dense, expect
+from taichi_kernels.checks import FLOATS, ArgumentCheck, cast_under_autocast, dense, expect
 from taichi_kernels.grid_config import GridConfig
-from taichi_kernels.runtime import array, is_cuda, launch, scalar, start, taichi
+from taichi_kernels.grid_kernels import MAX_DIMS, NO_MASK, GridKernels, grid_kernels
+from taichi_kernels.operators import Operator, not_differentiable
+from taichi_kernels.runtime import is_cuda, launch
 
 HASH_PRIMES = (1, 2654435761, 805459861, 3674653429)  # Instant-NGP, section 3; the fourth is torch-ngp's
 TABLE_DTYPES = (torch.float32, torch.float64, torch.float16)
-
-# Points a CPU thread takes through all levels before it goes on: their coordinates stay in its cache.
-_CHUNK = 2048
-# Taichi gives a CPU thread at least 512 consecutive iterations of a parallel loop. Loops over a few
-# large tasks therefore count 512 iterations a task, and work in the first of each.
-_ITERATIONS_PER_TASK = 512
-_NO_MASK = 0x7FFFFFFF
-_MAX_DIMS = len(HASH_PRIMES)
-_INTS_PER_LEVEL = 4 + 2 * _MAX_DIMS
 
 
 class GridEncoding(nn.Module):
@@ -71,114 +64,132 @@ def grid_encode(positions: Tensor, table: Tensor, config: GridConfig, bound: flo
     Returns:
         [N, L F] in the dtype of the table, level-major; the memory is channel-major.
 
-    Differentiable once in the table and in the positions. On the CPU the table's gradient is bitwise
-    reproducible; on CUDA it is summed by atomics in any order. It is summed in float32 for a
+    Differentiable twice in the table and in the positions, away from the faces of cells, where the
+    features have kinks: a loss on their derivative with respect to the positions (eikonal, smoothness) has
+    the right gradients. With linear interpolation the second derivative along one axis is zero inside a
+    cell; use "smoothstep" if positions have to follow such a loss. On the CPU the table's gradient is
+    bitwise reproducible; on CUDA it is summed by atomics in any order. It is summed in float32 for a
     float16 table.
 
-    Raises ValueError if an argument is not as above.
+    Raises ValueError if an argument is not as above, and RuntimeError for a third derivative.
     """
+    positions, table = cast_under_autocast(positions), cast_under_autocast(table, half_allowed=True)
     check = ArgumentCheck()
     check.tensor("positions", positions, ("N", config.n_dims), FLOATS)
     check.tensor("table", table, (config.n_entries, config.n_features), TABLE_DTYPES)
-    return encode_planes(positions, table, config, (tuple(range(config.n_dims)),), bound)
+    return encode_planes(_GRID_ENCODE, positions, table, config, (tuple(range(config.n_dims)),), bound)
 
 
 def encode_planes(
-    positions: Tensor, tables: Tensor, config: GridConfig, planes: tuple[tuple[int, ...], ...], bound: float
+    operator: Operator,
+    positions: Tensor,
+    tables: Tensor,
+    config: GridConfig,
+    planes: tuple[tuple[int, ...], ...],
+    bound: float,
 ) -> Tensor:
     """Features of points in one grid per entry of `planes`, all of the shape `config`, in one launch.
 
-    `planes` names the coordinates that each grid sees; `tables` holds the grids' tables one after the
-    other. The caller has checked shapes.
+    Args:
+        operator: one made by :func:`encoding_operator`.
+        positions: [N, n] with the shape checked.
+        tables: the grids' tables one after the other, with the shape checked.
+        config: shape of each grid.
+        planes: the axes of the positions that each grid sees.
+        bound: half side of the box.
     """
     expect(bound > 0, "bound", "a positive number", bound, "pass the half side of the box")
     expect(
-        positions.dtype == tables.dtype or (positions.dtype, tables.dtype) == (torch.float32, torch.float16),
+        positions.dtype == tables.dtype or (positions.dtype == torch.float32 and tables.dtype == torch.float16),
         "positions",
         f"the dtype of the table, {tables.dtype}, or float32 for a float16 table",
         positions.dtype,
         "convert one of them",
     )
-    start(positions.device, "positions")
-    return _EncodePlanes.apply(positions, tables, config, planes, float(bound))
+    axes = tuple(axis for plane in planes for axis in plane)
+    features: Tensor = operator(
+        *(positions, tables, config.n_dims, axes, config.level_offsets, config.level_scales),
+        *(config.n_features, config.kind, config.interpolation, config.align_corners, float(bound)),
+    )
+    return features
 
 
-class _EncodePlanes(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, positions, tables, config, planes, bound):
-        levels, scales = _level_rows(config, planes, positions.dtype, positions.device)
-        features = tables.new_empty(len(scales) * config.n_features, len(positions))
-        kernels = _kernels_for(config, positions, tables)
-        launch(
-            kernels.encode,
-            *(positions, tables, levels, scales),
-            *(len(positions), len(scales), positions.shape[1], bound, 0.5 / bound),
-            features,
-        )
-        ctx.save_for_backward(positions, tables)
-        ctx.grid = config, planes, bound
-        return features.t()
+_GRIDS_SCHEMA = (
+    "int n_dims, int[] axes, int[] level_offsets, float[] level_scales, int n_features, str kind, str interpolation, "
+    "bool align_corners, float bound"
+)
 
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, grad_features):
-        positions, tables = ctx.saved_tensors
-        config, planes, bound = ctx.grid
-        levels, scales = _level_rows(config, planes, positions.dtype, positions.device)
-        kernels = _kernels_for(config, positions, tables)
-        # On the CPU a transposition costs as much as the scatter itself, so row-major gradients are read
-        # where they lie; on CUDA neighbouring threads would then read far apart.
-        if is_cuda() or grad_features.t().is_contiguous():
-            grad_features, point_stride, channel_stride = dense(grad_features.t()), 1, len(positions)
-        else:
-            grad_features, point_stride, channel_stride = dense(grad_features), grad_features.shape[1], 1
-        shared = (grad_features, levels, scales, len(positions), len(scales), positions.shape[1], bound, 0.5 / bound)
-        strides = (point_stride, channel_stride)
-        grad_positions = grad_tables = None
-        if ctx.needs_input_grad[0]:
-            grad_positions = torch.zeros_like(positions)
-            launch(kernels.grad_positions, positions, tables, *shared, *strides, grad_positions)
-        if ctx.needs_input_grad[1]:
-            grad_tables = torch.zeros_like(tables, dtype=positions.dtype)
-            # On the CPU a group of levels to each task: more groups than threads, to even out the load.
-            n_groups = min(len(scales), 2 * torch.get_num_threads())
-            launch(kernels.grad_table, positions, *shared, *strides, n_groups, grad_tables)
-            grad_tables = grad_tables.to(tables.dtype)
-        return grad_positions, grad_tables, None, None, None
+
+class _Grids(NamedTuple):
+    """What a :class:`GridConfig` comes down to, in the types that an operator takes."""
+
+    n_dims: int
+    axes: tuple[int, ...]
+    """Of the positions, n_dims for each grid."""
+    level_offsets: tuple[int, ...]
+    level_scales: tuple[float, ...]
+    n_features: int
+    kind: str
+    interpolation: str
+    align_corners: bool
+    bound: float
+
+
+def _grids(arguments: tuple[Any, ...]) -> _Grids:
+    n_dims, axes, offsets, scales, *others = arguments  # lists if they come through the dispatcher
+    return _Grids(n_dims, tuple(axes), tuple(offsets), tuple(scales), *others)
+
+
+class _LevelTensors(NamedTuple):
+    rows: Tensor
+    """[grids L, INTS_PER_LEVEL] int32."""
+    scales: Tensor
+    """[grids L]"""
 
 
 @functools.lru_cache(maxsize=64)
-def _level_rows(config, planes, dtype, device) -> tuple[Tensor, Tensor]:
-    """What the kernels need to know of each level of each grid: ints [rows, 12], scales [rows]."""
+def _level_tensors(grids: _Grids, dtype: torch.dtype, device: torch.device) -> _LevelTensors:
+    """What the kernels need to know about each level of each grid."""
     rows = []
-    for plane, axes in enumerate(planes):
-        for level in range(config.n_levels):
-            first, end = config.level_offsets[level : level + 2]
+    n_levels, n_dims = len(grids.level_scales), grids.n_dims
+    n_planes = len(grids.axes) // n_dims
+    for plane in range(n_planes):
+        axes = grids.axes[plane * n_dims : (plane + 1) * n_dims]
+        for level, scale in enumerate(grids.level_scales):
+            first, end = grids.level_offsets[level : level + 2]
             n_slots = end - first
-            strides, is_hashed = level_strides(config, level, n_slots)
-            factors = HASH_PRIMES[: config.n_dims] if is_hashed else strides
-            power_of_two = n_slots & (n_slots - 1) == 0
-            row = [plane * config.n_entries + first, n_slots, n_slots - 1 if power_of_two else _NO_MASK, is_hashed]
-            unused = [0] * (_MAX_DIMS - len(axes))
-            row += [*axes, *unused, *(_int32(f) for f in factors), *unused]
-            rows.append(row)
-    scales = config.level_scales * len(planes)
-    return torch.tensor(rows, dtype=torch.int32, device=device), torch.tensor(scales, dtype=dtype, device=device)
+            n_corners = math.ceil(scale) + (1 if grids.align_corners else 2)
+            strides, is_hashed = level_strides(n_dims, n_corners, n_slots, grids.kind)
+            factors = HASH_PRIMES[:n_dims] if is_hashed else strides
+            is_power_of_two = n_slots & (n_slots - 1) == 0
+            row = [plane * grids.level_offsets[-1] + first, n_slots, n_slots - 1 if is_power_of_two else NO_MASK]
+            unused = [0] * (MAX_DIMS - n_dims)
+            rows.append([*row, is_hashed, *axes, *unused, *(_int32(f) for f in factors), *unused])
+    return _LevelTensors(
+        torch.tensor(rows, dtype=torch.int32, device=device).view(n_planes * n_levels, -1),
+        torch.tensor(grids.level_scales * n_planes, dtype=dtype, device=device),
+    )
 
 
-def level_strides(config: GridConfig, level: int, n_slots: int) -> tuple[list[int], bool]:
-    """Row-major strides of a level, 0 for coordinates that its index leaves out, and if it hashes.
+def level_strides(n_dims: int, n_corners: int, n_slots: int, kind: str) -> tuple[list[int], bool]:
+    """Row-major strides of a level, 0 for coordinates that its index leaves out, and True if it hashes.
 
     As in torch-ngp a coordinate is left out once the stride exceeds the table, and the strides wrap
     in 32 bits.
+
+    Args:
+        n_dims: of the grid.
+        n_corners: along an axis.
+        n_slots: entries of the level.
+        kind: as in :class:`GridConfig`.
     """
-    strides, stride = [0] * config.n_dims, 1
-    for d in range(config.n_dims):
+    strides, stride = [0] * n_dims, 1
+    for d in range(n_dims):
         if stride > n_slots:
             break
         strides[d] = stride
-        stride = stride * config.n_corners(config.level_resolutions[level]) % 2**32
-    return strides, config.kind == "hash" and stride > n_slots
+        stride = stride * n_corners % 2**32
+    return strides, kind == "hash" and stride > n_slots
 
 
 def _int32(x: int) -> int:
@@ -186,253 +197,192 @@ def _int32(x: int) -> int:
     return x - 2**32 if x >= 2**31 else x
 
 
-class _Kernels(NamedTuple):
-    encode: object
-    grad_table: object
-    grad_positions: object
-
-
-def _kernels_for(config: GridConfig, positions: Tensor, tables: Tensor) -> _Kernels:
-    return _kernels(
-        *(config.n_dims, config.n_features, config.interpolation, config.align_corners),
-        *(positions.dtype, tables.dtype, is_cuda()),
+def _kernels(grids: _Grids, dtype: torch.dtype, table_dtype: torch.dtype, along: bool) -> GridKernels:
+    return grid_kernels(
+        *(grids.n_dims, grids.n_features, grids.interpolation, grids.align_corners),
+        *(dtype, table_dtype, along, is_cuda()),
     )
 
 
-@functools.cache
-def _kernels(
-    n_dims: int,
-    n_features: int,
-    interpolation: str,
-    align_corners: bool,
+def _points(positions: Tensor, tangents: Tensor | None) -> Tensor:
+    return positions if tangents is None else torch.cat((positions, tangents), 1)
+
+
+def _gradient_layout(grad_features: Tensor) -> tuple[Tensor, int, int]:
+    """Upstream gradients as kernels read them, and the strides of points and of channels."""
+    # On the CPU a transposition costs as much as the scatter itself, so row-major gradients are read
+    # where they lie; on CUDA neighboring threads would then read far apart.
+    if is_cuda() or grad_features.t().is_contiguous():
+        return dense(grad_features.t()), 1, grad_features.shape[0]
+    return dense(grad_features), grad_features.shape[1], 1
+
+
+def _encode(positions: Tensor, tables: Tensor, grids: _Grids, tangents: Tensor | None = None) -> Tensor:
+    levels = _level_tensors(grids, positions.dtype, positions.device)
+    n, n_axes = positions.shape
+    n_rows = len(levels.scales)
+    features = tables.new_empty(n_rows * grids.n_features, n)
+    launch(
+        _kernels(grids, positions.dtype, tables.dtype, tangents is not None).encode,
+        *(_points(positions, tangents), tables, *levels, n, n_rows, n_axes, grids.bound, 0.5 / grids.bound),
+        features,
+    )
+    return features.t()
+
+
+def _grad_tables(
+    positions: Tensor,
+    grad_features: Tensor,
+    shape: tuple[int, ...],
     dtype: torch.dtype,
-    table_dtype: torch.dtype,
-    on_cuda: bool,
-) -> _Kernels:
-    ti = taichi()
-    real, stored = scalar(dtype), scalar(table_dtype)
-    Reals, Stored, Ints = array(dtype), array(table_dtype), array(torch.int32)
-    D, F = n_dims, n_features
-    smooth = interpolation == "smoothstep"
-    FIRST_PLACE = 0.0 if align_corners else 0.5  # of the box's lower face, in cells from the first corner
-    STEP, CHUNK, ROW, ALL_BITS = _ITERATIONS_PER_TASK, _CHUNK, _INTS_PER_LEVEL, _NO_MASK
-    AXES, FACTORS = 4, 4 + _MAX_DIMS  # where they are in a row
-    reals_d, u32_d = ti.types.vector(D, real), ti.types.vector(D, ti.u32)
+    grids: _Grids,
+    tangents: Tensor | None = None,
+) -> Tensor:
+    levels = _level_tensors(grids, positions.dtype, positions.device)
+    n, n_axes = positions.shape
+    n_rows = len(levels.scales)
+    grad_features, point_stride, channel_stride = _gradient_layout(grad_features)
+    grad_tables = positions.new_zeros(shape)
+    # On the CPU a group of levels to each task: more groups than threads, to even out the load.
+    n_groups = min(n_rows, 2 * torch.get_num_threads())
+    launch(
+        _kernels(grids, positions.dtype, dtype, tangents is not None).grad_table,
+        *(_points(positions, tangents), grad_features, *levels, n, n_rows, n_axes, grids.bound, 0.5 / grids.bound),
+        *(point_stride, channel_stride, n_groups),
+        grad_tables,
+    )
+    return grad_tables.to(dtype)
 
-    @ti.dataclass
-    class Level:
-        scale: real
-        first: ti.i32
-        n_slots: ti.u32
-        mask: ti.u32
-        is_hashed: ti.i32
-        axes: ti.types.vector(D, ti.i32)
-        factors: u32_d  # strides, or the primes of the hash
 
-    @ti.dataclass
-    class Cell:
-        is_inside: ti.i32
-        fractions: reals_d  # of the way from the lower to the upper corner, before smoothing
-        terms: u32_d  # lower corner times factors
+def _grad_positions(
+    positions: Tensor, tables: Tensor, grad_features: Tensor, grids: _Grids, tangents: Tensor | None = None
+) -> Tensor:
+    levels = _level_tensors(grids, positions.dtype, positions.device)
+    n, n_axes = positions.shape
+    grad_features, point_stride, channel_stride = _gradient_layout(grad_features)
+    grad_positions = torch.zeros_like(positions)
+    launch(
+        _kernels(grids, positions.dtype, tables.dtype, tangents is not None).grad_positions,
+        *(_points(positions, tangents), tables, grad_features, *levels),
+        *(n, len(levels.scales), n_axes, grids.bound, 0.5 / grids.bound, point_stride, channel_stride),
+        grad_positions,
+    )
+    return grad_positions
 
-    @ti.func
-    def read_level(levels: ti.template(), scales: ti.template(), row):
-        level = Level()
-        j = row * ROW
-        level.scale = scales[row]
-        level.first = levels[j]
-        level.n_slots = ti.cast(levels[j + 1], ti.u32)
-        level.mask = ti.cast(levels[j + 2], ti.u32)
-        level.is_hashed = levels[j + 3]
-        for d in ti.static(range(D)):
-            level.axes[d] = levels[j + AXES + d]
-            level.factors[d] = ti.cast(levels[j + FACTORS + d], ti.u32)
-        return level
 
-    @ti.func
-    def find_cell(positions: ti.template(), i, n_axes, bound, inverse_extent, level):
-        cell = Cell(is_inside=1)
-        for d in ti.static(range(D)):
-            u = (positions[i * n_axes + level.axes[d]] + bound) * inverse_extent
-            if not (u >= real(0.0) and u <= real(1.0)):
-                cell.is_inside = 0
-                u = real(0.0)  # NaN and infinities must not become an index
-            p = u * level.scale + real(FIRST_PLACE)
-            lower = ti.cast(p, ti.i32)  # p >= 0, so this is the floor
-            cell.fractions[d] = p - ti.cast(lower, real)
-            cell.terms[d] = ti.cast(lower, ti.u32) * level.factors[d]
-        return cell
+def _empty_features(positions: Tensor, tables: Tensor, grids: _Grids) -> Tensor:
+    n_channels = len(grids.axes) // grids.n_dims * len(grids.level_scales) * grids.n_features
+    return tables.new_empty(n_channels, positions.shape[0]).t()
 
-    @ti.func
-    def weight_of(fraction):
-        weight = fraction
-        if ti.static(smooth):
-            weight = fraction * fraction * (real(3.0) - real(2.0) * fraction)
-        return weight
 
-    @ti.func
-    def slope_of(fraction):
-        slope = real(1.0)
-        if ti.static(smooth):
-            slope = real(6.0) * fraction * (real(1.0) - fraction)
-        return slope
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    positions, tables, *ctx.grids = inputs
+    ctx.save_for_backward(positions, tables)
 
-    @ti.func
-    def corner_entry(corner: ti.template(), cell, level):
-        """Index of a corner's first feature; bit d of `corner` chooses the upper side along axis d."""
-        index = ti.u32(0)
-        hashed = ti.u32(0)
-        for d in ti.static(range(D)):
-            term = cell.terms[d]
-            if ti.static(corner >> d & 1):
-                term += level.factors[d]
-            index += term
-            hashed ^= term
-        if level.is_hashed != 0:
-            index = hashed
-        if level.mask != ti.cast(ALL_BITS, ti.u32):
-            index &= level.mask
-        elif index >= level.n_slots:
-            index %= level.n_slots
-        return (level.first + ti.cast(index, ti.i32)) * F
 
-    @ti.func
-    def encode_point(positions: ti.template(), table: ti.template(), i, n, n_axes, bound, inverse_extent, row, level,
-                     features: ti.template()):  # fmt: skip
-        cell = find_cell(positions, i, n_axes, bound, inverse_extent, level)
-        sums = ti.Vector.zero(real, F)
-        if cell.is_inside:
-            for corner in ti.static(range(2**D)):
-                weight = real(1.0)
-                for d in ti.static(range(D)):
-                    upper = weight_of(cell.fractions[d])
-                    weight *= upper if ti.static(corner >> d & 1) else real(1.0) - upper
-                entry = corner_entry(corner, cell, level)
-                for c in ti.static(range(F)):
-                    sums[c] += weight * ti.cast(table[entry + c], real)
-        for c in ti.static(range(F)):
-            features[(row * F + c) * n + i] = ti.cast(sums[c], stored)
+def _backward(ctx: Any, grad_features: Tensor) -> tuple[Tensor | None, ...]:
+    positions, tables = ctx.saved_tensors
+    grad_positions = grad_tables = None
+    if ctx.needs_input_grad[0]:
+        grad_positions = _GRAD_POSITIONS(positions, tables, grad_features, *ctx.grids)
+    if ctx.needs_input_grad[1]:
+        grad_tables = _GRAD_TABLES(positions, grad_features, tables.shape, tables.dtype, *ctx.grids)
+    return grad_positions, grad_tables, *_no_gradients(ctx)
 
-    @ti.kernel
-    def encode(
-        positions: Reals,  # [N, n_axes]
-        table: Stored,  # [grids, n_entries, F]
-        levels: Ints,  # [rows, 12]
-        scales: Reals,  # [rows]
-        n: ti.i32,
-        n_rows: ti.i32,
-        n_axes: ti.i32,
-        bound: real,
-        inverse_extent: real,
-        features: Stored,  # [rows, F, N]
-    ):
-        if ti.static(on_cuda):
-            # Neighbouring threads take neighbouring points of one level: writes coalesce, reads share lines.
-            for k in range(n * n_rows):
-                row = k // n
-                level = read_level(levels, scales, row)
-                encode_point(positions, table, k - row * n, n, n_axes, bound, inverse_extent, row, level, features)
-        else:
-            for k in range((n + CHUNK - 1) // CHUNK * STEP):
-                if k % STEP == 0:
-                    begin = k // STEP * CHUNK
-                    for row in range(n_rows):
-                        level = read_level(levels, scales, row)
-                        for i in range(begin, ti.min(begin + CHUNK, n)):
-                            encode_point(positions, table, i, n, n_axes, bound, inverse_extent, row, level, features)
 
-    @ti.func
-    def scatter_point(positions: ti.template(), grad_features: ti.template(), i, n_axes, bound, inverse_extent,
-                      point_stride, channel_stride, row, level, grads: ti.template()):  # fmt: skip
-        cell = find_cell(positions, i, n_axes, bound, inverse_extent, level)
-        if cell.is_inside:
-            upstream = ti.Vector.zero(real, F)
-            for c in ti.static(range(F)):
-                upstream[c] = ti.cast(grad_features[i * point_stride + (row * F + c) * channel_stride], real)
-            for corner in ti.static(range(2**D)):
-                weight = real(1.0)
-                for d in ti.static(range(D)):
-                    upper = weight_of(cell.fractions[d])
-                    weight *= upper if ti.static(corner >> d & 1) else real(1.0) - upper
-                entry = corner_entry(corner, cell, level)
-                for c in ti.static(range(F)):
-                    if ti.static(on_cuda):
-                        ti.atomic_add(grads[entry + c], weight * upstream[c])
-                    else:
-                        grads[entry + c] = grads[entry + c] + weight * upstream[c]
+def _setup_positions_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    positions, tables, grad_features, *ctx.grids = inputs
+    ctx.save_for_backward(positions, tables, grad_features)
 
-    @ti.kernel
-    def grad_table(
-        positions: Reals,  # [N, n_axes]
-        grad_features: Stored,  # point_stride, channel_stride
-        levels: Ints,
-        scales: Reals,
-        n: ti.i32,
-        n_rows: ti.i32,
-        n_axes: ti.i32,
-        bound: real,
-        inverse_extent: real,
-        point_stride: ti.i32,
-        channel_stride: ti.i32,
-        n_groups: ti.i32,
-        grads: Reals,  # [grids, n_entries, F], zeros
-    ):
-        if ti.static(on_cuda):
-            for k in range(n * n_rows):
-                row = k // n
-                level = read_level(levels, scales, row)
-                scatter_point(positions, grad_features, k - row * n, n_axes, bound, inverse_extent,
-                              point_stride, channel_stride, row, level, grads)  # fmt: skip
-        else:
-            # Each task owns a group of levels, and so their entries: no atomics, and always the same order.
-            for k in range(n_groups * STEP):
-                if k % STEP == 0:
-                    group = k // STEP
-                    for chunk in range((n + CHUNK - 1) // CHUNK):
-                        for row in range(group * n_rows // n_groups, (group + 1) * n_rows // n_groups):
-                            level = read_level(levels, scales, row)
-                            for i in range(chunk * CHUNK, ti.min((chunk + 1) * CHUNK, n)):
-                                scatter_point(positions, grad_features, i, n_axes, bound, inverse_extent,
-                                              point_stride, channel_stride, row, level, grads)  # fmt: skip
 
-    @ti.kernel
-    def grad_positions(
-        positions: Reals,  # [N, n_axes]
-        table: Stored,  # [grids, n_entries, F]
-        grad_features: Stored,  # point_stride, channel_stride
-        levels: Ints,
-        scales: Reals,
-        n: ti.i32,
-        n_rows: ti.i32,
-        n_axes: ti.i32,
-        bound: real,
-        inverse_extent: real,
-        point_stride: ti.i32,
-        channel_stride: ti.i32,
-        grads: Reals,  # [N, n_axes], zeros
-    ):
-        for i in range(n):
-            for row in range(n_rows):
-                level = read_level(levels, scales, row)
-                cell = find_cell(positions, i, n_axes, bound, inverse_extent, level)
-                if cell.is_inside:
-                    slopes = ti.Vector.zero(real, D)
-                    for corner in ti.static(range(2**D)):
-                        entry = corner_entry(corner, cell, level)
-                        value = real(0.0)
-                        for c in ti.static(range(F)):
-                            g = ti.cast(grad_features[i * point_stride + (row * F + c) * channel_stride], real)
-                            value += g * ti.cast(table[entry + c], real)
-                        for d in ti.static(range(D)):
-                            weight = real(1.0)
-                            for e in ti.static(range(D)):
-                                if ti.static(e != d):
-                                    upper = weight_of(cell.fractions[e])
-                                    weight *= upper if ti.static(corner >> e & 1) else real(1.0) - upper
-                            slopes[d] += weight * value * (real(1.0) if ti.static(corner >> d & 1) else real(-1.0))
-                    for d in ti.static(range(D)):
-                        j = i * n_axes + level.axes[d]
-                        slope = slopes[d] * slope_of(cell.fractions[d]) * level.scale * inverse_extent
-                        grads[j] = grads[j] + slope
+def _positions_backward(ctx: Any, tangents: Tensor) -> tuple[Tensor | None, ...]:
+    positions, tables, grad_features = ctx.saved_tensors
+    to_positions = to_tables = to_grad_features = None
+    if ctx.needs_input_grad[0]:
+        to_positions = _GRAD_POSITIONS_ALONG(positions, tables, grad_features, tangents, *ctx.grids)
+    if ctx.needs_input_grad[1]:
+        to_tables = _GRAD_TABLES_ALONG(positions, grad_features, tangents, tables.shape, tables.dtype, *ctx.grids)
+    if ctx.needs_input_grad[2]:
+        to_grad_features = _ENCODE_ALONG(positions, tables, tangents, *ctx.grids)
+    return to_positions, to_tables, to_grad_features, *_no_gradients(ctx)
 
-    return _Kernels(encode, grad_table, grad_positions)
+
+def _setup_tables_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    positions, grad_features, _, _, *ctx.grids = inputs
+    ctx.save_for_backward(positions, grad_features)
+
+
+def _tables_backward(ctx: Any, grad_grad_tables: Tensor) -> tuple[Tensor | None, ...]:
+    positions, grad_features = ctx.saved_tensors
+    grad_grad_tables = dense(grad_grad_tables)
+    to_positions = to_grad_features = None
+    if ctx.needs_input_grad[0]:
+        to_positions = _GRAD_POSITIONS(positions, grad_grad_tables, grad_features, *ctx.grids)
+    if ctx.needs_input_grad[1]:
+        to_grad_features = _GRID_ENCODE(positions, grad_grad_tables, *ctx.grids)
+    return to_positions, to_grad_features, None, None, *_no_gradients(ctx)
+
+
+def _no_gradients(ctx: Any) -> list[None]:
+    return [None] * len(ctx.grids)
+
+
+def encoding_operator(name: str, tables: str) -> Operator:
+    """The operator `name` that encodes positions by grids, its second argument called `tables`."""
+    return Operator(
+        f"{name}(Tensor positions, Tensor {tables}, {_GRIDS_SCHEMA}) -> Tensor",
+        lambda positions, tables, *grids: _encode(positions, tables, _grids(grids)),
+        lambda positions, tables, *grids: _empty_features(positions, tables, _grids(grids)),
+        _setup_context,
+        _backward,
+        half_allowed=(tables,),
+    )
+
+
+_GRID_ENCODE = encoding_operator("grid_encode", "table")
+_GRAD_POSITIONS = Operator(
+    f"grid_grad_positions(Tensor positions, Tensor tables, Tensor grad_features, {_GRIDS_SCHEMA}) -> Tensor",
+    lambda positions, tables, grad_features, *grids: _grad_positions(positions, tables, grad_features, _grids(grids)),
+    lambda positions, *others: torch.empty_like(positions),
+    _setup_positions_context,
+    _positions_backward,
+    half_allowed=("tables", "grad_features"),
+)
+_GRAD_TABLES = Operator(
+    f"grid_grad_tables(Tensor positions, Tensor grad_features, int[] shape, ScalarType dtype, {_GRIDS_SCHEMA})"
+    " -> Tensor",
+    lambda positions, grad_features, shape, dtype, *grids: _grad_tables(
+        positions, grad_features, shape, dtype, _grids(grids)
+    ),
+    lambda positions, grad_features, shape, dtype, *grids: positions.new_empty(shape, dtype=dtype),
+    _setup_tables_context,
+    _tables_backward,
+    half_allowed=("grad_features",),
+)
+_ENCODE_ALONG = Operator(
+    f"grid_encode_along(Tensor positions, Tensor tables, Tensor grad_tangents, {_GRIDS_SCHEMA}) -> Tensor",
+    lambda positions, tables, tangents, *grids: _encode(positions, tables, _grids(grids), tangents),
+    lambda positions, tables, tangents, *grids: _empty_features(positions, tables, _grids(grids)),
+    backward=not_differentiable("grid_encode"),
+    half_allowed=("tables",),
+)
+_GRAD_POSITIONS_ALONG = Operator(
+    "grid_grad_positions_along(Tensor positions, Tensor tables, Tensor grad_features, Tensor grad_tangents, "
+    f"{_GRIDS_SCHEMA}) -> Tensor",
+    lambda positions, tables, grad_features, tangents, *grids: _grad_positions(
+        positions, tables, grad_features, _grids(grids), tangents
+    ),
+    lambda positions, *others: torch.empty_like(positions),
+    backward=not_differentiable("grid_encode"),
+    half_allowed=("tables", "grad_features"),
+)
+_GRAD_TABLES_ALONG = Operator(
+    "grid_grad_tables_along(Tensor positions, Tensor grad_features, Tensor grad_tangents, int[] shape, "
+    f"ScalarType dtype, {_GRIDS_SCHEMA}) -> Tensor",
+    lambda positions, grad_features, tangents, shape, dtype, *grids: _grad_tables(
+        positions, grad_features, shape, dtype, _grids(grids), tangents
+    ),
+    lambda positions, grad_features, tangents, shape, dtype, *grids: positions.new_empty(shape, dtype=dtype),
+    backward=not_differentiable("grid_encode"),
+    half_allowed=("grad_features",),
+)

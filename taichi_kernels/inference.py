@@ -1,17 +1,17 @@
-"""Render rays in rounds, so that the field is evaluated only where a ray is still transparent."""
+"""Render rays in passes, so that the field is evaluated only where a ray is still transparent."""
 
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-from taichi_kernels.checks import FLOATS, ArgumentCheck
+from taichi_kernels.checks import FLOATS, ArgumentCheck, cast_under_autocast
 from taichi_kernels.compositing import CompositedRays, accumulate_
 from taichi_kernels.ray_marching import RaySamples, march_rays
 
 Field = Callable[[RaySamples], tuple[Tensor, Tensor, Tensor | None]]
 
-MAX_SAMPLES_PER_ROUND = 8
+MAX_SAMPLES_PER_PASS = 8
 
 
 @torch.no_grad()
@@ -30,13 +30,13 @@ def render_rays(
     dt_gamma: float = 0.0,
     T_threshold: float = 1e-4,
 ) -> CompositedRays:
-    """March, evaluate and blend rays without gradients.
+    """March, evaluate and composite rays without gradients.
 
-    A round gives each of the n rays that are alive min(8, max(1, N // n)) samples, packed with no
-    padding; a ray dies when it runs out of samples or becomes opaque. The rounds end when together
-    they have allowed max_steps samples. This is the scheme of torch-ngp and gives its image: since the
-    number of alive rays decides how many samples a round has, an image rendered in parts can differ a
-    little from one rendered whole.
+    Each pass takes min(8, max(1, N // n)) samples on each of the n rays that are still alive, packed
+    without padding; a ray dies when it runs out of samples or becomes opaque. Passes end when a ray may
+    have taken max_steps samples. This is torch-ngp's scheme and gives its image: because the number of
+    live rays sets the samples of a pass, an image rendered in chunks can differ slightly from one
+    rendered at once.
 
     Args:
         field: samples -> sigmas [M], weighted [M, Cw], summed [M, Cs] or None, as for
@@ -50,6 +50,7 @@ def render_rays(
 
     Deterministic. Raises ValueError if an argument is not as above.
     """
+    rays_o, rays_d, t_near, t_far = (cast_under_autocast(x) for x in (rays_o, rays_d, t_near, t_far))
     check = ArgumentCheck()
     check.tensor("rays_o", rays_o, ("N", 3), FLOATS)
     check.tensor("rays_d", rays_d, ("N", 3), rays_o.dtype)
@@ -59,14 +60,14 @@ def render_rays(
     alive = torch.arange(n_rays, device=rays_o.device)
     rays, n_steps = None, 0
     while rays is None or (n_steps < max_steps and len(alive)):
-        n_round = min(MAX_SAMPLES_PER_ROUND, max(1, n_rays // max(1, len(alive))))
+        n_pass = min(MAX_SAMPLES_PER_PASS, max(1, n_rays // max(1, len(alive))))
         samples = march_rays(
             *(rays_o, rays_d, t_near, t_far, bitfield, bound),
             max_steps=max_steps,
-            max_samples=n_round,
+            max_samples=n_pass,
             dt_gamma=dt_gamma,
         )
-        sigmas, weighted, summed = field(samples)
+        sigmas, weighted, summed = (cast_under_autocast(x) for x in field(samples))
         if rays is None:
             rays = CompositedRays(
                 weighted.new_zeros(n_rays, weighted.shape[1]),
@@ -77,9 +78,9 @@ def render_rays(
             *(rays, alive.int(), sigmas, samples.deltas, weighted, summed, samples.packed_info, T_threshold)
         )
         begin, count = samples.packed_info.unbind(1)
-        goes_on = ((count == n_round) & ~has_ended).nonzero()[:, 0]  # waits for the GPU
+        goes_on = ((count == n_pass) & ~has_ended).nonzero()[:, 0]  # waits for the GPU
         last = (begin + count - 1)[goes_on]
         t_near = samples.ts[last] + samples.deltas[last]
         alive, rays_o, rays_d, t_far = alive[goes_on], rays_o[goes_on], rays_d[goes_on], t_far[goes_on]
-        n_steps += n_round
+        n_steps += n_pass
     return rays

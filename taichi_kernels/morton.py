@@ -4,13 +4,14 @@ Cells that are near in space are near in memory, which is why the occupancy grid
 """
 
 import functools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from taichi_kernels.checks import ArgumentCheck
-from taichi_kernels.runtime import array, launch, start, taichi
+from taichi_kernels.operators import Operator
+from taichi_kernels.runtime import array, launch, taichi
 
 MAX_RESOLUTION = 1024  # 3 x 10 bits fit an int32
 
@@ -26,9 +27,7 @@ def morton_encode(cells: Tensor) -> Tensor:
     """
     check = ArgumentCheck()
     check.tensor("cells", cells, ("N", 3), torch.int32)
-    start(cells.device, "cells")
-    codes = cells.new_empty(len(cells))
-    launch(_kernels().encode, cells, len(cells), codes)
+    codes: Tensor = _MORTON_ENCODE(cells)
     return codes
 
 
@@ -43,7 +42,17 @@ def morton_decode(codes: Tensor) -> Tensor:
     """
     check = ArgumentCheck()
     check.tensor("codes", codes, ("N",), torch.int32)
-    start(codes.device, "codes")
+    cells: Tensor = _MORTON_DECODE(codes)
+    return cells
+
+
+def _encode(cells: Tensor) -> Tensor:
+    codes = cells.new_empty(len(cells))
+    launch(_kernels().encode, cells, len(cells), codes)
+    return codes
+
+
+def _decode(codes: Tensor) -> Tensor:
     cells = codes.new_empty(len(codes), 3)
     launch(_kernels().decode, codes, len(codes), cells)
     return cells
@@ -52,9 +61,9 @@ def morton_decode(codes: Tensor) -> Tensor:
 class MortonFunctions(NamedTuple):
     """For use inside kernels."""
 
-    encode: object
+    encode: Any
     """(x, y, z) i32 -> code i32."""
-    decode: object
+    decode: Any
     """code i32 -> vector of x, y, z."""
 
 
@@ -92,8 +101,8 @@ def morton_functions() -> MortonFunctions:
 
 
 class _Kernels(NamedTuple):
-    encode: object
-    decode: object
+    encode: Any
+    decode: Any
 
 
 @functools.cache
@@ -115,3 +124,11 @@ def _kernels() -> _Kernels:
                 cells[3 * i + d] = cell[d]
 
     return _Kernels(encode, decode)
+
+
+_MORTON_ENCODE = Operator(
+    "morton_encode(Tensor cells) -> Tensor", _encode, lambda cells: cells.new_empty(cells.shape[0])
+)
+_MORTON_DECODE = Operator(
+    "morton_decode(Tensor codes) -> Tensor", _decode, lambda codes: codes.new_empty(codes.shape[0], 3)
+)

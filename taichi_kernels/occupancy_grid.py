@@ -6,14 +6,15 @@ C cascades of R^3 cells, cascade c over the cube [-b_c, b_c]^3 with b_c = min(2^
 """
 
 import functools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from taichi_kernels.checks import FLOATS, ArgumentCheck, expect
+from taichi_kernels.checks import FLOATS, ArgumentCheck, cast_under_autocast, expect
 from taichi_kernels.morton import MAX_RESOLUTION, morton_decode
-from taichi_kernels.runtime import array, launch, scalar, start, taichi
+from taichi_kernels.operators import Operator
+from taichi_kernels.runtime import array, launch, scalar, taichi
 
 
 def cell_centers(resolution: int, cascade: int = 0, bound: float = 1.0, device: torch.device | str = "cpu") -> Tensor:
@@ -46,10 +47,9 @@ def dilate_density(density_grid: Tensor) -> Tensor:
 
     Raises ValueError if the argument is not as above.
     """
+    density_grid = cast_under_autocast(density_grid)
     _check_density_grid(density_grid)
-    start(density_grid.device, "density_grid")
-    dilated = torch.empty_like(density_grid)
-    launch(_kernels(density_grid.dtype).dilate, density_grid, *density_grid.shape, dilated)
+    dilated: Tensor = _DILATE_DENSITY(density_grid)
     return dilated
 
 
@@ -65,12 +65,26 @@ def pack_bits(density_grid: Tensor, threshold: float) -> Tensor:
 
     Raises ValueError if an argument is not as above.
     """
+    density_grid = cast_under_autocast(density_grid)
     _check_density_grid(density_grid)
-    start(density_grid.device, "density_grid")
-    n_bytes = density_grid.numel() // 8
-    bitfield = torch.empty(n_bytes, dtype=torch.uint8, device=density_grid.device)
-    launch(_kernels(density_grid.dtype).pack, density_grid, n_bytes, float(threshold), bitfield)
+    bitfield: Tensor = _PACK_BITS(density_grid, float(threshold))
     return bitfield
+
+
+def _dilate(density_grid: Tensor) -> Tensor:
+    dilated = torch.empty_like(density_grid)
+    launch(_kernels(density_grid.dtype).dilate, density_grid, *density_grid.shape, dilated)
+    return dilated
+
+
+def _pack(density_grid: Tensor, threshold: float) -> Tensor:
+    bitfield = _empty_bitfield(density_grid, threshold)
+    launch(_kernels(density_grid.dtype).pack, density_grid, len(bitfield), threshold, bitfield)
+    return bitfield
+
+
+def _empty_bitfield(density_grid: Tensor, threshold: float) -> Tensor:
+    return density_grid.new_empty(density_grid.numel() // 8, dtype=torch.uint8)
 
 
 def _check_density_grid(density_grid: Tensor) -> None:
@@ -102,8 +116,8 @@ def _is_resolution(resolution: int) -> bool:
 
 
 class _Kernels(NamedTuple):
-    dilate: object
-    pack: object
+    dilate: Any
+    pack: Any
 
 
 @functools.cache
@@ -148,3 +162,7 @@ def _kernels(dtype: torch.dtype) -> _Kernels:
             bitfield[k] = ti.cast(byte, ti.u8)
 
     return _Kernels(dilate, pack)
+
+
+_DILATE_DENSITY = Operator("dilate_density(Tensor density_grid) -> Tensor", _dilate, torch.empty_like)
+_PACK_BITS = Operator("pack_bits(Tensor density_grid, float threshold) -> Tensor", _pack, _empty_bitfield)

@@ -2,12 +2,14 @@
 
 import functools
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from taichi_kernels.checks import FLOATS, ArgumentCheck, expect
-from taichi_kernels.runtime import array, launch, scalar, start, taichi
+from taichi_kernels.checks import FLOATS, ArgumentCheck, cast_under_autocast, expect
+from taichi_kernels.operators import Operator
+from taichi_kernels.runtime import array, launch, scalar, taichi
 
 
 def intersect_aabb(
@@ -30,6 +32,7 @@ def intersect_aabb(
     gradient of samples on the ray comes from :func:`taichi_kernels.march_rays`. Deterministic.
     Raises ValueError if an argument is not as above.
     """
+    rays_o, rays_d = cast_under_autocast(rays_o), cast_under_autocast(rays_d)
     check = ArgumentCheck()
     check.tensor("rays_o", rays_o, ("N", 3), FLOATS, differentiable=False)
     check.tensor("rays_d", rays_d, ("N", 3), rays_o.dtype, differentiable=False)
@@ -41,14 +44,22 @@ def intersect_aabb(
         box,
         "order the six numbers",
     )
-    start(rays_o.device, "rays_o")
-    t_near, t_far = rays_o.new_empty(len(rays_o)), rays_o.new_empty(len(rays_o))
-    launch(_kernel(rays_o.dtype), rays_o, rays_d, len(rays_o), *box, float(min_near), t_near, t_far)
+    t_near, t_far = _INTERSECT_AABB(rays_o, rays_d, box, float(min_near))
     return t_near, t_far
 
 
+def _intersect(rays_o: Tensor, rays_d: Tensor, aabb: list[float], min_near: float) -> tuple[Tensor, Tensor]:
+    distances = _empty_distances(rays_o, rays_d, aabb, min_near)
+    launch(_kernel(rays_o.dtype), rays_o, rays_d, len(rays_o), *aabb, min_near, *distances)
+    return distances
+
+
+def _empty_distances(rays_o: Tensor, rays_d: Tensor, aabb: list[float], min_near: float) -> tuple[Tensor, Tensor]:
+    return rays_o.new_empty(rays_o.shape[0]), rays_o.new_empty(rays_o.shape[0])
+
+
 @functools.cache
-def _kernel(dtype: torch.dtype):
+def _kernel(dtype: torch.dtype) -> Any:
     ti = taichi()
     real, Reals = scalar(dtype), array(dtype)
     LARGEST = torch.finfo(dtype).max
@@ -95,3 +106,10 @@ def _kernel(dtype: torch.dtype):
                 t_far[i] = real(LARGEST)
 
     return intersect
+
+
+_INTERSECT_AABB = Operator(
+    "intersect_aabb(Tensor rays_o, Tensor rays_d, float[] aabb, float min_near) -> (Tensor, Tensor)",
+    _intersect,
+    _empty_distances,
+)

@@ -6,7 +6,7 @@ A ray is stepped on a lattice t_0, t_1 = t_0 + dt(t_0), ... whose step grows wit
     dt_max = 2 sqrt(3) 2^(C-1) / R,   dt_min = min(dt_max, 2 sqrt(3) / max_steps)
 
 A lattice point in an occupied cell is a sample; in an empty cell all points up to the cell's far face
-are passed over without a look at the grid.      [Instant-NGP, Mueller et al. 2022, appendix E]
+are skipped without a look-up.      [Instant-NGP, Mueller et al. 2022, appendix E]
 
 Two passes make the allocation exact and the order that of the rays: the first walks the grid and notes
 each hit as a bit, the second only replays the lattice and expands the bits.
@@ -14,16 +14,15 @@ each hit as a bit, the second only replays the lattice and expands the bits.
 
 import functools
 import math
-from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
-from taichi_kernels.checks import FLOATS, ArgumentCheck, dense, expect, expect_integer
+from taichi_kernels.checks import FLOATS, ArgumentCheck, cast_under_autocast, dense, expect, expect_integer
 from taichi_kernels.morton import MAX_RESOLUTION, morton_functions
-from taichi_kernels.runtime import array, launch, scalar, start, taichi
+from taichi_kernels.operators import Operator, not_differentiable
+from taichi_kernels.runtime import array, launch, scalar, taichi
 
 
 class RaySamples(NamedTuple):
@@ -41,9 +40,8 @@ class RaySamples(NamedTuple):
     """[N, 2] int32, first sample and number of samples; row i is ray i."""
 
 
-@dataclass(frozen=True)
-class _Lattice:
-    """What the kernels need to know besides the tensors."""
+class _Lattice(NamedTuple):
+    """The numbers of a march: the grid and the steps."""
 
     bound: float
     resolution: int
@@ -98,8 +96,15 @@ def march_rays(
 
     Positions and directions are differentiable once in rays_o and rays_d, with the distances ts held
     fixed; t_near, t_far and noise are not differentiable. Deterministic. On CUDA the call waits for
-    the number of samples. Raises ValueError if an argument is not as above.
+    the number of samples. Raises ValueError if an argument is not as above, and RuntimeError for a
+    second derivative.
+
+    Under `torch.compile` the number of samples is a symbolic size, which Dynamo traces without a graph
+    break if `torch._dynamo.config.capture_dynamic_output_shape_ops` is set. Meta tensors can't say how
+    many samples there are: use FakeTensor.
     """
+    rays_o, rays_d = cast_under_autocast(rays_o), cast_under_autocast(rays_d)
+    t_near, t_far = cast_under_autocast(t_near), cast_under_autocast(t_far)
     check = ArgumentCheck()
     check.tensor("rays_o", rays_o, ("N", 3), FLOATS)
     check.tensor("rays_d", rays_d, ("N", 3), rays_o.dtype)
@@ -108,10 +113,10 @@ def march_rays(
     check.tensor("bitfield", bitfield, ("C R^3 / 8",), torch.uint8)
     if noise is None:
         noise = torch.zeros_like(t_near)
+    noise = cast_under_autocast(noise)
     check.tensor("noise", noise, ("N",), rays_o.dtype, differentiable=False)
-    lattice = _lattice(len(bitfield), bound, max_steps, max_samples, dt_gamma)
-    start(rays_o.device, "rays_o")
-    return RaySamples(*_MarchRays.apply(rays_o, rays_d, t_near, t_far, noise, bitfield, lattice))
+    lattice = _lattice(bitfield.shape[0], bound, max_steps, max_samples, dt_gamma)
+    return RaySamples(*_MARCH_RAYS(rays_o, rays_d, t_near, t_far, noise, bitfield, *lattice))
 
 
 def _lattice(n_bytes: int, bound: float, max_steps: int, max_samples: int | None, dt_gamma: float) -> _Lattice:
@@ -139,53 +144,77 @@ def _lattice(n_bytes: int, bound: float, max_steps: int, max_samples: int | None
     return _Lattice(float(bound), resolution, n_cascades, float(dt_gamma), dt_min, dt_max, min(max_samples, 2**31 - 1))
 
 
-class _MarchRays(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, rays_o, rays_d, t_near, t_far, noise, bitfield, lattice):
-        n_rays, n_words = len(rays_o), lattice.n_words
-        kernels = _kernels(rays_o.dtype)
-        hits = torch.empty(n_rays, n_words, dtype=torch.int32, device=rays_o.device)
-        counts = torch.empty(n_rays, dtype=torch.int32, device=rays_o.device)
-        first_ts = torch.empty_like(t_near)
-        launch(
-            kernels.find,
-            *(rays_o, rays_d, t_near, t_far, noise, bitfield),
-            *(n_rays, lattice.resolution, lattice.n_cascades, lattice.bound, *lattice.step),
-            *(lattice.max_samples, n_words),
-            *(hits, counts, first_ts),
-        )
-        ends = torch.cumsum(counts, 0)
-        n_samples = int(ends[-1]) if n_rays else 0  # waits for the GPU: the price of exact allocation
-        packed_info = torch.stack((ends - counts, counts), 1).to(torch.int32)
-        positions, directions = rays_o.new_empty(n_samples, 3), rays_o.new_empty(n_samples, 3)
-        ts, deltas = rays_o.new_empty(n_samples), rays_o.new_empty(n_samples)
-        launch(
-            kernels.write,
-            *(rays_o, rays_d, hits, first_ts, packed_info),
-            *(n_rays, n_words, lattice.bound, *lattice.step),
-            *(positions, directions, ts, deltas),
-        )
-        ctx.mark_non_differentiable(ts, deltas, packed_info)
-        ctx.save_for_backward(ts, packed_info)
-        return positions, directions, ts, deltas, packed_info
+def _march(
+    rays_o: Tensor, rays_d: Tensor, t_near: Tensor, t_far: Tensor, noise: Tensor, bitfield: Tensor, *numbers: Any
+) -> tuple[Tensor, ...]:
+    lattice = _Lattice(*numbers)
+    n_rays, n_words = len(rays_o), lattice.n_words
+    kernels = _kernels(rays_o.dtype)
+    hits = torch.empty(n_rays, n_words, dtype=torch.int32, device=rays_o.device)
+    counts = torch.empty(n_rays, dtype=torch.int32, device=rays_o.device)
+    first_ts = torch.empty_like(t_near)
+    launch(
+        kernels.find,
+        *(rays_o, rays_d, t_near, t_far, noise, bitfield),
+        *(n_rays, lattice.resolution, lattice.n_cascades, lattice.bound, *lattice.step),
+        *(lattice.max_samples, n_words),
+        *(hits, counts, first_ts),
+    )
+    ends = torch.cumsum(counts, 0)
+    n_samples = int(ends[-1]) if n_rays else 0  # waits for the GPU: the price of exact allocation
+    packed_info = torch.stack((ends - counts, counts), 1).to(torch.int32)
+    samples = _empty_samples(rays_o, n_samples)
+    launch(
+        kernels.write,
+        *(rays_o, rays_d, hits, first_ts, packed_info),
+        *(n_rays, n_words, lattice.bound, *lattice.step),
+        *samples,
+    )
+    return *samples, packed_info
 
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, grad_positions, grad_directions, *_):
-        ts, packed_info = ctx.saved_tensors
-        grad_o, grad_d = ts.new_empty(len(packed_info), 3), ts.new_empty(len(packed_info), 3)
-        launch(
-            _kernels(ts.dtype).gradient,
-            *(dense(grad_positions), dense(grad_directions), ts, packed_info, len(packed_info)),
-            *(grad_o, grad_d),
-        )
-        return grad_o, grad_d, None, None, None, None, None
+
+def _empty_samples(rays_o: Tensor, n: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    return rays_o.new_empty(n, 3), rays_o.new_empty(n, 3), rays_o.new_empty(n), rays_o.new_empty(n)
+
+
+def _fake_march(rays_o: Tensor, *others: Any) -> tuple[Tensor, ...]:
+    n_samples = torch.library.get_ctx().new_dynamic_size()
+    return *_empty_samples(rays_o, n_samples), rays_o.new_empty(rays_o.shape[0], 2, dtype=torch.int32)
+
+
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    ts, deltas, packed_info = output[2:]
+    ctx.mark_non_differentiable(ts, deltas, packed_info)
+    ctx.save_for_backward(ts, packed_info)
+
+
+def _backward(ctx: Any, grad_positions: Tensor, grad_directions: Tensor, *others: Tensor) -> tuple[Tensor | None, ...]:
+    grads = _MARCH_RAYS_BACKWARD(grad_positions, grad_directions, *ctx.saved_tensors)
+    return *grads, *[None] * (4 + len(_Lattice._fields))
+
+
+def _gradient(
+    grad_positions: Tensor, grad_directions: Tensor, ts: Tensor, packed_info: Tensor
+) -> tuple[Tensor, Tensor]:
+    grads = _empty_gradient(grad_positions, grad_directions, ts, packed_info)
+    launch(
+        _kernels(ts.dtype).gradient,
+        *(dense(grad_positions), dense(grad_directions), ts, packed_info, len(packed_info)),
+        *grads,
+    )
+    return grads
+
+
+def _empty_gradient(
+    grad_positions: Tensor, grad_directions: Tensor, ts: Tensor, packed_info: Tensor
+) -> tuple[Tensor, Tensor]:
+    return ts.new_empty(packed_info.shape[0], 3), ts.new_empty(packed_info.shape[0], 3)
 
 
 class _Kernels(NamedTuple):
-    find: object
-    write: object
-    gradient: object
+    find: Any
+    write: Any
+    gradient: Any
 
 
 @functools.cache
@@ -369,3 +398,21 @@ def _kernels(dtype: torch.dtype) -> _Kernels:
                 grad_d[3 * i + d] = sum_d
 
     return _Kernels(find, write, gradient)
+
+
+_MARCH_RAYS = Operator(
+    "march_rays(Tensor rays_o, Tensor rays_d, Tensor t_near, Tensor t_far, Tensor noise, Tensor bitfield, float bound, "
+    "int resolution, int n_cascades, float dt_gamma, float dt_min, float dt_max, int max_samples)"
+    " -> (Tensor, Tensor, Tensor, Tensor, Tensor)",
+    _march,
+    _fake_march,
+    _setup_context,
+    _backward,
+)
+_MARCH_RAYS_BACKWARD = Operator(
+    "march_rays_backward(Tensor grad_positions, Tensor grad_directions, Tensor ts, Tensor packed_info)"
+    " -> (Tensor, Tensor)",
+    _gradient,
+    _empty_gradient,
+    backward=not_differentiable("march_rays"),
+)

@@ -15,6 +15,7 @@ import tempfile
 import threading
 import warnings
 import weakref
+from typing import Any, NoReturn
 
 import torch
 
@@ -50,21 +51,26 @@ _session: _Session | None = None
 
 
 @functools.cache
-def taichi():
+def taichi() -> Any:
     """The taichi module, imported without its banner and with the caller's warning filters kept."""
-    with _environment(ENABLE_TAICHI_HEADER_PRINT="0", TI_ENABLE_PYBUF="0"), warnings.catch_warnings():
-        # locale.getdefaultlocale is deprecated; under `-W error` it would stop the import.
+    with (
+        _environment(ENABLE_TAICHI_HEADER_PRINT="0", TI_ENABLE_PYBUF="0", **_home()),
+        warnings.catch_warnings(),
+    ):
+        # Under `-W error` these would stop the import: locale.getdefaultlocale is deprecated, and from Python 3.12 on
+        # compiling Taichi's sources raises a SyntaxWarning for invalid escapes (earlier: a DeprecationWarning).
         warnings.simplefilter("ignore", DeprecationWarning)
+        warnings.simplefilter("ignore", SyntaxWarning)
         import taichi as ti
     return ti
 
 
-def array(dtype: torch.dtype):
+def array(dtype: torch.dtype) -> Any:
     """Annotation of a flat kernel argument that holds a tensor of `dtype`."""
     return taichi().types.ndarray(dtype=scalar(dtype), ndim=1, needs_grad=False)
 
 
-def scalar(dtype: torch.dtype):
+def scalar(dtype: torch.dtype) -> Any:
     """The Taichi scalar type of a torch dtype.
 
     In kernels write constants as ``real(0.5)``: a bare literal has Taichi's default precision,
@@ -74,7 +80,7 @@ def scalar(dtype: torch.dtype):
 
 
 def is_cuda() -> bool:
-    """Whether Taichi runs on CUDA. Valid after :func:`start`."""
+    """True if Taichi runs on CUDA. Call :func:`start` first."""
     return _session.device_type == "cuda"
 
 
@@ -122,7 +128,7 @@ def start(device: torch.device, name: str = "tensor") -> None:
         )
 
 
-def launch(kernel, *args) -> None:
+def launch(kernel: Any, *args: Any) -> None:
     """Run a kernel over contiguous tensors (passed flat) and Python numbers.
 
     Callers have checked dtype, device and contiguity, and called :func:`start` (in a backward pass:
@@ -131,18 +137,11 @@ def launch(kernel, *args) -> None:
     for, so after the first one the arguments are handed to the compiled kernel directly. That uses
     private calls of Taichi 1.7; where they are missing the public call serves.
 
-    Raises ValueError if a tensor is larger than int32 indices reach, RuntimeError inside the capture
-    of a CUDA graph.
+    Raises ValueError if a tensor is larger than int32 indices reach or has no storage, RuntimeError
+    inside the capture of a CUDA graph.
     """
-    tensors = [a for a in args if isinstance(a, torch.Tensor)]
-    for tensor in tensors:
-        if tensor.numel() > MAX_ELEMENTS:
-            raise ValueError(
-                f"taichi_kernels: expected tensors of at most {MAX_ELEMENTS} elements, which 32-bit indices reach, "
-                f"got one of shape {list(tensor.shape)} among inputs and results; split the inputs over several calls"
-            )
     if not _session_is_current():
-        start(tensors[0].device)
+        start(next(a for a in args if isinstance(a, torch.Tensor)).device)
     if _session.device_type == "cuda":
         _launch_on_torch_stream(kernel, args)
     else:
@@ -155,15 +154,34 @@ def _launch_now(kernel, args) -> None:
     if launcher is not None:
         launcher(args)
         return
-    with _compile_lock:
-        kernel(*_flat(args))
-        if launchers is not None:
+    _public_launch(kernel, args)
+    if launchers is not None:
+        with _compile_lock:
             launchers[kernel] = _fast_launcher(kernel, args)
 
 
 def _public_launch(kernel, args) -> None:
+    for a in args:
+        if isinstance(a, torch.Tensor) and not _can_be_launched(a.numel(), a.data_ptr()):
+            _refuse(a)
     with _compile_lock:
         kernel(*_flat(args))
+
+
+def _can_be_launched(n_elements: int, address: int) -> bool:
+    return n_elements <= MAX_ELEMENTS and (address != 0 or n_elements == 0)
+
+
+def _refuse(tensor: torch.Tensor) -> NoReturn:
+    if tensor.numel() > MAX_ELEMENTS:
+        raise ValueError(
+            f"taichi_kernels: expected tensors of at most {MAX_ELEMENTS} elements, which 32-bit indices reach, "
+            f"got one of shape {list(tensor.shape)} among inputs and results; split the inputs over several calls"
+        )
+    raise ValueError(
+        f"taichi_kernels: expected tensors with memory, got one of shape {list(tensor.shape)} without storage; "
+        "allocate its storage before the call"
+    )
 
 
 def _flat(args) -> list:
@@ -205,20 +223,23 @@ def _fast_launcher(kernel, args):
         )
         reals = (taichi().f16, taichi().f32, taichi().f64)
         setters = [
-            None if isinstance(a, torch.Tensor) else set_float if argument.annotation in reals else set_int
-            for a, argument in zip(args, primal.arguments, strict=True)
+            ((i,), None if isinstance(a, torch.Tensor) else set_float if argument.annotation in reals else set_int)
+            for i, (a, argument) in enumerate(zip(args, primal.arguments, strict=True))
         ]
     except (AttributeError, KeyError, TypeError, ValueError):
         return functools.partial(_public_launch, kernel)
 
     def run(args):
         context = make_context()  # a new one each time: a CUDA launch overwrites it
-        for i, (a, set_number) in enumerate(zip(args, setters, strict=True)):
-            if set_number is None:
-                set_array(context, (i,), a.data_ptr(), a.nbytes, (a.numel(),), 0)
-            else:
-                set_number(context, (i,), a)
-        _running_program().launch_kernel(compiled, context)
+        for a, (index, set_number) in zip(args, setters, strict=True):
+            if set_number is not None:
+                set_number(context, index, a)
+                continue
+            n_elements, address = a.numel(), a.data_ptr()
+            if not _can_be_launched(n_elements, address):
+                _refuse(a)
+            set_array(context, index, address, a.nbytes, (n_elements,), 0)
+        _session.program().launch_kernel(compiled, context)
 
     return run
 
@@ -258,7 +279,7 @@ def _initialise(device: torch.device, name: str) -> None:
     # A TI_<NAME> variable of the user's goes before; Taichi warns when it is given both.
     options = {key: value for key, value in options.items() if f"TI_{key.upper()}" not in os.environ}
     with (
-        _environment(TI_SKIP_VERSION_CHECK="ON"),
+        _environment(TI_SKIP_VERSION_CHECK="ON", **_home()),
         open(os.devnull, "w") as nowhere,
         contextlib.redirect_stdout(nowhere),
     ):
@@ -292,20 +313,34 @@ def _usable_threads() -> int:
     return torch.get_num_threads()
 
 
-def _writable_cache_folder() -> str | None:
-    """None if Taichi's own cache folder can be written, else a temporary one.
+def _home() -> dict[str, str]:
+    """Variables that Taichi needs in a process without HOME (a system service, some job runners).
 
-    With an unwritable folder Taichi works and then crashes at exit, with the cache on or off.
+    Taichi's C++ looks for its cache folder there at import and at each start, and aborts the process if neither HOME
+    nor XDG_CACHE_HOME is set. Where the folder really is, :func:`_writable_cache_folder` decides.
     """
-    folder = os.path.join(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "taichi")
+    return {} if "HOME" in os.environ else {"XDG_CACHE_HOME": tempfile.gettempdir()}
+
+
+def _writable_cache_folder() -> str | None:
+    """None if Taichi can write the cache folder that it chooses by itself, else a folder that it can write.
+
+    With a folder that can't be written Taichi runs and then crashes at exit, whether the cache is on or off.
+    """
+    home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")  # without HOME: from the user database
     try:
+        if not os.path.isabs(home):
+            raise FileNotFoundError(home)
+        folder = os.path.join(home, "taichi")
         os.makedirs(folder, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
-            return None
+            pass
     except OSError:
         folder = tempfile.mkdtemp(prefix="taichi_kernels_cache_")
         atexit.register(shutil.rmtree, folder, ignore_errors=True)
         return folder
+    chosen_by_taichi = "HOME" in os.environ and os.environ.get("XDG_CACHE_HOME") != ""
+    return None if chosen_by_taichi else os.path.join(folder, "ticache")
 
 
 @contextlib.contextmanager

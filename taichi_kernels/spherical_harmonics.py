@@ -10,14 +10,14 @@ Evaluated as polynomials in x, y, z, by the recurrences of A, B (complex product
 
 import functools
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
-from taichi_kernels.checks import FLOATS, ArgumentCheck, dense, expect_integer
-from taichi_kernels.runtime import array, launch, scalar, start, taichi
+from taichi_kernels.checks import FLOATS, ArgumentCheck, cast_under_autocast, dense, expect_integer
+from taichi_kernels.operators import Operator, not_differentiable
+from taichi_kernels.runtime import array, launch, scalar, taichi
 
 MAX_DEGREE = 8
 
@@ -33,33 +33,61 @@ def spherical_harmonics(directions: Tensor, degree: int) -> Tensor:
     Returns:
         [N, degree^2]; band l holds m = -l ... l at l^2 + l + m. Signs as in the torch-ngp family.
 
-    Differentiable once in the directions, as three independent coordinates. Deterministic.
+    Differentiable twice in the directions, as three independent coordinates. Deterministic.
     Raises ValueError if an argument is not as above.
     """
     degree = expect_integer("degree", degree, 1, MAX_DEGREE, "choose a degree in this range")
+    directions = cast_under_autocast(directions)
     check = ArgumentCheck()
     check.tensor("directions", directions, ("N", 3), FLOATS)
-    start(directions.device, "directions")
-    return _SphericalHarmonics.apply(directions, degree)
+    harmonics: Tensor = _SPHERICAL_HARMONICS(directions, degree)
+    return harmonics
 
 
-class _SphericalHarmonics(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, directions, degree):
-        harmonics = directions.new_empty(len(directions), degree**2)
-        launch(_kernels(degree, directions.dtype).evaluate, directions, len(directions), harmonics)
-        ctx.save_for_backward(directions)
-        ctx.degree = degree
-        return harmonics
+def _evaluate(directions: Tensor, degree: int) -> Tensor:
+    harmonics = _empty_harmonics(directions, degree)
+    launch(_kernels(degree, directions.dtype).evaluate, directions, len(directions), harmonics)
+    return harmonics
 
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, grad_harmonics):
-        (directions,) = ctx.saved_tensors
-        grad_directions = torch.empty_like(directions)
-        gradient = _kernels(ctx.degree, directions.dtype).gradient
-        launch(gradient, directions, dense(grad_harmonics), len(directions), grad_directions)
-        return grad_directions, None
+
+def _empty_harmonics(directions: Tensor, degree: int) -> Tensor:
+    return directions.new_empty(directions.shape[0], degree**2)
+
+
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    directions, ctx.degree = inputs
+    ctx.save_for_backward(directions)
+
+
+def _backward(ctx: Any, grad_harmonics: Tensor) -> tuple[Tensor, None]:
+    (directions,) = ctx.saved_tensors
+    return _SPHERICAL_HARMONICS_BACKWARD(directions, grad_harmonics, ctx.degree), None
+
+
+def _gradient(directions: Tensor, grad_harmonics: Tensor, degree: int) -> Tensor:
+    grad_directions = torch.empty_like(directions)
+    kernel = _kernels(degree, directions.dtype).gradient
+    launch(kernel, directions, dense(grad_harmonics), len(directions), grad_directions)
+    return grad_directions
+
+
+def _setup_second_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    directions, grad_harmonics, ctx.degree = inputs
+    ctx.save_for_backward(directions, grad_harmonics)
+
+
+def _second_backward(ctx: Any, grad_grad_directions: Tensor) -> tuple[Tensor, Tensor, None]:
+    directions, grad_harmonics = ctx.saved_tensors
+    return *_SPHERICAL_HARMONICS_SECOND(directions, grad_harmonics, grad_grad_directions, ctx.degree), None
+
+
+def _derivatives_along(
+    directions: Tensor, grad_harmonics: Tensor, grad_grad_directions: Tensor, degree: int
+) -> tuple[Tensor, Tensor]:
+    results = torch.empty_like(directions), _empty_harmonics(directions, degree)
+    kernel = _kernels(degree, directions.dtype).derivatives_along
+    launch(kernel, directions, dense(grad_grad_directions), dense(grad_harmonics), len(directions), *results)
+    return results
 
 
 def _norm(l: int, m: int) -> float:
@@ -68,8 +96,9 @@ def _norm(l: int, m: int) -> float:
 
 
 class _Kernels(NamedTuple):
-    evaluate: object
-    gradient: object
+    evaluate: Any
+    gradient: Any
+    derivatives_along: Any
 
 
 @functools.cache
@@ -138,4 +167,79 @@ def _kernels(degree: int, dtype: torch.dtype) -> _Kernels:
             grad_directions[3 * i + 1] = grad_y
             grad_directions[3 * i + 2] = grad_z
 
-    return _Kernels(evaluate, gradient)
+    @ti.kernel
+    def derivatives_along(
+        directions: Reals,  # [N, 3]
+        tangents: Reals,  # [N, 3]
+        grad_harmonics: Reals,  # [N, degree^2]
+        n: ti.i32,
+        # results: the derivatives, along the tangents, of what `gradient` and `evaluate` compute
+        grad_directions: Reals,  # [N, 3]
+        harmonics: Reals,  # [N, degree^2]
+    ):
+        for i in range(n):
+            x, y, z = directions[3 * i], directions[3 * i + 1], directions[3 * i + 2]
+            vx, vy, vz = tangents[3 * i], tangents[3 * i + 1], tangents[3 * i + 2]
+            total_x, total_y, total_z = real(0.0), real(0.0), real(0.0)
+            a, b = real(1.0), real(0.0)
+            a1, b1, a2, b2 = real(0.0), real(0.0), real(0.0), real(0.0)  # of m - 1 and m - 2
+            for m in ti.static(range(degree)):
+                order, order1 = real(float(m)), real(float(max(m - 1, 0)))
+                da, db = order * (a1 * vx - b1 * vy), order * (b1 * vx + a1 * vy)
+                da1, db1 = order1 * (a2 * vx - b2 * vy), order1 * (b2 * vx + a2 * vy)
+                p, p_before = real(FIRST[m]), real(0.0)
+                slope, slope_before = real(0.0), real(0.0)  # dP/dz
+                curvature, curvature_before = real(0.0), real(0.0)  # d2P/dz2
+                for l in ti.static(range(m, degree)):
+                    if ti.static(l > m):
+                        up, down = real(UP[l][m]), real(DOWN[l][m])
+                        curvature, curvature_before = (
+                            up * (real(2.0) * slope + z * curvature) - down * curvature_before,
+                            curvature,
+                        )
+                        slope, slope_before = up * (p + z * slope) - down * slope_before, slope
+                        p, p_before = up * z * p - down * p_before, p
+                    norm = real(K[l][m])
+                    j = i * N + l * l + l
+                    g = norm * grad_harmonics[j + m]
+                    harmonics[j + m] = norm * (slope * vz * a + p * da)
+                    total_z += g * (curvature * vz * a + slope * da)
+                    if ti.static(m > 0):
+                        h = norm * grad_harmonics[j - m]
+                        harmonics[j - m] = norm * (slope * vz * b + p * db)
+                        total_z += h * (curvature * vz * b + slope * db)
+                        total_x += order * (slope * vz * (g * a1 + h * b1) + p * (g * da1 + h * db1))
+                        total_y += order * (slope * vz * (h * a1 - g * b1) + p * (h * da1 - g * db1))
+                a2, b2, a1, b1 = a1, b1, a, b
+                a, b = a * x - b * y, a * y + b * x
+            grad_directions[3 * i] = total_x
+            grad_directions[3 * i + 1] = total_y
+            grad_directions[3 * i + 2] = total_z
+
+    return _Kernels(evaluate, gradient, derivatives_along)
+
+
+_SPHERICAL_HARMONICS = Operator(
+    "spherical_harmonics(Tensor directions, int degree) -> Tensor",
+    _evaluate,
+    _empty_harmonics,
+    _setup_context,
+    _backward,
+)
+_SPHERICAL_HARMONICS_BACKWARD = Operator(
+    "spherical_harmonics_backward(Tensor directions, Tensor grad_harmonics, int degree) -> Tensor",
+    _gradient,
+    lambda directions, grad_harmonics, degree: torch.empty_like(directions),
+    _setup_second_context,
+    _second_backward,
+)
+_SPHERICAL_HARMONICS_SECOND = Operator(
+    "spherical_harmonics_second_backward("
+    "Tensor directions, Tensor grad_harmonics, Tensor grad_grad_directions, int degree) -> (Tensor, Tensor)",
+    _derivatives_along,
+    lambda directions, grad_harmonics, grad_grad_directions, degree: (
+        torch.empty_like(directions),
+        _empty_harmonics(directions, degree),
+    ),
+    backward=not_differentiable("spherical_harmonics"),
+)

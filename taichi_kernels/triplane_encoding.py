@@ -7,11 +7,12 @@ pixels cuts collisions from O(R^2 N) to O(R^2 + 2 R N).      [ER-NeRF, Li et al.
 import torch
 from torch import Tensor, nn
 
-from taichi_kernels.checks import FLOATS, ArgumentCheck, expect
+from taichi_kernels.checks import FLOATS, ArgumentCheck, cast_under_autocast, expect
 from taichi_kernels.grid_config import GridConfig
-from taichi_kernels.grid_encoding import TABLE_DTYPES, encode_planes
+from taichi_kernels.grid_encoding import TABLE_DTYPES, encode_planes, encoding_operator
 
 PLANES = ((0, 1), (1, 2), (0, 2))  # xy, yz, xz
+_TRIPLANE_ENCODE = encoding_operator("triplane_encode", "tables")
 
 
 class TriplaneEncoding(nn.Module):
@@ -53,7 +54,8 @@ def triplane_encode(positions: Tensor, tables: Tensor, config: GridConfig, bound
     Differentiability, determinism and errors as :func:`taichi_kernels.grid_encode`.
     """
     expect(config.n_dims == 2, "config.n_dims", "2 for the grid of a plane", config.n_dims, "change the config")
+    positions, tables = cast_under_autocast(positions), cast_under_autocast(tables, half_allowed=True)
     check = ArgumentCheck()
     check.tensor("positions", positions, ("N", 3), FLOATS)
     check.tensor("tables", tables, (3, config.n_entries, config.n_features), TABLE_DTYPES)
-    return encode_planes(positions, tables, config, PLANES, bound)
+    return encode_planes(_TRIPLANE_ENCODE, positions, tables, config, PLANES, bound)

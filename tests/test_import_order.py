@@ -92,6 +92,8 @@ def test_every_module_lies_in_a_room():
 def test_kernels_import_torch_and_taichi_alone():
     for path in sorted((ROOT / "taichi_kernels").rglob("*.py")):
         assert violations(path, {"taichi_kernels"}, {"taichi", "torch"}) == [], path
+    for path in sorted((ROOT / "taichi_kernels" / "reference").glob("*.py")):
+        assert violations(path, {"taichi_kernels.reference", "taichi_kernels.grid_config"}, {"torch"}) == [], path
 
 
 def test_only_preprocessing_needs_its_extra():

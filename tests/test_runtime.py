@@ -79,8 +79,27 @@ def test_first_launch_is_silent_and_leaves_the_process_as_it_was(run):
     assert result.stdout == result.stderr == ""
 
 
+def test_collection_of_the_tests_starts_nothing(run):
+    run(
+        f"""
+        import sys
+        import pytest
+        options = ["--collect-only", "-qq", "--device", "cuda", "-p", "no:cacheprovider"]
+        folders = [f'{ROOT}/tests/{{name}}' for name in ("kernels", "compat", "model", "render")]
+        assert pytest.main([*options, *folders]) == 0
+        assert "taichi" not in sys.modules
+        """
+    )
+
+
 def test_warnings_as_errors(run):
     run(LAUNCH, "-W", "error")
+
+
+def test_warnings_of_taichis_sources_are_no_errors(run, tmp_path):
+    # Python 3.12 raises a SyntaxWarning for Taichi's invalid escapes where no bytecode is cached.
+    (tmp_path / "taichi.py").write_text("import warnings; warnings.warn('invalid escape sequence', SyntaxWarning)")
+    run("from taichi_kernels import runtime; runtime.taichi()", "-W", "error")
 
 
 def test_host_program_keeps_its_taichi(run):
@@ -177,14 +196,14 @@ def test_device_that_taichi_cannot_use(run):
     run(
         """
         import torch
-        import taichi_kernels as tk
+        from taichi_kernels import runtime
         try:
-            tk.frequency_encode(torch.zeros(1, 1, device="meta"), 1)
+            runtime.start(torch.device("mps"), "x")
         except ValueError as error:
-            assert str(error) == "x: expected a tensor on cpu or cuda, got one on meta; move it with .to('cpu')"
+            assert str(error) == "x: expected a tensor on cpu or cuda, got one on mps; move it with .to('cpu')"
         else:
             raise AssertionError
-        tk.frequency_encode(torch.zeros(1, 1), 1)
+        runtime.start(torch.device("cpu"), "x")
         """
     )
 
@@ -192,6 +211,37 @@ def test_device_that_taichi_cannot_use(run):
 def test_unwritable_cache_folder(run):
     result = run(LAUNCH, XDG_CACHE_HOME=os.devnull + "/no")
     assert result.stdout == result.stderr == ""
+
+
+@pytest.mark.parametrize("home", ["user database", "nowhere", "empty"])
+def test_process_without_home(run, home):
+    remove = "import os, pwd; os.environ.pop('HOME', None); os.environ.pop('XDG_CACHE_HOME', None)"
+    if home == "nowhere":  # a user that the database does not know, as in some containers
+        remove += "; pwd.getpwuid = lambda uid: {}[uid]"
+    if home == "empty":
+        remove += "; os.environ['HOME'] = ''"
+    result = run(f"{remove}; before = dict(os.environ)\n{LAUNCH}assert dict(os.environ) == before")
+    assert result.stdout == result.stderr == ""
+
+
+def test_tensors_without_storage_are_an_error(run):
+    run(
+        """
+        import torch
+        import taichi_kernels as tk
+        for _ in range(2):  # the first launch of a kernel and later ones take different paths
+            x = torch.rand(4, 3)
+            x.untyped_storage().resize_(0)
+            try:
+                tk.frequency_encode(x, 2)
+            except ValueError as error:
+                assert "expected tensors with memory, got one of shape [4, 3] without storage" in str(error)
+            else:
+                raise AssertionError
+            tk.frequency_encode(torch.rand(0, 3), 2)
+            tk.frequency_encode(torch.rand(4, 3), 2)
+        """
+    )
 
 
 def test_threads_follow_torch_and_affinity(run):

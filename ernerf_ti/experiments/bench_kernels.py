@@ -6,7 +6,7 @@
 Both are run in turn, and the best time of each counts. "limit" is the time that this machine needs to
 move the op's inputs and outputs through memory once, or to gather its table entries at random from a
 table of the size of a level, whichever is longer, from rates measured in the same run; "of limit" is the
-part of our time that this makes up.
+fraction of our time that this makes up.
 """
 
 import argparse
@@ -27,21 +27,10 @@ import torch.nn.functional as F
 from torch import Tensor
 from tqdm import tqdm
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT))  # the twins live beside the tests, not in an installed package
+import taichi_kernels as tk
+from taichi_kernels import reference, runtime
 
-import taichi_kernels as tk  # noqa: E402
-from taichi_kernels import runtime  # noqa: E402
-from tests.reference import (  # noqa: E402
-    compositing,
-    frequency_encoding,
-    grid_encoding,
-    morton,
-    occupancy_grid,
-    ray_aabb,
-    ray_marching,
-    spherical_harmonics,
-)
+ROOT = Path(__file__).resolve().parents[2]
 
 BOX = (-1.0, -0.5, -1.0, 1.0, 0.5, 1.0)
 
@@ -83,7 +72,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     parser.add_argument("--only", help="run the ops whose name contains this")
-    parser.add_argument("--scale", type=float, default=1.0, help="part of the full sizes, for a trial")
+    parser.add_argument("--scale", type=float, default=1.0, help="fraction of the full sizes, for a trial run")
     parser.add_argument("--repeats", type=int, default=9)
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the results there as well")
     options = parser.parse_args(arguments)
@@ -130,7 +119,7 @@ def cases(device: torch.device, scale: float) -> list[Case]:
             Case(
                 *(label, f"{len(points)} points, 3 x 14 levels, F 1"),
                 lambda x, t: tk.triplane_encode(x, t, plane),
-                lambda x, t: grid_encoding.triplane_encode(x, t, plane),
+                lambda x, t: reference.triplane_encode(x, t, plane),
                 [points.clone().requires_grad_(wants_positions), tables.clone().requires_grad_()],
                 gathers=len(points) * 42 * 4,
             )
@@ -146,7 +135,7 @@ def cases(device: torch.device, scale: float) -> list[Case]:
             Case(
                 *(label, f"{len(x)} points, 16 levels, F 2"),
                 lambda x, t, config=config: tk.grid_encode(x, t, config),
-                lambda x, t, config=config: grid_encoding.grid_encode(x, t, config),
+                lambda x, t, config=config: reference.grid_encode(x, t, config),
                 [x, torch.randn(config.n_entries, 2, device=device).requires_grad_()],
                 gathers=len(x) * 16 * 2**config.n_dims,
                 level_entries=2**config.log2_table_size,
@@ -157,7 +146,7 @@ def cases(device: torch.device, scale: float) -> list[Case]:
         Case(
             *("frequency_encode", f"{n(65_536)} x 2, 8 octaves"),
             lambda x: tk.frequency_encode(x, 8),
-            lambda x: frequency_encoding.frequency_encode(x, 8),
+            lambda x: reference.frequency_encode(x, 8),
             [uniform(n(65_536), 2).requires_grad_()],
         )
     )
@@ -166,23 +155,23 @@ def cases(device: torch.device, scale: float) -> list[Case]:
         Case(
             *("spherical_harmonics", f"{len(directions)} directions, degree 4"),
             lambda d: tk.spherical_harmonics(d, 4),
-            lambda d: spherical_harmonics.spherical_harmonics(d, 4),
+            lambda d: reference.spherical_harmonics(d, 4),
             [directions.requires_grad_()],
         )
     )
     cells = torch.randint(0, 128, (n(128**3), 3), dtype=torch.int32, device=device)
-    result.append(Case("morton_encode", f"{len(cells)} cells", tk.morton_encode, morton.morton_encode, [cells]))
+    result.append(Case("morton_encode", f"{len(cells)} cells", tk.morton_encode, reference.morton_encode, [cells]))
 
     resolution = 128 if scale == 1 else 32
     radii = tk.cell_centers(resolution, device=device).norm(dim=1)
     density = ((radii > 0.45) & (radii < 0.6)).float()[None]
     grid = f"{resolution}^3 cells"
-    result.append(Case("dilate_density", grid, tk.dilate_density, occupancy_grid.dilate_density, [density]))
+    result.append(Case("dilate_density", grid, tk.dilate_density, reference.dilate_density, [density]))
     result.append(
         Case(
             *("pack_bits", grid),
             lambda g: tk.pack_bits(g, 0.5),
-            lambda g: occupancy_grid.pack_bits(g, 0.5),
+            lambda g: reference.pack_bits(g, 0.5),
             [density],
         )
     )
@@ -193,7 +182,7 @@ def cases(device: torch.device, scale: float) -> list[Case]:
         Case(
             *("intersect_aabb", rays),
             lambda o, d: tk.intersect_aabb(o, d, BOX),
-            lambda o, d: ray_aabb.intersect_aabb(o, d, BOX),
+            lambda o, d: reference.intersect_aabb(o, d, BOX),
             [rays_o, rays_d],
         )
     )
@@ -203,7 +192,7 @@ def cases(device: torch.device, scale: float) -> list[Case]:
         Case(
             *("march_rays", f"{rays}, up to 16 samples"),
             lambda *a: tk.march_rays(*a, max_steps=16),
-            lambda *a: ray_marching.march_rays(*a, max_steps=16),
+            lambda *a: reference.march_rays(*a, max_steps=16),
             [rays_o, rays_d, t_near, t_far, bitfield],
             tolerance=1e-2,  # float32: a few samples within rounding of a cell's face may differ
         )
@@ -214,7 +203,7 @@ def cases(device: torch.device, scale: float) -> list[Case]:
         Case(
             *("composite", f"{rays}, {m} samples, 5 + 2 channels"),
             tk.composite,
-            compositing.composite,
+            reference.composite,
             [
                 (torch.rand(m, device=device) * 20).requires_grad_(),
                 samples.deltas,

@@ -5,9 +5,9 @@ import torch
 import torch.nn.functional as F
 
 from taichi_kernels.compat.torch_ngp import freqencoder, shencoder
+from taichi_kernels.reference.frequency_encoding import frequency_encode
+from taichi_kernels.reference.spherical_harmonics import spherical_harmonics
 from tests.compare import assert_matches_twin
-from tests.reference.frequency_encoding import frequency_encode
-from tests.reference.spherical_harmonics import spherical_harmonics
 
 
 @pytest.mark.parametrize(("input_dim", "degree"), [(2, 8), (6, 3), (3, 0)])

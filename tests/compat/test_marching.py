@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from taichi_kernels.compat.torch_ngp import raymarching, raymarching_torch_ngp
+from taichi_kernels.reference import morton, occupancy_grid, ray_aabb
 from tests.compat import twins
 from tests.kernels.scene import random_rays, shell_bitfield
-from tests.reference import morton, occupancy_grid, ray_aabb
 
 MODULES = {False: raymarching, True: raymarching_torch_ngp}  # by whether deltas hold steps
 R = 32

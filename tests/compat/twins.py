@@ -6,7 +6,7 @@ import math
 import torch
 from torch import Tensor
 
-from tests.reference import ray_marching
+from taichi_kernels.reference import ray_marching
 
 PRIMES = (1, 2654435761, 805459861, 3674653429)
 

@@ -3,9 +3,8 @@ import math
 import pytest
 import torch
 
-from taichi_kernels import CompositedRays, accumulate_, composite
+from taichi_kernels import CompositedRays, accumulate_, composite, reference
 from tests.compare import assert_matches_twin
-from tests.reference import compositing as reference
 
 
 def random_samples(counts, Cw, Cs, device, dtype=torch.float32, density=20.0):

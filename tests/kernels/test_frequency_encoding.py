@@ -3,9 +3,8 @@ import math
 import pytest
 import torch
 
-from taichi_kernels import frequency_encode
+from taichi_kernels import frequency_encode, reference
 from tests.compare import assert_matches_twin
-from tests.reference import frequency_encoding as reference
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

@@ -1,8 +1,7 @@
 import pytest
 import torch
 
-from taichi_kernels import morton_decode, morton_encode
-from tests.reference import morton as reference
+from taichi_kernels import morton_decode, morton_encode, reference
 
 
 def test_values_of_the_spec(device):

@@ -1,8 +1,7 @@
 import pytest
 import torch
 
-from taichi_kernels import cell_centers, dilate_density, morton_encode, pack_bits
-from tests.reference import occupancy_grid as reference
+from taichi_kernels import cell_centers, dilate_density, morton_encode, pack_bits, reference
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

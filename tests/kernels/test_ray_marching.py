@@ -3,11 +3,10 @@ import math
 import pytest
 import torch
 
-from taichi_kernels import cell_centers, intersect_aabb, march_rays, morton_encode, pack_bits
+from taichi_kernels import cell_centers, intersect_aabb, march_rays, morton_encode, pack_bits, reference
+from taichi_kernels.reference.occupancy_grid import unpack_bits
 from tests.compare import assert_gradient_close
 from tests.kernels.scene import random_rays, shell_bitfield
-from tests.reference import ray_marching as reference
-from tests.reference.occupancy_grid import unpack_bits
 
 CASES = {
     "constant step": {"max_steps": 16},

@@ -4,9 +4,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from taichi_kernels import spherical_harmonics
+from taichi_kernels import reference, spherical_harmonics
 from tests.compare import assert_matches_twin
-from tests.reference import spherical_harmonics as reference
 
 
 def random_directions(n, device="cpu", dtype=torch.float32):

@@ -1,10 +1,9 @@
 import pytest
 import torch
 
-from taichi_kernels import GridConfig, TriplaneEncoding, grid_encode, triplane_encode
+from taichi_kernels import GridConfig, TriplaneEncoding, grid_encode, reference, triplane_encode
 from tests.compare import assert_matches_twin
 from tests.kernels.test_grid_encoding import float32_tolerance, points_inside_cells
-from tests.reference import grid_encoding as reference
 
 CONFIG = GridConfig(2, 5, 8, 64, 9, 2)
 

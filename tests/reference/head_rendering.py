@@ -4,11 +4,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tests.reference.compositing import composite
-from tests.reference.grid_encoding import triplane_encode
-from tests.reference.ray_aabb import intersect_aabb
-from tests.reference.ray_marching import march_rays
-from tests.reference.spherical_harmonics import spherical_harmonics
+from taichi_kernels.reference.compositing import composite
+from taichi_kernels.reference.ray_aabb import intersect_aabb
+from taichi_kernels.reference.ray_marching import march_rays
+from taichi_kernels.reference.spherical_harmonics import spherical_harmonics
+from taichi_kernels.reference.triplane_encoding import triplane_encode
 
 
 def perceptron(network, x: Tensor) -> Tensor:

@@ -9,11 +9,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from taichi_kernels import GridConfig
-from tests.reference.compositing import composite
-from tests.reference.frequency_encoding import frequency_encode
-from tests.reference.grid_encoding import grid_encode
-from tests.reference.ray_marching import march_rays
-from tests.reference.spherical_harmonics import spherical_harmonics
+from taichi_kernels.reference.compositing import composite
+from taichi_kernels.reference.frequency_encoding import frequency_encode
+from taichi_kernels.reference.grid_encoding import grid_encode
+from taichi_kernels.reference.ray_marching import march_rays
+from taichi_kernels.reference.spherical_harmonics import spherical_harmonics
 
 PLANE = GridConfig(2, 12, 64, 512, 14, 1)
 TORSO = GridConfig(2, 16, 16, 2048, 16, 2, kind="tiled")

@@ -22,15 +22,15 @@ def add_total_variation(gradient: Tensor, table: Tensor, config: GridConfig, poi
         gradient: [n_entries, F], changed in place.
         table: [n_entries, F].
         config: shape of the grid.
-        points: [N, D] in [0, 1]; those outside count for nothing.
+        points: [N, D] in [0, 1]; those outside are ignored.
         weight: of the gradient.
     """
     points = points[((points >= 0) & (points <= 1)).all(1)]
-    first_place = 0.0 if config.align_corners else 0.5
+    lower_face = 0.0 if config.align_corners else 0.5
     for level, (scale, resolution) in enumerate(zip(config.level_scales, config.level_resolutions, strict=True)):
-        cells = (points * scale + first_place).long()
+        cells = (points * scale + lower_face).long()
         first, end = config.level_offsets[level : level + 2]
-        strides, is_hashed = level_strides(config, level, end - first)
+        strides, is_hashed = level_strides(config.n_dims, config.n_corners(resolution), end - first, config.kind)
         factors = HASH_PRIMES[: config.n_dims] if is_hashed else strides
         entries = functools.partial(_entries, is_hashed=is_hashed, first=first, n_slots=end - first)
         terms = [cells[:, axis] * factor & _WORD for axis, factor in enumerate(factors)]

@@ -3,8 +3,7 @@ import torch
 
 from ernerf_ti.portrait.config import FrequencyConfig, HashGridConfig, PlainTriplaneConfig, TriplaneHashConfig
 from ernerf_ti.portrait.model.position_encoders import POSITION_ENCODERS, position_encoder
-from tests.reference.frequency_encoding import frequency_encode
-from tests.reference.grid_encoding import grid_encode, triplane_encode
+from taichi_kernels.reference import frequency_encode, grid_encode, triplane_encode
 
 SMALL = {
     "triplane_hash": TriplaneHashConfig(n_levels=3, base_resolution=4, finest_resolution=16, log2_table_size=6),

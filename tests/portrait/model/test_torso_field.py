@@ -5,8 +5,7 @@ import torch.nn.functional as F
 from ernerf_ti.portrait.camera import scene_from_capture
 from ernerf_ti.portrait.config import TorsoFieldConfig
 from ernerf_ti.portrait.model.torso_field import TorsoField
-from tests.reference.frequency_encoding import frequency_encode
-from tests.reference.grid_encoding import grid_encode
+from taichi_kernels.reference import frequency_encode, grid_encode
 
 
 def frontal_pose(device="cpu"):

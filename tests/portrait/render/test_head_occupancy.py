@@ -6,7 +6,7 @@ from ernerf_ti.portrait.camera import scene_from_capture
 from ernerf_ti.portrait.config import OccupancyGridConfig
 from ernerf_ti.portrait.render.head_occupancy import OccupancyGrid
 from taichi_kernels import cell_centers
-from tests.reference.occupancy_grid import dilate_density, pack_bits, unpack_bits
+from taichi_kernels.reference.occupancy_grid import dilate_density, pack_bits, unpack_bits
 
 R = 16
 

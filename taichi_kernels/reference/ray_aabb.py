@@ -1,10 +1,18 @@
-"""Ray and box in plain torch: IEEE infinities take care of parallel rays."""
+"""The slab test in plain torch: IEEE infinities take care of rays parallel to a face."""
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 
-def intersect_aabb(rays_o: Tensor, rays_d: Tensor, aabb, min_near: float = 0.05) -> tuple[Tensor, Tensor]:
+def intersect_aabb(
+    rays_o: Tensor, rays_d: Tensor, aabb: Sequence[float], min_near: float = 0.05
+) -> tuple[Tensor, Tensor]:
+    """Twin of :func:`taichi_kernels.intersect_aabb`: t_near, t_far [N].
+
+    A ray that lies exactly in a face gets NaN.
+    """
     low, high = (torch.tensor(aabb[i : i + 3], dtype=rays_o.dtype, device=rays_o.device) for i in (0, 3))
     t_low, t_high = (low - rays_o) / rays_d, (high - rays_o) / rays_d
     near = torch.minimum(t_low, t_high).amax(-1)

@@ -1,15 +1,17 @@
-"""Grid and tri-plane encoding in plain torch: every corner gathered by index, gradients by autograd."""
+"""Grid encoding in plain torch: every corner gathered by index."""
 
 import math
 
 import torch
 from torch import Tensor
 
+from taichi_kernels.grid_config import GridConfig
+
 PRIMES = (1, 2654435761, 805459861)
 
 
-def level_geometry(config) -> list[tuple[float, int, int, int]]:
-    """Of each level: cells between the first and last centre, cells along an axis, first entry, entries."""
+def level_geometry(config: GridConfig) -> list[tuple[float, int, int, int]]:
+    """Per level: cells between the first and last cell center, cells along an axis, first entry, number of entries."""
     growth = 1.0
     if config.n_levels > 1:
         growth = 2 ** (math.log2(config.finest_resolution / config.base_resolution) / (config.n_levels - 1))
@@ -27,7 +29,7 @@ def level_geometry(config) -> list[tuple[float, int, int, int]]:
 
 
 def corner_slots(corners: Tensor, resolution: int, entries: int, kind: str) -> Tensor:
-    """[..., D] int64 grid corners -> [...] slot within a level."""
+    """[..., D] int64 grid corners -> [...] index of their entries within the level."""
     index = torch.zeros_like(corners[..., 0])
     stride = 1
     for d in range(corners.shape[-1]):
@@ -42,7 +44,8 @@ def corner_slots(corners: Tensor, resolution: int, entries: int, kind: str) -> T
     return index % entries
 
 
-def grid_encode(positions: Tensor, table: Tensor, config, bound: float = 1.0) -> Tensor:
+def grid_encode(positions: Tensor, table: Tensor, config: GridConfig, bound: float = 1.0) -> Tensor:
+    """Twin of :func:`taichi_kernels.grid_encode`: [N, D], [n_entries, F] -> [N, L F]."""
     unit = (positions + bound) / (2 * bound)
     inside = ((unit >= 0) & (unit <= 1)).all(-1, keepdim=True)
     unit = torch.where(inside, unit, torch.zeros_like(unit))
@@ -61,9 +64,3 @@ def grid_encode(positions: Tensor, table: Tensor, config, bound: float = 1.0) ->
             features = features + weights * table[first + slots]
         outputs.append(torch.where(inside, features, torch.zeros_like(features)))
     return torch.cat(outputs, -1)
-
-
-def triplane_encode(positions: Tensor, tables: Tensor, config, bound: float = 1.0) -> Tensor:
-    x, y, z = positions.unbind(-1)
-    planes = [torch.stack(plane, -1) for plane in ((x, y), (y, z), (x, z))]
-    return torch.cat([grid_encode(p, t, config, bound) for p, t in zip(planes, tables, strict=True)], -1)

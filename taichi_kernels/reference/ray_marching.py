@@ -1,13 +1,12 @@
-"""Ray marching in plain torch: all rays step together, one lattice point at a time, looking at every cell they
-enter."""
+"""Ray marching in plain torch: all rays advance together, one lattice point at a time."""
 
 import math
 
 import torch
 from torch import Tensor
 
-from tests.reference.morton import morton_encode
-from tests.reference.occupancy_grid import unpack_bits
+from taichi_kernels.reference.morton import morton_encode
+from taichi_kernels.reference.occupancy_grid import unpack_bits
 
 
 def march_rays(
@@ -21,8 +20,8 @@ def march_rays(
     max_samples: int | None = None,
     dt_gamma: float = 0.0,
     noise: Tensor | None = None,
-):
-    """Same arguments as the kernel; returns positions, directions, ts, deltas, packed_info."""
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Twin of :func:`taichi_kernels.march_rays`: positions, directions [M, 3], ts, deltas [M], packed_info [N, 2]."""
     occupied = unpack_bits(bitfield)
     n_cascades = max(1, 1 + math.ceil(math.log2(bound)))
     resolution = round((len(occupied) / n_cascades) ** (1 / 3))
@@ -30,7 +29,7 @@ def march_rays(
     dt_max = 2 * math.sqrt(3) * 2 ** (n_cascades - 1) / resolution
     dt_min = min(dt_max, 2 * math.sqrt(3) / max_steps)
 
-    def step(t):
+    def step(t: Tensor) -> Tensor:
         return (t * dt_gamma).clamp(dt_min, dt_max)
 
     t = t_near + step(t_near) * (0 if noise is None else noise)

@@ -5,6 +5,7 @@ from torch import Tensor
 
 
 def morton_encode(cells: Tensor) -> Tensor:
+    """Twin of :func:`taichi_kernels.morton_encode`: [..., 3] -> [...], of any integer dtype."""
     codes = torch.zeros_like(cells[..., 0])
     for bit in range(10):
         for d in range(3):
@@ -13,6 +14,7 @@ def morton_encode(cells: Tensor) -> Tensor:
 
 
 def morton_decode(codes: Tensor) -> Tensor:
+    """Twin of :func:`taichi_kernels.morton_decode`: [...] -> [..., 3], of any integer dtype."""
     cells = torch.zeros(*codes.shape, 3, dtype=codes.dtype, device=codes.device)
     for bit in range(10):
         for d in range(3):

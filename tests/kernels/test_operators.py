@@ -1,0 +1,320 @@
+"""The ops as torch operators: contracts checked by torch, tensors without memory, tracing, autocast."""
+
+import pytest
+import torch
+import torch.autograd.forward_ad as forward_ad
+import torch.nn.functional as F
+from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.fx.experimental.symbolic_shapes import ShapeEnv
+
+import taichi_kernels as tk
+from taichi_kernels.checks import ArgumentCheck
+from tests.kernels.scene import random_rays, shell_bitfield
+
+OPERATORS = torch.ops.taichi_kernels
+CONFIG = tk.GridConfig(2, 2, 3, 7, 5, 2, interpolation="smoothstep")
+
+
+def grid_arguments(*axes):
+    return (
+        *(CONFIG.n_dims, axes, CONFIG.level_offsets, CONFIG.level_scales),
+        *(CONFIG.n_features, CONFIG.kind, CONFIG.interpolation, CONFIG.align_corners, 1.25),
+    )
+
+
+def operator_arguments(name, n, dtype, device):
+    """Arguments of the operator `name` for n points, directions, cells or rays; differentiable where it is."""
+
+    def new(*shape):
+        return torch.rand(*shape, dtype=dtype, device=device) * 2 - 1
+
+    def leaf(*shape):
+        return new(*shape).requires_grad_()
+
+    def integers(*shape):
+        return torch.randint(0, 8, shape, dtype=torch.int32, device=device)
+
+    counts = torch.arange(n, dtype=torch.int32, device=device)
+    info = torch.stack((counts.cumsum(0).int() - counts, counts), 1)
+    m = int(counts.sum())
+    samples = (new(m).abs(), new(m).abs(), new(m, 3), new(m, 2))
+    sums = (new(n, 3), new(n, 2), new(n).abs())
+    grid, planes = grid_arguments(0, 1), grid_arguments(0, 1, 1, 2, 0, 2)
+    table = (CONFIG.n_entries, 2)
+    rays = random_rays(n, device, dtype)
+    steps = (1.0, 32, 1, 0.0, 2 * 3**0.5 / 32, 2 * 3**0.5 / 32, 8)
+    return {
+        "frequency_encode": (leaf(n, 2), 3),
+        "frequency_encode_backward": (leaf(n, 14), leaf(n, 14), 2, 3),
+        "spherical_harmonics": (leaf(n, 3), 3),
+        "spherical_harmonics_backward": (leaf(n, 3), leaf(n, 9), 3),
+        "spherical_harmonics_second_backward": (new(n, 3), new(n, 9), new(n, 3), 3),
+        "grid_encode": (leaf(n, 2), leaf(*table), *grid),
+        "triplane_encode": (leaf(n, 3), leaf(3, CONFIG.n_entries, 2), *planes),
+        "grid_grad_positions": (leaf(n, 2), leaf(*table), leaf(n, 4), *grid),
+        "grid_grad_tables": (leaf(n, 2), leaf(n, 4), table, dtype, *grid),
+        "grid_encode_along": (new(n, 2), new(*table), new(n, 2), *grid),
+        "grid_grad_positions_along": (new(n, 2), new(*table), new(n, 4), new(n, 2), *grid),
+        "grid_grad_tables_along": (new(n, 2), new(n, 4), new(n, 2), table, dtype, *grid),
+        "morton_encode": (integers(n, 3),),
+        "morton_decode": (integers(n),),
+        "dilate_density": (new(n, 64),),
+        "pack_bits": (new(n, 64), 0.5),
+        "intersect_aabb": (*rays[:2], (-1.0, -1.0, -1.0, 1.0, 1.0, 1.0), 0.05),
+        "march_rays": (
+            *(x.clone().requires_grad_() for x in rays[:2]),
+            *(*rays[2:], new(n).abs()),
+            *(shell_bitfield(device), *steps),
+        ),
+        "march_rays_backward": (new(m, 3), new(m, 3), new(m), info),
+        "composite": (leaf(m), samples[1], leaf(m, 3), leaf(m, 2), info, 1e-4),
+        "composite_backward": (*samples[:3], info, *sums[::2], *sums, 1e-4),
+        "accumulate_": (*sums, counts, *samples, info, 1e-4),
+    }[name]
+
+
+NAMES = (
+    *("accumulate_", "composite", "composite_backward", "dilate_density"),
+    *("frequency_encode", "frequency_encode_backward"),
+    *("grid_encode", "grid_encode_along", "grid_grad_positions", "grid_grad_positions_along"),
+    *("grid_grad_tables", "grid_grad_tables_along", "intersect_aabb", "march_rays", "march_rays_backward"),
+    *("morton_decode", "morton_encode", "pack_bits", "spherical_harmonics", "spherical_harmonics_backward"),
+    *("spherical_harmonics_second_backward", "triplane_encode"),
+)
+
+
+def test_every_operator_is_tested():
+    registered = {name.split("::")[1] for name in torch._C._dispatch_get_all_op_names() if "taichi_kernels::" in name}
+    assert registered == set(NAMES)
+
+
+@pytest.mark.parametrize(("n", "dtype"), [(5, torch.float32), (0, torch.float64)])
+@pytest.mark.parametrize("name", NAMES)
+def test_opcheck(name, n, dtype, device):
+    torch.library.opcheck(getattr(OPERATORS, name).default, operator_arguments(name, n, dtype, device))
+
+
+@pytest.mark.parametrize("name", ["triplane_encode", "grid_grad_tables", "grid_grad_tables_along"])
+def test_opcheck_of_float16_tables(name, device):
+    arguments = list(operator_arguments(name, 5, torch.float32, device))
+    schema = getattr(OPERATORS, name).default._schema
+    for i, argument in enumerate(schema.arguments):
+        if argument.name in ("table", "tables", "grad_features"):
+            arguments[i] = arguments[i].detach().half().requires_grad_(arguments[i].requires_grad)
+        if argument.name == "dtype":
+            arguments[i] = torch.float16
+    torch.library.opcheck(getattr(OPERATORS, name).default, tuple(arguments))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_operators_take_any_memory_layout(name, device):
+    arguments = operator_arguments(name, 5, torch.float32, device)
+    operator = getattr(OPERATORS, name)
+    with torch.no_grad():
+        spread = [
+            torch.stack((a, a), -1)[..., 0] if isinstance(a, torch.Tensor) and name != "accumulate_" else a
+            for a in arguments
+        ]
+        expected, results = operator(*arguments), operator(*spread)
+        if name == "accumulate_":
+            columns = torch.stack((arguments[0], arguments[0]), -1)[..., 0]
+            with pytest.raises(ValueError, match="expected contiguous tensors to write to, got strides"):
+                operator(columns, *arguments[1:])
+    for a, b in zip(_as_list(results), _as_list(expected), strict=True):
+        if name != "accumulate_":
+            torch.testing.assert_close(a, b)
+
+
+def _as_list(outputs):
+    return [outputs] if isinstance(outputs, torch.Tensor) else list(outputs)
+
+
+def public_calls(device, dtype=torch.float32):
+    """Public ops on tensors made when called, so that a mode can replace them."""
+
+    def new(*shape):
+        return torch.rand(*shape, device=device, dtype=dtype)
+
+    def zeros(*shape):
+        return torch.zeros(*shape, device=device, dtype=torch.int32)
+
+    box, bits = (-1, -1, -1, 1, 1, 1), torch.zeros(512 // 8, dtype=torch.uint8, device=device)
+    return {
+        "frequency_encode": lambda: tk.frequency_encode(new(4, 3), 2),
+        "spherical_harmonics": lambda: tk.spherical_harmonics(new(4, 3), 3),
+        "grid_encode": lambda: tk.grid_encode(new(4, 2), new(CONFIG.n_entries, 2), CONFIG),
+        "triplane_encode": lambda: tk.triplane_encode(new(4, 3), new(3, CONFIG.n_entries, 2), CONFIG),
+        "morton_encode": lambda: tk.morton_encode(zeros(4, 3)),
+        "morton_decode": lambda: tk.morton_decode(zeros(4)),
+        "cell_centers": lambda: tk.cell_centers(4, device=device),
+        "dilate_density": lambda: tk.dilate_density(new(2, 64)),
+        "pack_bits": lambda: tk.pack_bits(new(2, 64), 0.5),
+        "intersect_aabb": lambda: tk.intersect_aabb(new(4, 3), new(4, 3), box),
+        "march_rays": lambda: tk.march_rays(new(4, 3), new(4, 3), new(4), new(4), bits),
+        "composite": lambda: tk.composite(new(4), new(4), new(4, 3), None, zeros(2, 2)),
+        "accumulate_": lambda: tk.accumulate_(
+            tk.CompositedRays(new(5, 3), new(5, 0), new(5)), zeros(2), new(4), new(4), new(4, 3), None, zeros(2, 2)
+        ),
+    }
+
+
+@pytest.mark.parametrize("name", sorted(set(public_calls("cpu")) - {"march_rays"}))
+def test_fake_and_meta_tensors_have_the_shapes_of_results(name, device):
+    expected = _as_list(public_calls(device)[name]())
+    meta = _as_list(public_calls("meta")[name]())
+    with FakeTensorMode():
+        fake = _as_list(public_calls(device)[name]())
+    assert {x.device.type for x in meta} == {"meta"} and {x.device.type for x in fake} == {device.type}
+    for results in (fake, meta):
+        for result, x in zip(results, expected, strict=True):
+            assert (result.shape, result.dtype, result.stride()) == (x.shape, x.dtype, x.stride())
+
+
+def test_fake_march_has_a_symbolic_number_of_samples(device):
+    with FakeTensorMode(shape_env=ShapeEnv()):
+        samples = public_calls(device)["march_rays"]()
+    assert isinstance(samples.ts.shape[0], torch.SymInt)
+    assert samples.positions.shape[1] == 3 and samples.packed_info.shape == (4, 2)
+    with pytest.raises(RuntimeError, match="Meta Tensors don't support operators with outputs that have"):
+        public_calls("meta")["march_rays"]()
+
+
+def test_checks_work_on_fake_tensors(device):
+    with FakeTensorMode():
+        with pytest.raises(ValueError, match=r"x: expected shape \[N, D\], got \[3\]"):
+            tk.frequency_encode(torch.rand(3, device=device), 2)
+        with pytest.raises(ValueError, match="directions: expected dtype float32 or float64, got int64"):
+            tk.spherical_harmonics(torch.zeros(4, 3, dtype=torch.int64, device=device), 2)
+
+
+def test_no_gradient_is_left_out_silently(device):
+    sigmas, deltas, weighted, summed, info, threshold = operator_arguments("composite", 4, torch.float32, device)
+    results = OPERATORS.composite(sigmas, deltas.requires_grad_(), weighted, summed, info, threshold)
+    with pytest.raises(RuntimeError, match="expected argument 1 without requires_grad"):
+        results[0].sum().backward()
+    rays = [x.requires_grad_() for x in operator_arguments("intersect_aabb", 4, torch.float32, device)[:2]]
+    t_near, _ = OPERATORS.intersect_aabb(*rays, (-1.0, -1.0, -1.0, 1.0, 1.0, 1.0), 0.05)
+    with pytest.raises(RuntimeError, match="expected argument 0 without requires_grad"):
+        t_near.sum().backward()
+
+
+def test_in_place_accumulation_is_seen_by_autograd(device):
+    arguments = operator_arguments("accumulate_", 4, torch.float32, device)
+    weight = torch.ones_like(arguments[2]).requires_grad_()
+    loss = (weight * arguments[2]).sum()
+    tk.accumulate_(tk.CompositedRays(*arguments[:3]), *arguments[3:])
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        loss.backward()
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")  # of torch, when the mode starts
+def test_forward_mode_is_refused(device):
+    x = torch.rand(4, 3, device=device)
+    with forward_ad.dual_level(), pytest.raises(RuntimeError, match=r"forward AD|jvp|forward mode"):
+        tk.frequency_encode(forward_ad.make_dual(x, torch.ones_like(x)), 2)
+
+
+class Field(nn.Module):
+    """Density and color from both position encoders and the direction."""
+
+    def __init__(self):
+        super().__init__()
+        self.grid, self.planes = tk.GridEncoding(CONFIG), tk.TriplaneEncoding(CONFIG)
+        nn.init.normal_(self.grid.table)
+        nn.init.normal_(self.planes.tables)
+        self.layers = nn.ModuleList((nn.Linear(4 + 12 + 9 + 21, 16), nn.Linear(16, 4)))
+
+    def forward(self, rays_o, rays_d, bitfield):
+        t_near, t_far = tk.intersect_aabb(rays_o.detach(), rays_d.detach(), (-1, -1, -1, 1, 1, 1))
+        samples = tk.march_rays(rays_o, rays_d, t_near, t_far, bitfield, max_steps=32)
+        x, d = samples.positions, samples.directions
+        floor = x[:, :2].contiguous()
+        h = torch.cat((self.grid(floor), self.planes(x), tk.spherical_harmonics(d, 3), tk.frequency_encode(x, 3)), 1)
+        h = self.layers[1](F.relu(self.layers[0](h)))
+        sigmas, colors = h[:, 0].exp().contiguous(), h[:, 1:].contiguous()
+        return tk.composite(sigmas, samples.deltas, colors, None, samples.packed_info)
+
+
+def test_compiled_field_has_no_graph_break(device):
+    field, bitfield = Field().to(device), shell_bitfield(device)
+    rays_o, rays_d, *_ = random_rays(50, device)
+    leaves = [rays_o.requires_grad_(), rays_d.requires_grad_(), *field.parameters()]
+    expected = field(rays_o, rays_d, bitfield)
+    upstream = [torch.randn_like(x) for x in expected]
+    expected_gradients = torch.autograd.grad(expected, leaves, upstream, materialize_grads=True)
+    with torch._dynamo.config.patch(capture_dynamic_output_shape_ops=True):
+        compiled = torch.compile(field, fullgraph=True, backend="aot_eager")
+        results = compiled(rays_o, rays_d, bitfield)
+        gradients = torch.autograd.grad(results, leaves, upstream, materialize_grads=True)
+    assert expected.opacity.max() > 0.1
+    for a, b in zip((*results, *gradients), (*expected, *expected_gradients), strict=True):
+        torch.testing.assert_close(a, b)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("name", sorted(set(public_calls("cpu")) - {"morton_encode", "morton_decode", "cell_centers"}))
+def test_autocast_computes_in_float32(name, dtype, device):
+    call = public_calls(device, dtype)[name]
+    if name == "accumulate_":  # its sums are written in place and stay what they are
+        sums = tk.CompositedRays(*(torch.zeros(5, *s, device=device) for s in ((3,), (0,), ())))
+        info = torch.tensor([[0, 2], [2, 2]], dtype=torch.int32, device=device)
+        ids = info[:, 1] - 2
+        half = [torch.rand(4, *s, device=device, dtype=dtype) for s in ((), (), (3,))]
+
+        def call():
+            return tk.accumulate_(sums, ids, *half, None, info)
+
+    with pytest.raises(ValueError, match="expected dtype float32 or float64"):
+        call()
+    with torch.autocast(device.type, dtype=torch.bfloat16):
+        results = _as_list(call())
+    floats = {x.dtype for x in results if x.is_floating_point()}
+    half_table = name in ("grid_encode", "triplane_encode") and dtype == torch.float16
+    assert floats <= {torch.float16 if half_table else torch.float32}
+
+
+def test_autocast_of_a_render_equals_float32(device):
+    rays = random_rays(50, device)
+    bitfield = shell_bitfield(device)
+
+    def field(samples):
+        sigmas, colors = samples.ts * 3, samples.positions.abs()
+        return (
+            (sigmas.bfloat16(), colors.bfloat16(), None)
+            if torch.is_autocast_enabled(device.type)
+            else (
+                sigmas.bfloat16().float(),
+                colors.bfloat16().float(),
+                None,
+            )
+        )
+
+    rounded = [x.bfloat16() for x in rays]
+    expected = tk.render_rays(field, *(x.float() for x in rounded), bitfield, max_steps=32)
+    with torch.autocast(device.type, dtype=torch.bfloat16):
+        results = tk.render_rays(field, *rounded, bitfield, max_steps=32)
+    for a, b in zip(results, expected, strict=True):
+        assert a.dtype == torch.float32
+        torch.testing.assert_close(a, b)
+
+
+def test_operators_have_autocast_rules(device):
+    x, table, *grids = operator_arguments("grid_encode", 4, torch.float32, device)
+    with torch.autocast(device.type, dtype=torch.bfloat16), torch.no_grad():
+        assert OPERATORS.spherical_harmonics(x.bfloat16(), 2).dtype == torch.float32
+        assert OPERATORS.grid_encode(x.bfloat16(), table.half(), *grids).dtype == torch.float16
+
+
+def test_gradients_flow_through_the_cast(device):
+    x = torch.rand(4, 3, device=device, dtype=torch.bfloat16, requires_grad=True)
+    with torch.autocast(device.type, dtype=torch.bfloat16):
+        tk.frequency_encode(x, 2).sum().backward()
+    assert x.grad.dtype == torch.bfloat16 and x.grad.abs().sum() > 0
+
+
+def test_argument_checks_see_sizes_once():
+    check = ArgumentCheck()
+    check.tensor("a", torch.rand(3), ("N",), torch.float32)
+    with pytest.raises(ValueError, match=r"b: expected shape \[N\] with N = 3 \(from a\), got \[4\]"):
+        check.tensor("b", torch.rand(4), ("N",), torch.float32)
