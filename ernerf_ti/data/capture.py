@@ -1,6 +1,5 @@
 """A capture folder as training sees it: checked when it is opened, read as it is used."""
 
-import wave
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -8,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ernerf_ti.audio.frame_features import SAMPLE_RATE
 from ernerf_ti.audio.ready_made import FORMATS, load_windows
 from ernerf_ti.data.capture_files import (
     FPS,
@@ -22,7 +22,8 @@ from ernerf_ti.data.capture_files import (
     read_transforms,
 )
 from ernerf_ti.data.frame_selection import FrameSelection
-from ernerf_ti.media.files import read_image
+from ernerf_ti.media.images import read_image
+from ernerf_ti.media.sound import read_sound
 
 _TOLERANCE = 5  # frames by which sound may be longer or shorter: ends of windows differ between extractors
 _ANY_FEATURES = "aud.npy"  # what ER-NeRF's tools call features of whatever extractor
@@ -210,10 +211,10 @@ def _sound_problems(
     lengths = [(f"the {extractor} features", len(windows))]
     if paths.sound.is_file():
         try:
-            with wave.open(str(paths.sound)) as file:
-                lengths.append((str(paths.sound), round(file.getnframes() / file.getframerate() * FPS)))
-        except (wave.Error, EOFError) as error:
-            problems.append(f"{paths.sound}: expected a WAV file, got {error}; extract the sound again")
+            samples = read_sound(paths.sound, SAMPLE_RATE)
+            lengths.append((str(paths.sound), round(len(samples) / SAMPLE_RATE * FPS)))
+        except ValueError as error:
+            problems.append(str(error))
     for what, n in lengths:
         if abs(n - n_frames) > _TOLERANCE:
             rate = min(_OTHER_RATES, key=lambda rate: abs(n - n_frames * FPS / rate))

@@ -28,7 +28,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ernerf_ti.media.files import read_json, replacing, write_image, write_json, write_text
+from ernerf_ti.media.files import read_json, replacing, write_json, write_text
+from ernerf_ti.media.images import write_image
 
 FORMAT_VERSION = 1
 FPS = 25.0

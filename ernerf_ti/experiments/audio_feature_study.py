@@ -31,7 +31,8 @@ from ernerf_ti.evaluation.mesh_measures import MOUTH, mouth_measures
 from ernerf_ti.evaluation.ridge import Predictor, Scale, fit_ridge, parts
 from ernerf_ti.evaluation.statistics import correlation, correlation_interval
 from ernerf_ti.media.files import read_arrays, write_arrays, write_json
-from ernerf_ti.media.video import read_frames, read_sound
+from ernerf_ti.media.sound import read_sound
+from ernerf_ti.media.video import read_frames
 from ernerf_ti.preprocess.face_mesh import track_face
 
 RATE = 25  # frames per second

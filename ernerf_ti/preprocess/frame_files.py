@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from ernerf_ti.media.files import read_image
+from ernerf_ti.media.images import read_image
 
 
 class Pictures(Sequence[np.ndarray]):

@@ -12,7 +12,7 @@ import numpy as np
 from ernerf_ti.data.capture import Capture
 from ernerf_ti.data.capture_files import FPS
 from ernerf_ti.media.files import read_arrays, read_json
-from ernerf_ti.media.video import read_sound
+from ernerf_ti.media.sound import read_sound
 from ernerf_ti.preprocess.sharpness import blur
 from ernerf_ti.preprocess.texture_alignment import TextureAlignment
 

@@ -25,17 +25,10 @@ from ernerf_ti.data.capture_files import (
     write_sound,
     write_transforms,
 )
-from ernerf_ti.media.files import (
-    file_digest,
-    read_arrays,
-    read_image,
-    read_json,
-    write_arrays,
-    write_image,
-    write_json,
-    write_text,
-)
-from ernerf_ti.media.video import FrameCounts, probe, read_frames, read_sound
+from ernerf_ti.media.files import file_digest, read_arrays, read_json, write_arrays, write_json, write_text
+from ernerf_ti.media.images import read_image, write_image
+from ernerf_ti.media.sound import read_sound
+from ernerf_ti.media.video import FrameCounts, probe, read_frames
 from ernerf_ti.preprocess import report
 from ernerf_ti.preprocess.background import BackgroundPlate, background_plate
 from ernerf_ti.preprocess.blink import eye_closure

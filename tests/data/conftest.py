@@ -18,7 +18,7 @@ from ernerf_ti.data.capture_files import (
     write_sound,
     write_transforms,
 )
-from ernerf_ti.media.files import write_image
+from ernerf_ti.media.images import write_image
 
 SIZE = 32
 FOCAL = 70.0

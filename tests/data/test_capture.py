@@ -24,7 +24,7 @@ from ernerf_ti.data.capture_files import (
     write_sound,
     write_transforms,
 )
-from ernerf_ti.media.files import read_image, write_image
+from ernerf_ti.media.images import read_image, write_image
 from ernerf_ti.train.training_frames import TrainingFrames
 
 

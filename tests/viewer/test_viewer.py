@@ -6,8 +6,9 @@ import torch
 
 from ernerf_ti.audio.frame_features import SAMPLE_RATE
 from ernerf_ti.data.capture_files import read_transforms, write_sound
-from ernerf_ti.media.files import read_image, write_image
-from ernerf_ti.media.video import probe, read_frames, read_sound
+from ernerf_ti.media.images import read_image, write_image
+from ernerf_ti.media.sound import read_sound
+from ernerf_ti.media.video import probe, read_frames
 from ernerf_ti.portrait.camera import scene_from_capture
 from ernerf_ti.viewer.inbox import Inbox
 from ernerf_ti.viewer.state import MODES

@@ -20,7 +20,7 @@ from ernerf_ti.data.capture_files import (
     write_transforms,
 )
 from ernerf_ti.data.synthetic.synthetic_portrait import SyntheticPortrait
-from ernerf_ti.media.files import write_image
+from ernerf_ti.media.images import write_image
 from ernerf_ti.media.video import write_video
 
 

@@ -6,7 +6,8 @@ import pytest
 from ernerf_ti.data.capture import open_capture
 from ernerf_ti.data.synthetic.portrait_writers import write_portrait_capture, write_portrait_video
 from ernerf_ti.data.synthetic.synthetic_portrait import SyntheticPortrait
-from ernerf_ti.media.video import probe, read_frames, read_sound
+from ernerf_ti.media.sound import read_sound
+from ernerf_ti.media.video import probe, read_frames
 
 N_FRAMES, SIZE = 12, 64
 
