@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ernerf_ti.audio.extractors import current_name
 from ernerf_ti.media.files import remove_leftovers, replacing
 
 FORMAT_VERSION = 2
@@ -75,6 +76,7 @@ def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str,
         tensor = state_entry(content["scene"], name, Tensor, path)
         if len(tensor.shape) != len(shape) or any(n not in (-1, m) for n, m in zip(shape, tensor.shape, strict=True)):
             raise ValueError(f"{path}: expected {name} of shape {list(shape)}, got {list(tensor.shape)}; {_DAMAGED}")
+    content["capture"]["extractor"] = current_name(content["capture"]["extractor"])
     return content
 
 

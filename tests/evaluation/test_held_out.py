@@ -172,7 +172,7 @@ def test_sound_to_mouth(capture, make_setting, monkeypatch):
     others, expected = talking(60, 3)
 
     class Talker:
-        extractor, audio_windows = "senone", heard
+        extractor, audio_windows = "ppg", heard
         train = dataclasses.replace(capture.train, frame_ids=np.arange(300), audio_ids=np.arange(300))
 
         def landmarks(self, k):

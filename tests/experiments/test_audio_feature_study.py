@@ -92,7 +92,7 @@ def test_raw_mel_keeps_the_level_that_normalisation_takes_out(tool):
     quieter = raw(samples)[5:-5] - raw(0.5 * samples)[5:-5]
     np.testing.assert_allclose(quieter, np.log(4), atol=0.05)
     np.testing.assert_allclose(normalized(samples), normalized(0.5 * samples), atol=0.05)
-    assert tool.EXTRACTORS.keys() == {"senone", "mel", "mel-raw"}
+    assert tool.EXTRACTORS.keys() == {"ppg", "mel", "mel-raw"}
 
 
 @pytest.fixture(scope="module")

@@ -58,7 +58,7 @@ def contents(folder: Path) -> dict[str, str]:
 
 def test_capture_opens_and_is_complete(folder, portrait):
     capture = open_capture(folder)
-    assert (capture.width, capture.height, capture.extractor) == (SIZE, SIZE, "senone")
+    assert (capture.width, capture.height, capture.extractor) == (SIZE, SIZE, "ppg")
     assert len(capture.train) + len(capture.val) == N_FRAMES
     assert capture.audio_windows.shape == (N_FRAMES, 16, 42)
     assert capture.description.crop == {"x": 0, "y": 0, "side": SIZE}
@@ -177,7 +177,7 @@ def test_no_video(tmp_path):
     ("choices", "text"),
     [
         ({"size": 255}, "size: expected an even number of pixels, 64 or more, got 255"),
-        ({"features": "deepspeech"}, "features: expected one of senone, mel, esperanto, hubert or a .npy file"),
+        ({"features": "deepspeech"}, "features: expected one of ppg, mel, esperanto, hubert or a .npy file"),
     ],
 )
 def test_bad_choices(tmp_path, choices, text):

@@ -36,7 +36,7 @@ def test_capture_comes_back_exactly(portrait, folder):
         assert np.array_equal(capture.landmarks(k), frame.landmarks)
         # JPEG, which the layout asks for, is the one lossy part.
         assert np.abs(capture.image(k).astype(int) - frame.image).mean() < 1.5
-    assert capture.extractor == "senone"
+    assert capture.extractor == "ppg"
     assert capture.audio_windows.shape == (N_FRAMES, 16, 42)
     assert capture.description.source == {"name": "synthetic portrait", "seed": 2, "voice": "tenor"}
 
