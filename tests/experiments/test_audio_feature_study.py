@@ -176,8 +176,8 @@ def test_a_changed_clip_is_tracked_again(tool, drawn_mouths, clip_file, tmp_path
     ("arguments", "message"),
     [
         (["{none}"], "none.mp4: expected a video or sound file, got no such file"),
-        (["{text}"], "text.mp4: expected a file that ffmpeg reads, got"),
-        (["{mute}"], "mute.mp4: expected a sound track, got none; use a recording with the speaker's voice"),
+        (["{text}"], "text.mp4: ffmpeg can't read this as video or sound"),
+        (["{mute}"], "mute.mp4: no audio track; use a recording with the speaker's voice"),
         (
             ["{short}"],
             "short.mp4: expected a face in at least 100 frames, got it in 22 of 25; use a longer video of one person "

@@ -225,7 +225,7 @@ def test_a_broken_file_in_the_inbox_is_said(viewer, time, tmp_path):
     for _ in range(3):
         time.frame += 20
         run(viewer, time, 1)
-    assert "broken.wav: expected a file that ffmpeg reads" in viewer.message
+    assert "broken.wav: ffmpeg can't read this as video or sound" in viewer.message
     assert viewer.clip.name == "tone"
 
 
@@ -237,7 +237,7 @@ def test_a_broken_file_in_the_inbox_is_said(viewer, time, tmp_path):
             FileNotFoundError,
             "none.wav: expected a video or sound file, got no such",
         ),
-        ({"do": "background", "path": "none.png"}, FileNotFoundError, "none.png: expected a picture, got no such file"),
+        ({"do": "background", "path": "none.png"}, FileNotFoundError, "none.png: expected an image, got no such file"),
         ({"do": "train_step"}, ValueError, "training: expected a run that is being trained, got none"),
         ({"do": "seek"}, ValueError, "seek: expected the value 'seconds', got"),
     ],
