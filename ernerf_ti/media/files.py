@@ -10,7 +10,7 @@ import time
 import zipfile
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -50,8 +50,9 @@ def remove_leftovers(folder: Path, unused_for: float = 600.0) -> None:
         unused_for: seconds since the last write; a younger file may belong to a running process.
     """
     for path in Path(folder).glob(".*.tmp*"):
-        if _TEMPORARY.fullmatch(path.name) and time.time() - path.lstat().st_mtime >= unused_for:
-            path.unlink(missing_ok=True)
+        with suppress(FileNotFoundError):  # another process may finish or remove it
+            if _TEMPORARY.fullmatch(path.name) and time.time() - path.lstat().st_mtime >= unused_for:
+                path.unlink()
 
 
 def require_file(path: Path, what: str, advice: str) -> Path:

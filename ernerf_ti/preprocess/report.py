@@ -295,7 +295,7 @@ def _plots(curves: dict[str, np.ndarray]) -> str:
             axis.plot(np.arange(len(values)) / FPS, values, linewidth=0.7)
             axis.set_title(title, loc="left", fontsize=8)
             axis.margins(x=0)
-        axes[-1].set_xlabel("s")
+        axes[-1].set_xlabel("time (s)")
         buffer = io.StringIO()
         figure.savefig(buffer, format="svg", metadata={"Date": None})
         pyplot.close(figure)
@@ -312,7 +312,7 @@ def _flat(figures: dict, prefix: str = "") -> list[tuple[str, str]]:
     rows = []
     for name, value in figures.items():
         if isinstance(value, dict):
-            rows += _flat(value, f"{prefix}{name}: ")
+            rows += _flat(value, f"{prefix}{name.replace('_', ' ')}: ")
         elif name != "warnings":
             rows.append((prefix + name.replace("_", " "), _text(value)))
     return rows

@@ -145,3 +145,26 @@ def test_damaged_record_is_ignored(kitchen):
     (kitchen.folder / "preprocess" / "stages" / "count.json").write_text("{")
     assert kitchen.run() == ["count"]
     assert json.loads((kitchen.folder / "preprocess" / "stages" / "count.json").read_text())["inputs"]
+
+
+@pytest.mark.parametrize("content", [b"", b"damaged", None])
+def test_changed_file_in_the_work_folder_is_recreated(tmp_path, content):
+    work = tmp_path / "preprocess" / "numbers.txt"
+    runs = []
+
+    def write():
+        runs.append(True)
+        work.write_text("1 2 3")
+
+    pipeline = Pipeline(
+        tmp_path, {"numbers": "preprocess/numbers.txt"}, [Stage("numbers", (), ("numbers",), write, {})]
+    )
+    pipeline.run(log=lambda text: None)
+    pipeline.run(log=lambda text: None)
+    assert len(runs) == 1
+    if content is None:
+        work.unlink()
+    else:
+        work.write_bytes(content)
+    pipeline.run(log=lambda text: None)
+    assert len(runs) == 2 and work.read_text() == "1 2 3"
