@@ -36,7 +36,7 @@ def write_image(path: Path, image: np.ndarray) -> None:
             f"{path}: can't write images with the suffix {path.suffix!r}; use .png, .jpg or .webp"
         ) from None
     with replacing(path) as temporary:
-        temporary.write_bytes(data)
+        temporary.write_bytes(data.tobytes())
 
 
 def read_image(path: Path) -> np.ndarray:
