@@ -20,7 +20,7 @@ ROOMS = {
     "data": "portrait audio media",
     "data/synthetic": "data audio media",
     "preprocess": "data audio media process",
-    "run": "portrait media",
+    "run": "portrait audio media",
     # What renders a trained portrait needs nothing of training.
     "synthesis": "run portrait data audio media process",
     # Training needs neither the trackers nor the synthetic person.

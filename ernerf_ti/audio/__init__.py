@@ -1,1 +1,1 @@
-"""Speech to features: what drives the mouth."""
+"""Audio features, which drive the mouth."""

@@ -1,4 +1,4 @@
-"""The audio windows around a frame, as the audio encoder takes them."""
+"""The input of the audio encoder: the audio windows around a frame."""
 
 import torch
 from torch import Tensor
@@ -10,18 +10,18 @@ BEFORE, AFTER = 4, 4
 def audio_context(windows: Tensor, k: int, silent_ends: bool = False) -> Tensor:
     """[T, steps, C] windows of a recording -> [8, C, steps] around frame k.
 
-    The neighbors come from the whole recording, not only from the frames of a split: what is said just
-    before is known there too. Beyond its ends the first and the last window are repeated: ER-NeRF's zeros
-    are like no sound, and a portrait falls apart on what it has never heard.
+    Neighbors come from the whole recording rather than only from the frames of a split. Beyond the ends of the
+    recording the first and the last window are repeated: ER-NeRF pads with zeros, which resemble no sound, and a
+    portrait renders badly on input unlike anything in its training data.
 
     Args:
         windows: of the recording.
-        k: frame.
-        silent_ends: zeros beyond the ends, as a portrait that ER-NeRF trained has heard them.
+        k: frame index.
+        silent_ends: pad with zeros, for portraits that were trained by ER-NeRF.
     """
-    wanted = torch.arange(k - BEFORE, k + AFTER)
-    context = windows[wanted.clamp(0, len(windows) - 1)].transpose(1, 2)
+    indices = torch.arange(k - BEFORE, k + AFTER)
+    context = windows[indices.clamp(0, len(windows) - 1)].transpose(1, 2)
     if silent_ends:
-        is_there = (wanted >= 0) & (wanted < len(windows))
-        context = context * is_there[:, None, None].to(context)
+        inside = (indices >= 0) & (indices < len(windows))
+        context = context * inside[:, None, None].to(context)
     return context.contiguous()

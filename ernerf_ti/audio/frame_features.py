@@ -1,6 +1,6 @@
-"""Features computed from short windows of sound, of a whole recording or of a stream, with the same result.
+"""Features computed from short windows of sound, with the same result for a whole recording and for a stream.
 
-A feature step is 20 ms, two windows 10 ms apart: two steps for each frame of a 25 fps video.
+A feature step covers 20 ms, two windows 10 ms apart, so that a frame of a 25 fps video has two steps.
 """
 
 from abc import ABC, abstractmethod
@@ -13,28 +13,28 @@ HOP = 160
 STEP = 2 * HOP
 """Samples of a feature step: 20 ms."""
 
-_LONGEST_MEMORY = 800  # frames that running statistics look back over, 8 s
+_MEMORY = 800  # frames in the running statistics, 8 s
 
 
 class FrameFeatures(ABC):
-    """An extractor: sound -> frames every 10 ms -> features every 20 ms.
+    """An extractor in two stages: sound -> frames every 10 ms -> features every 20 ms.
 
-    The frames' mean and variance over the recording are handed to the second stage, to take out the
-    voice's level and the channel.
+    The second stage gets the mean and variance of the frames over the recording, to normalize the level and the
+    channel.
     """
 
     name: str
-    """As captures and checkpoints record it."""
+    """As recorded in captures and checkpoints."""
     dimension: int
-    """Features of a step."""
+    """Features per step."""
     window: int
-    """Samples that a frame is computed from."""
+    """Samples per frame."""
     context: int
-    """Frames before and after that a step needs besides its own two."""
+    """Frames that a step needs before and after its own two."""
 
     @abstractmethod
     def frames(self, samples: np.ndarray, before: float) -> np.ndarray:
-        """[S] samples and the one before them -> [T, D], one row for every full window."""
+        """[S] samples and the preceding one -> [T, D], one row per complete window."""
 
     @abstractmethod
     def steps(self, frames: np.ndarray, mean: np.ndarray, variance: np.ndarray) -> np.ndarray:
@@ -43,9 +43,9 @@ class FrameFeatures(ABC):
     def __call__(self, samples: np.ndarray) -> np.ndarray:
         """[S] mono 16 kHz sound in [-1, 1] -> [ceil(S / 320), dimension] float32.
 
-        Step k is about the 20 ms that begin at sample 320 k. Deterministic.
+        Step k describes the 20 ms from sample 320 k on. Deterministic.
 
-        Raises ValueError if the sound is not one row of finite numbers in [-1, 1].
+        Raises ValueError if the samples are not a vector of finite floats in [-1, 1].
         """
         samples = check_samples(samples)
         n_steps = -(-len(samples) // STEP)
@@ -57,25 +57,24 @@ class FrameFeatures(ABC):
         return self.steps(np.pad(frames, ((self.context, self.context), (0, 0)), "edge"), mean, variance)
 
     def stream(self, statistics: tuple[np.ndarray, np.ndarray] | None = None) -> "FeatureStream":
-        """Start on sound that arrives in pieces.
+        """Features of sound that arrives in chunks.
 
         Args:
-            statistics: mean and variance of the frames, each [D], fixed; if None they are estimated as
-                the sound comes in.
+            statistics: fixed mean and variance of the frames, each [D]; None to estimate them as the sound arrives.
         """
         return FeatureStream(self, statistics)
 
     @property
     def padding(self) -> int:
-        """Zeros before and after the sound that put the two windows of a step in the middle of its 20 ms."""
+        """Zeros before and after the sound, which center the two windows of a step in its 20 ms."""
         return (self.window - HOP) // 2
 
 
 class FeatureStream:
-    """Features of sound that arrives in pieces of any length; see :meth:`FrameFeatures.stream`.
+    """Features of sound that arrives in chunks of any length; see :meth:`FrameFeatures.stream`.
 
-    A step comes out as soon as the sound that it needs is in. With the statistics of the whole sound the
-    features are those of the whole sound.
+    A step is returned as soon as all of its samples have arrived. With the statistics of the whole recording, the
+    features equal those of the whole recording.
     """
 
     def __init__(self, extractor: FrameFeatures, statistics: tuple[np.ndarray, np.ndarray] | None):
@@ -83,33 +82,33 @@ class FeatureStream:
         self._fixed = statistics
         self._running = _RunningStatistics()
         self._samples, self._before = np.zeros(extractor.padding), 0.0
-        self._frames: np.ndarray | None = None  # those that steps to come need, after the first has come
-        self._mean = self._variance = None  # at each of them, the context left out
+        self._frames: np.ndarray | None = None  # still needed by steps to come; None before the first
+        self._mean = self._variance = None  # at each of these frames, without the context
         self._n_samples = 0
         self._ended = False
 
     def push(self, samples: np.ndarray) -> np.ndarray:
-        """[S] further samples -> [n, dimension] float32, the steps that have become known.
+        """[S] further samples -> [n, dimension] float32, the steps that are now complete.
 
-        Raises ValueError as :meth:`FrameFeatures.__call__`, RuntimeError after :meth:`finish`.
+        Raises ValueError like :meth:`FrameFeatures.__call__`, and RuntimeError after :meth:`finish`.
         """
         if self._ended:
-            raise RuntimeError("stream: expected samples before finish, got more after it; start a new stream")
+            raise RuntimeError("this stream is finished; start a new one")
         samples = check_samples(samples)
         self._n_samples += len(samples)
-        self._take(samples)
-        return self._known_steps()
+        self._append(samples)
+        return self._complete_steps()
 
     def finish(self) -> np.ndarray:
-        """The steps that are left; the sound ends here."""
+        """End the sound and return the remaining steps, [n, dimension] float32."""
         if not self._ended and self._n_samples:
-            self._take(np.zeros(-self._n_samples % STEP + self._extractor.padding))
+            self._append(np.zeros(-self._n_samples % STEP + self._extractor.padding))
             last = np.repeat(self._frames[-1:], self._extractor.context, 0)
             self._frames = np.concatenate((self._frames, last))
         self._ended = True
-        return self._known_steps()
+        return self._complete_steps()
 
-    def _take(self, samples: np.ndarray) -> None:
+    def _append(self, samples: np.ndarray) -> None:
         self._samples = np.concatenate((self._samples, samples))
         frames = self._extractor.frames(self._samples, self._before)
         if not len(frames):
@@ -127,7 +126,7 @@ class FeatureStream:
         self._mean = np.concatenate((self._mean, mean))
         self._variance = np.concatenate((self._variance, variance))
 
-    def _known_steps(self) -> np.ndarray:
+    def _complete_steps(self) -> np.ndarray:
         context = 2 * self._extractor.context
         n = 0 if self._frames is None else max(0, len(self._frames) - context) // 2 * 2
         if n == 0:
@@ -138,33 +137,33 @@ class FeatureStream:
 
 
 class _RunningStatistics:
-    """Mean and variance of the frames so far (Welford 1962), forgetting what is long past."""
+    """Mean and variance of the recent frames (Welford 1962, with a bounded count)."""
 
     def __init__(self):
         self._n, self._mean, self._variance = 0, 0.0, 0.0
 
     def at(self, frames: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """[T, D] further frames -> mean and variance as they are known at each, [T, D]."""
+        """[T, D] further frames -> mean and variance after each of them, [T, D]."""
         means, variances = np.empty_like(frames), np.empty_like(frames)
         for i, frame in enumerate(frames):
-            self._n = min(self._n + 1, _LONGEST_MEMORY)
-            off = frame - self._mean
-            self._mean = self._mean + off / self._n
-            self._variance = self._variance + (off * (frame - self._mean) - self._variance) / self._n
+            self._n = min(self._n + 1, _MEMORY)
+            deviation = frame - self._mean
+            self._mean = self._mean + deviation / self._n
+            self._variance = self._variance + (deviation * (frame - self._mean) - self._variance) / self._n
             means[i], variances[i] = self._mean, self._variance
         return means, variances
 
 
 def check_samples(samples: np.ndarray) -> np.ndarray:
-    """The samples as float64, if they are one row of finite floats in [-1, 1]; else ValueError."""
+    """The samples as float64; raises ValueError unless they are a vector of finite floats in [-1, 1]."""
     samples = np.asarray(samples)
     if samples.ndim != 1 or not np.issubdtype(samples.dtype, np.floating):
         raise ValueError(
-            f"samples: expected one row of float samples at {SAMPLE_RATE} Hz, got {samples.dtype} of shape "
-            f"{list(samples.shape)}; mix to mono and divide integers by their largest value"
+            f"samples: expected a vector of floats at {SAMPLE_RATE} Hz, got {samples.dtype} of shape "
+            f"{list(samples.shape)}; mix to mono and divide integers by their full scale"
         )
     if len(samples) and not np.abs(samples).max() <= 1:  # not: NaN fails too
         raise ValueError(
-            f"samples: expected finite numbers in [-1, 1], got {np.abs(samples).max()}; scale the sound to that range"
+            f"samples: expected finite values in [-1, 1], got {np.abs(samples).max()}; scale the sound to that range"
         )
     return samples.astype(np.float64)

@@ -1,7 +1,7 @@
 """Log mel spectra of speech, 80 bands every 20 ms, normalized over the recording.
 
-They drive the speaker that a portrait was trained on about as well as phone posteriors do, and other
-voices poorly: the fall-back where pocketsphinx can't be had.
+For the voice that a portrait was trained on they work about as well as phone posteriors, for other voices poorly. Use
+them where pocketsphinx is not available.
 """
 
 import functools
@@ -11,7 +11,7 @@ import numpy as np
 from ernerf_ti.audio.frame_features import HOP, SAMPLE_RATE, FrameFeatures
 
 _N_FFT = 512
-_LOG_FLOOR = 1e-6  # of the energies of samples in [-1, 1], about the noise of 16 bits
+_LOG_FLOOR = 1e-6  # energy of samples in [-1, 1]; about the quantization noise of 16 bits
 _VARIANCE_FLOOR = 1e-2
 
 

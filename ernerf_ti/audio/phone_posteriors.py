@@ -1,8 +1,8 @@
-"""Phone posteriors of speech: how much each of 42 phones is heard, every 20 ms.
+"""Phone posteriors (PPG, phonetic posteriorgrams): the probabilities of 42 phones every 20 ms.
 
-The acoustic model of the pocketsphinx package scores the states of its context-independent phones; the
-scores become probabilities, of which the square root is the feature. What phone is heard carries over
-to other voices and other languages, where spectra do not.
+The acoustic model in the pocketsphinx package gives likelihoods for the states of its context-independent phones.
+Normalized over all states and summed over those of a phone, they become probabilities; the features are the square
+roots. Unlike spectra, these features generalize to other voices and languages.
 """
 
 from pathlib import Path
@@ -13,20 +13,20 @@ from ernerf_ti.audio.acoustic_model import load_acoustic_model
 from ernerf_ti.audio.cepstra import WINDOW, cepstra
 from ernerf_ti.audio.frame_features import FrameFeatures
 
-_ACOUSTIC_SCALE = 0.5  # frames overlap, so their likelihoods count the same sound more than once
+_ACOUSTIC_SCALE = 0.5  # frames overlap, so that their likelihoods count the same sound repeatedly
 
 
 class PhonePosteriors(FrameFeatures):
-    """Square roots of phone probabilities; the channel is taken out by the mean cepstrum.
+    """Square roots of phone probabilities. Subtracting the mean cepstrum removes the channel.
 
     Args:
-        folder: a phonetically tied Sphinx model; that of the pocketsphinx package if None.
+        folder: a phonetically tied Sphinx model; None for the one in the pocketsphinx package.
 
     Raises:
         FileNotFoundError, ValueError: as :func:`ernerf_ti.audio.acoustic_model.load_acoustic_model`.
     """
 
-    name = "senone"
+    name = "ppg"
     window = WINDOW
     context = 3  # for the second differences
 
@@ -49,9 +49,14 @@ class PhonePosteriors(FrameFeatures):
 
 
 def feature_streams(frames: np.ndarray, mean: np.ndarray) -> np.ndarray:
-    """[T + 6, 13] cepstra with three frames of context, their mean -> [T, 3, 13].
+    """Cepstra, their first and their second differences.
 
-    The cepstra themselves, their first and their second differences.
+    Args:
+        frames: [T + 6, 13] cepstra with three frames of context at each end.
+        mean: [13] or [T, 13], subtracted from the cepstra.
+
+    Returns:
+        [T, 3, 13]
     """
     n = len(frames) - 6
 

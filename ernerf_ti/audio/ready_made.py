@@ -1,53 +1,65 @@
-"""Audio features that other tools have made: the `aud_*.npy` files of ER-NeRF captures."""
+"""Files with windows of audio features: the `aud_*.npy` of a capture."""
 
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from ernerf_ti.audio.extractors import FORMER_NAMES, current_name
+from ernerf_ti.media.files import replacing, require_file
+
 
 @dataclass(frozen=True)
 class FeatureFormat:
-    """How the files of one extractor look."""
+    """Format of one extractor's files."""
 
     extractor: str
     file_name: str
     window: int
-    """Steps in the window of a video frame."""
+    """Feature steps in the window of a video frame."""
     dimension: int
-    """Features of a step."""
+    """Values per step."""
+
+    def path(self, folder: Path) -> Path:
+        """The file in a capture; the one that an earlier version named after the extractor's former name if only that
+        exists."""
+        current = Path(folder) / self.file_name
+        former = [f"aud_{old}.npy" for old, new in FORMER_NAMES.items() if new == self.extractor]
+        found = [path for path in (current, *map(current.with_name, former)) if path.is_file()]
+        return found[0] if found else current
 
 
 FORMATS = (
     FeatureFormat("deepspeech", "aud_ds.npy", 16, 29),
     FeatureFormat("esperanto", "aud_eo.npy", 16, 44),
     FeatureFormat("hubert", "aud_hu.npy", 2, 1024),
-    FeatureFormat("senone", "aud_senone.npy", 16, 42),
+    FeatureFormat("ppg", "aud_ppg.npy", 16, 42),
     FeatureFormat("mel", "aud_mel.npy", 16, 80),
-    # What ER-NeRF takes for every other --asr_model. The name is also that of its tools' files of any kind.
+    # The shape that ER-NeRF assumes for any other --asr_model. Its tools also write files of every kind to this name.
     FeatureFormat("other", "aud.npy", 16, 32),
 )
 
 
 def load_windows(folder: Path, extractor: str) -> np.ndarray:
-    """Windows of a capture's audio features.
+    """Load the audio features of a capture.
 
     Args:
         folder: the capture.
-        extractor: whose features: "deepspeech", "esperanto", "hubert", "senone" or "mel".
+        extractor: of one of FORMATS, or a former name.
 
     Returns:
         [T, window, dimension] float32, one window per video frame.
 
     Raises:
         FileNotFoundError: the file is missing.
-        ValueError: an unknown extractor, or a file that is not of its format.
+        ValueError: an unknown extractor, or a file that is not in its format.
     """
+    extractor = current_name(extractor)
     known = {f.extractor: f for f in FORMATS}
     if extractor not in known:
         raise ValueError(f"extractor: expected one of {', '.join(known)}, got {extractor!r}; choose one of these")
     expected, folder = known[extractor], Path(folder)
-    path = folder / expected.file_name
+    path = expected.path(folder)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: expected {extractor} features, got no such file; {_advice(folder, expected)}")
     windows = _read(path)
@@ -58,70 +70,75 @@ def load_windows(folder: Path, extractor: str) -> np.ndarray:
             f"{path}: expected {extractor} features of shape [T, {expected.window}, {expected.dimension}], "
             f"got {list(windows.shape)}{looks}; use the extractor that the portrait was trained with"
         )
-    if not np.isfinite(windows).all():
-        raise ValueError(f"{path}: expected finite numbers, got NaN or infinity; extract the features again")
-    return windows.astype(np.float32)
+    return windows
 
 
 def read_windows(path: Path) -> tuple[str, np.ndarray]:
-    """Windows of a file whose extractor is known by their shape.
+    """Read a file of features and recognize the extractor by their shape.
 
     Returns:
         The extractor's name, and [T, window, dimension] float32.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: a file of none of the formats.
+        ValueError: a file in none of the formats.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: expected windows of audio features, got no such file; extract them first")
-    windows = _read(path)
-    likely = _format_of(windows) if windows.ndim == 3 else None
+    windows = _read(require_file(path, "windows of audio features", "extract them first"))
+    likely = _format_of(windows)
     if likely is None:
         shapes = ", ".join(f"[T, {f.window}, {f.dimension}] ({f.extractor})" for f in FORMATS)
         raise ValueError(f"{path}: expected windows of shape {shapes}, got {list(windows.shape)}; extract them again")
-    return likely.extractor, windows.astype(np.float32)
+    return likely.extractor, windows
 
 
 def save_windows(folder: Path, extractor: str, windows: np.ndarray) -> Path:
-    """Write windows as :func:`load_windows` reads them; the file appears when it is complete.
+    """Write features for :func:`load_windows`; the file appears when it is complete.
 
-    Raises ValueError if they are not of the extractor's format.
+    Raises ValueError if the windows are not in the extractor's format.
     """
+    extractor = current_name(extractor)
     expected = next((f for f in FORMATS if f.extractor == extractor), None)
-    if expected is None or windows.ndim != 3 or windows.shape[1:] != (expected.window, expected.dimension):
+    if expected is None or _format_of(windows) != expected:
         raise ValueError(
             f"windows: expected those of one of {', '.join(f.extractor for f in FORMATS)}, got {list(windows.shape)} "
             f"for {extractor!r}; pass the windows of that extractor"
         )
     path = Path(folder) / expected.file_name
-    temporary = path.with_suffix(".tmp.npy")
-    np.save(temporary, windows.astype(np.float32))
-    temporary.replace(path)
+    with replacing(path) as temporary:
+        np.save(temporary, windows.astype(np.float32))
     return path
 
 
 def _read(path: Path) -> np.ndarray:
+    """Numbers of any shape as float32."""
     try:
-        return np.load(path, allow_pickle=False)
-    except (ValueError, EOFError, OSError) as error:
+        with open(path, "rb") as file:
+            values = np.load(file, allow_pickle=False)
+        if not isinstance(values, np.ndarray) or values.dtype.kind not in "fiu":
+            raise ValueError("not an array of numbers")
+    except (ValueError, EOFError, OSError, MemoryError) as error:
         raise ValueError(
-            f"{path}: expected an array that numpy reads, got {error}; extract the features again"
+            f"{path}: expected an .npy file of numbers, got something else ({error}); extract the features again"
         ) from None
+    with np.errstate(over="ignore"):
+        values = values.astype(np.float32)
+    if not np.isfinite(values).all():
+        raise ValueError(
+            f"{path}: expected finite float32 numbers, got NaN, infinity or larger ones; extract the features again"
+        )
+    return values
 
 
 def _format_of(windows: np.ndarray) -> FeatureFormat | None:
-    shape = windows.shape[1:]
-    return next((f for f in FORMATS if (f.window, f.dimension) == shape), None)
+    return next((f for f in FORMATS if windows.ndim == 3 and windows.shape[1:] == (f.window, f.dimension)), None)
 
 
 def _advice(folder: Path, expected: FeatureFormat) -> str:
-    """ER-NeRF's own tools write aud.npy whatever the extractor, and its loader looks for another name."""
+    """ER-NeRF's own tools write aud.npy for every extractor, though its loader expects another name."""
     plain = folder / "aud.npy"
     if plain.is_file() and _format_of(_read(plain)) == expected:
         return f"{plain.name} in the same folder has its shape: rename it to {expected.file_name}"
-    present = [f.extractor for f in FORMATS if f.file_name != plain.name and (folder / f.file_name).is_file()]
+    present = [f.extractor for f in FORMATS if f.file_name != plain.name and f.path(folder).is_file()]
     if present:
-        return f"the folder has features of {', '.join(present)}"
+        return f"the folder has {', '.join(present)} features"
     return "extract the features first"

@@ -1,7 +1,7 @@
 """Audio features from pretrained speech models: HuBERT states and Wav2Vec2 letter scores.
 
-The weights are not ours to ship: they are read from a folder on this machine, or from the cache of the
-`transformers` package if it holds them. Nothing is downloaded.
+The weights are not part of this package. They are read from a folder, or from the cache of the `transformers` package;
+nothing is downloaded.
 """
 
 from pathlib import Path
@@ -14,9 +14,9 @@ from ernerf_ti.audio.frame_features import SAMPLE_RATE, STEP, check_samples
 HUBERT = "facebook/hubert-large-ls960-ft"
 WAV2VEC2 = "cpierse/wav2vec2-large-xlsr-53-esperanto"
 
-_RECEPTIVE_FIELD = 400  # samples behind one state
-_CLIP = 1000 * STEP  # samples that HuBERT sees at once: 20 s
-# Steps of 20 ms that Wav2Vec2 sees at once: those wanted, and those before and after for context.
+_RECEPTIVE_FIELD = 400  # samples per state
+_CLIP = 1000 * STEP  # samples in one pass of HuBERT: 20 s
+# Steps of 20 ms in one pass of Wav2Vec2: left context, output, right context.
 _LEFT, _MIDDLE, _RIGHT = 10, 50, 10
 
 
@@ -24,12 +24,12 @@ class HubertStates:
     """Last hidden states of HuBERT.
 
     Args:
-        model: a folder with config.json, preprocessor_config.json and weights, or a name in the cache.
-        device: where the model runs.
+        model: a folder with config.json, preprocessor_config.json and weights, or a name in the transformers cache.
+        device: to run the model on.
 
     Raises:
         FileNotFoundError: the model is not on this machine.
-        ValueError: the weights are not those of such a model.
+        ValueError: the weights are not those of a HuBERT model.
         ImportError: the package transformers is not installed.
     """
 
@@ -41,16 +41,16 @@ class HubertStates:
 
     @torch.no_grad()
     def __call__(self, samples: np.ndarray) -> np.ndarray:
-        """[S] mono 16 kHz sound -> [T, 2, dimension] float32, two states for each 25 fps video frame.
+        """[S] mono 16 kHz sound -> [T, 2, dimension] float32, two states per 25 fps video frame, as in `aud_hu.npy`.
 
-        The layout of `aud_hu.npy`. An odd last state is dropped.
+        An odd last state is dropped.
         """
         samples = check_samples(samples)
         n_states = max(0, (len(samples) - (_RECEPTIVE_FIELD - STEP)) // STEP)
         x = self._normalize(samples) if n_states else torch.zeros(1, 0)
         parts = [np.zeros((0, self.dimension), np.float32)]
         for begin in range(0, len(samples), _CLIP):
-            # Neighboring clips overlap by what one state sees beyond its own step.
+            # Adjacent clips overlap by the part of the receptive field that exceeds one step.
             clip = x[:, begin : begin + _CLIP - STEP + _RECEPTIVE_FIELD]
             if clip.shape[1] >= _RECEPTIVE_FIELD:
                 parts.append(self._model(clip).last_hidden_state[0].cpu().numpy())
@@ -59,9 +59,9 @@ class HubertStates:
 
 
 class Wav2Vec2Letters:
-    """Scores of letters (logits) of a Wav2Vec2 model that was trained to transcribe.
+    """Letter logits of a Wav2Vec2 model trained for transcription.
 
-    Args and errors as :class:`HubertStates`.
+    Arguments and errors as for :class:`HubertStates`.
     """
 
     name = "esperanto"
@@ -74,8 +74,8 @@ class Wav2Vec2Letters:
     def __call__(self, samples: np.ndarray) -> np.ndarray:
         """[S] mono 16 kHz sound -> [S // 320, dimension] float32 at 50 steps per second.
 
-        A second at a time, with 0.2 s before and after it for context, as the streaming recognizer of
-        the torch-ngp family does; `audio_windows` makes `aud_eo.npy` of it.
+        Computed one second at a time with 0.2 s of context on each side, like the streaming recognizer of RAD-NeRF
+        and ER-NeRF. `audio_windows` turns the result into `aud_eo.npy`.
         """
         samples = check_samples(samples)
         n_steps = len(samples) // STEP
@@ -84,7 +84,7 @@ class Wav2Vec2Letters:
         for first in range(0, n_steps, _MIDDLE):
             n = min(_MIDDLE, n_steps - first)
             stretch = padded[first * STEP : (first + _LEFT + n + _RIGHT) * STEP]
-            # One step more than wanted, at the end too: the receptive field makes it return one fewer.
+            # Pad by one step, as the receptive field makes the model return one step fewer.
             stretch = np.pad(stretch, (0, max(0, (_LEFT + n + 1) * STEP - len(stretch))))
             logits = self._model(self._normalize(stretch)).logits[0].cpu().numpy()
             parts.append(logits[_LEFT : _LEFT + n])
@@ -92,12 +92,12 @@ class Wav2Vec2Letters:
 
 
 def _load(kind: str, model: str | Path, device: torch.device | str):
-    """A function from samples to the model's input, and the model."""
+    """A function from samples to the model's input, and the model in evaluation mode."""
     try:
         import transformers
     except ImportError as error:
         raise ImportError(
-            "speech model: expected the package transformers, got none; pip install 'ernerf-ti[speech-models]'"
+            "speech models need the package transformers; pip install 'ernerf-ti[speech-models]'"
         ) from error
     try:
         extractor = transformers.Wav2Vec2FeatureExtractor.from_pretrained(model, local_files_only=True)
@@ -106,15 +106,15 @@ def _load(kind: str, model: str | Path, device: torch.device | str):
         )
     except (OSError, ValueError) as error:
         raise FileNotFoundError(
-            f"speech model: expected {model} as a folder with config.json, preprocessor_config.json and "
-            "model.safetensors (or pytorch_model.bin), or in the cache of transformers, got neither on this machine; "
-            f"download {model} elsewhere, copy the folder here and pass its path"
+            f"speech model {model}: not found as a folder with config.json, preprocessor_config.json and "
+            "model.safetensors (or pytorch_model.bin), nor in the transformers cache; download it and pass the path of "
+            "its folder"
         ) from error
-    # Used in training only, so that some files leave it out. Anything else missing has random values now.
+    # masked_spec_embed is used only in training, and some files lack it. Any other missing weight would be random.
     missing = sorted(key for key in report["missing_keys"] if not key.endswith("masked_spec_embed"))
     if missing:
         raise ValueError(
-            f"speech model: expected the weights of a {kind} in {model}, got a file without {len(missing)} of them "
+            f"speech model {model}: expected the weights of a {kind}, but {len(missing)} of them are missing "
             f"({missing[0]}, ...); pass the folder of a {kind}"
         )
     network = network.eval().to(device)

@@ -12,6 +12,7 @@ import sys
 from dataclasses import fields
 from pathlib import Path
 
+from ernerf_ti.audio.extractors import DEFAULT_EXTRACTOR
 from ernerf_ti.media.files import read_json
 from ernerf_ti.preprocess.pipeline import StageError
 from ernerf_ti.preprocess.stages import Settings, capture_pipeline
@@ -24,7 +25,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--size", type=int, default=512, help="width and height of the capture in pixels")
     parser.add_argument("--crop", metavar="X,Y,SIDE", help="square of the upright video; found if left out")
     parser.add_argument(
-        "--features", default="senone", help="senone, mel, esperanto, hubert, or a .npy file of ready-made windows"
+        "--features", default=DEFAULT_EXTRACTOR, help="ppg, mel, esperanto, hubert, or an .npy file with features"
     )
     parser.add_argument("--speech-model", type=Path, help="folder of the model for hubert or esperanto")
     parser.add_argument("--face-parser", type=Path, help="BiSeNet weights (79999_iter.pth) for the masks")

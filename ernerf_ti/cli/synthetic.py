@@ -8,6 +8,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from ernerf_ti.audio.extractors import DEFAULT_EXTRACTOR, current_name
 from ernerf_ti.data.capture_files import FPS
 from ernerf_ti.data.synthetic.portrait_writers import write_portrait_capture, write_portrait_video
 from ernerf_ti.data.synthetic.speech import VOICES
@@ -22,7 +23,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--size", type=int, default=256, help="width and height in pixels")
     parser.add_argument("--seed", type=int, default=0, help="of what is said and how the head moves")
     parser.add_argument("--voice", default=next(iter(VOICES)), choices=tuple(VOICES))
-    parser.add_argument("--features", default="senone", choices=("senone", "mel"))
+    parser.add_argument("--features", default=DEFAULT_EXTRACTOR, choices=("ppg", "mel"), type=current_name)
     options = parser.parse_args(arguments)
     if options.output is None and options.video is None:
         parser.error("output: expected a folder, --video, or both, got neither; say where to write")

@@ -1,1 +1,1 @@
-"""The capture folder."""
+"""Captures: the folders with training data."""

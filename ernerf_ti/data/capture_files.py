@@ -1,22 +1,22 @@
-"""The files of a capture folder: where they lie, how they are read and written. The only place that knows.
+"""The files of a capture folder: their names, how they are read and how they are written.
 
-The layout is that of ER-NeRF, so that captures of its tools load here and ours load there:
+The layout is that of ER-NeRF, so that captures can be exchanged in both directions:
 
-    transforms_train.json      camera, and for each training frame its number and camera pose
-    transforms_val.json        the same of the frames held out
-    ori_imgs/K.jpg, K.lms      frame K; its 68 landmarks, a line `x y` in pixels each
-    gt_imgs/K.jpg              the frame with the background replaced by the plate
+    transforms_train.json      camera intrinsics, number and camera pose of each training frame
+    transforms_val.json        the same for the held-out frames
+    ori_imgs/K.jpg, K.lms      frame K; its 68 landmarks, one line `x y` in pixels each
+    gt_imgs/K.jpg              the person of frame K composited over the background
     torso_imgs/K.png           neck and torso, RGBA, straight alpha
     parsing/K.png              labels as colors (optional here)
-    bc.jpg                     the background plate
+    bc.jpg                     the background
     aud.wav                    mono 16 kHz sound (optional here)
     aud_*.npy                  windows of audio features, one per frame
-    au.csv                     the blink of each frame, column ` AU45_r` as OpenFace writes it
-    capture.json               ours: how the capture was made (optional)
+    au.csv                     eye closure of each frame, in the column ` AU45_r` of OpenFace
+    capture.json               how the capture was made (only written by this package)
 
-Frames are numbered from 0 and K is not padded. Poses are `pose_world_from_camera`, 4x4, of an OpenGL
-camera (x right, y up, looking along -z) in the frame of the head (x right in the picture, y up, z out
-of the face), in metres.
+Frames are numbered from 0, without padding. Poses are 4x4 `pose_world_from_camera` matrices in meters: the camera
+follows OpenGL (x right, y up, looking along -z), the world is the head frame (x right in the image, y up, z out of the
+face).
 """
 
 import csv
@@ -28,27 +28,31 @@ from pathlib import Path
 
 import numpy as np
 
-from ernerf_ti.media.files import read_json, replacing, write_image, write_json, write_text
+from ernerf_ti.audio.extractors import current_name
+from ernerf_ti.media.files import read_json, replacing, write_json, write_text
+from ernerf_ti.media.images import write_image
 
 FORMAT_VERSION = 1
 FPS = 25.0
-TRAIN_SHARE = 10 / 11
-"""Of the frames, from the first on; the rest is held out (ER-NeRF's split)."""
+TRAIN_FRACTION = 10 / 11
+"""Fraction of frames for training, from the start; the rest is held out (ER-NeRF's split)."""
 BACKGROUND, HEAD, NECK, TORSO = range(4)
 
 _BLINK_COLUMN = "AU45_r"
-_CLOSED = 2.0  # the AU45 intensity that stands for a closed eye; ER-NeRF clips there
-# As the PNGs are stored, in RGB. ER-NeRF's tools write BGR triples of (255, 0, 0) for the head and so on.
-_LABEL_COLOURS = np.array([[255, 255, 255], [0, 0, 255], [0, 255, 0], [255, 0, 0]], np.uint8)
+_CAMERA_KEYS = ("cx", "cy", "w", "h", "focal_len", "fl_x", "fl_y", "camera_angle_x", "camera_angle_y")
+_FARTHEST = 100.0  # m; of a camera from the head
+_CLOSED = 2.0  # AU45 intensity of a closed eye; ER-NeRF clips there
+# RGB values in the PNGs. ER-NeRF's tools write them as BGR, (255, 0, 0) for the head and so on.
+_LABEL_COLORS = np.array([[255, 255, 255], [0, 0, 255], [0, 255, 0], [255, 0, 0]], np.uint8)
 
 
 class CaptureError(ValueError):
-    """A capture folder that can't be used; the message lists everything that is wrong with it."""
+    """A capture that can't be used; the message lists all problems."""
 
 
 @dataclass(frozen=True)
 class CapturePaths:
-    """Where each piece of a capture lies."""
+    """Paths of the files of a capture."""
 
     folder: Path
 
@@ -93,12 +97,12 @@ class CapturePaths:
 
 @dataclass(frozen=True)
 class Description:
-    """`capture.json`: how a capture was made."""
+    """Content of `capture.json`: how a capture was made."""
 
     width: int
     height: int
     n_frames: int
-    """Of the video; frames without a pose included."""
+    """Frames of the video, including those without a pose."""
     extractor: str
     """Of the audio features."""
     feature_dimension: int
@@ -106,42 +110,42 @@ class Description:
     crop: dict = field(default_factory=dict)
     """x, y, side in pixels of the source video."""
     source: dict = field(default_factory=dict)
-    """The video: name, sha256, size, rate, duration."""
+    """Properties of the video: name, sha256, size, rate, duration."""
     versions: dict = field(default_factory=dict)
-    """Of the packages that made it."""
+    """Versions of the packages that made it."""
     format_version: int = FORMAT_VERSION
 
 
 @dataclass(frozen=True)
 class Split:
-    """Frames for training, or held out."""
+    """Training frames, or held-out frames."""
 
     frame_ids: np.ndarray
-    """[n] int, numbers of the frames."""
+    """[n] int64 frame numbers."""
     audio_ids: np.ndarray
-    """[n] int, rows of the audio windows."""
+    """[n] int64 indices of the audio windows."""
     poses: np.ndarray
-    """[n, 4, 4] float64 pose_world_from_camera, as the file has them."""
+    """[n, 4, 4] float64 pose_world_from_camera as stored."""
 
     def __len__(self) -> int:
         return len(self.frame_ids)
 
 
 def split_frames(n: int) -> int:
-    """How many of n frames are for training; the others, at least one of two, are held out."""
-    return int(n * TRAIN_SHARE)
+    """Number of training frames out of n; the others, at least one if n > 1, are held out."""
+    return int(n * TRAIN_FRACTION)
 
 
 def write_transforms(
     folder: Path, focal: float, size: tuple[int, int], frame_ids: Sequence[int], poses: np.ndarray
 ) -> None:
-    """Write both transforms files, the first 10/11 of the frames for training.
+    """Write both transforms files, with the first 10/11 of the frames for training.
 
     Args:
         folder: the capture.
         focal: in pixels.
-        size: width, height in pixels; the principal point is the center.
-        frame_ids: [n] numbers of the frames that have a pose.
+        size: width, height in pixels; the principal point is at the center.
+        frame_ids: [n] numbers of the frames with a pose.
         poses: [n, 4, 4] pose_world_from_camera.
 
     Raises:
@@ -149,14 +153,14 @@ def write_transforms(
     """
     if len(frame_ids) < 2:
         raise ValueError(
-            f"frame_ids: expected at least 2 frames with a pose, one to train on and one to hold out, "
-            f"got {len(frame_ids)}; use a longer video in which the face is seen"
+            f"frame_ids: expected at least 2 frames with a pose, one for training and one held out, "
+            f"got {len(frame_ids)}; use a longer video in which the face is visible"
         )
     n_train = split_frames(len(frame_ids))
-    for name, chosen in (("train", slice(0, n_train)), ("val", slice(n_train, None))):
+    for name, part in (("train", slice(0, n_train)), ("val", slice(n_train, None))):
         frames = [
             {"img_id": int(k), "aud_id": int(k), "transform_matrix": pose.tolist()}
-            for k, pose in zip(frame_ids[chosen], poses[chosen], strict=True)
+            for k, pose in zip(frame_ids[part], poses[part], strict=True)
         ]
         camera = {"focal_len": float(focal), "cx": size[0] / 2, "cy": size[1] / 2, "w": size[0], "h": size[1]}
         write_json(CapturePaths(folder).transforms(name), {**camera, "frames": frames})
@@ -164,17 +168,17 @@ def write_transforms(
 
 def write_labels(path: Path, labels: np.ndarray) -> None:
     """Write [H, W] labels (0 background, 1 head, 2 neck, 3 torso) in ER-NeRF's colors."""
-    write_image(path, _LABEL_COLOURS[labels])
+    write_image(path, _LABEL_COLORS[labels])
 
 
 def labels_of(colors: np.ndarray) -> np.ndarray:
-    """[H, W, 3] uint8 RGB of parsing/K.png -> [H, W] uint8 labels; raises CaptureError for another color."""
+    """[H, W, 3] uint8 RGB of parsing/K.png -> [H, W] uint8 labels; raises CaptureError for other colors."""
     weights = np.array([1, 1 << 8, 1 << 16], np.uint32)
     packed, labels = colors @ weights, np.full(colors.shape[:2], 255, np.uint8)
-    for label, color in enumerate(_LABEL_COLOURS):
+    for label, color in enumerate(_LABEL_COLORS):
         labels[packed == color @ weights] = label
     if (labels == 255).any():
-        raise CaptureError("labels: expected the four colors of ER-NeRF, got others; parse the frames again")
+        raise CaptureError("labels: expected the four colors of ER-NeRF, got others; preprocess the video again")
     return labels
 
 
@@ -184,7 +188,7 @@ def write_landmarks(path: Path, landmarks: np.ndarray) -> None:
 
 
 def read_landmarks(path: Path) -> np.ndarray:
-    """[68, 2] float32; raises CaptureError if the file is not of that form."""
+    """[68, 2] float32; raises CaptureError for a file in another format."""
     try:
         landmarks = np.array([line.split() for line in Path(path).read_text().splitlines()], np.float32)
     except ValueError as error:
@@ -197,23 +201,23 @@ def read_landmarks(path: Path) -> np.ndarray:
 
 
 def write_blinks(path: Path, eye_closures: np.ndarray, seen: np.ndarray) -> None:
-    """Write au.csv in OpenFace's form.
+    """Write au.csv in OpenFace's format.
 
     Args:
         path: the file.
-        eye_closures: [n_frames] in [0, 1], 0 open, 1 closed. AU45 intensity 2 stands for closed, as
-            ER-NeRF reads it.
-        seen: [n_frames] bool, whether the face was.
+        eye_closures: [n_frames] in [0, 1], 0 open, 1 closed. Closed is written as AU45 intensity 2, as ER-NeRF reads
+            it.
+        seen: [n_frames] bool, whether the face was found.
     """
-    # OpenFace puts a blank before every column but the first, and ER-NeRF looks for it.
+    # OpenFace puts a space before every column but the first, and ER-NeRF requires it.
     lines = [f"frame, timestamp, success, {_BLINK_COLUMN}"]
-    for k, (area, success) in enumerate(zip(eye_closures, seen, strict=True)):
-        lines.append(f"{k + 1}, {k / FPS:.2f}, {int(success)}, {_CLOSED * area:.9g}")
+    for k, (closure, success) in enumerate(zip(eye_closures, seen, strict=True)):
+        lines.append(f"{k + 1}, {k / FPS:.2f}, {int(success)}, {_CLOSED * closure:.9g}")
     write_text(path, "\n".join(lines) + "\n")
 
 
 def read_blinks(path: Path, n_frames: int) -> np.ndarray:
-    """The blink of each frame from OpenFace's CSV or ours, with or without the blank in ` AU45_r`.
+    """Eye closure of each frame from a CSV of OpenFace, with or without the space in ` AU45_r`.
 
     Returns:
         [n_frames] float32 in [0, 1]: AU45 intensity clipped to [0, 2], halved.
@@ -224,19 +228,32 @@ def read_blinks(path: Path, n_frames: int) -> np.ndarray:
     """
     if not Path(path).is_file():
         raise FileNotFoundError(
-            f"{path}: expected the blinks of {n_frames} frames, got no such file; "
-            "preprocess the video with preprocess_video.py, or save OpenFace's CSV under this name"
+            f"{path}: expected eye closures for {n_frames} frames, got no such file; "
+            "preprocess the video, or save OpenFace's CSV under this name"
         )
-    with open(path, newline="") as file:
+    try:
+        values = _read_blink_column(path)
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise CaptureError(f"{path}: not a CSV file ({error}); run OpenFace's FeatureExtraction again") from None
+    if len(values) < n_frames:
+        raise CaptureError(
+            f"{path}: expected a row for each of {n_frames} frames, got {len(values)}; "
+            "run the blink detection on the whole 25 fps video"
+        )
+    return (np.clip(values[:n_frames], 0, _CLOSED) / _CLOSED).astype(np.float32)
+
+
+def _read_blink_column(path: Path) -> list[float]:
+    values = []
+    with open(path, newline="", encoding="utf-8-sig") as file:
         rows = csv.reader(file)
         names = [name.strip() for name in next(rows, [])]
         if _BLINK_COLUMN not in names:
             raise CaptureError(
-                f"{path}: expected a column {_BLINK_COLUMN} (a blank before it may be left out), "
-                f"got {', '.join(names) or 'an empty file'}; run OpenFace's FeatureExtraction with -aus"
+                f"{path}: expected a column {_BLINK_COLUMN}, got {', '.join(names) or 'an empty file'}; "
+                "run OpenFace's FeatureExtraction with -aus"
             )
         column = names.index(_BLINK_COLUMN)
-        values = []
         for number, row in enumerate(rows):
             if not row:
                 continue
@@ -248,14 +265,9 @@ def read_blinks(path: Path, n_frames: int) -> np.ndarray:
             if not math.isfinite(values[-1]):
                 raise CaptureError(
                     f"{path}: expected a number for {_BLINK_COLUMN} in row {number + 1} (frame {number}), "
-                    f"got {text!r}; fill the blank or make the file again"
+                    f"got {text!r}; fill in the value or create the file again"
                 )
-    if len(values) < n_frames:
-        raise CaptureError(
-            f"{path}: expected a row for each of {n_frames} frames, got {len(values)}; "
-            "run the blink detection on the whole 25 fps video"
-        )
-    return (np.clip(values[:n_frames], 0, _CLOSED) / _CLOSED).astype(np.float32)
+    return values
 
 
 def write_sound(path: Path, samples: np.ndarray, rate: int = 16_000) -> None:
@@ -272,7 +284,8 @@ def write_description(path: Path, description: Description) -> None:
 
 
 def read_description(path: Path) -> Description:
-    """Read capture.json; raises CaptureError for another format version or other fields."""
+    """Read capture.json; raises CaptureError for another format version or other fields. Former names of extractors
+    are replaced by those of today."""
     content = read_json(path)
     version = content.get("format_version") if isinstance(content, dict) else None
     if version != FORMAT_VERSION:
@@ -285,13 +298,36 @@ def read_description(path: Path) -> Description:
     if not needed <= set(content) <= known:
         wrong = sorted(needed - set(content) | set(content) - known)
         raise CaptureError(
-            f"{path}: expected the fields {', '.join(sorted(known))}, got others or too few ({', '.join(wrong)}); "
-            "preprocess the video again"
+            f"{path}: expected the fields {', '.join(sorted(known))}, got unknown or missing ones "
+            f"({', '.join(wrong)}); preprocess the video again"
         )
-    return Description(**content)
+    kinds = {
+        "width": int,
+        "height": int,
+        "n_frames": int,
+        "feature_dimension": int,
+        "fps": int | float,
+        "extractor": str,
+    }
+    for name, kind in kinds.items():
+        if name in content and not isinstance(content[name], kind):
+            raise CaptureError(
+                f"{path}: expected {name} to be a {'text' if kind is str else 'number'}, got {content[name]!r}; "
+                "preprocess the video again"
+            )
+    return Description(**{**content, "extractor": current_name(content["extractor"])})
 
 
 def read_transforms(path: Path) -> tuple[np.ndarray, tuple[int, int], Split]:
+    """Read a transforms file of this package, ER-NeRF or RAD-NeRF.
+
+    Returns:
+        [4] float64 fx, fy, cx, cy in pixels; width, height in pixels; and the frames.
+
+    Raises:
+        CaptureError: no frames, fields that are missing, or values that can't be right.
+        FileNotFoundError: no such file.
+    """
     content = read_json(path)
     frames = content.get("frames") if isinstance(content, dict) else None
     if not frames:
@@ -310,24 +346,36 @@ def read_transforms(path: Path) -> tuple[np.ndarray, tuple[int, int], Split]:
         raise CaptureError(
             f"{path}: expected a 4x4 transform_matrix in each frame, got {list(poses.shape[1:])}; track the video again"
         )
+    if len(np.unique(frame_ids)) < len(frame_ids) or min(frame_ids.min(), audio_ids.min()) < 0:
+        raise CaptureError(
+            f"{path}: expected non-negative img_id and aud_id and each img_id once, got negative or repeated ones; "
+            "track the video again"
+        )
     wrong = ~np.isfinite(poses).all((1, 2))
-    turns = np.where(wrong[:, None, None], np.eye(3), poses[:, :3, :3])
-    wrong |= np.abs(turns @ turns.swapaxes(1, 2) - np.eye(3)).max((1, 2)) > 1e-3
-    wrong |= np.linalg.det(turns) < 0
+    rotations = np.where(wrong[:, None, None], np.eye(3), poses[:, :3, :3])
+    wrong |= np.abs(rotations @ rotations.swapaxes(1, 2) - np.eye(3)).max((1, 2)) > 1e-3
+    wrong |= np.linalg.det(rotations) < 0
+    wrong |= (poses[:, 3] != (0, 0, 0, 1)).any(1)
+    wrong |= np.linalg.norm(np.where(wrong[:, None], 0, poses[:, :3, 3]), axis=1) > _FARTHEST
     if wrong.any():
         raise CaptureError(
-            f"{path}: expected a rotation in each transform_matrix, got none in {wrong.sum()} of {len(wrong)} frames "
-            f"(first: img_id {frame_ids[wrong.argmax()]}); track the video again"
+            f"{path}: expected each transform_matrix to be a rotation and a translation of at most {_FARTHEST:g} m, "
+            f"got something else in {wrong.sum()} of {len(wrong)} frames (first: img_id {frame_ids[wrong.argmax()]}); "
+            "track the video again"
         )
     return intrinsics, size, Split(frame_ids, audio_ids, poses)
 
 
 def _camera(path: Path, content: dict) -> tuple[tuple[int, int], np.ndarray]:
-    """Size and intrinsics, with the same keys and precedence as in torch-ngp and its followers."""
+    """Size and intrinsics, with the keys and the precedence of torch-ngp and the projects based on it."""
+    for key in _CAMERA_KEYS:
+        value = content.get(key)
+        if value is not None and not (isinstance(value, int | float) and 0 < value < math.inf):
+            raise CaptureError(f"{path}: expected a positive number for {key}, got {value!r}; track the video again")
     cx, cy = content.get("cx"), content.get("cy")
     if (cx is None and "w" not in content) or (cy is None and "h" not in content):
         raise CaptureError(f"{path}: expected cx and cy, or w and h, got neither; track the video again")
-    # They take the size for twice the whole part of the principal point.
+    # Without a size, they take twice the integer part of the principal point.
     width = int(content.get("w") or int(cx) * 2)
     height = int(content.get("h") or int(cy) * 2)
     if width % 2 or height % 2:
@@ -346,8 +394,8 @@ def _camera(path: Path, content: dict) -> tuple[tuple[int, int], np.ndarray]:
             for side, angle in zip((width, height), angles, strict=True)
         )
         fx, fy = fx or fy, fy or fx
-    if not fx or not fx > 0:
+    if fx is None:
         raise CaptureError(
-            f"{path}: expected a focal length (focal_len, fl_x or camera_angle_x), got none; track again"
+            f"{path}: expected a focal length (focal_len, fl_x or camera_angle_x), got none; track the video again"
         )
     return (width, height), np.array([fx, fy, cx, cy], np.float64)

@@ -1,4 +1,4 @@
-"""Which frames of a capture are used, and whether their poses and blinks are calmed: ER-NeRF's options for it."""
+"""Selection of the frames of a capture, and smoothing of their poses and eye closures, with ER-NeRF's options."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -12,65 +12,65 @@ from ernerf_ti.portrait.camera import smooth_path
 
 @dataclass(frozen=True)
 class FrameSelection:
-    """Frames in the order of the transforms files; the defaults use all of them as they are."""
+    """Selection from the frames of the transforms files, in their order. The defaults use all frames unchanged."""
 
     data_range: tuple[int, int] = (0, -1)
-    """First and last but one frame of each split; -1 for its end."""
+    """First frame and end (exclusive) in each split; an end of -1 is the end of the split."""
     every: int = 1
-    """Of the training frames, one in so many. ER-NeRF's --part is 10."""
+    """Use every n-th training frame. ER-NeRF's --part is 10."""
     most: int | None = None
-    """At most so many training frames, the first ones. ER-NeRF's --part2 is 375, the first 15 s."""
+    """Use at most this many training frames from the start. ER-NeRF's --part2 is 375, the first 15 s."""
     smooth_path: int = 1
-    """Frames in the mean of a pose, odd, 1 for none. ER-NeRF's --smooth_path is 7."""
+    """Window of the moving average over poses in frames, odd; 1 for no smoothing. ER-NeRF's --smooth_path is 7."""
     smooth_eyes: bool = False
-    """Whether a blink value is the mean of itself and its two neighbors. ER-NeRF's --smooth_eye."""
+    """Average each eye closure with its two neighbors, as ER-NeRF's --smooth_eye."""
     skip_missing: bool = False
-    """Leave out frames without a picture, as ER-NeRF's loader always does; else a missing picture is an error."""
+    """Skip frames without an image, as ER-NeRF's loader always does; otherwise a missing image is an error."""
 
     def __post_init__(self):
         first, end = self.data_range
         if first < 0 or (end != -1 and end <= first):
             raise ValueError(
-                f"data_range: expected two numbers with 0 <= first < end, or an end of -1, got {first} and {end}; "
+                f"data_range: expected 0 <= first < end, or an end of -1, got {first} and {end}; "
                 "pass 0 and -1 for all frames"
             )
         if self.every < 1 or (self.most is not None and self.most < 1):
             raise ValueError(
-                f"frames: expected every and most of at least 1, got {self.every} and {self.most}; pass larger numbers"
+                f"every and most: expected at least 1, got {self.every} and {self.most}; pass larger numbers"
             )
         if self.smooth_path < 1 or self.smooth_path % 2 == 0:
             raise ValueError(
                 f"smooth_path: expected an odd number of frames, got {self.smooth_path}; pass 1 for no smoothing"
             )
 
-    def of_split(self, split: Split, name: str, has_picture: Callable[[int], bool]) -> Split:
-        """The chosen frames of a split, with calmed poses.
+    def of_split(self, split: Split, name: str, has_image: Callable[[int], bool]) -> Split:
+        """The selected frames of a split, with smoothed poses.
 
         Args:
             split: all of its frames.
             name: "train" or "val".
-            has_picture: whether there is a picture of a frame number.
+            has_image: whether the image of a frame number exists.
 
         Raises CaptureError if no frame is left.
         """
         first, end = self.data_range
-        chosen = np.arange(len(split))[first : len(split) if end == -1 else end]
+        selected = np.arange(len(split))[first : len(split) if end == -1 else end]
         if name == "train":
-            chosen = chosen[:: self.every][: self.most]
+            selected = selected[:: self.every][: self.most]
         if self.skip_missing:
-            chosen = np.array([i for i in chosen if has_picture(int(split.frame_ids[i]))], np.int64)
-        if not len(chosen):
+            selected = np.array([i for i in selected if has_image(int(split.frame_ids[i]))], np.int64)
+        if not len(selected):
             raise CaptureError(
-                f"data_range: expected frames of transforms_{name}.json, which has {len(split)}, got none from "
-                f"{first} to {end}; pass a range with frames that have pictures"
+                f"data_range: no frame of transforms_{name}.json, which has {len(split)}, is left in the range {first} "
+                f"to {end}; pass a range of frames that have images"
             )
-        poses = split.poses[chosen]
+        poses = split.poses[selected]
         if self.smooth_path > 1:
             poses = smooth_path(torch.from_numpy(poses), self.smooth_path).numpy()
-        return replace(split, frame_ids=split.frame_ids[chosen], audio_ids=split.audio_ids[chosen], poses=poses)
+        return replace(split, frame_ids=split.frame_ids[selected], audio_ids=split.audio_ids[selected], poses=poses)
 
-    def calm(self, eye_closures: np.ndarray, splits: tuple[Split, ...]) -> np.ndarray:
-        """[n_frames] blink by frame number, calmed along the frames of each split; fewer neighbors at its ends."""
+    def smooth_closures(self, eye_closures: np.ndarray, splits: tuple[Split, ...]) -> np.ndarray:
+        """[n_frames] eye closures by frame number, smoothed over the frames of each split if that is selected."""
         if not self.smooth_eyes:
             return eye_closures
         result = eye_closures.copy()

@@ -30,7 +30,7 @@ from ernerf_ti.evaluation.sound_metric import SoundToMouth
 from ernerf_ti.evaluation.speed import end_to_end
 from ernerf_ti.evaluation.sync_metric import Sync
 from ernerf_ti.evaluation.weights import weights_folder
-from ernerf_ti.media.video import read_sound
+from ernerf_ti.media.sound import read_sound
 from ernerf_ti.run.checkpoint import load_checkpoint
 from ernerf_ti.run.folder import RunFolder
 from ernerf_ti.run.serialization import config_from_dict

@@ -13,7 +13,7 @@ from tqdm import tqdm
 from ernerf_ti.data.capture import Capture
 from ernerf_ti.data.capture_files import FPS, HEAD
 from ernerf_ti.evaluation.metric import Pictures, Setting
-from ernerf_ti.media.files import read_image, write_image
+from ernerf_ti.media.images import read_image, write_image
 from ernerf_ti.portrait.camera import all_pixels, scene_from_capture
 from ernerf_ti.portrait.render.alpha import over
 from ernerf_ti.run.trained_portrait import TrainedPortrait

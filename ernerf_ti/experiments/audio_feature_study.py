@@ -1,7 +1,7 @@
 """Measure how well sound predicts the mouth, within a speaker and from one speaker to another.
 
     python tools/study_audio_features.py english.mp4 french.mp4 -o figures.json
-    python tools/study_audio_features.py clip.mp4 --features senone mel --meshes /tmp/meshes
+    python tools/study_audio_features.py clip.mp4 --features ppg mel --meshes /tmp/meshes
 
 Each clip shows one speaker. From a window of audio features (16 steps of 20 ms) a ridge regression and a small
 convolution net predict the mouth of the frame in its middle: opening, width, rounding. IN fits the first 80 % of a
@@ -24,6 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from ernerf_ti.audio.extractors import current_name
 from ernerf_ti.audio.mel_spectrum import MelSpectrum
 from ernerf_ti.audio.phone_posteriors import PhonePosteriors
 from ernerf_ti.audio.windows import WINDOW, audio_windows
@@ -31,7 +32,8 @@ from ernerf_ti.evaluation.mesh_measures import MOUTH, mouth_measures
 from ernerf_ti.evaluation.ridge import Predictor, Scale, fit_ridge, parts
 from ernerf_ti.evaluation.statistics import correlation, correlation_interval
 from ernerf_ti.media.files import read_arrays, write_arrays, write_json
-from ernerf_ti.media.video import read_frames, read_sound
+from ernerf_ti.media.sound import read_sound
+from ernerf_ti.media.video import read_frames
 from ernerf_ti.preprocess.face_mesh import track_face
 
 RATE = 25  # frames per second
@@ -95,7 +97,7 @@ class Figure:
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("clips", nargs="+", type=Path, metavar="CLIP", help="a video of one speaker, with sound")
-    parser.add_argument("--features", nargs="+", choices=EXTRACTORS, default=list(EXTRACTORS))
+    parser.add_argument("--features", nargs="+", type=current_name, choices=EXTRACTORS, default=list(EXTRACTORS))
     parser.add_argument("-o", "--output", type=Path, help="JSON file for the figures")
     parser.add_argument("--meshes", type=Path, help="folder that keeps the face meshes, to track a clip only once")
     parser.add_argument("--seed", type=int, default=0)

@@ -16,7 +16,8 @@ from ernerf_ti.data.synthetic.mouth import mouth_track
 from ernerf_ti.data.synthetic.portrait_writers import write_portrait_capture
 from ernerf_ti.data.synthetic.speech import speak
 from ernerf_ti.data.synthetic.synthetic_portrait import SyntheticPortrait
-from ernerf_ti.media.files import write_image, write_json
+from ernerf_ti.media.files import write_json
+from ernerf_ti.media.images import write_image
 from ernerf_ti.media.video import write_video
 from ernerf_ti.portrait.camera import scene_from_capture
 from ernerf_ti.run.trained_portrait import TrainedPortrait, load_portrait

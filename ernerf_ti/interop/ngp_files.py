@@ -136,8 +136,9 @@ def read_official_file(path: Path) -> OfficialFile:
 def write_official_file(path: Path, tensors: Mapping[str, Tensor], entries: Mapping[str, Any]) -> None:
     """Write tensors and further entries; the file appears when it is complete."""
     model = {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}
-    with replacing(path) as temporary:
-        torch.save({**entries, "model": model}, temporary)
+    # Given a path, torch writes its name, here a random one, into the file.
+    with replacing(path) as temporary, open(temporary, "wb") as file:
+        torch.save({**entries, "model": model}, file)
 
 
 @torch.no_grad()

@@ -1,26 +1,40 @@
-"""Files that appear only when they are complete."""
+"""Reading and writing files: atomic replacement, JSON, arrays and digests."""
 
 import functools
 import hashlib
 import json
 import os
+import re
+import secrets
+import time
+import zipfile
+import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 
-_JPEG = [cv2.IMWRITE_JPEG_QUALITY, 98, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
+_TEMPORARY = re.compile(r"\..+\.[0-9a-f]{16}\.tmp(\.\w+)?")
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A temporary path to write to; it takes the place of `path` if the block ends without an error."""
+    """A temporary file in the same folder, which is renamed to `path` if the block ends without an error.
+
+    The name is random and the file is created exclusively, so that neither another process nor a symbolic link
+    planted in the folder can redirect the writing. Raises OSError, naming `path`, if the file can't be created.
+    """
     path = Path(path)
-    # The suffix stays: writers choose their format by it. The process id keeps two runs apart.
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+    # Writers choose the format by the suffix, so it is kept.
+    temporary = path.with_name(f".{path.stem}.{secrets.token_hex(8)}.tmp{path.suffix}")
+    try:
+        os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+    except OSError as error:
+        raise type(error)(
+            f"{path}: can't create the file ({error.strerror}); check that the folder exists and is writable"
+        ) from None
     try:
         yield temporary
         temporary.replace(path)
@@ -28,14 +42,45 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def file_digest(path: Path) -> str:
-    """SHA-256 of a file's content; not read again while its size and its time of change stay.
+def remove_leftovers(folder: Path, unused_for: float = 600.0) -> None:
+    """Delete temporary files of :func:`replacing` that killed processes have left in a folder.
 
-    Raises FileNotFoundError, naming the file.
+    Args:
+        folder: searched without its subfolders.
+        unused_for: seconds since the last write; a younger file may belong to a running process.
+    """
+    for path in Path(folder).glob(".*.tmp*"):
+        with suppress(FileNotFoundError):  # another process may finish or remove it
+            if _TEMPORARY.fullmatch(path.name) and time.time() - path.lstat().st_mtime >= unused_for:
+                path.unlink()
+
+
+def require_file(path: Path, what: str, advice: str) -> Path:
+    """The path, if it is a file.
+
+    Args:
+        path: to check.
+        what: what is expected there, with its article.
+        advice: what to do if there is no such file.
+
+    Raises:
+        IsADirectoryError: a folder.
+        FileNotFoundError: no such file.
     """
     path = Path(path)
+    if path.is_dir():
+        raise IsADirectoryError(f"{path}: expected {what}, got a folder; pass the path of a file")
     if not path.is_file():
-        raise FileNotFoundError(f"{path}: expected a file, got no such file; see whether the path is right")
+        raise FileNotFoundError(f"{path}: expected {what}, got no such file; {advice}")
+    return path
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file's content, cached for as long as its size and modification time stay the same.
+
+    Raises FileNotFoundError or IsADirectoryError, naming the file.
+    """
+    path = require_file(path, "a file", "check the path")
     status = path.stat()
     return _digest(path, status.st_size, status.st_mtime_ns)
 
@@ -51,7 +96,7 @@ def _digest(path: Path, size: int, changed_ns: int) -> str:
 
 def write_text(path: Path, text: str) -> None:
     with replacing(path) as temporary:
-        temporary.write_text(text)
+        temporary.write_text(text, encoding="utf-8")
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -60,48 +105,24 @@ def write_json(path: Path, value: Any) -> None:
 
 def read_json(path: Path) -> Any:
     """Raises FileNotFoundError, or ValueError for a file that is not JSON, naming the file."""
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"{path}: expected a JSON file, got no such file; see whether the folder is the right one"
-        )
+    path = require_file(path, "a JSON file", "check that this is the right folder")
     try:
-        return json.loads(path.read_text())
-    except ValueError as error:
-        raise ValueError(f"{path}: expected JSON, got {error}; write the file again") from None
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path}: not valid JSON ({error}); create the file again") from None
 
 
 def write_arrays(path: Path, **arrays: np.ndarray) -> None:
-    """Write an uncompressed .npz: the same arrays give the same bytes."""
+    """Write an uncompressed .npz; equal arrays give equal bytes."""
     with replacing(path) as temporary:
         np.savez(temporary, **arrays)
 
 
 def read_arrays(path: Path) -> dict[str, np.ndarray]:
-    with np.load(path, allow_pickle=False) as arrays:
-        return dict(arrays)
-
-
-def write_image(path: Path, image: np.ndarray) -> None:
-    """Write [H, W], [H, W, 3] RGB or [H, W, 4] RGBA uint8 in the format that the suffix names."""
-    order = {2: None, 3: cv2.COLOR_RGB2BGR, 4: cv2.COLOR_RGBA2BGRA}[2 if image.ndim == 2 else image.shape[2]]
-    stored = image if order is None else cv2.cvtColor(image, order)
-    with replacing(path) as temporary:
-        if not cv2.imwrite(str(temporary), stored, _JPEG if path.suffix == ".jpg" else []):
-            raise OSError(f"{path}: expected to write the image, got a refusal; check the disk and the folder")
-
-
-def read_image(path: Path) -> np.ndarray:
-    """[H, W, 3] RGB, or [H, W, 4] RGBA if the file has alpha; uint8.
-
-    Raises FileNotFoundError, or ValueError for a file that is no picture.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: expected a picture, got no such file; see whether the folder is complete")
-    image = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
-    if image is None or image.dtype != np.uint8:
-        raise ValueError(f"{path}: expected a picture of 8 bits a channel, got a file that is not one; write it again")
-    if image.ndim == 2:
-        return cv2.cvtColor(image, cv2.COLOR_GRAY2RGB)
-    return cv2.cvtColor(image, cv2.COLOR_BGRA2RGBA if image.shape[2] == 4 else cv2.COLOR_BGR2RGB)
+    """Raises FileNotFoundError, or ValueError for a file that is not a complete .npz, naming the file."""
+    path = require_file(path, "an .npz file", "check that this is the right folder")
+    try:
+        with open(path, "rb") as file:
+            return dict(np.load(file, allow_pickle=False))
+    except (ValueError, OSError, EOFError, TypeError, zipfile.BadZipFile, zlib.error) as error:
+        raise ValueError(f"{path}: damaged or not an .npz file ({error}); create the file again") from None

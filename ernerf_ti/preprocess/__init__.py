@@ -1,1 +1,1 @@
-"""From a plain video to a training capture."""
+"""Preprocessing: from a video of a speaker to a training capture."""

@@ -1,26 +1,24 @@
-"""How far the eyes are closed, from the face mesh."""
+"""Eye closure from the face mesh."""
 
 import numpy as np
 
-# Corner, two points of the upper lid, corner, the two points of the lower lid below them.
+# Corner, two points of the upper lid, other corner, the two points of the lower lid below those.
 _EYES = ((33, 160, 158, 133, 144, 153), (362, 385, 387, 263, 380, 373))
 _OPEN_PERCENTILE = 90
-_CLOSED_SHARE = 0.25  # of the open eye's aspect ratio: the mesh keeps the lids apart by their thickness
+_CLOSED_FRACTION = 0.25  # of an open eye's aspect ratio: in the mesh, closed lids stay apart by their thickness
 
 
 def eye_closure(points: np.ndarray) -> np.ndarray:
-    """The blink of each frame.
+    """Eye closure of each frame, averaged over both eyes.
 
-    The aspect ratio of an eye (Soukupova and Cech 2016: distance of the lids over the eye's width),
-    here in 3-D so that the head's pose matters little, over its level in the clip's open eyes; the
-    mean of both eyes.
+    The eye aspect ratio (Soukupova and Cech 2016: distance of the lids over the width of the eye), measured in 3-D to
+    reduce the influence of the head pose, relative to its 90th percentile over the clip.
 
     Args:
         points: [F, 478, 3] mesh points in pixels, NaN in frames without a face.
 
     Returns:
-        [F] float64 in [0, 1], 0 open, 1 closed; frames without a face are interpolated from their
-        neighbors.
+        [F] float64 in [0, 1], 0 open, 1 closed; interpolated in frames without a face.
 
     Raises:
         ValueError: no frame has a face.
@@ -40,4 +38,4 @@ def _closure(eye: np.ndarray) -> np.ndarray:
     lids = np.linalg.norm(upper - lower, axis=-1).mean(-1)
     ratio = lids / np.linalg.norm(right - left, axis=-1)
     openness = ratio / np.percentile(ratio, _OPEN_PERCENTILE)
-    return np.clip((1 - openness) / (1 - _CLOSED_SHARE), 0, 1)
+    return np.clip((1 - openness) / (1 - _CLOSED_FRACTION), 0, 1)

@@ -1,17 +1,17 @@
-"""Focal length, rigid face shape and head pose of each frame from mesh points, jointly.
+"""Joint estimation of the focal length, the rigid face shape and the head pose of each frame from mesh points.
 
-Minimises the distances in the picture between the mesh's rigid points and the projections of one shape:
+Minimizes the image distances between the rigid points of the mesh and the projections of one shape:
 
     sum over frames, points of  huber(w |project(f, R X + t) - observed| / s),
     u = -f X/Z + cx,  v = f Y/Z + cy,  Z < 0
 
-by Levenberg-Marquardt steps. The poses are eliminated by the Schur complement, so that each step solves for one
-focal length and the points only. [Triggs et al., "Bundle Adjustment: A Modern Synthesis", 2000]
+with Levenberg-Marquardt. The poses are eliminated by the Schur complement, so that each step solves only for the focal
+length and the points. [Triggs et al., "Bundle Adjustment: A Modern Synthesis", 2000]
 
-Where the data say nothing two priors decide: the head is on average about a metre away, within a factor of 1.16, and
-points lie within 5 mm of the mesh's average over the clip, made symmetric: a face that is seen from one side only
-comes out lopsided from the mesh. The data are given the weight of few frames, since they say little on the focal
-length: on two clips the mesh alone prefers one so short that the texture of the face matches clearly worse.
+Two priors constrain what the data leave open: the head is on average about one meter away, within a factor of 1.16,
+and points lie within 5 mm of the symmetrized average mesh of the clip, because the mesh is lopsided for a face that is
+only seen from one side. The data get the weight of a few frames, as they constrain the focal length poorly: on two
+clips the mesh alone prefers one so short that the texture of the face matches clearly worse.
 """
 
 from dataclasses import dataclass
@@ -29,39 +29,39 @@ from ernerf_ti.preprocess.rigid_face import (
     RIGID_WEIGHTS,
 )
 
-# Between the outer corners of the eyes of adults: women 87.8 mm, men 91.2 mm.
+# Meters between the outer corners of the eyes of adults: women 0.0878, men 0.0912.
 # [Farkas, "Anthropometry of the Head and Face", 1994: biocular width]
 OUTER_EYE_CORNERS = 0.0895
-# From the origin of the head frame, in the middle of the head.
+# Meters from the origin of the head frame, which lies in the middle of the head.
 NOSE_TIP_IN_FRONT = 0.08
 EYES_ABOVE = 0.03
 
-_DISTANCE = 1.0  # m; of people who talk to a camera
+_DISTANCE = 1.0  # m; typical for people who talk to a camera
 _LOG_FOCAL_DEVIATION = 0.15
 _SHAPE_DEVIATION = 0.005  # m
-# Errors of the mesh are alike from frame to frame: more frames than this say no more on focal length and shape.
+# Errors of the mesh are correlated between frames: more frames than this add no information on focal length and shape.
 _INDEPENDENT_FRAMES = 5
-_HUBER = 1.5  # in units of the residuals' robust deviation
+_HUBER = 1.5  # robust standard deviations of the residuals
 _MAX_STEPS = 40
 _CONVERGED = 1e-5  # relative decrease of the cost
 
 
 @dataclass(frozen=True)
 class HeadFit:
-    """A rigid head and where the camera saw it from.
+    """A rigid head and the camera poses relative to it.
 
-    Head frame: metres; x to the right in a picture of the face, y up, z out of the face; the origin lies 8 cm
-    behind the tip of the nose and 3 cm below the eyes. The scale is that of a head whose outer eye corners are
-    89.5 mm apart.
+    The head frame is in meters, with x to the right in an image of the face, y up and z out of the face. Its origin
+    lies 8 cm behind the tip of the nose and 3 cm below the eyes. The scale is that of a head whose outer eye corners
+    are 89.5 mm apart.
     """
 
     focal: float
-    """px; the principal point is the middle of the picture."""
+    """px; the principal point is the center of the image."""
     poses: np.ndarray
     """[F, 4, 4] float64 pose_world_from_camera: the camera looks along -z, with x right and y up; the world is the
-    head frame. NaN for frames that are not valid."""
+    head frame. NaN for invalid frames."""
     shape: np.ndarray
-    """[478, 3] float64 mesh points in the head frame: rigid ones as adjusted, others the median over frames."""
+    """[478, 3] float64 mesh points in the head frame: rigid points as adjusted, others the median over frames."""
     error_mean: float
     """Mean distance in px between observed and projected rigid points over all valid frames."""
     error_95: float
@@ -73,15 +73,15 @@ def fit_head(points: np.ndarray, valid: np.ndarray, width: int, height: int, foc
 
     Args:
         points: [F, 478, 3] as in `FaceTrack`.
-        valid: [F] bool, frames to use. Frames with a NaN in their points are not used either.
+        valid: [F] bool, frames to use. Frames with NaN in their points are not used either.
         width: of the frames, px.
         height: of the frames, px.
-        focal: guess of the focal length in px; None for one that puts the head a metre away.
+        focal: initial focal length in px; None for the one that puts the head one meter away.
 
-    Deterministic. Raises ValueError if the shapes are not as above or no frame is valid.
+    Deterministic. Raises ValueError for other shapes, or if no frame is valid.
     """
     valid = _check(points, valid)
-    # Like the camera: x right, y up, z towards it.
+    # Camera convention: x right, y up, z towards the camera.
     mesh = (points[valid].astype(np.float64) - (width / 2, height / 2, 0)) * (1, -1, -1)
     average, rotations, sizes, centers = _average_shape(mesh)
     guess = _DISTANCE * float(np.median(sizes)) if focal is None else focal
@@ -108,14 +108,14 @@ def fit_head(points: np.ndarray, valid: np.ndarray, width: int, height: int, foc
 
 
 def project(points: np.ndarray, poses: np.ndarray, focal: float, width: int, height: int) -> np.ndarray:
-    """Pixels [..., N, 2] (x right, y down, left and top edge 0) of points [N, 3] seen from poses [..., 4, 4]."""
+    """Pixels [..., N, 2] (x right, y down, 0 at the top-left corner) of points [N, 3] for camera poses [..., 4, 4]."""
     rotations, translations = camera_from_world(poses)
     x, y, z = np.moveaxis(points @ np.swapaxes(rotations, -1, -2) + translations[..., None, :], -1, 0)
     return np.stack((-focal * x / z + width / 2, focal * y / z + height / 2), -1)
 
 
 def world_from_camera(rotations: np.ndarray, translations: np.ndarray) -> np.ndarray:
-    """Poses [..., 4, 4] of cameras that see X_camera = R X + t, with R [..., 3, 3] and t [..., 3]."""
+    """Camera poses [..., 4, 4] for X_camera = R X + t, with R [..., 3, 3] and t [..., 3]."""
     poses = np.zeros((*rotations.shape[:-2], 4, 4))
     poses[..., :3, :3] = np.swapaxes(rotations, -1, -2)
     poses[..., :3, 3] = -np.einsum("...ji,...j->...i", rotations, translations)
@@ -124,13 +124,13 @@ def world_from_camera(rotations: np.ndarray, translations: np.ndarray) -> np.nda
 
 
 def camera_from_world(poses: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """R [..., 3, 3] and t [..., 3] of X_camera = R X + t from poses [..., 4, 4], the inverse of `world_from_camera`."""
+    """R [..., 3, 3] and t [..., 3] of X_camera = R X + t from camera poses [..., 4, 4]; inverts `world_from_camera`."""
     rotations = np.swapaxes(poses[..., :3, :3], -1, -2)
     return rotations, -np.einsum("...ij,...j->...i", rotations, poses[..., :3, 3])
 
 
 def rotation(vectors: np.ndarray) -> np.ndarray:
-    """[..., 3] axes times angles in radians -> [..., 3, 3] matrices. [Rodrigues' formula]"""
+    """[..., 3] axes times angles in radians -> [..., 3, 3] rotation matrices. [Rodrigues' formula]"""
     squares = (vectors**2).sum(-1)[..., None, None]
     angles = np.sqrt(squares)
     cross = _cross_matrix(vectors)
@@ -139,7 +139,7 @@ def rotation(vectors: np.ndarray) -> np.ndarray:
 
 
 def head_frame(shape: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
-    """Scale s, rotation G [3, 3] and origin o [3] that take mesh points [478, 3] to the head frame, s G (X - o)."""
+    """Scale s, rotation G [3, 3] and origin o [3] that map mesh points [478, 3] to the head frame by s G (X - o)."""
     across = (shape[PAIRS[:, 1]] - shape[PAIRS[:, 0]]).mean(0)
     x = across / np.linalg.norm(across)
     up = shape[FOREHEAD_TOP] - shape[CHIN]
@@ -154,29 +154,28 @@ def head_frame(shape: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
 
 def _check(points: np.ndarray, valid: np.ndarray) -> np.ndarray:
     if points.ndim != 3 or points.shape[1:] != (478, 3):
-        raise ValueError(f"points: expected shape [F, 478, 3], got {points.shape}; pass those of track_face")
+        raise ValueError(f"points: expected shape [F, 478, 3], got {points.shape}; pass the points of track_face")
     if valid.shape != points.shape[:1] or valid.dtype != bool:
-        raise ValueError(f"valid: expected [{len(points)}] bool, got {valid.shape} {valid.dtype}; see FaceTrack")
+        raise ValueError(f"valid: expected [{len(points)}] bool, got {valid.shape} {valid.dtype}; pass FaceTrack.valid")
     valid = valid & np.isfinite(points).all((1, 2))
     if not valid.any():
         raise ValueError(
-            f"valid: expected at least one valid frame, got none of {len(points)}; use a video that shows the face "
-            "from the front"
+            f"valid: none of {len(points)} frames is valid; use a video that shows the face from the front"
         )
     return valid
 
 
 def _average_shape(mesh: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Generalised Procrustes average of meshes [F, 478, 3]. [Gower 1975]
+    """Generalized Procrustes average of meshes [F, 478, 3]. [Gower 1975]
 
-    Returns the average [478, 3] in the head frame, rotations [F, 3, 3] from it, sizes [F] in px per metre and the
-    centers [F, 2] in px of the rigid points.
+    Returns the average [478, 3] in the head frame, rotations [F, 3, 3] from it, sizes [F] in px per meter and the
+    centers [F, 2] of the rigid points in px.
     """
     rigid = mesh[:, RIGID_POINTS]
     centers = rigid.mean(1)
-    centerd = mesh - centers[:, None]
-    spread = np.sqrt((centerd[:, RIGID_POINTS] ** 2).sum(-1).mean(-1))
-    unit = centerd / spread[:, None, None]
+    centered = mesh - centers[:, None]
+    spread = np.sqrt((centered[:, RIGID_POINTS] ** 2).sum(-1).mean(-1))
+    unit = centered / spread[:, None, None]
     average = unit[0]
     for _ in range(5):
         u, _, vt = np.linalg.svd(np.einsum("fpi,pj->fij", unit[:, RIGID_POINTS], average[RIGID_POINTS]))
@@ -188,7 +187,7 @@ def _average_shape(mesh: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray
 
 
 def _symmetric(shape: np.ndarray) -> np.ndarray:
-    """Shape [478, 3] in the head frame with each pair of rigid points replaced by its mean with its mirror image."""
+    """Shape [478, 3] in the head frame with each pair of rigid points averaged with its mirror image."""
     shape, mirror = shape.copy(), np.array([-1, 1, 1])
     right, left = PAIRS.T
     shape[right] = (shape[right] + shape[left] * mirror) / 2
@@ -197,10 +196,10 @@ def _symmetric(shape: np.ndarray) -> np.ndarray:
 
 
 def _into_head(mesh, focal, rotations, translations, rigid):
-    """Mesh points [F, 478, 3] of each frame in the frame of the rigid shape.
+    """Mesh points [F, 478, 3] of each frame, in the coordinates of the rigid shape.
 
-    Their depth is the mesh's own up to an affine function of the three coordinates, per frame the one that fits the
-    rigid points best: the mesh's depth leans to one side when the head is turned.
+    Their depth is an affine function of the three mesh coordinates, fitted to the rigid points of each frame, because
+    the depth of the mesh is biased to one side when the head is turned.
     """
     expected = np.einsum("fij,pj->fpi", rotations, rigid)[..., 2] + translations[:, None, 2]
     basis = np.concatenate((mesh - mesh[:, RIGID_POINTS].mean(1, keepdims=True), np.ones_like(mesh[..., :1])), -1)
@@ -223,7 +222,7 @@ class _Adjustment:
 
     def __init__(self, observed, weights, prior, focal_guess):
         self._observed, self._weights, self._prior, self._focal_guess = observed, weights, prior, focal_guess
-        self._share = min(1.0, _INDEPENDENT_FRAMES / len(observed))
+        self._data_weight = min(1.0, _INDEPENDENT_FRAMES / len(observed))
         self._deviation = 1.0
 
     def residuals(self, focal, rotations, translations, shape):
@@ -232,13 +231,13 @@ class _Adjustment:
         return -focal * camera[..., :2] / camera[..., 2:] - self._observed
 
     def solve(self, focal, rotations, translations, shape=None):
-        """The focal length, rotations [F, 3, 3], translations [F, 3] and shape [P, 3] of least cost."""
+        """Focal length, rotations [F, 3, 3], translations [F, 3] and shape [P, 3] that minimize the cost."""
         state = (focal, rotations, translations, self._prior if shape is None else shape)
         damping = 1e-3
         for step in range(_MAX_STEPS):
-            if step % 5 == 0:  # seldom, so that costs can be compared
+            if step % 5 == 0:  # not every step, so that costs stay comparable
                 lengths = np.linalg.norm(self.residuals(*state), axis=-1) * self._weights
-                self._deviation = max(1e-3, 1.25 * np.median(lengths))  # of a 2-D error: its median is 1.18 sigma
+                self._deviation = max(1e-3, 1.25 * np.median(lengths))  # the median of a 2-D error is 1.18 sigma
                 cost = self._cost(state)
             proposal = self._step(state, damping)
             proposed = self._cost(proposal)
@@ -257,7 +256,7 @@ class _Adjustment:
         lengths = np.linalg.norm(self.residuals(*state), axis=-1) * self._weights / self._deviation
         huber = np.where(lengths < _HUBER, lengths**2, _HUBER * (2 * lengths - _HUBER)).sum()
         focal_error = np.log(state[0] / self._focal_guess) / _LOG_FOCAL_DEVIATION
-        return self._share * huber + focal_error**2 + (((state[3] - self._prior) / _SHAPE_DEVIATION) ** 2).sum()
+        return self._data_weight * huber + focal_error**2 + (((state[3] - self._prior) / _SHAPE_DEVIATION) ** 2).sum()
 
     def _step(self, state, damping):
         focal, rotations, translations, shape = state
@@ -279,7 +278,7 @@ class _Adjustment:
         by_camera *= (focal * weights / depth)[..., None, None]
         by_pose = np.concatenate((-by_camera @ _cross_matrix(turned), by_camera), -1)  # [F, P, 2, 6]
         by_shape = by_camera @ rotations[:, None]  # [F, P, 2, 3]
-        by_focal = focal * ray * weights[..., None]  # of its logarithm, [F, P, 2]
+        by_focal = focal * ray * weights[..., None]  # derivative by log focal, [F, P, 2]
 
         # Normal equations in blocks: poses, their coupling to the shared unknowns (log focal, shape), shared.
         flat = by_pose.reshape(n_frames, -1, 6)
@@ -304,8 +303,8 @@ class _Adjustment:
         inverse = np.linalg.inv(np.linalg.cholesky(pose_block))
         half = (inverse @ coupling).reshape(-1, 1 + 3 * n_points)
         half_side = (inverse @ pose_side[..., None]).reshape(-1)
-        schur = self._share * (shared + damping * shared * np.eye(len(shared)) - half.T @ half)
-        side = self._share * (shared_side - half.T @ half_side)
+        schur = self._data_weight * (shared + damping * shared * np.eye(len(shared)) - half.T @ half)
+        side = self._data_weight * (shared_side - half.T @ half_side)
         prior_weights = np.append(_LOG_FOCAL_DEVIATION**-2, np.full(3 * n_points, _SHAPE_DEVIATION**-2))
         prior_errors = np.append(np.log(focal / self._focal_guess), (shape - self._prior).ravel())
         schur += np.diag(prior_weights)
@@ -314,7 +313,7 @@ class _Adjustment:
 
         back = (half_side - half @ shared_step).reshape(n_frames, 6, 1)
         pose_step = (np.swapaxes(inverse, 1, 2) @ back)[..., 0]
-        # Depth, like the focal length, on a log scale: what the data hold fixed is their ratio.
+        # Like the focal length, depth is updated on a log scale: the data determine the ratio of the two.
         moved = translations + pose_step[:, 3:]
         moved[:, 2] = translations[:, 2] * np.exp(pose_step[:, 5] / translations[:, 2])
         return (

@@ -1,4 +1,4 @@
-"""The square around head and shoulders, one for the whole clip so that the background stays still."""
+"""The square crop around head and shoulders, the same for the whole clip so that the background stays still."""
 
 from dataclasses import dataclass
 
@@ -6,21 +6,21 @@ import cv2
 import numpy as np
 
 _SIDE = 2.3  # face heights
-_EYE_LEVEL = 0.48  # of the side: where the face's center is put, from the top
+_CENTER_LEVEL = 0.48  # of the side: position of the face's center below the top
 _HEAD = 0.75, 1.05, 0.6  # face heights from the face's center to the head's sides, top and chin
-_WHOLE = 0.88  # of the picture's shorter side: from there on the whole of it is taken, which keeps every pixel
+_WHOLE = 0.88  # of the shorter side; a larger crop becomes the whole shorter side, which needs no rescaling
 
 
 @dataclass(frozen=True)
 class Crop:
-    """A square in pixels of the upright source picture."""
+    """A square in pixels of the upright source video."""
 
     x: int
     y: int
     side: int
 
     def __call__(self, frame: np.ndarray, size: int) -> np.ndarray:
-        """Cut [H, W, 3] and resize to [size, size, 3]."""
+        """Crop [H, W, 3] and resize to [size, size, 3]."""
         cut = frame[self.y : self.y + self.side, self.x : self.x + self.side]
         if self.side == size:
             return np.ascontiguousarray(cut)
@@ -28,22 +28,23 @@ class Crop:
 
 
 def choose_crop(boxes: np.ndarray, width: int, height: int) -> Crop:
-    """The square for a clip.
+    """Choose the crop for a clip.
 
-    Its side is 2.3 face heights, or more if the head moves far, but at most the picture; its place is
-    the middle of where the face goes.
+    Its side is 2.3 face heights, or more if the head moves far, but at most the shorter side of the video. It is
+    centered on the range of the face's motion.
 
     Args:
         boxes: [F, 3] center x, center y, side in pixels of the speaker's face in some frames.
-        width, height: of the picture.
+        width: of the video, px.
+        height: of the video, px.
 
     Raises:
         ValueError: no boxes.
     """
     if not len(boxes):
         raise ValueError(
-            "video: expected a face, got none in the frames searched; use a video of one person who looks at the "
-            "camera, with a face of at least a tenth of the picture's width"
+            "video: no face found; use a video of one person who faces the camera, with a face at least a tenth as "
+            "wide as the video"
         )
     face = float(np.median(boxes[:, 2]))
     low, high = np.percentile(boxes[:, :2], (2, 98), axis=0)
@@ -54,19 +55,19 @@ def choose_crop(boxes: np.ndarray, width: int, height: int) -> Crop:
     side = shorter if side >= _WHOLE * shorter else 2 * round(side / 2)
     middle = (low + high) / 2
     x = int(np.clip(round(middle[0] - side / 2), 0, width - side))
-    y = int(np.clip(round(middle[1] - _EYE_LEVEL * side), 0, height - side))
+    y = int(np.clip(round(middle[1] - _CENTER_LEVEL * side), 0, height - side))
     return Crop(x, y, side)
 
 
 def parse_crop(text: str, width: int, height: int) -> Crop:
-    """`X,Y,SIDE` -> the square; raises ValueError if it is not one inside the picture."""
+    """`X,Y,SIDE` -> crop; raises ValueError if it is not inside the video."""
     try:
         x, y, side = (int(part) for part in text.split(","))
     except ValueError:
         x = y = side = -1
     if not (x >= 0 and y >= 0 and 0 < side and x + side <= width and y + side <= height):
         raise ValueError(
-            f"crop: expected X,Y,SIDE of a square in the {width}x{height} picture, got {text!r}; "
-            "leave it out to have it found"
+            f"crop: expected X,Y,SIDE of a square inside the {width}x{height} video, got {text!r}; "
+            "omit it for an automatic crop"
         )
     return Crop(x, y, side)

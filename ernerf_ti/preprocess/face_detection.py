@@ -1,4 +1,4 @@
-"""Boxes of the faces in a frame, by mediapipe's detectors."""
+"""Face detection with MediaPipe."""
 
 import contextlib
 
@@ -8,14 +8,14 @@ from ernerf_ti.preprocess.mediapipe_models import quiet, solutions
 
 
 class FaceDetector(contextlib.AbstractContextManager):
-    """Finds faces from a tenth of the picture's width on; raises ImportError without mediapipe."""
+    """Detects faces of at least a tenth of the image width; raises ImportError without mediapipe."""
 
     def __init__(self):
         detection = solutions().face_detection
         with quiet():
-            # Faces up to 5 m away first: the near one overlooks the faces of small portraits.
+            # The long-range model (up to 5 m) comes first, as the other misses small faces.
             self._detectors = [detection.FaceDetection(model_selection=far) for far in (1, 0)]
-            for detector in self._detectors:  # they start, with their notes, in other threads
+            for detector in self._detectors:  # start them here: their threads write to stderr
                 detector.process(np.zeros((64, 64, 3), np.uint8))
 
     def __exit__(self, *exception):

@@ -1,9 +1,9 @@
-"""Head, neck and torso by BiSeNet, for those who have its weights.
+"""Segmentation of head, neck and torso with BiSeNet, if its weights are available.
 
-The network of Yu et al., "BiSeNet: Bilateral Segmentation Network for Real-time Semantic Segmentation" (2018),
-on a ResNet-18 (He et al. 2016), in the form of the weights that the field uses: the first stages of the trunk
-stand in for the spatial path. Parameters are named as in those weights, `79999_iter.pth`, which were trained on
-the 19 classes of CelebAMask-HQ. The weights are not ours to ship; nothing is downloaded.
+The network of Yu et al., "BiSeNet: Bilateral Segmentation Network for Real-time Semantic Segmentation" (2018), on a
+ResNet-18 (He et al. 2016), in the variant of the widely used weights `79999_iter.pth`: the first stages of the
+backbone replace the spatial path. Parameters are named as in those weights, which were trained on the 19 classes of
+CelebAMask-HQ. The weights are not part of this package, and nothing is downloaded.
 """
 
 import pickle
@@ -25,15 +25,15 @@ _TRAINING_ONLY = ("conv_out16.", "conv_out32.")  # heads of the auxiliary losses
 
 
 class FaceParser:
-    """Labels of head, neck and torso.
+    """Segments head, neck and torso.
 
     Args:
         weights: the file `79999_iter.pth`, a state dict of BiSeNet.
-        device: where the network runs.
+        device: to run the network on.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: the file is not a state dict, or one of another network.
+        ValueError: the file is not a state dict of this network.
     """
 
     def __init__(self, weights: Path, device: torch.device | str = "cpu"):
@@ -44,7 +44,7 @@ class FaceParser:
 
     @torch.inference_mode()
     def __call__(self, frame: np.ndarray) -> np.ndarray:
-        """Label a frame, which is stretched to a square first as in the training of the weights.
+        """Label a frame. It is stretched to a square first, as for the training of the weights.
 
         Args:
             frame: [H, W, 3] uint8 RGB.
@@ -53,7 +53,7 @@ class FaceParser:
             [H, W] uint8: 0 background, 1 head, 2 neck, 3 torso.
 
         Raises:
-            ValueError: the frame is not of that form.
+            ValueError: the frame has another shape or dtype.
         """
         if frame.ndim != 3 or frame.shape[2] != 3 or frame.dtype != np.uint8:
             raise ValueError(
@@ -63,7 +63,7 @@ class FaceParser:
         image = F.interpolate(image, (_SIDE, _SIDE), mode="bilinear", antialias=True)
         mean, std = (image.new_tensor(values)[:, None, None] for values in (_IMAGENET_MEAN, _IMAGENET_STD))
         classes = self._network((image - mean) / std).argmax(1, keepdim=True)
-        # In integers nearest is not defined; 19 is exact in any float.
+        # Interpolation needs floats, which represent class indices exactly.
         classes = F.interpolate(classes.float(), frame.shape[:2], mode="nearest-exact")[0, 0]
         return _LABELS[classes.cpu().numpy().astype(np.uint8)]
 
@@ -71,34 +71,34 @@ class FaceParser:
 def _read_weights(path: Path, wanted: dict[str, Tensor]) -> dict[str, Tensor]:
     if not path.is_file():
         raise FileNotFoundError(
-            f"{path}: expected BiSeNet's weights (79999_iter.pth), got no such file; give the path of your copy to "
-            "--face-parser, or leave the option out: face parsing is optional"
+            f"{path}: expected BiSeNet's weights (79999_iter.pth), got no such file; pass the path of your copy with "
+            "--face-parser, or omit the option"
         )
     advice = "pass BiSeNet's 79999_iter.pth for the 19 classes of CelebAMask-HQ"
     try:
         stored = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
         reason = str(error).partition("\n")[0]
-        raise ValueError(f"{path}: expected a state dict that torch reads, got {reason or error!r}; {advice}") from None
+        raise ValueError(f"{path}: torch can't load this as a state dict ({reason or error!r}); {advice}") from None
     if not isinstance(stored, dict) or not all(isinstance(value, Tensor) for value in stored.values()):
         raise ValueError(f"{path}: expected a state dict of tensors, got something else; {advice}")
     stored = {key: value for key, value in stored.items() if not key.startswith(_TRAINING_ONLY)}
     for key, value in wanted.items():
-        if key.endswith("num_batches_tracked"):  # of use in training only, so that old files lack it
+        if key.endswith("num_batches_tracked"):  # used only in training, and missing in old files
             continue
         shape = list(stored[key].shape) if key in stored else "no such key"
         if shape != list(value.shape):
             raise ValueError(f"{path}: expected {key} of shape {list(value.shape)}, got {shape}; {advice}")
-    # A deeper trunk has all of these keys and more.
+    # The weights of a deeper backbone have all of these keys and more.
     unknown = [key for key in stored if key not in wanted]
     if unknown:
         shape = list(stored[unknown[0]].shape)
-        raise ValueError(f"{path}: expected no key {unknown[0]}, got one of shape {shape}; {advice}")
+        raise ValueError(f"{path}: unexpected key {unknown[0]} of shape {shape}; {advice}")
     return stored
 
 
 class _BiSeNet(nn.Module):
-    """[N, 3, H, W] normalized RGB -> [N, n_classes, H, W] scores; H and W multiples of 32."""
+    """[N, 3, H, W] normalized RGB -> [N, n_classes, H, W] logits; H and W are multiples of 32."""
 
     def __init__(self, n_classes: int):
         super().__init__()
@@ -113,7 +113,7 @@ class _BiSeNet(nn.Module):
 
 
 class _ConvBlock(nn.Module):
-    """Convolution, batch norm, ReLU; the size stays."""
+    """Convolution, batch norm and ReLU, without changing the size."""
 
     def __init__(self, n_in: int, n_out: int, kernel: int):
         super().__init__()
@@ -125,7 +125,7 @@ class _ConvBlock(nn.Module):
 
 
 class _ResidualBlock(nn.Module):
-    """The block of two 3x3 convolutions of He et al. 2016, fig. 5 left."""
+    """The block of two 3x3 convolutions in He et al. 2016, fig. 5 left."""
 
     def __init__(self, n_in: int, n_out: int, stride: int):
         super().__init__()
@@ -144,7 +144,7 @@ class _ResidualBlock(nn.Module):
 
 
 class _ResNet18(nn.Module):
-    """Features at 1/8 [128], 1/16 [256] and 1/32 [512] of the size."""
+    """Features at 1/8 [128 channels], 1/16 [256] and 1/32 [512] of the resolution."""
 
     def __init__(self):
         super().__init__()
@@ -167,7 +167,7 @@ def _stage(n_in: int, n_out: int, stride: int) -> nn.Sequential:
 
 
 class _AttentionRefinement(nn.Module):
-    """Features times a gate for each channel, from their mean over the picture."""
+    """Channel attention computed from the mean features of the image."""
 
     def __init__(self, n_in: int, n_out: int):
         super().__init__()
@@ -181,7 +181,7 @@ class _AttentionRefinement(nn.Module):
 
 
 class _ContextPath(nn.Module):
-    """The trunk's features at 1/8 [128], and what the whole picture says about them [128]."""
+    """Features of the backbone [128 channels] and context features [128], both at 1/8 of the resolution."""
 
     def __init__(self):
         super().__init__()
@@ -201,7 +201,7 @@ class _ContextPath(nn.Module):
 
 
 class _FeatureFusion(nn.Module):
-    """Both paths mixed, then strengthened by a gate for each channel."""
+    """Fusion of both paths, followed by residual channel attention."""
 
     def __init__(self, n_in: int, n_out: int):
         super().__init__()
@@ -215,7 +215,7 @@ class _FeatureFusion(nn.Module):
 
 
 class _Head(nn.Module):
-    """Scores of the classes."""
+    """Class logits."""
 
     def __init__(self, n_in: int, n_middle: int, n_classes: int):
         super().__init__()

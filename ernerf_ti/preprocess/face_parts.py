@@ -1,4 +1,4 @@
-"""Which part of the person a pixel shows: head, neck or torso."""
+"""Segmentation of the person into head, neck and torso."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -8,22 +8,22 @@ import numpy as np
 
 from ernerf_ti.data.capture_files import BACKGROUND, HEAD, NECK, TORSO
 
-# Mesh points along the jaw, from below the ear on the left of the picture over the chin to the right.
+# Mesh points along the jaw, from below the left ear in the image over the chin to the right one.
 JAW = (58, 172, 136, 150, 149, 176, 148, 152, 377, 400, 378, 379, 365, 397, 288)
 _CHEEKS = (50, 205, 425, 280)  # skin without beard or shadow in most faces
 _TOP, _CHIN, _LEFT, _RIGHT = 10, 152, 234, 454
-_WIDER = 1.12  # the mesh's jaw lies inside the visible one, except at the chin
-_SKIN_DISTANCE, _NEAR_DISTANCE = 3.5, 5.0  # Mahalanobis, in log chromaticity: in general, close under the jaw
-_NEAR = 0.06  # of the face's height: how far that is
-_LEAST_SPREAD = 0.07  # of log chromaticity: the neck differs from the cheeks by its blood and by light off the clothes
-_NOISE = 8.0  # gray levels added to each channel, so that the ratios of dark ones stay near 0
-_NECK_LENGTH = 0.55  # of the face's height below the jaw; what is lower is clothes of the color of skin
+_WIDER = 1.12  # the jaw of the mesh lies inside the visible one, except at the chin
+_SKIN_DISTANCE, _NEAR_DISTANCE = 3.5, 5.0  # Mahalanobis distance in log chromaticity: in general, just below the jaw
+_NEAR = 0.06  # of the face height: extent of "just below the jaw"
+_LEAST_SPREAD = 0.07  # of log chromaticity: blood and light from the clothes change the color of the neck
+_NOISE = 8.0  # gray levels added to each channel, which keeps log ratios of dark colors near 0
+_NECK_LENGTH = 0.55  # of the face height, below the jaw; lower pixels are skin-colored clothes
 _DARKEST = 0.25  # of the cheeks' luminance: the neck lies in the shadow of the chin
 
 
 @dataclass(frozen=True)
 class SkinColor:
-    """Log chromaticity of one person's skin, which shadow leaves as it is."""
+    """Log chromaticity of a person's skin, which does not change in the shadow."""
 
     mean: np.ndarray
     """[2] log(R / G), log(B / G)."""
@@ -33,7 +33,7 @@ class SkinColor:
 
 
 def skin_color(samples: Iterable[tuple[np.ndarray, np.ndarray]]) -> SkinColor:
-    """Fit the color of the cheeks.
+    """Fit the skin color to the cheeks.
 
     Args:
         samples: frames [H, W, 3] uint8 RGB with their mesh points [478, 2 or 3] in pixels.
@@ -56,16 +56,16 @@ def skin_color(samples: Iterable[tuple[np.ndarray, np.ndarray]]) -> SkinColor:
 
 
 def part_labels(frame: np.ndarray, alpha: np.ndarray, points: np.ndarray, skin: SkinColor) -> np.ndarray:
-    """Label the parts of the person by the jaw line and the color of skin.
+    """Label head, neck and torso by the jaw line and the skin color.
 
-    Head is what lies above the jaw or beside the face, hair and ears with it. Neck is the skin that hangs
-    together with the jaw from below. Torso is the rest of the person.
+    The head is everything above the jaw or beside the face, including hair and ears. The neck is the skin below the
+    jaw that is connected to it. The torso is the rest of the person.
 
     Args:
         frame: [H, W, 3] uint8 RGB.
-        alpha: [H, W] in [0, 1], how much of the pixel is the person.
+        alpha: [H, W] in [0, 1], opacity of the person.
         points: [478, 2 or 3] mesh points in pixels.
-        skin: of the person.
+        skin: skin color of the person.
 
     Returns:
         [H, W] uint8: 0 background, 1 head, 2 neck, 3 torso.
@@ -77,21 +77,21 @@ def part_labels(frame: np.ndarray, alpha: np.ndarray, points: np.ndarray, skin: 
     unit = max(1, round(_face_height(points) / 90))
     disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * unit + 1, 2 * unit + 1))
     above = cv2.morphologyEx(above.astype(np.uint8), cv2.MORPH_CLOSE, disc).astype(bool)
-    head = _largest_parts(person & above, 0.002)
+    head = _large_components(person & above, 0.002)
     labels = np.where(person, TORSO, BACKGROUND).astype(np.uint8)
     labels[person & head] = HEAD
     below = person & ~head
-    # The rim along the jaw mixes with the collar's color: there less will do.
+    # Pixels along the jaw are mixed with the color of the collar, so the threshold is looser there.
     near = cv2.distanceTransform((~head).astype(np.uint8), cv2.DIST_L2, 3) < _NEAR * _face_height(points)
     neck = below & _neck_region(points, person.shape) & (is_skin | (near & (distance < _NEAR_DISTANCE)))
     neck = cv2.morphologyEx(neck.astype(np.uint8), cv2.MORPH_CLOSE, disc, iterations=2).astype(bool) & below
     touching = cv2.dilate(head.astype(np.uint8), disc).astype(bool)
-    labels[_parts_that_touch(neck, touching)] = NECK
+    labels[_components_that_touch(neck, touching)] = NECK
     return labels
 
 
 def _above_jaw(points: np.ndarray, shape: tuple[int, int], width: float) -> np.ndarray:
-    """[H, W] bool: above the line that follows the jaw, stretched in width, and runs on sideways from its ends."""
+    """[H, W] bool: above the jaw line, which is stretched in width and extended sideways at its ends."""
     across = points[_RIGHT, :2] - points[_LEFT, :2]
     up = points[_TOP, :2] - points[_CHIN, :2]
     jaw = points[list(JAW), :2]
@@ -103,7 +103,7 @@ def _above_jaw(points: np.ndarray, shape: tuple[int, int], width: float) -> np.n
 
 
 def _neck_region(points: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    """[H, W] bool: a band under the face, as wide as the jaw."""
+    """[H, W] bool: the region below the face, as wide as the jaw."""
     down = points[_CHIN, :2] - points[_TOP, :2]
     sides = points[[JAW[0], JAW[-1]], :2]
     below_chin = (points[_CHIN, :2] - sides) @ down / (down @ down) + _NECK_LENGTH
@@ -112,10 +112,10 @@ def _neck_region(points: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
 
 
 def _distance_to_skin(frame: np.ndarray, skin: SkinColor) -> np.ndarray:
-    """[H, W] Mahalanobis distance of the chromaticity; infinite where it is too dark to tell."""
+    """[H, W] Mahalanobis distance of the chromaticity; infinite where the image is too dark."""
     chroma, luminance = _chromaticity(frame)
-    off = chroma - skin.mean
-    distance = np.sqrt(((off @ skin.inverse_covariance) * off).sum(-1))
+    difference = chroma - skin.mean
+    distance = np.sqrt(((difference @ skin.inverse_covariance) * difference).sum(-1))
     return np.where(luminance > _DARKEST * skin.luminance, distance, np.inf)
 
 
@@ -127,25 +127,25 @@ def _chromaticity(colors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def _fill_polygon(outline: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     inside = np.zeros(shape, np.uint8)
-    # OpenCV counts pixel centers from 0, we from 0.5; 4 bits of fraction.
+    # Pixel centers are at half-integers here and at integers in OpenCV; 4 fractional bits.
     cv2.fillPoly(inside, [np.round((outline - 0.5) * 16).astype(np.int32)], 1, shift=4)
     return inside.astype(bool)
 
 
-def _largest_parts(mask: np.ndarray, share: float) -> np.ndarray:
-    """The connected parts that cover at least this share of the picture."""
-    _, parts, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=4)
-    keep = stats[:, cv2.CC_STAT_AREA] >= share * mask.size
+def _large_components(mask: np.ndarray, least: float) -> np.ndarray:
+    """Connected components that cover at least this fraction of the image."""
+    _, components, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=4)
+    keep = stats[:, cv2.CC_STAT_AREA] >= least * mask.size
     keep[0] = False
-    return keep[parts]
+    return keep[components]
 
 
-def _parts_that_touch(mask: np.ndarray, other: np.ndarray) -> np.ndarray:
-    n, parts = cv2.connectedComponents(mask.astype(np.uint8), connectivity=4)
+def _components_that_touch(mask: np.ndarray, other: np.ndarray) -> np.ndarray:
+    n, components = cv2.connectedComponents(mask.astype(np.uint8), connectivity=4)
     keep = np.zeros(n, bool)
-    keep[np.unique(parts[mask & other])] = True
+    keep[np.unique(components[mask & other])] = True
     keep[0] = False
-    return keep[parts]
+    return keep[components]
 
 
 def _face_height(points: np.ndarray) -> float:

@@ -1,4 +1,4 @@
-"""Per-frame files as sequences, and work on them in parallel."""
+"""Per-frame image files as sequences, and parallel processing of frames."""
 
 import os
 from collections import deque
@@ -9,14 +9,14 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from ernerf_ti.media.files import read_image
+from ernerf_ti.media.images import read_image
 
 
-class Pictures(Sequence[np.ndarray]):
-    """Pictures 0 ... n - 1, read when they are asked for: [H, W, 3] RGB, or [H, W] of their first channel."""
+class ImageSequence(Sequence[np.ndarray]):
+    """Images 0 ... n - 1, read on access: [H, W, 3] RGB, or [H, W], their first channel; uint8."""
 
-    def __init__(self, path: Callable[[int], Path], n: int, gray: bool = False):
-        self._path, self._n, self._grey = path, n, gray
+    def __init__(self, path: Callable[[int], Path], n: int, first_channel: bool = False):
+        self._path, self._n, self._first_channel = path, n, first_channel
 
     def __len__(self) -> int:
         return self._n
@@ -24,13 +24,16 @@ class Pictures(Sequence[np.ndarray]):
     def __getitem__(self, k: int) -> np.ndarray:
         if not 0 <= k < self._n:
             raise IndexError(k)
-        picture = read_image(self._path(k))
-        return np.ascontiguousarray(picture[..., 0]) if self._grey else picture
+        image = read_image(self._path(k))
+        return np.ascontiguousarray(image[..., 0]) if self._first_channel else image
 
 
 def for_each(work: Callable, items: Iterable, title: str, total: int | None = None) -> None:
-    """Call `work` on each item, a few at a time, with a bar. The first error stops it."""
-    # OpenCV and numpy leave the interpreter lock while they compute.
+    """Call `work` on each item in parallel threads, with a progress bar. The first error stops it and is raised.
+
+    Items are taken from the iterable only as they can be processed. When it returns or raises, no thread is left.
+    """
+    # OpenCV and NumPy release the interpreter lock while they compute.
     workers = os.cpu_count() or 1
     pending = deque()
     with ThreadPoolExecutor(workers) as pool:

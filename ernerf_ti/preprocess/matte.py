@@ -1,59 +1,58 @@
-"""How much of each pixel at the person's outline is the person."""
+"""Alpha matting along the outline of the person."""
 
 import cv2
 import numpy as np
 
-from ernerf_ti.preprocess.background import PERSON, BackgroundPlate, distance_to_person, margin_of
+from ernerf_ti.preprocess.background import PERSON, Background, distance_to_person, margin_of
 
-_SEPARATED = 20.0, 60.0  # gray levels between the two colors: below the mask decides, above the colors do
+_SEPARATED = 20.0, 60.0  # distance of the two colors in gray levels: below, use the mask; above, use the colors
 
 
-def refine_matte(frame: np.ndarray, mask: np.ndarray, plate: BackgroundPlate) -> tuple[np.ndarray, np.ndarray]:
-    """Alpha from the line between the colors of person and background, in a band around the mask's edge.
+def refine_matte(frame: np.ndarray, mask: np.ndarray, background: Background) -> tuple[np.ndarray, np.ndarray]:
+    """Refine a mask to an alpha matte in a band around its edge.
 
-    In the band alpha = (I - B).(F - B) / |F - B|^2 with F the mean color of the person nearby and B the
-    plate, or the mean color of the background nearby where the plate was never seen. Where F and B are
-    alike the mask itself is taken.
+    In the band alpha = (I - B).(F - B) / |F - B|^2, where F is the mean color of the person nearby and B the
+    background, or the mean color of the frame's background nearby where the background was never visible. Where F and
+    B are similar, alpha is taken from the mask.
 
     Args:
         frame: [H, W, 3] uint8 RGB.
         mask: [H, W] uint8, 255 for the person.
-        plate: the background of the clip.
+        background: of the clip.
 
     Returns:
-        alpha [H, W] float32 in [0, 1], and the background [H, W, 3] float32: the plate, and in the band the frame's
-        own nearby background where the plate is unknown.
+        alpha [H, W] float32 in [0, 1], and B [H, W, 3] float32.
     """
     reach = margin_of(mask.shape)
     outside = distance_to_person(mask)
     inside = distance_to_person(255 - mask)
     certain = mask >= PERSON
     rim = np.where(certain, inside, outside) / reach
-    alpha, background = certain.astype(np.float32), plate.image.astype(np.float32)
-    band = rim < 1  # all else is certain, and most of the picture
+    alpha, behind = certain.astype(np.float32), background.image.astype(np.float32)
+    band = rim < 1  # everything else is certain
     if not band.any():
-        return alpha, background
+        return alpha, behind
 
     image = frame.astype(np.float32)
     person = _local_mean(image, inside > reach, 2 * reach, band)
-    unseen = ~plate.seen[band]
-    behind = background[band]
+    unseen = ~background.seen[band]
+    behind_band = behind[band]
     if unseen.any():
-        behind[unseen] = _local_mean(image, outside > reach, 2 * reach, band)[unseen]
-    line = person - behind
+        behind_band[unseen] = _local_mean(image, outside > reach, 2 * reach, band)[unseen]
+    line = person - behind_band
     length = np.square(line).sum(-1)
-    by_color = np.clip(((image[band] - behind) * line).sum(-1) / np.maximum(length, 1.0), 0, 1)
+    by_color = np.clip(((image[band] - behind_band) * line).sum(-1) / np.maximum(length, 1.0), 0, 1)
     low, high = _SEPARATED
     trust = np.clip((np.sqrt(length) - low) / (high - low), 0, 1)
-    # At the outer rim of the band the mask is right, so that nothing of alike color far away comes in.
+    # At the outer rim of the band trust the mask, so that distant pixels of a similar color stay out.
     trust *= np.clip(2 * (1 - rim[band]), 0, 1)
     alpha[band] = trust * by_color + (1 - trust) * (mask[band].astype(np.float32) / 255)
-    background[band] = behind
-    return alpha, background
+    behind[band] = behind_band
+    return alpha, behind
 
 
 def _local_mean(image: np.ndarray, where: np.ndarray, radius: int, at: np.ndarray) -> np.ndarray:
-    """[N, 3] mean of the pixels in `where` near those in `at`; of all of them where none is near."""
+    """[N, 3] mean of the pixels in `where` within `radius` of those in `at`; of all in `where` if none is that near."""
     if not where.any():
         return image[at]
     size = (2 * radius + 1, 2 * radius + 1)

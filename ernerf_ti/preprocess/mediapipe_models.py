@@ -1,4 +1,4 @@
-"""mediapipe, whose wheel of version 0.10.21 carries its models."""
+"""Access to mediapipe 0.10.21, whose wheel includes the models."""
 
 import contextlib
 import os
@@ -16,7 +16,7 @@ def solutions():
             from mediapipe.python import solutions
     except ImportError as error:
         raise ImportError(
-            "tracking: expected the package mediapipe 0.10.21, got none; with Python 3.12 or older, "
+            "preprocessing needs the package mediapipe 0.10.21; with Python 3.12 or older, "
             "pip install 'ernerf-ti[preprocess]'"
         ) from error
     return solutions
@@ -24,7 +24,7 @@ def solutions():
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Drop what native code writes to stderr: mediapipe's notes on its graphs have no other switch."""
+    """Discard what native code writes to stderr: mediapipe's messages about its graphs can't be disabled otherwise."""
     saved, nothing = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     os.dup2(nothing, 2)
     try:

@@ -1,4 +1,4 @@
-"""Where the person is in each frame, by mediapipe's selfie segmentation."""
+"""Person masks from MediaPipe's selfie segmentation."""
 
 import contextlib
 from collections.abc import Iterable, Iterator
@@ -9,16 +9,16 @@ from ernerf_ti.preprocess.mediapipe_models import quiet, solutions
 
 
 def person_masks(frames: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
-    """The probability that a pixel shows the person.
+    """Probability of each pixel to show the person.
 
-    The mean of both models on the frame and on its mirror image, then the median over three frames:
-    single masks flicker at the edge.
+    The mean of both models over the frame and its mirror image, then the median over three frames, because single
+    masks flicker at the edge.
 
     Args:
         frames: [H, W, 3] uint8 RGB each.
 
     Yields:
-        [H, W] uint8 for each frame, 255 for certain.
+        [H, W] uint8 for each frame, 255 for probability 1.
 
     Raises:
         ImportError: mediapipe is not installed.
@@ -27,7 +27,7 @@ def person_masks(frames: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
 
 
 def median_of_three(masks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
-    """The median of each mask, the one before and the one after; the ends count twice."""
+    """Median of each mask with the previous and the next one; the first and last mask are repeated."""
     before = current = None
     for after in masks:
         if current is not None:
@@ -48,7 +48,7 @@ def _single_masks(frames: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
             general, landscape = (
                 stack.enter_context(segmentation.SelfieSegmentation(model_selection=k)) for k in (0, 1)
             )
-            for model in (general, landscape):  # they start, with their notes, in other threads
+            for model in (general, landscape):  # start them here: their threads write to stderr
                 model.process(np.zeros((64, 64, 3), np.uint8))
         for frame in frames:
             mirrored = np.ascontiguousarray(frame[:, ::-1])

@@ -1,9 +1,9 @@
-"""Head poses refined on the texture of the face.
+"""Photometric refinement of head poses.
 
-The bundle adjustment inherits the jitter of the mesh. Here the six pose parameters of each frame are moved by
-Gauss-Newton steps until its band-passed face, on the rigid surface, matches the clip's median texture. The
-bundle adjustment stays as a prior, which decides what the texture doesn't tell. Frames are independent: heads do
-jerk at 25 fps, so nothing is smoothed over time.
+Bundle adjustment inherits the jitter of the mesh. Here Gauss-Newton steps adjust the six pose parameters of each frame
+until its band-passed face, projected onto the rigid surface, matches the median texture of the clip. The result of the
+bundle adjustment is a prior for what the texture does not determine. Frames are independent: heads do jerk at 25 fps,
+so nothing is smoothed over time.
 """
 
 from dataclasses import dataclass, replace
@@ -16,21 +16,21 @@ from ernerf_ti.preprocess.bundle_adjustment import HeadFit, camera_from_world, r
 from ernerf_ti.preprocess.rigid_face import RIGID_POINTS, RIGID_WEIGHTS
 from ernerf_ti.preprocess.texture_alignment import FaceCrops, facing
 
-_ROUNDS = 4  # of median texture, then poses
-_MEDIAN_FRAMES = 300  # that the median is of; the others join in the last round
+_PASSES = 4  # each computes the median texture, then the poses
+_MEDIAN_FRAMES = 300  # in the median; other frames are only refined in the last pass
 _STEPS = 10
 _CONVERGED = 0.003  # px
-_LEAST_FACING, _FULL_FACING = 0.3, 0.6  # cosines between which a point's weight rises
-_REGION_WEIGHTS = {"forehead": 0.5, "nose": 2.0, "cheeks": 1.0}  # brows and smiles move the skin of the others
-_TUKEY = 4.0  # in robust deviations; residuals beyond have no weight
-# Neighboring samples, a millimetre apart, say the same: the band-passed texture changes over about 4 mm.
-_SAMPLES_PER_FACT = 16
-# Of a rigid point in the bundle adjustment, as a part of the eye distance, and how many points err alike.
-_LANDMARK_DEVIATION, _POINTS_PER_FACT = 0.008, 32
+_LEAST_FACING, _FULL_FACING = 0.3, 0.6  # cosines between which the weight of a point rises from 0 to 1
+_REGION_WEIGHTS = {"forehead": 0.5, "nose": 2.0, "cheeks": 1.0}  # brows and smiles move the skin elsewhere
+_TUKEY = 4.0  # robust standard deviations; larger residuals have no weight
+# Samples are a millimeter apart and correlated: the band-passed texture varies over about 4 mm.
+_CORRELATED_SAMPLES = 16
+# Standard deviation of a rigid point in the bundle adjustment as a fraction of the eye distance, and the number of
+# points with correlated errors.
+_LANDMARK_DEVIATION, _CORRELATED_POINTS = 0.008, 32
 _LEAST_SAMPLES = 300
-_MOST_MOVED = (
-    0.08  # of the eye distance, in the middle of the face; a frame that moves farther keeps its bundle adjustment
-)
+# Of the eye distance, at the center of the face; a frame that moves farther keeps the pose of the bundle adjustment.
+_MAX_MOTION = 0.08
 
 
 @dataclass(frozen=True)
@@ -43,16 +43,16 @@ class _Samples:
 
 
 def refine_poses(crops: FaceCrops, fit: HeadFit, progress: bool = False) -> tuple[HeadFit, np.ndarray]:
-    """Move the pose of each frame until its texture matches the clip's median texture.
+    """Refine the pose of each frame until its texture matches the median texture of the clip.
 
     Args:
-        crops: of the frames, cut for this fit.
+        crops: of the frames, made for this fit.
         fit: the bundle adjustment.
-        progress: show a bar.
+        progress: show a progress bar.
 
     Returns:
-        The fit with refined poses; its errors stay those of the bundle adjustment. And [F] bool: which frames were
-        refined; the others, in which too little is seen or nothing matches, keep their pose.
+        The fit with refined poses and the unchanged errors of the bundle adjustment; and [F] bool, the frames that were
+        refined. The others, in which too little is visible or nothing matches, keep their pose.
 
     Deterministic.
     """
@@ -66,10 +66,10 @@ def refine_poses(crops: FaceCrops, fit: HeadFit, progress: bool = False) -> tupl
     )
     poses, refined = fit.poses.copy(), np.zeros(len(fit.poses), bool)
     some = crops.frames[np.linspace(0, len(crops.frames) - 1, min(len(crops.frames), _MEDIAN_FRAMES)).astype(int)]
-    rounds = [some] * (_ROUNDS - 1) + [crops.frames]
-    bar = tqdm(total=sum(map(len, rounds)), desc="pose refinement", disable=not progress, unit="frame")
+    passes = [some] * (_PASSES - 1) + [crops.frames]
+    bar = tqdm(total=sum(map(len, passes)), desc="refining poses", disable=not progress, unit="frame")
     with bar:
-        for frames in rounds:
+        for frames in passes:
             median, weights = _median_texture(crops, samples, poses, fit.focal, some)
             matcher = _Matcher(crops, replace(samples, weights=samples.weights * weights), fit, median)
             for k in frames:
@@ -81,13 +81,13 @@ def refine_poses(crops: FaceCrops, fit: HeadFit, progress: bool = False) -> tupl
 
 
 def _median_texture(crops, samples, poses, focal, frames):
-    """Median over frames of each sample's texture [N], and weights [N] that fall where it varies over the frames."""
+    """Median texture of each sample over the frames [N], and weights [N] that fall with its variation."""
     textures = np.full((len(frames), len(samples.points)), np.nan, np.float32)
     for row, k in enumerate(frames):
         image, corner = crops.band(k)
         view = _View(crops, samples, focal, *camera_from_world(poses[k]), corner)
         seen = view.weights > 0
-        textures[row, seen] = view.look(image)[seen]
+        textures[row, seen] = view.sample(image)[seen]
     some = np.isfinite(textures).any(0)
     median, spread = np.zeros((2, len(samples.points)), np.float32)
     median[some] = np.nanmedian(textures[:, some], axis=0)
@@ -97,7 +97,7 @@ def _median_texture(crops, samples, poses, focal, frames):
 
 
 class _View:
-    """Where samples are seen from R [3, 3] and t [3]: pixels [N, 2] of the crop, with weights [N]."""
+    """Projection of the samples for R [3, 3] and t [3]: pixels [N, 2] of the crop, with weights [N]."""
 
     def __init__(self, crops, samples, focal, rotation, translation, corner):
         self.turned = samples.points @ rotation.T
@@ -111,8 +111,8 @@ class _View:
         inside = ((self._at >= 0) & (self._at <= limit)).all(1)
         self.weights = samples.weights * weights * inside
 
-    def look(self, image):
-        """Image [h, w] or [h, w, C] at the samples."""
+    def sample(self, image):
+        """Values of an image [h, w] or [h, w, C] at the samples."""
         return cv2.remap(image, self._at[:, None], None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)[:, 0]
 
 
@@ -125,7 +125,7 @@ class _Matcher:
         self._middle = samples.points.mean(0)
 
     def match(self, k, pose):
-        """The pose [4, 4] at which the frame matches the median texture; None if there is none."""
+        """The pose [4, 4] at which the frame matches the median texture; None if there is no match."""
         rotations, translations = camera_from_world(np.stack((pose, self._fit.poses[k])))
         (turn, prior_turn), (shift, prior_shift) = rotations, translations
         prior = self._prior(prior_turn, prior_shift)
@@ -136,41 +136,41 @@ class _Matcher:
             view = _View(self._crops, self._samples, self._fit.focal, turn, shift, corner)
             if (view.weights > 0).sum() < _LEAST_SAMPLES:
                 return None
-            value, *gradient = view.look(image).T
+            value, *gradient = view.sample(image).T
             weight = view.weights
-            goal = self._median
-            gain = (weight * value * goal).sum() / max((weight * goal * goal).sum(), 1e-9)
+            target = self._median
+            gain = (weight * value * target).sum() / max((weight * target * target).sum(), 1e-9)
             if gain <= 0:
                 return None
-            residual = value - gain * goal
+            residual = value - gain * target
             deviation = max(1.48 * np.median(np.abs(residual[weight > 0])), 1e-3)
             robust = np.maximum(0, 1 - (residual / (_TUKEY * deviation)) ** 2) ** 2
-            weight = weight * robust / (deviation**2 * _SAMPLES_PER_FACT)
+            weight = weight * robust / (deviation**2 * _CORRELATED_SAMPLES)
 
             by_pixel = self._fit.focal / view.depth
             right, down = gradient[0] * by_pixel, gradient[1] * by_pixel
             by_camera = np.column_stack((right, -down, right * view.ray[:, 0] + down * view.ray[:, 1]))
             jacobian = np.column_stack((np.cross(view.turned, by_camera), by_camera))
             normal = jacobian.T @ (jacobian * weight[:, None]) + prior
-            away = np.append(_rotation_vector(turn @ prior_turn.T), shift - prior_shift)
-            step = -np.linalg.solve(normal, jacobian.T @ (weight * residual) + prior @ away)
+            offset = np.append(_rotation_vector(turn @ prior_turn.T), shift - prior_shift)
+            step = -np.linalg.solve(normal, jacobian.T @ (weight * residual) + prior @ offset)
             turn, shift = rotation(step[:3]) @ turn, shift + step[3:]
             if self._moved(step, turn, shift) < _CONVERGED:
                 break
-        away = np.append(_rotation_vector(turn @ prior_turn.T), shift - prior_shift)
-        if self._moved(away, turn, shift) > _MOST_MOVED * self._crops.eye_distance:
+        offset = np.append(_rotation_vector(turn @ prior_turn.T), shift - prior_shift)
+        if self._moved(offset, turn, shift) > _MAX_MOTION * self._crops.eye_distance:
             return None
         return world_from_camera(turn, shift)
 
     def _moved(self, change, turn, shift):
-        """How far a small change [6] of the pose moves the middle of the face, px."""
+        """Motion in px of the center of the face under a small change [6] of the pose."""
         arm = turn @ self._middle
         x, y, z = arm + shift
         right, up, nearer = np.cross(change[:3], arm) + change[3:]
         return np.hypot(right - nearer * x / z, up - nearer * y / z) * self._fit.focal / -z
 
     def _prior(self, turn, shift):
-        """Information [6, 6] of the rigid landmarks on the pose."""
+        """Information matrix [6, 6] of the pose given the rigid landmarks."""
         turned = self._rigid @ turn.T
         camera = turned + shift
         depth = -camera[:, 2]
@@ -181,11 +181,11 @@ class _Matcher:
             by_camera = np.column_stack(row) * scale[:, None]
             jacobian = np.column_stack((np.cross(turned, by_camera), by_camera))
             information += jacobian.T @ jacobian
-        return information / _POINTS_PER_FACT
+        return information / _CORRELATED_POINTS
 
 
 def _rotation_vector(matrix):
-    """[3, 3] -> [3] axis times angle, for angles well below pi."""
+    """Rotation matrix [3, 3] -> axis times angle [3], for angles well below pi."""
     vector = np.array([matrix[2, 1] - matrix[1, 2], matrix[0, 2] - matrix[2, 0], matrix[1, 0] - matrix[0, 1]]) / 2
     sine = np.linalg.norm(vector)
     return vector * (np.arctan2(sine, (np.trace(matrix) - 1) / 2) / sine if sine > 1e-12 else 1.0)

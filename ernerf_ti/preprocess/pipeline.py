@@ -1,4 +1,4 @@
-"""Named stages that turn files into files; only what is missing or out of date is run again."""
+"""Named stages that turn files into files, of which only those that are missing or out of date are run again."""
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
@@ -6,48 +6,52 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ernerf_ti.media.files import file_digest, read_json, write_json
+from ernerf_ti.media.files import file_digest, read_json, remove_leftovers, write_json
+
+WORK_FOLDER = "preprocess"
+"""Subfolder for files that only later stages read."""
 
 
 class StageError(RuntimeError):
-    """A stage that could not do its work; the message names it and says why."""
+    """A stage failed; the message names it and gives the reason."""
 
 
 @dataclass(frozen=True)
 class Stage:
-    """One step. Inputs and outputs are names of artefacts, groups of files with a pattern each."""
+    """One step. Inputs and outputs are names of artifacts, groups of files that match a pattern."""
 
     name: str
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     run: Callable[[], None]
     options: Mapping[str, Any]
-    """What the result depends on besides the inputs, as JSON values. Files are given as paths."""
+    """JSON values that the result depends on besides the inputs. Files are given as paths."""
 
 
 @dataclass(frozen=True)
 class Pipeline:
     """Stages in order, over the files of a folder.
 
-    Beside each stage's outputs a note is kept of its options and of the content of its inputs; a stage is
-    out of date when they have changed or an output is missing. A stage that was interrupted has no
-    note, and begins anew.
+    For each finished stage a record is kept of its options, the content of its inputs and the names of its outputs. A
+    stage is out of date if any of these has changed. Outputs may be edited: stages that depend on them run again. Only
+    files in the work folder must stay as they were written, so that a damaged one is replaced. An interrupted stage has
+    no record and starts over.
     """
 
     folder: Path
-    artefacts: Mapping[str, str | Path]
+    artifacts: Mapping[str, str | Path]
     """Name -> pattern relative to the folder, or path of a file elsewhere."""
     stages: Sequence[Stage]
 
-    def run(self, only: str | None = None, say: Callable[[str], None] = print) -> None:
-        """Run what is out of date, or one stage whatever its state.
+    def run(self, only: str | None = None, log: Callable[[str], None] = print) -> None:
+        """Run the stages that are out of date, or a single stage in any case.
 
         Args:
-            only: name of a stage.
-            say: told of each stage.
+            only: name of the single stage.
+            log: gets one line per stage.
 
         Raises:
-            ValueError: no stage of that name.
+            ValueError: there is no stage of that name.
             StageError: a stage failed, or its inputs are missing.
         """
         names = [stage.name for stage in self.stages]
@@ -57,71 +61,82 @@ class Pipeline:
             if only is not None and stage.name != only:
                 continue
             try:
-                note = self._note(stage)
+                record = self._record(stage)
             except OSError as error:
                 raise StageError(f"stage {stage.name}: {error}") from error
-            if only is None and self._is_fresh(stage, note):
-                say(f"{stage.name}: up to date")
+            if only is None and self._is_fresh(stage, record):
+                log(f"{stage.name}: up to date")
                 continue
             self._require_inputs(stage)
-            say(f"{stage.name}: {', '.join(stage.inputs)} -> {', '.join(stage.outputs)}")
-            self._note_path(stage).unlink(missing_ok=True)
-            for artefact in stage.outputs:
-                for path in self.paths(artefact):
-                    path.unlink()
+            log(f"{stage.name}: {', '.join(stage.inputs)} -> {', '.join(stage.outputs)}")
+            self._record_path(stage).unlink(missing_ok=True)
+            for artifact in stage.outputs:
+                self._remove(artifact)
             try:
                 stage.run()
             except (OSError, ValueError, ImportError) as error:
                 raise StageError(f"stage {stage.name}: {error}") from error
-            missing = [artefact for artefact in stage.outputs if not self.paths(artefact)]
+            missing = [artifact for artifact in stage.outputs if not self.paths(artifact)]
             assert not missing, f"{stage.name} did not write {missing}"
-            write_json(self._note_path(stage), {**note, "outputs": self._names(stage.outputs)})
+            outputs = {"outputs": self._names(stage.outputs), "work": self._work_digests(stage)}
+            write_json(self._record_path(stage), {**record, **outputs})
 
-    def paths(self, artefact: str) -> list[Path]:
-        """The files of an artefact that are there, in order."""
-        place = self.artefacts[artefact]
-        if isinstance(place, Path):
-            return [place] if place.is_file() else []
-        return sorted(path for path in self.folder.glob(place) if not path.name.startswith("."))
+    def paths(self, artifact: str) -> list[Path]:
+        """The existing files of an artifact, sorted."""
+        pattern = self.artifacts[artifact]
+        if isinstance(pattern, Path):
+            return [pattern] if pattern.is_file() else []
+        return sorted(path for path in self.folder.glob(pattern) if not path.name.startswith("."))
 
-    def _is_fresh(self, stage: Stage, note: dict) -> bool:
-        path = self._note_path(stage)
+    def _remove(self, artifact: str) -> None:
+        for path in self.paths(artifact):
+            path.unlink()
+        remove_leftovers((self.folder / self.artifacts[artifact]).parent, unused_for=0)
+
+    def _is_fresh(self, stage: Stage, record: dict) -> bool:
+        path = self._record_path(stage)
         if not path.is_file():
             return False
         try:
             written = read_json(path)
         except ValueError:
             return False
-        return written == {**note, "outputs": self._names(stage.outputs)}
+        expected = {**record, "outputs": self._names(stage.outputs), "work": self._work_digests(stage)}
+        return written == expected
 
-    def _note(self, stage: Stage) -> dict:
+    def _record(self, stage: Stage) -> dict:
         options = {
             key: file_digest(value) if isinstance(value, Path) else value for key, value in stage.options.items()
         }
-        return {"options": options, "inputs": {artefact: self._digest(artefact) for artefact in stage.inputs}}
+        return {"options": options, "inputs": {artifact: self._digest(artifact) for artifact in stage.inputs}}
 
-    def _note_path(self, stage: Stage) -> Path:
-        path = self.folder / "preprocess" / "stages" / f"{stage.name}.json"
+    def _record_path(self, stage: Stage) -> Path:
+        path = self.folder / WORK_FOLDER / "stages" / f"{stage.name}.json"
         path.parent.mkdir(parents=True, exist_ok=True)
         return path
 
-    def _names(self, artefacts: Sequence[str]) -> str:
-        """A digest of which files there are."""
-        names = "\n".join(path.name for artefact in artefacts for path in self.paths(artefact))
+    def _names(self, artifacts: Sequence[str]) -> str:
+        """A digest of the names of the existing files."""
+        names = "\n".join(path.name for artifact in artifacts for path in self.paths(artifact))
         return hashlib.sha256(names.encode()).hexdigest()
 
-    def _digest(self, artefact: str) -> str:
-        """Of the names and the content of an artefact's files."""
+    def _work_digests(self, stage: Stage) -> dict[str, str]:
+        """Digests of the outputs in the work folder."""
+        patterns = {artifact: str(self.artifacts[artifact]) for artifact in stage.outputs}
+        return {name: self._digest(name) for name, text in patterns.items() if text.startswith(f"{WORK_FOLDER}/")}
+
+    def _digest(self, artifact: str) -> str:
+        """A digest of the names and the content of an artifact's files."""
         total = hashlib.sha256()
-        for path in self.paths(artefact):
+        for path in self.paths(artifact):
             total.update(f"{path.name} {file_digest(path)}\n".encode())
         return total.hexdigest()
 
     def _require_inputs(self, stage: Stage) -> None:
-        for artefact in stage.inputs:
-            if not self.paths(artefact):
-                source = next((s.name for s in self.stages if artefact in s.outputs), None)
-                remedy = f"run stage {source} first" if source else "see whether the path is right"
+        for artifact in stage.inputs:
+            if not self.paths(artifact):
+                source = next((s.name for s in self.stages if artifact in s.outputs), None)
+                advice = f"run stage {source} first" if source else "check the path"
                 raise StageError(
-                    f"stage {stage.name}: expected {artefact} ({self.artefacts[artefact]}), got no such file; {remedy}"
+                    f"stage {stage.name}: expected {artifact} ({self.artifacts[artifact]}), got no such file; {advice}"
                 )

@@ -1,4 +1,4 @@
-"""What preprocessing found, in numbers, warnings and one page to look at."""
+"""The preprocessing report: figures, warnings and an HTML page."""
 
 import base64
 import html
@@ -12,38 +12,38 @@ import numpy as np
 from ernerf_ti.data.capture import Capture
 from ernerf_ti.data.capture_files import FPS
 from ernerf_ti.media.files import read_arrays, read_json
-from ernerf_ti.media.video import read_sound
+from ernerf_ti.media.sound import read_sound
 from ernerf_ti.preprocess.sharpness import blur
 from ernerf_ti.preprocess.texture_alignment import TextureAlignment
 
-_SHEET = 12  # frames on the contact sheet
-_LOOKED_AT = 48  # frames in which sharpness and the picture's edge are judged
+_SHEET_FRAMES = 12  # on the contact sheet
+_SAMPLED_FRAMES = 48  # for sharpness and for contact with the image border
 _LABEL_TINTS = np.array([[255, 255, 255], [70, 110, 255], [60, 220, 90], [240, 80, 70]], np.float32)
 
-# Where a warning begins. Each message states the measured number beside it.
-_SHORT = 60.0  # s; the field's captures are 3 to 5 minutes
-_BLURRED = 0.6  # compressed but focused video has 0.45, the same after a Gaussian of 1 px at 512 has 0.61
-_SMALL_FACE = 0.3  # of the picture's height
-_SMALL_SOURCE_FACE = 120  # px; below it the capture is mostly interpolation
-_MOVING_SHARE, _MOVING_SPREAD = 0.1, 5.0  # share of the plate whose gray level changes by more over time
-_QUIET_DB, _CLIPPED_SHARE, _SILENT_SHARE = -40.0, 1e-3, 0.6
-_JUMPY = 0.3  # px; step of the nose texture
-_CUT_TURN, _CUT_SHIFT = 3.0, 1.5  # degrees, cm: farther no head moves within a frame's 40 ms while it talks
+# Thresholds of the warnings.
+_SHORT = 60.0  # s; published captures have 3 to 5 minutes
+_BLURRED = 0.6  # sharp compressed video has 0.45; after a Gaussian of 1 px at 512x512 it has 0.61
+_SMALL_FACE = 0.3  # of the image height
+_SMALL_SOURCE_FACE = 120  # px; a smaller one is mostly interpolated in the capture
+_MOVING_FRACTION, _MOVING_SPREAD = 0.1, 5.0  # fraction of the background that changes by more gray levels over time
+_QUIET_DB, _CLIPPED_FRACTION, _SILENT_FRACTION = -40.0, 1e-3, 0.6
+_UNSTEADY = 0.3  # px; frame-to-frame motion of the nose texture
+_CUT_TURN, _CUT_SHIFT = 3.0, 1.5  # degrees, cm; a talking head moves less within the 40 ms of a frame
 
 
 @dataclass(frozen=True)
 class Report:
-    """`figures` is report.json; the rest is for the page."""
+    """`figures` is the content of report.json; the rest is for the HTML page."""
 
     figures: dict
     sheet: np.ndarray
-    """[h, w, 3] uint8 RGB: frames with labels and landmarks, and the layers."""
+    """[h, w, 3] uint8 RGB contact sheet: frames with labels and landmarks, and the layers."""
     curves: dict[str, np.ndarray]
-    """Name -> [n_frames] or [n_frames, k], NaN where unknown."""
+    """Title -> [n_frames] or [n_frames, k] values, NaN where unknown."""
 
 
 def alignment_figures(alignment: TextureAlignment) -> dict:
-    """As JSON, in pixels of the capture."""
+    """Figures for JSON, in pixels of the capture."""
     regions = {
         name: {"deviation_px": list(region.deviation), "step_px": list(region.step)}
         for name, region in alignment.regions.items()
@@ -51,19 +51,20 @@ def alignment_figures(alignment: TextureAlignment) -> dict:
     return {"residual": alignment.residual, **regions}
 
 
-def measure(capture: Capture, notes: Path) -> Report:
-    """Judge a capture.
+def measure(capture: Capture, work: Path) -> Report:
+    """Measure the quality of a finished capture.
 
     Args:
-        capture: the finished one.
-        notes: folder with what the stages noted.
+        capture: to measure.
+        work: folder with the intermediate files of the stages.
     """
-    found, counts = read_json(notes / "crop.json"), read_json(notes / "frames.json")
-    mesh, head, plate = (read_arrays(notes / f"{name}.npz") for name in ("mesh", "head", "plate"))
+    found, counts = read_json(work / "crop.json"), read_json(work / "frames.json")
+    mesh, head, background = (read_arrays(work / f"{name}.npz") for name in ("mesh", "head", "background"))
+    spread = background["spread"][background["seen"]]
     ids = np.flatnonzero(np.isfinite(head["poses"]).all((1, 2)))
     angles = head_angles(head["poses"])
-    loudness, sound = _judge_sound(read_sound(capture.paths.sound))
-    chosen = ids[np.linspace(0, len(ids) - 1, min(_LOOKED_AT, len(ids))).astype(int)]
+    loudness, sound = _measure_sound(read_sound(capture.paths.sound))
+    selected = ids[np.linspace(0, len(ids) - 1, min(_SAMPLED_FRAMES, len(ids))).astype(int)]
     heights = np.ptp(mesh["points"][ids, :468, 1], axis=1)
     face_height = float(np.median(heights))
     crop_scale = found["crop"]["side"] / capture.height
@@ -74,7 +75,7 @@ def measure(capture: Capture, notes: Path) -> Report:
             "seconds": counts["written"] / FPS,
             "with_pose": len(ids),
             "without_pose": {_kind(reason): int(n) for reason, n in zip(reasons, times, strict=True)},
-            # In the whole picture: the crop may have cut the others off.
+            # In the whole video: other faces may lie outside the crop.
             "searched": found["searched"],
             "with_several_faces": found["with_several_faces"],
             "gaps_in_source": counts["gaps"],
@@ -86,23 +87,23 @@ def measure(capture: Capture, notes: Path) -> Report:
         "face": {
             "height_px": face_height,
             "height_in_source_px": face_height * crop_scale,
-            "blur": float(np.median([_face_blur(capture.frame(k), mesh["points"][k]) for k in chosen])),
-            "frames_at_edge_of_picture": float(np.mean([_touches_edge(capture.labels(k)) for k in chosen])),
+            "blur": float(np.median([_face_blur(capture.frame(k), mesh["points"][k]) for k in selected])),
+            "frames_at_image_border": float(np.mean([_touches_border(capture.labels(k)) for k in selected])),
         },
         "head": {
             "yaw_pitch_roll_range_deg": [float(np.ptp(angles[ids, axis])) for axis in range(3)],
             "cuts_at_s": [float(k / FPS) for k in _cuts(head["poses"])],
             "distance_m": float(np.median(np.linalg.norm(head["poses"][ids, :3, 3], axis=-1))),
-            **read_json(notes / "alignment.json"),
+            **read_json(work / "alignment.json"),
         },
         "background": {
-            "never_seen": float(1 - plate["seen"].mean()),
-            "moving": float((plate["spread"][plate["seen"]] > _MOVING_SPREAD).mean()) if plate["seen"].any() else 1.0,
-            "spread_grey_levels": float(np.median(plate["spread"][plate["seen"]])) if plate["seen"].any() else 0.0,
+            "never_seen": float(1 - background["seen"].mean()),
+            "moving": float((spread > _MOVING_SPREAD).mean()) if spread.size else 1.0,
+            "spread_gray_levels": float(np.median(spread)) if spread.size else 0.0,
         },
         "sound": sound,
         "blink": {
-            "share_closed": float((capture.eye_closures > 0.5).mean()),
+            "fraction_closed": float((capture.eye_closures > 0.5).mean()),
             "per_minute": _blinks(capture.eye_closures),
         },
         "features": {"extractor": capture.extractor, "dimension": int(capture.audio_windows.shape[2])},
@@ -110,16 +111,16 @@ def measure(capture: Capture, notes: Path) -> Report:
     figures["warnings"] = warnings(figures)
     curves = {
         "yaw, pitch, roll (degrees)": angles,
-        "position of the head (cm): x, y, distance": _positions(head["poses"]),
-        "blink": capture.eye_closures,
-        "loudness (dB)": loudness,
-        "nose texture, shift x, y (px)": head["shifts"][1],
+        "head position (cm): x, y, distance": _positions(head["poses"]),
+        "eye closure": capture.eye_closures,
+        "loudness (dBFS)": loudness,
+        "shift of the nose texture (px): x, y": head["shifts"][1],
     }
     return Report(figures, _contact_sheet(capture, ids, mesh["points"]), curves)
 
 
 def warnings(figures: dict) -> list[str]:
-    """What is likely to spoil a portrait, each with the number that was measured."""
+    """Problems that are likely to degrade a portrait, each with the measured value."""
     frames, face, head = figures["frames"], figures["face"], figures["head"]
     background, sound, found = figures["background"], figures["sound"], []
 
@@ -128,49 +129,53 @@ def warnings(figures: dict) -> list[str]:
             found.append(text)
 
     n, missing = frames["n"], frames["n"] - frames["with_pose"]
-    warn(frames["seconds"] < _SHORT, f"short: {frames['seconds']:.1f} s of video; portraits want {_SHORT:g} s or more")
+    warn(frames["seconds"] < _SHORT, f"short video: {frames['seconds']:.1f} s; use at least {_SHORT:g} s")
     reasons = ", ".join(f"{why}: {count}" for why, count in frames["without_pose"].items())
-    warn(missing > 0, f"{missing} of {n} frames have no head pose and are left out ({reasons})")
+    warn(missing > 0, f"{missing} of {n} frames have no head pose and are not used ({reasons})")
     crowded = frames["with_several_faces"]
     warn(
         crowded > 0,
-        f"several faces in {crowded} of {frames['searched']} searched frames; the largest, or the one followed, "
-        "was taken",
+        f"several faces in {crowded} of {frames['searched']} searched frames; the largest or the tracked one is used",
     )
-    warn(frames["gaps_in_source"] > 0, f"dropped frames: {frames['gaps_in_source']} gaps in the video's time stamps")
+    gaps = frames["gaps_in_source"]
+    warn(gaps > 0, f"dropped frames: {gaps} gaps in the time stamps of the video")
     repeated = frames["repeated_in_source"]
     rate = figures["source"]["rate"]
-    warn(repeated > 0.02 * n and rate >= FPS, f"frozen frames: {repeated} of {n} repeat the one before")
-    warn(rate < FPS - 0.1, f"low frame rate: {rate:g} per second; frames were repeated to reach {FPS:g}")
-    share = face["height_px"] / figures["capture"]["height"]
-    warn(share < _SMALL_FACE, f"small face: {share:.0%} of the picture's height; crop closer")
+    warn(repeated > 0.02 * n and rate >= FPS, f"frozen video: {repeated} of {n} frames repeat the previous one")
+    warn(rate < FPS - 0.1, f"low frame rate: {rate:g} fps; frames are repeated to reach {FPS:g} fps")
+    fraction = face["height_px"] / figures["capture"]["height"]
+    warn(fraction < _SMALL_FACE, f"small face: {fraction:.0%} of the image height; use a closer crop")
     small = face["height_in_source_px"]
-    warn(small < _SMALL_SOURCE_FACE, f"small face: {small:.0f} px high in the source; film closer or at a higher size")
-    warn(face["blur"] > _BLURRED, f"blurry face: {face['blur']:.2f} on a scale from 0 sharp to 1 blurred")
-    edge = face["frames_at_edge_of_picture"]
-    warn(edge > 0.02, f"the head leaves the picture in {edge:.0%} of the frames")
+    warn(
+        small < _SMALL_SOURCE_FACE,
+        f"small face: {small:.0f} px high in the video; record from closer or at a higher resolution",
+    )
+    warn(face["blur"] > _BLURRED, f"blurry face: {face['blur']:.2f} on a scale from 0 (sharp) to 1 (blurred)")
+    border = face["frames_at_image_border"]
+    warn(border > 0.02, f"the head touches the image border in {border:.0%} of the frames")
     step = max(head["refined"]["nose"]["step_px"])
-    warn(step > _JUMPY, f"unsteady tracking: the nose's texture moves {step:.2f} px from frame to frame")
+    warn(step > _UNSTEADY, f"unsteady tracking: the texture of the nose moves {step:.2f} px from frame to frame")
     cuts = ", ".join(f"{second:.1f} s" for second in head["cuts_at_s"][:5])
-    warn(bool(cuts), f"cuts: the head jumps {len(head['cuts_at_s'])} times (at {cuts}); use one uncut take")
+    warn(bool(cuts), f"cuts: the head jumps at {cuts} ({len(head['cuts_at_s'])} in total); use a continuous take")
     moving = background["moving"]
     warn(
-        moving > _MOVING_SHARE, f"moving background: {moving:.0%} of it changes by over {_MOVING_SPREAD:g} gray levels"
+        moving > _MOVING_FRACTION,
+        f"moving background: {moving:.0%} of it varies by more than {_MOVING_SPREAD:g} gray levels",
     )
-    warn(sound["peak"] == 0, "silent: the sound track is empty")
-    warn(0 < sound["peak"] and sound["speech_db"] < _QUIET_DB, f"quiet sound: speech at {sound['speech_db']:.0f} dB")
-    warn(sound["clipped"] > _CLIPPED_SHARE, f"clipped sound: {sound['clipped']:.2%} of the samples at full scale")
-    warn(sound["silent"] > _SILENT_SHARE, f"little speech: {sound['silent']:.0%} of the time is silent")
+    warn(sound["peak"] == 0, "no sound: the audio track is silent")
+    warn(0 < sound["peak"] and sound["speech_db"] < _QUIET_DB, f"quiet sound: speech at {sound['speech_db']:.0f} dBFS")
+    warn(sound["clipped"] > _CLIPPED_FRACTION, f"clipped sound: {sound['clipped']:.2%} of the samples at full scale")
+    warn(sound["silent"] > _SILENT_FRACTION, f"little speech: {sound['silent']:.0%} of the sound is silence")
     return found
 
 
 def head_angles(poses: np.ndarray) -> np.ndarray:
-    """pose_world_from_camera [F, 4, 4] -> [F, 3] yaw, pitch, roll of the head in degrees; NaN stays.
+    """pose_world_from_camera [F, 4, 4] -> [F, 3] yaw, pitch and roll of the head in degrees, NaN for NaN.
 
-    Yaw turns the face to the right of the picture, pitch up, roll clockwise.
+    Positive yaw turns the face to the right of the image, positive pitch up, positive roll clockwise.
     """
-    turns = poses[:, :3, :3].swapaxes(1, 2)  # camera from head
-    forward, up = turns[..., 2], turns[..., 1]
+    rotations = poses[:, :3, :3].swapaxes(1, 2)  # camera from head
+    forward, up = rotations[..., 2], rotations[..., 1]
     yaw = np.arctan2(forward[:, 0], forward[:, 2])
     pitch = np.arcsin(np.clip(forward[:, 1], -1, 1))
     roll = np.arctan2(up[:, 0], up[:, 1])
@@ -178,7 +183,7 @@ def head_angles(poses: np.ndarray) -> np.ndarray:
 
 
 def page(report: Report) -> str:
-    """One HTML page that needs no other file."""
+    """A self-contained HTML page."""
     figures = report.figures
     listed = "".join(f"<li>{html.escape(text)}</li>" for text in figures["warnings"]) or "<li>none</li>"
     rows = "".join(
@@ -186,18 +191,18 @@ def page(report: Report) -> str:
     )
     name = html.escape(figures["source"]["name"])
     return f"""<!DOCTYPE html>
-<html lang="en"><head><meta charset="utf-8"><title>Capture of {name}</title>
+<html lang="en"><head><meta charset="utf-8"><title>Preprocessing report: {name}</title>
 <style>
 body {{ font: 15px/1.5 system-ui, sans-serif; max-width: 1100px; margin: 2em auto; padding: 0 1em; color: #222 }}
 img, svg {{ max-width: 100%; height: auto }}
 table {{ border-collapse: collapse }} th {{ text-align: left; font-weight: normal; color: #555; padding-right: 2em }}
 td {{ font-variant-numeric: tabular-nums }} .warnings li {{ color: #a40 }}
 </style></head><body>
-<h1>Capture of {name}</h1>
+<h1>Preprocessing report: {name}</h1>
 <h2>Warnings</h2><ul class="warnings">{listed}</ul>
 <h2>Frames</h2>
-<p>Labels over the frame (blue head, green neck, red torso) with landmarks; the person before the plate;
-the torso layer before the plate.</p>
+<p>From top to bottom: the frame with landmarks and labels (head blue, neck green, torso red); the person composited
+over the background; the torso layer composited over the background.</p>
 <img alt="contact sheet" src="data:image/jpeg;base64,{_jpeg(report.sheet)}">
 <h2>Curves</h2>{_plots(report.curves)}
 <h2>Figures</h2><table>{rows}</table>
@@ -205,8 +210,8 @@ the torso layer before the plate.</p>
 """
 
 
-def _judge_sound(samples: np.ndarray) -> tuple[np.ndarray, dict]:
-    """Loudness of each frame in dB of full scale, and figures of the whole."""
+def _measure_sound(samples: np.ndarray) -> tuple[np.ndarray, dict]:
+    """Loudness of each frame in dBFS, and figures for the whole recording."""
     n = round(16_000 / FPS)
     frames = samples[: len(samples) // n * n].reshape(-1, n)
     power = np.square(frames.astype(np.float64)).mean(1)
@@ -227,7 +232,7 @@ def _face_blur(frame: np.ndarray, points: np.ndarray) -> float:
     return blur(face)
 
 
-def _touches_edge(labels: np.ndarray) -> bool:
+def _touches_border(labels: np.ndarray) -> bool:
     head = labels == 1
     return bool(head[0].any() or head[:, 0].any() or head[:, -1].any())
 
@@ -238,30 +243,30 @@ def _blinks(eye_closures: np.ndarray) -> float:
 
 
 def _positions(poses: np.ndarray) -> np.ndarray:
-    """[F, 3] the head's x, y and distance in the camera, cm, about their medians."""
+    """[F, 3] x, y and distance of the head in camera coordinates relative to their medians, cm."""
     heads = -np.einsum("fji,fj->fi", poses[:, :3, :3], poses[:, :3, 3]) * (1, 1, -1)
     return 100 * (heads - np.nanmedian(heads, 0))
 
 
 def _cuts(poses: np.ndarray) -> np.ndarray:
-    """Frames before which the head jumps."""
-    turns = poses[:, :3, :3]
-    cosine = (np.einsum("fij,fij->f", turns[1:], turns[:-1]) - 1) / 2
+    """Indices of frames in which the head has jumped."""
+    rotations = poses[:, :3, :3]
+    cosine = (np.einsum("fij,fij->f", rotations[1:], rotations[:-1]) - 1) / 2
     turn = np.degrees(np.arccos(np.clip(cosine, -1, 1)))
-    shift = np.linalg.norm(np.diff(_positions(poses)[:, :2], axis=0), axis=1)  # the distance is noisier
+    shift = np.linalg.norm(np.diff(_positions(poses)[:, :2], axis=0), axis=1)  # the distance is too noisy
     return np.flatnonzero((turn > _CUT_TURN) | (shift > _CUT_SHIFT)) + 1
 
 
 def _kind(reason: str) -> str:
-    """A reason without its numbers, so that alike ones are counted together."""
+    """A reason without its numbers, for counting."""
     return reason.split(":")[0] if ":" in reason else " ".join(w for w in reason.split() if not w[0].isdigit())
 
 
 def _contact_sheet(capture: Capture, ids: np.ndarray, points: np.ndarray) -> np.ndarray:
     side = 256
-    chosen = ids[np.linspace(0, len(ids) - 1, min(_SHEET, len(ids))).astype(int)]
+    selected = ids[np.linspace(0, len(ids) - 1, min(_SHEET_FRAMES, len(ids))).astype(int)]
     cells = []
-    for k in chosen:
+    for k in selected:
         tint = _LABEL_TINTS[capture.labels(k)]
         overlay = (0.65 * capture.frame(k) + 0.35 * tint).astype(np.uint8)
         for x, y in capture.landmarks(k):
@@ -290,7 +295,7 @@ def _plots(curves: dict[str, np.ndarray]) -> str:
             axis.plot(np.arange(len(values)) / FPS, values, linewidth=0.7)
             axis.set_title(title, loc="left", fontsize=8)
             axis.margins(x=0)
-        axes[-1].set_xlabel("s")
+        axes[-1].set_xlabel("time (s)")
         buffer = io.StringIO()
         figure.savefig(buffer, format="svg", metadata={"Date": None})
         pyplot.close(figure)
@@ -307,7 +312,7 @@ def _flat(figures: dict, prefix: str = "") -> list[tuple[str, str]]:
     rows = []
     for name, value in figures.items():
         if isinstance(value, dict):
-            rows += _flat(value, f"{prefix}{name}: ")
+            rows += _flat(value, f"{prefix}{name.replace('_', ' ')}: ")
         elif name != "warnings":
             rows.append((prefix + name.replace("_", " "), _text(value)))
     return rows

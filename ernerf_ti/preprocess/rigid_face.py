@@ -1,7 +1,7 @@
 """The rigid part of a face: mesh points that move with the skull, and the surface through them.
 
-Numbers are those of MediaPipe's Face Mesh. Lips, jaw, brows and lids are left out; nose wings and the skin under
-the cheek bones, too. "Right" is the person's right, the left of the picture.
+Indices are those of MediaPipe's Face Mesh. Lips, jaw, brows, eyelids, the wings of the nose and the skin below the
+cheekbones are left out. "Right" is the person's right, on the left of the image.
 """
 
 from dataclasses import dataclass
@@ -13,8 +13,8 @@ NOSE_TIP, FOREHEAD_TOP, CHIN = 4, 10, 152
 RIGHT_EYE_CORNERS, LEFT_EYE_CORNERS = (33, 133), (263, 362)  # outer, inner
 
 _MIDLINE = {10: 0.5, 151: 0.5, 9: 0.5, 8: 0.7, 168: 1, 6: 1, 197: 1, 195: 1, 5: 1, 4: 1, 1: 1}
-# (right, left) with a weight, the inverse of how far the point strays. Brows pull at the forehead; the points at
-# the rim of the face follow the hair line and the visible outline.
+# (right, left) with a weight, the inverse of how much the point moves relative to the skull. Brows pull at the
+# forehead, and points at the rim of the face follow the hairline and the visible outline.
 _PAIRS = (
     *((right, left, 0.4) for right, left in ((109, 338), (67, 297), (103, 332), (54, 284), (21, 251))),
     *((right, left, 0.5) for right, left in ((108, 337), (69, 299), (104, 333), (68, 298))),
@@ -30,7 +30,7 @@ PAIRS = np.array([pair[:2] for pair in _PAIRS])
 RIGID_POINTS = np.concatenate((list(_MIDLINE), PAIRS[:, 0], PAIRS[:, 1]))
 RIGID_WEIGHTS = np.concatenate((list(_MIDLINE.values()), np.tile([pair[2] for pair in _PAIRS], 2)))
 
-# Outlines of the patches whose texture is compared.
+# Outlines of the patches whose texture is matched.
 REGIONS = {
     "forehead": ((103, 67, 109, 10, 338, 297, 332, 333, 299, 337, 9, 108, 69, 104),),
     "nose": ((168, 417, 351, 412, 399, 437, 420, 360, 440, 275, 1, 45, 220, 131, 198, 217, 174, 188, 122, 193),),
@@ -39,26 +39,26 @@ REGIONS = {
         (345, 346, 347, 348, 329, 371, 266, 280, 352),
     ),
 }
-# Mesh points that carry the surface of those patches besides the rigid ones.
+# Mesh points that define the surface: the rigid ones and the corners of the patches.
 _SURFACE_POINTS = np.union1d(
     RIGID_POINTS, [point for outlines in REGIONS.values() for outline in outlines for point in outline]
 )
-_STIFFNESS = 1e-4  # of the spline; lets it miss a point by about half a millimetre
-_MARGIN = 4  # grid points round the patches
+_STIFFNESS = 1e-4  # of the spline, which misses points by about half a millimeter
+_MARGIN = 4  # grid points around the patches
 
 
 @dataclass(frozen=True)
 class FaceSurface:
-    """The texture patches of a face in the reference view: from the front, without perspective."""
+    """The texture patches of a face in the reference view, an orthographic frontal view."""
 
     step: float
-    """Metres between neighboring points of the view's grid."""
+    """Meters between neighboring grid points of the view."""
     grid: tuple[int, int]
-    """Rows and columns of the view. x grows to the right, y downwards, as in a picture."""
+    """Rows and columns of the view. x grows to the right, y downwards."""
     regions: dict[str, np.ndarray]
-    """Per name of REGIONS a [rows, columns] bool mask."""
+    """For each name in REGIONS a [rows, columns] bool mask."""
     points: np.ndarray
-    """[rows, columns, 3] float64 metres in the head frame. Outside the patches they continue the surface."""
+    """[rows, columns, 3] float64 meters in the head frame. Outside the patches the surface is extrapolated."""
     normals: np.ndarray
     """[rows, columns, 3] float64, unit length, out of the face."""
 
@@ -66,11 +66,11 @@ class FaceSurface:
 def face_surface(shape: np.ndarray, step: float) -> FaceSurface:
     """Sample the rigid surface of a face on the grid of its frontal view.
 
-    The height is a thin-plate spline through the mesh points. [Duchon 1977; Wahba 1990 for the smoothing]
+    The depth is a smoothing thin-plate spline of the mesh points. [Duchon 1977; Wahba 1990 for the smoothing]
 
     Args:
-        shape: [478, 3] metres in the head frame (x right, y up, z out of the face).
-        step: metres between grid points.
+        shape: [478, 3] meters in the head frame (x right, y up, z out of the face).
+        step: meters between grid points.
     """
     outlines = np.concatenate([shape[list(outline), :2] for patches in REGIONS.values() for outline in patches])
     left, top = outlines[:, 0].min() - _MARGIN * step, outlines[:, 1].max() + _MARGIN * step
@@ -91,7 +91,7 @@ def face_surface(shape: np.ndarray, step: float) -> FaceSurface:
 
 
 def _spline(nodes: np.ndarray, at: np.ndarray) -> np.ndarray:
-    """Height at [N, 2] of the smoothing thin-plate spline through nodes [P, 3]."""
+    """Values at [N, 2] of the smoothing thin-plate spline of nodes [P, 3]."""
     center, scale = nodes[:, :2].mean(0), np.ptp(nodes[:, 0])
 
     def kernel(points: np.ndarray) -> np.ndarray:

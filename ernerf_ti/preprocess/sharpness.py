@@ -1,4 +1,4 @@
-"""How blurred a picture is, without a reference."""
+"""No-reference measure of image blur."""
 
 import cv2
 import numpy as np
@@ -7,9 +7,9 @@ _TAPS = 9
 
 
 def blur(gray: np.ndarray) -> float:
-    """Share of the variation between neighbors that a further blur leaves: 0 sharp, 1 blurred.
+    """Fraction of the variation between neighboring pixels that further blurring preserves: 0 sharp, 1 blurred.
 
-    The larger of both directions. [Crete et al., "The blur effect: perception and estimation with a new
+    The maximum over both directions. [Crete et al., "The blur effect: perception and estimation with a new
     no-reference perceptual blur metric", 2007]
 
     Args:

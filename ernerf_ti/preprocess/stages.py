@@ -1,4 +1,4 @@
-"""The stages from a video to a capture, and how they fit together."""
+"""The preprocessing stages from a video to a capture."""
 
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ernerf_ti.audio.extractors import EXTRACTORS, extract_windows
+from ernerf_ti.audio.extractors import DEFAULT_EXTRACTOR, EXTRACTORS, current_name, extract_windows
 from ernerf_ti.audio.frame_features import SAMPLE_RATE
 from ernerf_ti.audio.ready_made import FORMATS, load_windows, read_windows, save_windows
 from ernerf_ti.data.capture import open_capture
@@ -28,16 +28,17 @@ from ernerf_ti.data.capture_files import (
 from ernerf_ti.media.files import (
     file_digest,
     read_arrays,
-    read_image,
     read_json,
+    require_file,
     write_arrays,
-    write_image,
     write_json,
     write_text,
 )
-from ernerf_ti.media.video import FrameCounts, probe, read_frames, read_sound
+from ernerf_ti.media.images import read_image, write_image
+from ernerf_ti.media.sound import read_sound
+from ernerf_ti.media.video import FrameCounts, probe, read_frames
 from ernerf_ti.preprocess import report
-from ernerf_ti.preprocess.background import BackgroundPlate, background_plate
+from ernerf_ti.preprocess.background import Background, estimate_background
 from ernerf_ti.preprocess.blink import eye_closure
 from ernerf_ti.preprocess.bundle_adjustment import fit_head
 from ernerf_ti.preprocess.crop import Crop, choose_crop, parse_crop
@@ -45,76 +46,94 @@ from ernerf_ti.preprocess.face_detection import FaceDetector
 from ernerf_ti.preprocess.face_mesh import choose_face, ibug_landmarks, track_face
 from ernerf_ti.preprocess.face_parsing import FaceParser
 from ernerf_ti.preprocess.face_parts import part_labels, skin_color
-from ernerf_ti.preprocess.frame_files import Pictures, for_each
+from ernerf_ti.preprocess.frame_files import ImageSequence, for_each
 from ernerf_ti.preprocess.matte import refine_matte
 from ernerf_ti.preprocess.person_mask import person_masks
 from ernerf_ti.preprocess.photometric_refinement import refine_poses
-from ernerf_ti.preprocess.pipeline import Pipeline, Stage
-from ernerf_ti.preprocess.portrait_layers import before_plate, torso_layer
+from ernerf_ti.preprocess.pipeline import WORK_FOLDER, Pipeline, Stage
+from ernerf_ti.preprocess.portrait_layers import composite_over_background, torso_layer
 from ernerf_ti.preprocess.texture_alignment import FaceCrops, measure_alignment
 
-_SEARCH_RATE = 2.5  # frames per second in which the face is searched for the crop
-_SKIN_FRAMES = 32
+_SEARCH_RATE = 2.5  # frames per second searched for the face to choose the crop
+_SKIN_FRAMES = 32  # from which the skin color is estimated
 _PACKAGES = ("ernerf-ti", "mediapipe", "opencv-python", "numpy", "av", "pocketsphinx", "librosa")
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What the user chooses."""
+    """Options of preprocessing. Raises ValueError for values that are not supported."""
 
     video: Path
     size: int = 512
     """Width and height of the capture in pixels, even."""
     crop: str | None = None
-    """`X,Y,SIDE` in pixels of the upright video; found if None."""
-    features: str = "senone"
-    """Name of an extractor, or a .npy file with windows that were made elsewhere."""
+    """`X,Y,SIDE` in pixels of the upright video; None for an automatic crop."""
+    features: str = DEFAULT_EXTRACTOR
+    """Name of an extractor, or an .npy file with windows of features."""
     speech_model: Path | None = None
-    """Folder of the model of "hubert" or "esperanto"."""
+    """Folder of the model for "hubert" or "esperanto"."""
     face_parser: Path | None = None
-    """Weights of a BiSeNet; without them the masks come from mediapipe and the mesh."""
+    """Weights of BiSeNet; None to compute the masks with MediaPipe and the mesh."""
     blinks: Path | None = None
-    """A CSV of OpenFace; measured on the mesh if None."""
+    """CSV of OpenFace; None to measure eye closure on the mesh."""
 
     def __post_init__(self):
+        object.__setattr__(self, "features", current_name(self.features))
         if self.size < 64 or self.size % 2:
             raise ValueError(f"size: expected an even number of pixels, 64 or more, got {self.size}; try 512 or 256")
         if self.features not in EXTRACTORS and not self.features.endswith(".npy"):
             raise ValueError(
-                f"features: expected one of {', '.join(EXTRACTORS)} or a .npy file, got {self.features!r}; "
+                f"features: expected one of {', '.join(EXTRACTORS)} or an .npy file, got {self.features!r}; "
                 "choose one of these"
             )
 
 
 def capture_pipeline(folder: Path, settings: Settings) -> Pipeline:
-    """The stages that make a capture in a folder.
+    """The stages that create a capture in a folder, after checking all input files.
 
     Raises:
-        FileNotFoundError: the video or ready-made features are not there.
-        ValueError: the folder holds something else.
+        FileNotFoundError, IsADirectoryError: the video or another input file does not exist.
+        ValueError: a file is of another kind, or the folder contains something else.
     """
     folder = Path(folder)
-    if not settings.video.is_file():
-        raise FileNotFoundError(f"{settings.video}: expected a video, got no such file; see whether the path is right")
-    if folder.is_dir() and any(folder.iterdir()) and not (folder / "preprocess").is_dir():
+    _check_inputs(settings)
+    if folder.is_file():
+        raise ValueError(f"{folder}: expected a folder for the capture, got a file; choose another name")
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / WORK_FOLDER).is_dir():
         raise ValueError(
             f"{folder}: expected a new folder or one of an earlier run, got one with other files; choose another name"
         )
-    CapturePaths(folder).make_folders()
-    (folder / "preprocess" / "person").mkdir(parents=True, exist_ok=True)
-    return _CaptureStages(folder, settings).pipeline()
+    stages = _CaptureStages(folder, settings)
+    pipeline = stages.pipeline()
+    stages.paths.make_folders()
+    stages.masks_folder.mkdir(parents=True, exist_ok=True)
+    return pipeline
+
+
+def _check_inputs(settings: Settings) -> None:
+    video = settings.video
+    if CapturePaths(video).transforms("train").is_file():
+        raise ValueError(f"{video}: expected a video, got a capture, which is already preprocessed; pass the video")
+    require_file(video, "a video", "check the path")
+    if probe(video).sound_rate is None:
+        raise ValueError(f"{video}: no audio track; use a recording with the speaker's voice")
+    if settings.face_parser is not None:
+        require_file(settings.face_parser, "BiSeNet's weights (79999_iter.pth)", "check the path, or omit the option")
+    if settings.blinks is not None:
+        require_file(settings.blinks, "a CSV of OpenFace", "check the path, or omit the option")
 
 
 class _CaptureStages:
     def __init__(self, folder: Path, settings: Settings):
         self.folder, self.settings, self.paths = folder, settings, CapturePaths(folder)
-        self.notes = folder / "preprocess"
+        self.work = folder / WORK_FOLDER
+        self.masks_folder = self.work / "person"
 
     def pipeline(self) -> Pipeline:
         settings = self.settings
-        ready_made = settings.features.endswith(".npy")
+        from_file = settings.features.endswith(".npy")
         features = {
-            "features": Path(settings.features).absolute() if ready_made else settings.features,
+            "features": Path(settings.features).absolute() if from_file else settings.features,
             "model": None if settings.speech_model is None else str(settings.speech_model),
         }
         parser = {"face_parser": settings.face_parser}
@@ -126,9 +145,21 @@ class _CaptureStages:
             Stage("landmarks", ("frames",), ("mesh", "landmarks"), self.track, {}),
             Stage("pose", ("frames", "mesh"), ("head", "alignment", "transforms"), self.fit, {}),
             Stage("masks", ("frames",), ("masks",), self.find_person, parser),
-            Stage("background", ("frames", "masks"), ("background", "plate"), self.make_plate, {}),
-            Stage("parts", ("frames", "masks", "plate", "mesh", "head"), ("labels",), self.label_parts, parser),
-            Stage("layers", ("frames", "masks", "plate", "labels", "head"), ("images", "torso"), self.make_layers, {}),
+            Stage("background", ("frames", "masks"), ("background", "background statistics"), self.make_background, {}),
+            Stage(
+                "parts",
+                ("frames", "masks", "background statistics", "mesh", "head"),
+                ("labels",),
+                self.label_parts,
+                parser,
+            ),
+            Stage(
+                "layers",
+                ("frames", "masks", "background statistics", "labels", "head"),
+                ("images", "torso"),
+                self.make_layers,
+                {},
+            ),
             Stage("blink", ("mesh",), ("blinks",), self.measure_blinks, {"blinks": settings.blinks}),
             Stage(
                 "capture",
@@ -139,15 +170,24 @@ class _CaptureStages:
             ),
             Stage(
                 "report",
-                ("crop", "frame counts", "mesh", "alignment", "plate", "labels", "torso", "description"),
+                (
+                    "crop",
+                    "frame counts",
+                    "mesh",
+                    "alignment",
+                    "background statistics",
+                    "labels",
+                    "torso",
+                    "description",
+                ),
                 ("report",),
                 self.write_report,
                 {},
             ),
         ]
-        return Pipeline(self.folder, self.artefacts(), stages)
+        return Pipeline(self.folder, self.artifacts(), stages)
 
-    def artefacts(self) -> dict[str, str | Path]:
+    def artifacts(self) -> dict[str, str | Path]:
         return {
             "video": self.settings.video.absolute(),
             "crop": "preprocess/crop.json",
@@ -162,7 +202,7 @@ class _CaptureStages:
             "transforms": "transforms_*.json",
             "masks": "preprocess/person/*.png",
             "background": "bc.jpg",
-            "plate": "preprocess/plate.npz",
+            "background statistics": "preprocess/background.npz",
             "labels": "parsing/*.png",
             "images": "gt_imgs/*.jpg",
             "torso": "torso_imgs/*.png",
@@ -182,15 +222,15 @@ class _CaptureStages:
 
     @property
     def n_frames(self) -> int:
-        return read_json(self.notes / "frames.json")["written"]
+        return read_json(self.work / "frames.json")["written"]
 
     @property
-    def frames(self) -> Pictures:
-        return Pictures(self.paths.frame, self.n_frames)
+    def frames(self) -> ImageSequence:
+        return ImageSequence(self.paths.frame, self.n_frames)
 
     @property
-    def masks(self) -> Pictures:
-        return Pictures(self._mask_path, self.n_frames, gray=True)
+    def masks(self) -> ImageSequence:
+        return ImageSequence(self._mask_path, self.n_frames, first_channel=True)
 
     def find_crop(self) -> None:
         info = probe(self.settings.video)
@@ -207,7 +247,7 @@ class _CaptureStages:
         if self.settings.crop is None:
             crop = choose_crop(np.array(boxes), info.width, info.height)
         write_json(
-            self.notes / "crop.json",
+            self.work / "crop.json",
             {
                 "crop": asdict(crop),
                 "source": {
@@ -221,18 +261,18 @@ class _CaptureStages:
         )
 
     def decode(self) -> None:
-        crop, size = Crop(**read_json(self.notes / "crop.json")["crop"]), self.settings.size
+        crop, size = Crop(**read_json(self.work / "crop.json")["crop"]), self.settings.size
         counts, repeated, before = FrameCounts(), 0, None
 
-        def cut():
+        def cropped():
             nonlocal repeated, before
             for k, frame in enumerate(read_frames(self.settings.video, FPS, counts)):
                 repeated += before is not None and np.array_equal(before, frame)
                 before = frame
                 yield k, crop(frame, size)
 
-        for_each(lambda item: write_image(self.paths.frame(item[0]), item[1]), cut(), "frames")
-        write_json(self.notes / "frames.json", {**asdict(counts), "repeated": repeated})
+        for_each(lambda item: write_image(self.paths.frame(item[0]), item[1]), cropped(), "decoding frames")
+        write_json(self.work / "frames.json", {**asdict(counts), "repeated": repeated})
 
     def extract_sound(self) -> None:
         samples = read_sound(self.settings.video, SAMPLE_RATE)
@@ -253,7 +293,7 @@ class _CaptureStages:
         for k in np.flatnonzero(face.valid):
             write_landmarks(self.paths.landmarks(k), ibug_landmarks(face.points[k]))
         write_arrays(
-            self.notes / "mesh.npz",
+            self.work / "mesh.npz",
             points=face.points,
             valid=face.valid,
             spread=face.spread,
@@ -262,13 +302,13 @@ class _CaptureStages:
         )
 
     def fit(self) -> None:
-        mesh, size = read_arrays(self.notes / "mesh.npz"), self.settings.size
+        mesh, size = read_arrays(self.work / "mesh.npz"), self.settings.size
         bundle = fit_head(mesh["points"], mesh["valid"], size, size)
         crops = FaceCrops(self.frames.__getitem__, bundle, progress=True)
         head, refined = refine_poses(crops, bundle, progress=True)
         before, after = measure_alignment(crops, bundle), measure_alignment(crops, head)
         write_arrays(
-            self.notes / "head.npz",
+            self.work / "head.npz",
             focal=np.array(head.focal),
             poses=head.poses,
             shape=head.shape,
@@ -276,7 +316,7 @@ class _CaptureStages:
             shifts=np.stack([region.shifts for region in after.regions.values()]),
         )
         write_json(
-            self.notes / "alignment.json",
+            self.work / "alignment.json",
             {
                 "focal_px": head.focal,
                 "reprojection_mean_px": bundle.error_mean,
@@ -294,42 +334,47 @@ class _CaptureStages:
             masks = person_masks(self.frames)
         else:
             masks = map(_coded_mask, map(FaceParser(self.settings.face_parser), self.frames))
-        for_each(lambda item: write_image(self._mask_path(item[0]), item[1]), enumerate(masks), "masks", self.n_frames)
+        for_each(
+            lambda item: write_image(self._mask_path(item[0]), item[1]),
+            enumerate(masks),
+            "computing masks",
+            self.n_frames,
+        )
 
-    def make_plate(self) -> None:
-        plate = background_plate(self.frames, self.masks)
-        write_image(self.paths.background, plate.image)
-        write_arrays(self.notes / "plate.npz", **vars(plate))
+    def make_background(self) -> None:
+        background = estimate_background(self.frames, self.masks)
+        write_image(self.paths.background, background.image)
+        write_arrays(self.work / "background.npz", **vars(background))
 
     def label_parts(self) -> None:
-        plate, points, ids = self._plate(), read_arrays(self.notes / "mesh.npz")["points"], self._pose_ids()
-        chosen = ids[:: max(1, len(ids) // _SKIN_FRAMES)]
-        skin = skin_color((self.frames[k], points[k]) for k in chosen)
+        background, points, ids = self._background(), read_arrays(self.work / "mesh.npz")["points"], self._pose_ids()
+        selected = ids[:: max(1, len(ids) // _SKIN_FRAMES)]
+        skin = skin_color((self.frames[k], points[k]) for k in selected)
 
         def label(k: int) -> None:
             if self.settings.face_parser is None:
                 frame = self.frames[k]
-                labels = part_labels(frame, refine_matte(frame, self.masks[k], plate)[0], points[k], skin)
+                labels = part_labels(frame, refine_matte(frame, self.masks[k], background)[0], points[k], skin)
             else:
                 labels = read_image(self._mask_path(k))[..., 1]
             write_labels(self.paths.labels(k), labels)
 
-        for_each(label, ids, "parts", len(ids))
+        for_each(label, ids, "labeling parts", len(ids))
 
     def make_layers(self) -> None:
-        plate, ids = self._plate(), self._pose_ids()
+        background, ids = self._background(), self._pose_ids()
 
-        def cut(k: int) -> None:
+        def composite(k: int) -> None:
             frame = self.frames[k]
-            alpha, behind = refine_matte(frame, self.masks[k], plate)
-            write_image(self.paths.image(k), before_plate(frame, alpha, behind, plate.image))
+            alpha, behind = refine_matte(frame, self.masks[k], background)
+            write_image(self.paths.image(k), composite_over_background(frame, alpha, behind, background.image))
             labels = labels_of(read_image(self.paths.labels(k)))
             write_image(self.paths.torso(k), torso_layer(frame, alpha, behind, labels))
 
-        for_each(cut, ids, "layers", len(ids))
+        for_each(composite, ids, "compositing layers", len(ids))
 
     def measure_blinks(self) -> None:
-        mesh = read_arrays(self.notes / "mesh.npz")
+        mesh = read_arrays(self.work / "mesh.npz")
         if self.settings.blinks is None:
             points = np.where(mesh["valid"][:, None, None], mesh["points"], np.nan)
             closure = eye_closure(points)
@@ -338,7 +383,7 @@ class _CaptureStages:
         write_blinks(self.paths.blinks, closure, mesh["valid"])
 
     def describe(self) -> None:
-        found, counts = read_json(self.notes / "crop.json"), read_json(self.notes / "frames.json")
+        found, counts = read_json(self.work / "crop.json"), read_json(self.work / "frames.json")
         windows = load_windows(self.folder, self.extractor)
         description = Description(
             width=self.settings.size,
@@ -351,25 +396,25 @@ class _CaptureStages:
             versions={name: version(name) for name in _PACKAGES},
         )
         write_description(self.paths.description, description)
-        open_capture(self.folder)  # what training would trip over is said now
+        open_capture(self.folder)  # report problems now rather than in training
 
     def write_report(self) -> None:
-        measured = report.measure(open_capture(self.folder), self.notes)
+        measured = report.measure(open_capture(self.folder), self.work)
         write_json(self.folder / "report.json", measured.figures)
         write_text(self.folder / "report.html", report.page(measured))
 
     def _mask_path(self, k: int) -> Path:
-        return self.notes / "person" / f"{k}.png"
+        return self.masks_folder / f"{k}.png"
 
-    def _plate(self) -> BackgroundPlate:
-        return BackgroundPlate(**read_arrays(self.notes / "plate.npz"))
+    def _background(self) -> Background:
+        return Background(**read_arrays(self.work / "background.npz"))
 
     def _pose_ids(self) -> np.ndarray:
-        """Frames that have a pose: the only ones that training sees."""
-        poses = read_arrays(self.notes / "head.npz")["poses"]
+        """Frames with a pose, the only ones used in training."""
+        poses = read_arrays(self.work / "head.npz")["poses"]
         return np.flatnonzero(np.isfinite(poses).all((1, 2)))
 
 
 def _coded_mask(labels: np.ndarray) -> np.ndarray:
-    """The person in the first channel, the labels in the second: the parser, which is slow, runs once."""
+    """The person in the first channel and the labels in the second, so that the slow parser runs only once."""
     return np.stack((np.where(labels != BACKGROUND, 255, 0), labels, np.zeros_like(labels)), -1).astype(np.uint8)

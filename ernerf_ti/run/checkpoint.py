@@ -18,7 +18,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ernerf_ti.media.files import replacing
+from ernerf_ti.audio.extractors import current_name
+from ernerf_ti.media.files import remove_leftovers, replacing
 
 FORMAT_VERSION = 2
 
@@ -30,9 +31,14 @@ _SCENE = {"intrinsics": (4,), "poses": (-1, 4, 4), "eye_closures": (-1,), "backg
 
 
 def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
-    """Write tensors and plain values; the previous checkpoint stays until the new one is complete."""
-    with replacing(path) as temporary:
-        torch.save({"format_version": FORMAT_VERSION, **content}, temporary)
+    """Write tensors and plain values; the previous checkpoint stays until the new one is complete.
+
+    Equal content gives equal bytes.
+    """
+    remove_leftovers(path.parent)
+    # Given a path, torch writes its name, here a random one, into the file.
+    with replacing(path) as temporary, open(temporary, "wb") as file:
+        torch.save({"format_version": FORMAT_VERSION, **content}, file)
 
 
 def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
@@ -70,6 +76,7 @@ def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str,
         tensor = state_entry(content["scene"], name, Tensor, path)
         if len(tensor.shape) != len(shape) or any(n not in (-1, m) for n, m in zip(shape, tensor.shape, strict=True)):
             raise ValueError(f"{path}: expected {name} of shape {list(shape)}, got {list(tensor.shape)}; {_DAMAGED}")
+    content["capture"]["extractor"] = current_name(content["capture"]["extractor"])
     return content
 
 

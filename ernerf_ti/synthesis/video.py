@@ -13,8 +13,9 @@ from tqdm import tqdm
 
 from ernerf_ti.audio.frame_features import SAMPLE_RATE
 from ernerf_ti.data.capture_files import FPS, read_transforms
-from ernerf_ti.media.files import read_image, write_image
-from ernerf_ti.media.video import TRANSPARENT_SUFFIXES, VIDEO_SUFFIXES, VideoWriter, read_sound
+from ernerf_ti.media.images import read_image, write_image
+from ernerf_ti.media.sound import read_sound
+from ernerf_ti.media.video import TRANSPARENT_SUFFIXES, VIDEO_SUFFIXES, VideoWriter
 from ernerf_ti.portrait.camera import scene_from_capture
 from ernerf_ti.portrait.records import RenderOutput
 from ernerf_ti.process.prefetch import ahead

@@ -13,7 +13,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ernerf_ti.data.capture import Capture
-from ernerf_ti.media.files import write_image, write_json
+from ernerf_ti.media.files import write_json
+from ernerf_ti.media.images import write_image
 from ernerf_ti.portrait.portrait import Portrait
 from ernerf_ti.process.threads import ThreadTuner
 from ernerf_ti.run.checkpoint import load_checkpoint, load_state, save_checkpoint, state_entry

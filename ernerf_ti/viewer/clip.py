@@ -12,7 +12,7 @@ from ernerf_ti.audio.frame_features import SAMPLE_RATE
 from ernerf_ti.audio.ready_made import FORMATS
 from ernerf_ti.data.capture import Capture
 from ernerf_ti.data.capture_files import FPS
-from ernerf_ti.media.video import read_sound
+from ernerf_ti.media.sound import read_sound
 from ernerf_ti.portrait.camera import scene_from_capture
 from ernerf_ti.run.trained_portrait import TrainedPortrait
 from ernerf_ti.synthesis.driving import blinks, head_path, speech_windows

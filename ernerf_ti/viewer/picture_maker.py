@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ernerf_ti.audio.context import audio_context
-from ernerf_ti.media.files import read_image
+from ernerf_ti.media.images import read_image
 from ernerf_ti.portrait.model.head_field import BoundHeadField
 from ernerf_ti.run.trained_portrait import TrainedPortrait
 from ernerf_ti.viewer.camera_control import camera_pose, head_pose
@@ -64,7 +64,7 @@ class PictureMaker:
         self._edges: tuple[int, np.ndarray] | None = None
 
     def take_background(self, path: Path) -> None:
-        """Read the picture for background "picture"; errors as :func:`ernerf_ti.media.files.read_image`."""
+        """Read the picture for background "picture"; errors as :func:`ernerf_ti.media.images.read_image`."""
         picture = cv2.resize(read_image(path)[..., :3], self.trained.size, interpolation=cv2.INTER_AREA)
         self._background = torch.from_numpy(picture).float().to(self.trained.background.device) / 255
         self._background_version += 1

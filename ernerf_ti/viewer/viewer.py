@@ -12,7 +12,7 @@ import numpy as np
 
 from ernerf_ti.audio.frame_features import SAMPLE_RATE
 from ernerf_ti.data.capture_files import FPS
-from ernerf_ti.media.files import write_image
+from ernerf_ti.media.images import write_image
 from ernerf_ti.run.folder import RunFolder
 from ernerf_ti.run.trained_portrait import TrainedPortrait
 from ernerf_ti.viewer.camera_control import field_of_view, view_intrinsics

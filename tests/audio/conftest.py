@@ -1,4 +1,4 @@
-"""A sound for the tests of all extractors."""
+"""A sound for testing the extractors."""
 
 import numpy as np
 import pytest

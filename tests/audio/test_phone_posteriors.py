@@ -20,12 +20,12 @@ def extractor():
 
 @pytest.fixture(scope="module")
 def sphinx(speech, tmp_path_factory):
-    """Cepstra and scores of pocketsphinx itself for that sound, from its log files."""
+    """Cepstra and scores of pocketsphinx for the same sound, from its log files."""
     folder = tmp_path_factory.mktemp("sphinx")
     model = folder / "model"
     shutil.copytree(MODEL, model)
     parameters = (model / "feat.params").read_text()
-    # Its noise tracker adapts from frame to frame, so that a stretch of sound would depend on all before it.
+    # The noise tracker adapts from frame to frame, so that results would depend on all the sound before.
     (model / "feat.params").write_text(parameters.replace("-remove_noise yes", "-remove_noise no"))
     decoder = pocketsphinx.Decoder(
         hmm=str(model),
@@ -49,17 +49,17 @@ def sphinx(speech, tmp_path_factory):
     return frames, -scores.astype(float) * 1024 * np.log(1.0001)
 
 
-def test_cepstra_are_those_of_sphinx(speech, sphinx):
+def test_cepstra_match_sphinx(speech, sphinx):
     ours = cepstra(np.trunc(speech * 32768) / 32768)
     assert len(ours) > 280
     np.testing.assert_allclose(ours, sphinx[0][: len(ours)], atol=2e-3)  # float32 there
 
 
-def test_scores_are_those_of_sphinx(extractor, sphinx):
+def test_scores_match_sphinx(extractor, sphinx):
     frames, scores = sphinx
     streams = feature_streams(np.pad(frames.astype(float), ((3, 3), (0, 0)), "edge"), frames.mean(0))
-    # Sphinx lets no Gaussian be less likely than the best of its stream by more than 96 of its steps of 0.1. With
-    # that done here too, what is left is its sums of logarithms in 8 bits, which lose small terms.
+    # Sphinx limits how much less likely a Gaussian is than the best of its stream to 96 of its steps of 0.1. With the
+    # same limit here, the remaining difference is its 8-bit sums of logarithms, which lose small terms.
     model, unit = extractor.model, 1024 * np.log(1.0001)
     limited = 0.0
     for f in range(3):
@@ -70,13 +70,13 @@ def test_scores_are_those_of_sphinx(extractor, sphinx):
     theirs = scores.reshape(limited.shape)
     limited, theirs = (x - x.max((1, 2), keepdims=True) for x in (limited, theirs))
     assert np.corrcoef(limited.ravel(), theirs.ravel())[0, 1] > 0.99
-    # Without the limit the likely states keep their scores.
+    # Without the limit the scores of likely states are the same.
     ours = model.log_likelihoods(streams)
     ours -= ours.max((1, 2), keepdims=True)
     assert np.median(np.abs(ours - theirs)[theirs > -2]) < 1.5 * unit
 
 
-def test_model_is_a_set_of_distributions(extractor):
+def test_model_holds_distributions(extractor):
     model = extractor.model
     assert len(model.phones) == extractor.dimension == 42
     assert {"AA", "B", "SIL", "ZH"} <= set(model.phones)
@@ -106,8 +106,8 @@ def test_features(extractor, speech):
     assert (features <= 1).all()
     power = (features**2).sum(1)
     assert (power < 1 + 1e-5).all()
-    assert power.mean() > 0.8  # the mean of two square roots loses a little where they differ
-    # Silence sounds like silence, and the vowels like other phones than silence.
+    assert power.mean() > 0.8  # the mean of two square roots is smaller where they differ
+    # Silence is recognized as such, and the vowels are not.
     silence = features[:, extractor.model.phones.index("SIL")]
     assert silence[:4].mean() > 0.5
     assert silence[45:60].mean() < 0.3
@@ -120,11 +120,14 @@ def test_loudness_matters_little(extractor, speech):
 
 
 def test_bad_model_folders(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"expected the file mdef in .*, got none; reinstall pocketsphinx"):
+    with pytest.raises(
+        FileNotFoundError,
+        match="mdef: expected a file of the acoustic model, got no such file",
+    ):
         load_acoustic_model(tmp_path)
     for name in ("mdef", "means", "variances", "sendump"):
         shutil.copy(MODEL / name, tmp_path)
-    (tmp_path / "means").write_bytes(b"nothing of the kind")
+    (tmp_path / "means").write_bytes(b"not parameters")
     with pytest.raises(ValueError, match="expected a Sphinx-3 parameter file"):
         load_acoustic_model(tmp_path)
     (tmp_path / "mdef").write_bytes(b"text")

@@ -22,14 +22,14 @@ def test_float64_files_load_as_float32(tmp_path):
 
 
 @pytest.mark.parametrize("extractor", [PhonePosteriors, MelSpectrum])
-def test_formats_fit_the_extractors(extractor, speech, tmp_path):
+def test_formats_match_the_extractors(extractor, speech, tmp_path):
     windows = audio_windows(extractor()(speech))
     assert windows.shape[1] == WINDOW
     save_windows(tmp_path, extractor.name, windows)
     assert len(load_windows(tmp_path, extractor.name)) == 75
 
 
-def test_wrong_dimension_names_both_and_what_it_looks_like(tmp_path):
+def test_wrong_dimension(tmp_path):
     np.save(tmp_path / "aud_ds.npy", np.zeros((5, 16, 44)))
     with pytest.raises(ValueError) as error:
         load_windows(tmp_path, "deepspeech")
@@ -48,23 +48,59 @@ def test_aud_npy_instead_of_aud_ds_npy(tmp_path):
 
 
 def test_features_of_another_extractor(tmp_path):
-    save_windows(tmp_path, "senone", np.zeros((5, 16, 42)))
-    with pytest.raises(FileNotFoundError, match="the folder has features of senone"):
+    save_windows(tmp_path, "ppg", np.zeros((5, 16, 42)))
+    with pytest.raises(FileNotFoundError, match=r"aud_mel.npy: .*; the folder has ppg features"):
         load_windows(tmp_path, "mel")
 
 
 def test_broken_files(tmp_path):
     (tmp_path / "aud_hu.npy").write_bytes(b"not an array")
-    with pytest.raises(ValueError, match="expected an array that numpy reads, got"):
+    with pytest.raises(ValueError, match=r"aud_hu.npy: expected an .npy file of numbers, got something else \("):
         load_windows(tmp_path, "hubert")
-    np.save(tmp_path / "aud_mel.npy", np.full((2, 16, 80), np.nan))
-    with pytest.raises(ValueError, match="expected finite numbers, got NaN or infinity; extract the features again"):
+    for value in (np.nan, np.inf, 1e39):
+        np.save(tmp_path / "aud_mel.npy", np.full((2, 16, 80), value))
+        for read in (lambda: load_windows(tmp_path, "mel"), lambda: read_windows(tmp_path / "aud_mel.npy")):
+            with pytest.raises(ValueError, match=r"aud_mel.npy: expected finite float32 numbers, got NaN, infinity or"):
+                read()
+
+
+@pytest.mark.parametrize("values", [np.array(["a"]), np.array([None]), np.zeros(2, complex)])
+def test_no_numbers(values, tmp_path):
+    np.save(tmp_path / "aud_hu.npy", values)
+    with pytest.raises(ValueError, match=r"aud_hu.npy: expected an .npy file of numbers, got something else \("):
+        load_windows(tmp_path, "hubert")
+
+
+def test_an_npz_is_no_npy(tmp_path):
+    with open(tmp_path / "aud_hu.npy", "wb") as file:
+        np.savez(file, a=np.zeros(3))
+    with pytest.raises(ValueError, match=r"got something else \(not an array of numbers\)"):
+        load_windows(tmp_path, "hubert")
+
+
+def test_a_header_that_claims_more_than_the_memory(tmp_path):
+    np.save(tmp_path / "aud_ds.npy", np.zeros((1, 16, 29)))
+    data = (tmp_path / "aud_ds.npy").read_bytes()
+    (tmp_path / "aud_ds.npy").write_bytes(data.replace(b"(1, 16, 29), }" + 10 * b" ", b"(10000000000, 16, 29), }"))
+    assert b"10000000000" in (tmp_path / "aud_ds.npy").read_bytes()
+    with pytest.raises(ValueError, match=r"aud_ds.npy: expected an .npy file of numbers"):
+        load_windows(tmp_path, "deepspeech")
+
+
+def test_file_named_by_an_earlier_version(tmp_path):
+    windows = np.random.default_rng(0).standard_normal((5, 16, 42)).astype(np.float32)
+    save_windows(tmp_path, "ppg", windows).rename(tmp_path / "aud_senone.npy")
+    for name in ("ppg", "senone"):
+        assert np.array_equal(load_windows(tmp_path, name), windows)
+    with pytest.raises(FileNotFoundError, match="the folder has ppg features"):
         load_windows(tmp_path, "mel")
+    save_windows(tmp_path, "ppg", windows + 1)
+    assert np.array_equal(load_windows(tmp_path, "senone"), windows + 1)  # the newer file wins
 
 
 def test_unknown_extractor(tmp_path):
     with pytest.raises(
-        ValueError, match="extractor: expected one of deepspeech, esperanto, hubert, senone, mel, other, got 'x'"
+        ValueError, match="extractor: expected one of deepspeech, esperanto, hubert, ppg, mel, other, got 'x'"
     ):
         load_windows(tmp_path, "x")
     with pytest.raises(ValueError, match=r"windows: expected those of one of .*, got \[2, 3, 4\] for 'mel'"):
@@ -72,7 +108,7 @@ def test_unknown_extractor(tmp_path):
 
 
 @pytest.mark.parametrize(("shape", "extractor"), [((5, 16, 29), "deepspeech"), ((5, 2, 1024), "hubert")])
-def test_file_of_an_unknown_extractor_is_known_by_its_shape(tmp_path, shape, extractor):
+def test_extractor_is_recognized_by_the_shape(tmp_path, shape, extractor):
     windows = np.random.default_rng(0).normal(size=shape)
     np.save(tmp_path / "aud.npy", windows)
     name, read = read_windows(tmp_path / "aud.npy")
@@ -80,7 +116,7 @@ def test_file_of_an_unknown_extractor_is_known_by_its_shape(tmp_path, shape, ext
     assert np.array_equal(read, windows.astype(np.float32))
 
 
-def test_file_of_no_extractor(tmp_path):
+def test_shape_of_no_extractor(tmp_path):
     np.save(tmp_path / "aud.npy", np.zeros((5, 16, 31)))
     with pytest.raises(ValueError, match=r"\[T, 16, 29\] \(deepspeech\).*got \[5, 16, 31\]"):
         read_windows(tmp_path / "aud.npy")

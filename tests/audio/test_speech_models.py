@@ -1,4 +1,4 @@
-"""The loading code on tiny models with random weights: the real ones are not in any package."""
+"""Speech models, tested with tiny random weights: the pretrained ones are not part of any package."""
 
 import numpy as np
 import pytest
@@ -54,7 +54,7 @@ def test_hubert_shape(hubert_folder, n, frames):
     assert states.dtype == np.float32
 
 
-def test_hubert_is_the_model_itself(hubert_folder):
+def test_hubert_states_are_those_of_the_model(hubert_folder):
     sound = noise(20_000)
     model = transformers.HubertModel.from_pretrained(hubert_folder).eval()
     x = torch.tensor((sound - sound.mean()) / np.sqrt(sound.var() + 1e-7), dtype=torch.float32)[None]
@@ -64,7 +64,7 @@ def test_hubert_is_the_model_itself(hubert_folder):
     np.testing.assert_allclose(states, expected[: len(states)], atol=1e-4)
 
 
-def test_hubert_clips_join(hubert_folder, monkeypatch):
+def test_hubert_clips_are_joined(hubert_folder, monkeypatch):
     # Clips of 1 s: 50 states each, from samples that reach 80 into the next clip.
     sound = noise(3 * 16_000)
     whole = HubertStates(hubert_folder)(sound)
@@ -86,24 +86,24 @@ def test_wav2vec2_shape(wav2vec2_folder, n):
     assert audio_windows(letters).shape[1:] == (16, 44)
 
 
-def test_wav2vec2_steps_are_in_time(wav2vec2_folder):
+def test_wav2vec2_steps_are_aligned(wav2vec2_folder):
     extractor = Wav2Vec2Letters(wav2vec2_folder)
     quiet = 1e-3 * noise(48_000)
     changed = quiet.copy()
     changed[40_000:40_320] += 0.5  # step 125, in the third second
     difference = np.abs(extractor(changed) - extractor(quiet)).sum(1)
-    assert difference[:90].max() == 0  # further than the context of 10 steps before the second that holds it
+    assert difference[:90].max() == 0  # more than the context of 10 steps before that second
     assert difference[100:150].max() > 0
 
 
 def test_weights_of_another_model(wav2vec2_folder, hubert_folder):
-    with pytest.raises(ValueError, match=r"expected the weights of a Wav2Vec2ForCTC in .*, got a file without"):
+    with pytest.raises(ValueError, match=r"expected the weights of a Wav2Vec2ForCTC, but \d+ of them are missing"):
         Wav2Vec2Letters(hubert_folder)
 
 
 def test_bad_samples(hubert_folder, wav2vec2_folder):
     for extractor in (HubertStates(hubert_folder), Wav2Vec2Letters(wav2vec2_folder)):
-        with pytest.raises(ValueError, match="expected one row of float samples at 16000 Hz, got int16"):
+        with pytest.raises(ValueError, match="expected a vector of floats at 16000 Hz, got int16"):
             extractor(np.zeros(500, np.int16))
 
 
@@ -112,14 +112,12 @@ def test_missing_model(extractor, tmp_path):
     with pytest.raises(FileNotFoundError) as error:
         extractor(tmp_path)
     message = str(error.value)
-    assert (
-        f"expected {tmp_path} as a folder with config.json, preprocessor_config.json and model.safetensors" in message
-    )
-    assert "copy the folder here and pass its path" in message
+    assert f"speech model {tmp_path}: not found as a folder with config.json, preprocessor_config.json and" in message
+    assert message.endswith("download it and pass the path of its folder")
 
 
 @pytest.mark.parametrize("extractor", [HubertStates, Wav2Vec2Letters])
 def test_default_model_is_not_downloaded(extractor, monkeypatch, tmp_path):
     monkeypatch.setenv("HF_HOME", str(tmp_path))
-    with pytest.raises(FileNotFoundError, match="or in the cache of transformers, got neither on this machine"):
+    with pytest.raises(FileNotFoundError, match=r"no-such-model: not found .*, nor in the transformers cache"):
         extractor("nobody/no-such-model")

@@ -28,5 +28,5 @@ def test_more_and_fewer_frames_than_sound():
 
 
 def test_bad_shape():
-    with pytest.raises(ValueError, match=r"features: expected shape \[T, C\], got \[5\]; pass one row a step"):
+    with pytest.raises(ValueError, match=r"features: expected shape \[T, C\], got \[5\]; pass one row per step"):
         audio_windows(np.zeros(5))

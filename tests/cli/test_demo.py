@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from ernerf_ti.media.files import read_image
+from ernerf_ti.media.images import read_image
 from ernerf_ti.media.video import probe, read_frames
 
 

@@ -12,8 +12,10 @@ import pytest
 from ernerf_ti.data.capture_files import write_sound
 from ernerf_ti.data.synthetic.portrait_writers import write_portrait_capture
 from ernerf_ti.data.synthetic.synthetic_portrait import SyntheticPortrait
-from ernerf_ti.media.files import read_image, write_image, write_json
-from ernerf_ti.media.video import read_frames, read_sound
+from ernerf_ti.media.files import write_json
+from ernerf_ti.media.images import read_image, write_image
+from ernerf_ti.media.sound import read_sound
+from ernerf_ti.media.video import read_frames
 from ernerf_ti.run.checkpoint import load_checkpoint
 from ernerf_ti.viewer.app import OFFSCREEN, Wanted, open_viewer
 from ernerf_ti.viewer.sound import SilentOutput

@@ -1,4 +1,4 @@
-"""Captures that are as small as a capture can be."""
+"""Captures of minimal size."""
 
 import json
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from ernerf_ti.data.capture_files import (
     write_sound,
     write_transforms,
 )
-from ernerf_ti.media.files import write_image
+from ernerf_ti.media.images import write_image
 
 SIZE = 32
 FOCAL = 70.0
@@ -26,11 +26,11 @@ FOCAL = 70.0
 
 @dataclass
 class Made:
-    """A capture folder, and what was put into it."""
+    """A capture folder and its content."""
 
     folder: Path
     frames: np.ndarray
-    """[n, 32, 32, 3] uint8; gt_imgs hold their negatives."""
+    """[n, 32, 32, 3] uint8; gt_imgs has their negatives."""
     torsos: np.ndarray
     """[n, 32, 32, 4] uint8"""
     labels: np.ndarray
@@ -56,9 +56,9 @@ class Made:
 
 @pytest.fixture
 def make_capture(tmp_path):
-    """A function from the number of frames and the extractor to a capture with all of its files."""
+    """A function (n_frames, extractor) -> complete capture."""
 
-    def make(n_frames=12, extractor="senone"):
+    def make(n_frames=12, extractor="ppg"):
         rng = np.random.default_rng(7)
         folder = tmp_path / "capture"
         paths = CapturePaths(folder)
@@ -66,7 +66,7 @@ def make_capture(tmp_path):
         form = next(f for f in FORMATS if f.extractor == extractor)
         made = Made(
             folder,
-            # A level each, so that JPEG keeps them.
+            # One gray level each, which JPEG preserves.
             np.broadcast_to(rng.integers(0, 256, (n_frames, 1, 1, 1), np.uint8), (n_frames, SIZE, SIZE, 3)),
             rng.integers(0, 256, (n_frames, SIZE, SIZE, 4), np.uint8),
             rng.integers(0, 4, (n_frames, SIZE, SIZE), np.uint8),
@@ -94,7 +94,7 @@ def make_capture(tmp_path):
 
 @pytest.fixture
 def make_official_capture(make_capture):
-    """As ER-NeRF's preprocessing leaves a capture: no capture.json, no sizes, its number formats and features."""
+    """A capture as ER-NeRF's preprocessing writes it: no capture.json, no sizes, its number formats and features."""
 
     def make(n_frames=12, extractor="deepspeech") -> Made:
         made = make_capture(n_frames, extractor)
@@ -129,3 +129,8 @@ def _pose(rng):
     pose[:3, :3] = q * np.sign(np.linalg.det(q))
     pose[:3, 3] = rng.standard_normal(3)
     return pose
+
+
+@pytest.fixture
+def official(make_official_capture):
+    return make_official_capture()

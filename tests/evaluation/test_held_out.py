@@ -18,7 +18,7 @@ from ernerf_ti.evaluation.held_out import (
 from ernerf_ti.evaluation.metric import NotComputed
 from ernerf_ti.evaluation.sound_metric import SoundToMouth
 from ernerf_ti.evaluation.speed import end_to_end
-from ernerf_ti.media.video import read_sound
+from ernerf_ti.media.sound import read_sound
 from ernerf_ti.run.trained_portrait import load_portrait
 from ernerf_ti.synthesis.video import picture_of
 from ernerf_ti.train.config import PRESETS
@@ -172,7 +172,7 @@ def test_sound_to_mouth(capture, make_setting, monkeypatch):
     others, expected = talking(60, 3)
 
     class Talker:
-        extractor, audio_windows = "senone", heard
+        extractor, audio_windows = "ppg", heard
         train = dataclasses.replace(capture.train, frame_ids=np.arange(300), audio_ids=np.arange(300))
 
         def landmarks(self, k):

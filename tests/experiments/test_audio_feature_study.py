@@ -92,7 +92,7 @@ def test_raw_mel_keeps_the_level_that_normalisation_takes_out(tool):
     quieter = raw(samples)[5:-5] - raw(0.5 * samples)[5:-5]
     np.testing.assert_allclose(quieter, np.log(4), atol=0.05)
     np.testing.assert_allclose(normalized(samples), normalized(0.5 * samples), atol=0.05)
-    assert tool.EXTRACTORS.keys() == {"senone", "mel", "mel-raw"}
+    assert tool.EXTRACTORS.keys() == {"ppg", "mel", "mel-raw"}
 
 
 @pytest.fixture(scope="module")
@@ -176,8 +176,8 @@ def test_a_changed_clip_is_tracked_again(tool, drawn_mouths, clip_file, tmp_path
     ("arguments", "message"),
     [
         (["{none}"], "none.mp4: expected a video or sound file, got no such file"),
-        (["{text}"], "text.mp4: expected a file that ffmpeg reads, got"),
-        (["{mute}"], "mute.mp4: expected a sound track, got none; use a recording with the speaker's voice"),
+        (["{text}"], "text.mp4: ffmpeg can't read this as video or sound"),
+        (["{mute}"], "mute.mp4: no audio track; use a recording with the speaker's voice"),
         (
             ["{short}"],
             "short.mp4: expected a face in at least 100 frames, got it in 22 of 25; use a longer video of one person "

@@ -1,11 +1,20 @@
 import json
+import os
+import stat
 import zipfile
 
-import cv2
 import numpy as np
 import pytest
 
-from ernerf_ti.media.files import read_arrays, read_image, read_json, replacing, write_arrays, write_image, write_json
+from ernerf_ti.media.files import (
+    file_digest,
+    read_arrays,
+    read_json,
+    remove_leftovers,
+    replacing,
+    write_arrays,
+    write_json,
+)
 
 RNG = np.random.default_rng(3)
 
@@ -40,6 +49,52 @@ def test_replacing_keeps_the_old_file_after_an_error(tmp_path):
     assert names(tmp_path) == ["a.txt"]
 
 
+def test_a_planted_link_is_not_followed(tmp_path, monkeypatch):
+    # Even where the name can be guessed: the file is created exclusively.
+    monkeypatch.setattr("secrets.token_hex", lambda n: "0" * 2 * n)
+    victim = tmp_path / "victim.txt"
+    victim.write_text("precious")
+    (tmp_path / f".a.{'0' * 16}.tmp.txt").symlink_to(victim)
+    with (
+        pytest.raises(FileExistsError, match=r"a.txt: can't create the file \(File exists\)"),
+        replacing(tmp_path / "a.txt"),
+    ):
+        raise AssertionError("not reached")
+    assert victim.read_text() == "precious"
+    assert (tmp_path / f".a.{'0' * 16}.tmp.txt").is_symlink()
+
+
+def test_temporary_names_differ(tmp_path):
+    with replacing(tmp_path / "a.txt") as first, replacing(tmp_path / "a.txt") as second:
+        assert first != second
+
+
+def test_new_files_follow_the_umask(tmp_path):
+    before = os.umask(0o027)
+    try:
+        write_json(tmp_path / "a.json", 1)
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "a.json").stat().st_mode) == 0o640
+
+
+def test_leftovers_are_removed_and_nothing_else(tmp_path):
+    with replacing(tmp_path / "checkpoint.pt") as temporary:
+        leftover = temporary.name
+    kept = [".hidden.tmp", ".checkpoint.12.pt", "a.0123456789abcdef.tmp.pt", ".b.tmp.pt", "checkpoint.pt"]
+    for name in [leftover, *kept]:
+        (tmp_path / name).write_text("x")
+    (tmp_path / "inner").mkdir()
+    (tmp_path / "inner" / leftover).write_text("x")
+    remove_leftovers(tmp_path, unused_for=3600)
+    assert leftover in names(tmp_path), "it may belong to a running process"
+    hour_ago = (tmp_path / leftover).stat().st_mtime - 3601
+    os.utime(tmp_path / leftover, (hour_ago, hour_ago))
+    remove_leftovers(tmp_path, unused_for=3600)
+    assert names(tmp_path) == sorted([*kept, "inner"])
+    assert names(tmp_path / "inner") == [leftover]
+
+
 def test_json(tmp_path):
     path = tmp_path / "a.json"
     value = {"fps": 25.0, "frames": [1, 2], "name": "Zoë"}
@@ -61,12 +116,18 @@ def test_no_json(tmp_path):
     path = tmp_path / "a.json"
     with pytest.raises(FileNotFoundError) as error:
         read_json(path)
-    assert f"{path}: expected a JSON file, got no such file; see whether" in str(error.value)
+    assert f"{path}: expected a JSON file, got no such file; check" in str(error.value)
     path.write_text(json.dumps({"a": [1, 2]})[:-2])
     with pytest.raises(ValueError) as error:
         read_json(path)
-    assert f"{path}: expected JSON, got Expecting" in str(error.value)
-    assert str(error.value).endswith("; write the file again")
+    assert f"{path}: not valid JSON (Expecting" in str(error.value)
+    assert str(error.value).endswith("; create the file again")
+    path.write_bytes(b"\xff\xfe")
+    with pytest.raises(ValueError, match=r"a\.json: not valid JSON \('utf-8' codec"):
+        read_json(path)
+    path.write_text("[" * 100_000)
+    with pytest.raises(ValueError, match=r"a\.json: not valid JSON"):
+        read_json(path)
 
 
 def test_arrays(tmp_path):
@@ -83,45 +144,25 @@ def test_arrays(tmp_path):
     assert names(tmp_path) == ["a.npz", "b.npz"]
 
 
-@pytest.mark.parametrize("shape", [(5, 7), (5, 7, 3), (5, 7, 4)])
-def test_png_round_trip(shape, tmp_path):
-    image = RNG.integers(0, 256, shape, np.uint8)
-    write_image(tmp_path / "a.png", image)
-    found = read_image(tmp_path / "a.png")
-    expected = np.repeat(image[..., None], 3, 2) if image.ndim == 2 else image
-    assert found.dtype == np.uint8 and np.array_equal(found, expected)
-    assert names(tmp_path) == ["a.png"]
+@pytest.mark.parametrize("kept", [0, 10, 200, -1])
+def test_truncated_arrays(kept, tmp_path):
+    path = tmp_path / "a.npz"
+    write_arrays(path, points=RNG.standard_normal(100))
+    path.write_bytes(path.read_bytes()[:kept])
+    with pytest.raises(ValueError, match=r"a\.npz: damaged or not an \.npz file \(.*\); create the file again"):
+        read_arrays(path)
 
 
-def test_png_is_rgb_on_disk(tmp_path):
-    write_image(tmp_path / "a.png", np.full((2, 2, 3), [255, 0, 10], np.uint8))
-    assert cv2.imread(str(tmp_path / "a.png"))[0, 0].tolist() == [10, 0, 255]
+def test_one_array_is_not_an_npz(tmp_path):
+    np.save(tmp_path / "a.npy", np.zeros(3))
+    (tmp_path / "a.npy").rename(tmp_path / "a.npz")
+    with pytest.raises(ValueError, match=r"a\.npz: damaged or not an \.npz file"):
+        read_arrays(tmp_path / "a.npz")
 
 
-def test_jpg_keeps_color_edges(tmp_path):
-    # One pixel of red beside one of blue: chroma at half resolution would mix them.
-    image = np.zeros((16, 16, 3), np.uint8)
-    image[:, ::2, 0] = image[:, 1::2, 2] = 200
-    write_image(tmp_path / "a.jpg", image)
-    assert np.abs(read_image(tmp_path / "a.jpg").astype(int) - image).max() < 12
-
-
-def test_no_picture(tmp_path):
-    path = tmp_path / "a.png"
-    with pytest.raises(FileNotFoundError) as error:
-        read_image(path)
-    assert f"{path}: expected a picture, got no such file" in str(error.value)
-    path.write_text("no picture")
-    with pytest.raises(ValueError) as error:
-        read_image(path)
-    assert f"{path}: expected a picture of 8 bits a channel, got a file that is not one" in str(error.value)
-    cv2.imwrite(str(path), np.zeros((4, 4, 3), np.uint16))
-    with pytest.raises(ValueError, match="expected a picture of 8 bits a channel"):
-        read_image(path)
-
-
-def test_image_without_a_folder(tmp_path):
-    path = tmp_path / "none" / "a.png"
-    with pytest.raises(OSError) as error:
-        write_image(path, np.zeros((4, 4, 3), np.uint8))
-    assert f"{path}: expected to write the image, got a refusal" in str(error.value)
+@pytest.mark.parametrize("read", [read_json, read_arrays, file_digest])
+def test_a_folder_for_a_file(read, tmp_path):
+    with pytest.raises(IsADirectoryError) as error:
+        read(tmp_path)
+    assert f"{tmp_path}: expected a" in str(error.value)
+    assert "file, got a folder; pass the path of a file" in str(error.value)

@@ -1,71 +1,12 @@
-import wave
-from fractions import Fraction
+from pathlib import Path
 
 import av
 import numpy as np
 import pytest
 
-from ernerf_ti.media.video import FrameCounts, VideoWriter, probe, read_frames, read_sound, write_video
-
-HEIGHT, WIDTH = 48, 64
-SOUND_RATE = 44_100
-TICK = Fraction(1, 90_000)
-
-
-def picture(level, height=HEIGHT, width=WIDTH):
-    return np.full((height, width, 3), level, np.uint8)
-
-
-def beeps(times, length, rate=SOUND_RATE):
-    """Silence of `length` seconds with a tone of 0.1 s at each time."""
-    samples = np.zeros(round(length * rate), np.float32)
-    tone = 0.5 * np.sin(np.arange(rate // 10) * (2 * np.pi * 1000 / rate))
-    for time in times:
-        samples[round(time * rate) :][: len(tone)] = tone
-    return samples
-
-
-def onsets_of_flashes(frames, rate=25):
-    bright = np.array([frame.mean() > 128 for frame in frames])
-    return np.flatnonzero(bright & ~np.r_[False, bright[:-1]]) / rate
-
-
-def onsets_of_beeps(samples, rate=16_000):
-    loud = np.flatnonzero(np.abs(samples) > 0.1)
-    return loud[np.r_[True, np.diff(loud) > rate // 20]] / rate
-
-
-def encode(path, times, images, pieces=(), codec=("libx264", "aac"), container=None):
-    """Write pictures at any times, and pieces of mono sound (begin in s, samples)."""
-    with av.open(str(path), "w", format=container) as file:
-        if len(images):
-            stream = file.add_stream(codec[0], rate=25)
-            stream.height, stream.width = images[0].shape[:2]
-            stream.pix_fmt, stream.time_base = "yuv420p", TICK
-            stream.codec_context.time_base = TICK
-        if pieces:
-            sound = file.add_stream(codec[1], rate=SOUND_RATE, layout="mono")
-        for time, image in zip(times, images, strict=True):
-            frame = av.VideoFrame.from_ndarray(image, format="rgb24")
-            frame.pts, frame.time_base = round(time / TICK), TICK
-            file.mux(stream.encode(frame))
-        if len(images):
-            file.mux(stream.encode(None))
-        for begin, samples in pieces:
-            for i in range(0, len(samples) - 1023, 1024):
-                part = av.AudioFrame.from_ndarray(samples[None, i : i + 1024], format="fltp", layout="mono")
-                part = av.AudioResampler(format=sound.format, layout="mono", rate=SOUND_RATE).resample(
-                    _stamped(part, round(begin * SOUND_RATE) + i)
-                )
-                file.mux([packet for piece in part for packet in sound.encode(piece)])
-        if pieces:
-            file.mux(sound.encode(None))
-    return path
-
-
-def _stamped(frame, pts):
-    frame.sample_rate, frame.pts, frame.time_base = SOUND_RATE, pts, Fraction(1, SOUND_RATE)
-    return frame
+from ernerf_ti.media.sound import read_sound
+from ernerf_ti.media.video import FrameCounts, VideoWriter, probe, read_frames, write_video
+from tests.media.clips import HEIGHT, SOUND_RATE, WIDTH, beeps, encode, onsets_of_beeps, onsets_of_flashes, picture
 
 
 def variable_times(length, seed=0):
@@ -117,60 +58,6 @@ def test_frames_that_are_missing(tmp_path):
     expected = np.arange(50)
     assert np.abs(np.delete(levels, [10, 30, 31]) - np.delete(expected, [10, 30, 31])).max() < 0.6
     assert np.abs(levels[10] - 10) < 1.6
-
-
-@pytest.mark.parametrize("shift", [0.5, -0.5])
-def test_sound_that_begins_later_or_earlier_than_the_pictures(shift, tmp_path):
-    pictures_from, sound_from = max(0, -shift), max(0, shift)
-    times = pictures_from + np.arange(50) / 25
-    frames = [picture(230 if 25 <= k < 30 else 20) for k in range(50)]
-    beep = pictures_from + 1.0  # when frame 25 is shown, on the clock of both
-    encode(tmp_path / "a.mp4", times, frames, [(sound_from, beeps([beep - sound_from], 2.6 - sound_from))])
-    flashes = onsets_of_flashes(read_frames(tmp_path / "a.mp4", 25))
-    sound = read_sound(tmp_path / "a.mp4")
-    assert flashes == pytest.approx([1.0])
-    assert onsets_of_beeps(sound) == pytest.approx([1.0], abs=0.005)
-    if shift > 0:
-        assert np.abs(sound[: round(0.45 * 16_000)]).max() < 1e-3
-
-
-def test_gaps_in_the_sound_are_silence(tmp_path):
-    pieces = [(0, beeps([0.2], 0.5)), (1.5, beeps([0.25], 1))]
-    path = encode(tmp_path / "a.mkv", np.arange(50) / 25, [picture(20)] * 50, pieces, ("libx264", "pcm_s16le"))
-    assert onsets_of_beeps(read_sound(path)) == pytest.approx([0.2, 1.75], abs=0.003)
-
-
-def test_sound_alone(tmp_path):
-    path = tmp_path / "a.wav"
-    samples = np.random.default_rng(2).uniform(-0.5, 0.5, 8000)
-    with wave.open(str(path), "wb") as file:
-        file.setparams((1, 2, 16_000, 0, "NONE", ""))
-        file.writeframes(np.round(samples * 32768).astype("<i2").tobytes())
-    found = read_sound(path)
-    assert found.dtype == np.float32 and found.shape == (8000,)
-    np.testing.assert_allclose(found, samples, atol=1 / 32768)
-
-
-@pytest.mark.parametrize(("left", "right"), [(0.9, 0.9), (0.8, 0.0), (0.6, -0.6)])
-def test_stereo_is_averaged(left, right, tmp_path):
-    path = tmp_path / "a.wav"
-    tone = np.sin(np.arange(4000) * 0.1)
-    with wave.open(str(path), "wb") as file:
-        file.setparams((2, 2, 16_000, 0, "NONE", ""))
-        file.writeframes(np.round(np.outer(tone, [left, right]) * 32767).astype("<i2").tobytes())
-    np.testing.assert_allclose(read_sound(path), tone * (left + right) / 2, atol=2e-4)
-
-
-def test_sound_is_resampled(tmp_path):
-    write_video(tmp_path / "a.mp4", [picture(20)] * 25, 25, beeps([0.1], 1), SOUND_RATE)
-    for rate in (16_000, 48_000):
-        sound = read_sound(tmp_path / "a.mp4", rate)
-        assert sound.dtype == np.float32
-        assert len(sound) / rate == pytest.approx(1, abs=0.05)
-        tone = sound[round(0.12 * rate) : round(0.18 * rate)]
-        crossings = np.count_nonzero(np.diff(tone > 0))
-        assert crossings / 2 / 0.06 == pytest.approx(1000, rel=0.02)
-        assert np.abs(tone).max() == pytest.approx(0.5, rel=0.1)
 
 
 def colors(height, width):
@@ -280,21 +167,21 @@ def test_an_error_leaves_the_old_file(tmp_path):
 def test_odd_size(height, width, tmp_path):
     with pytest.raises(ValueError) as error:
         write_video(tmp_path / "a.mp4", [picture(20, height, width)], 25)
-    assert f"frames: expected an even width and height, got {width}x{height}; video" in str(error.value)
+    assert f"frames: expected an even width and height, got {width}x{height}; resize them" in str(error.value)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_frames_of_other_sizes(tmp_path):
     with pytest.raises(ValueError) as error:
         write_video(tmp_path / "a.mp4", [picture(20), picture(20, 32, 32)], 25)
-    assert "frames: expected shape [48, 64, 3] (from frame 0 and the kind of file), got [32, 32" in str(error.value)
+    assert "frames: expected shape [48, 64, 3] (from the first frame and the format), got [32, 32" in str(error.value)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_no_frames(tmp_path):
     with pytest.raises(ValueError) as error:
         write_video(tmp_path / "a.mp4", [], 25)
-    assert "frames: expected at least one, got none; see whether the range" in str(error.value)
+    assert "frames: expected at least one, got none; check the range" in str(error.value)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -315,15 +202,29 @@ def test_not_a_video(reader, content, tmp_path):
     path.write_bytes(content)
     with pytest.raises(ValueError) as error:
         READERS[reader](path)
-    assert f"{path}: expected a file that ffmpeg reads, got " in str(error.value)
-    assert str(error.value).endswith("; convert it first")
+    assert f"{path}: ffmpeg can't read this as video or sound (" in str(error.value)
+    assert str(error.value).endswith("; check the file, or convert it to MP4 or WAV")
 
 
-def test_no_sound_track(tmp_path):
-    write_video(tmp_path / "a.mp4", [picture(20)] * 3, 25)
-    with pytest.raises(ValueError) as error:
-        read_sound(tmp_path / "a.mp4")
-    assert f"{tmp_path / 'a.mp4'}: expected a sound track, got none; use a recording" in str(error.value)
+@pytest.mark.parametrize("reader", READERS)
+@pytest.mark.parametrize(
+    ("content", "kind"),
+    [
+        (b"\n<!DOCTYPE html><title>Sign in</title>", "a web page; download the video itself"),
+        (b"<html>", "a web page; download"),
+        (b"PK\x03\x04 and so on", "a ZIP archive; unpack it first"),
+    ],
+)
+def test_a_download_that_is_no_video(reader, content, kind, tmp_path):
+    (tmp_path / "a.mp4").write_bytes(content)
+    with pytest.raises(ValueError, match=f"a.mp4: expected a video or sound file, got {kind}"):
+        READERS[reader](tmp_path / "a.mp4")
+
+
+@pytest.mark.parametrize("reader", READERS)
+def test_a_folder(reader, tmp_path):
+    with pytest.raises(IsADirectoryError, match="expected a video or sound file, got a folder; pass"):
+        READERS[reader](tmp_path)
 
 
 @pytest.mark.parametrize("reader", ["probe", "read_frames"])
@@ -331,17 +232,43 @@ def test_no_pictures(reader, tmp_path):
     path = encode(tmp_path / "a.m4a", [], [], [(0, beeps([0.1], 1))], container="mp4")
     with pytest.raises(ValueError) as error:
         READERS[reader](path)
-    assert f"{path}: expected a video, got a file without pictures; pass the video" in str(error.value)
+    assert f"{path}: expected a video, got a file without a video track; pass the video" in str(error.value)
 
 
 def test_other_kinds_of_file_are_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"expected a file that ends in .mp4, .webm, .mov, got .avi; choose one"):
+    with pytest.raises(ValueError, match=r"expected a name that ends in .mp4, .webm, .mov, got .avi; choose one"):
         VideoWriter(tmp_path / "a.avi", 25)
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("suffix", [".webm", ".mov"])
 def test_files_with_alpha_need_four_channels(suffix, tmp_path):
-    with pytest.raises(ValueError, match=r"frames: expected shape \[48, 64, 4\] .*, got \[48, 64, 3\] in 0"):
+    with pytest.raises(ValueError, match=r"frames: expected shape \[48, 64, 4\] .*, got \[48, 64, 3\] in frame 0"):
         write_video(tmp_path / f"a{suffix}", [picture(20)], 25)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_gap_of_hours_is_an_error(tmp_path):
+    encode(tmp_path / "a.mkv", [0, 0.04, 36_000, 36_000.04], [picture(20)] * 4)
+    frames = read_frames(tmp_path / "a.mkv", 25)
+    with pytest.raises(ValueError, match=r"a\.mkv: no frames from 0\.04 to 36000\.00 s; the time stamps are damaged"):
+        list(frames)
+
+
+def test_damaged_frames_name_the_file(tmp_path):
+    path = tmp_path / "a.mp4"
+    images = np.random.default_rng(0).integers(0, 256, (20, HEIGHT, WIDTH, 3), np.uint8)
+    write_video(path, images, 25)
+    data = bytearray(path.read_bytes())
+    half, quarter = len(data) // 2, len(data) // 4
+    data[half : half + quarter] = bytes(quarter)
+    path.write_bytes(data)
+    with pytest.raises(ValueError, match=r"a\.mp4: the video data are damaged after 0\.\d\d s \(.*\); copy or convert"):
+        list(read_frames(path, 25))
+
+
+def test_colon_in_a_file_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert write_video(Path("take:1.mp4"), [picture(20)] * 3, 25) == 3
+    assert [path.name for path in tmp_path.iterdir()] == ["take:1.mp4"]
+    assert len(list(read_frames(Path("take:1.mp4"), 25))) == 3

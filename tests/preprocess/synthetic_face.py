@@ -1,4 +1,4 @@
-"""A face made up for tests: its mesh points, its surface with a texture, and pictures of it."""
+"""An artificial face: mesh points, a textured surface, and images of it."""
 
 import cv2
 import numpy as np
@@ -22,13 +22,13 @@ _PAIRS = {
 
 
 def height(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """z in metres of the surface over x and y: an ellipsoid with a nose."""
+    """z of the surface in meters over x and y: an ellipsoid with a nose."""
     skull = 0.095 * np.sqrt(np.maximum(1 - (x / 0.088) ** 2 - (y / 0.13) ** 2, 0.02)) - 0.04
     return skull + 0.022 * np.exp(-((x / 0.014) ** 2) - ((y - 0.003) / 0.018) ** 2)
 
 
 def made_points() -> np.ndarray:
-    """[478, 3] metres, x right, y up, z out of the face; points that no test needs lie anywhere on the surface."""
+    """[478, 3] meters, x right, y up, z out of the face. Points that no test needs lie anywhere on the surface."""
     xy = np.random.default_rng(3).uniform((-60, -80), (60, 60), (478, 2))
     for point, y in _MIDLINE.items():
         xy[point] = 0, y
@@ -53,24 +53,24 @@ def head_poses(n_frames: int, distance: float = 1.0, seed: int = 0) -> np.ndarra
 
 
 def move(poses: np.ndarray, degrees: np.ndarray, metres: np.ndarray) -> np.ndarray:
-    """Poses with the head turned by [F, 3] degrees and shifted by [F, 3] metres along the camera's axes."""
+    """Poses with the head turned by [F, 3] degrees and shifted by [F, 3] meters along the axes of the camera."""
     turns, shifts = camera_from_world(poses)
     return world_from_camera(rotation(np.radians(degrees)) @ turns, shifts + metres)
 
 
 class Portrait:
-    """The surface with a texture of spots, and its pictures, size x size px."""
+    """The surface with a texture of spots, rendered at size x size px."""
 
     def __init__(self, size: int = 144):
-        self.size, self.focal = size, 4.2 * size  # eyes 55 px apart at a metre
+        self.size, self.focal = size, 4.2 * size  # eyes 55 px apart at one meter
         noise = np.random.default_rng(4).normal(size=(440, 400)).astype(np.float32)
         spots = 8 * cv2.GaussianBlur(noise, (0, 0), 3) + 14 * cv2.GaussianBlur(noise[::-1], (0, 0), 7)
-        self._texture = 128 + 25 * spots  # two texels per millimetre
+        self._texture = 128 + 25 * spots  # two texels per millimeter
 
     def fit(self, poses: np.ndarray) -> HeadFit:
         return HeadFit(self.focal, poses, face_shape(), 0.0, 0.0)
 
-    def picture(self, pose: np.ndarray) -> np.ndarray:
+    def render(self, pose: np.ndarray) -> np.ndarray:
         """[size, size, 3] uint8 from a pose [4, 4] in the head frame."""
         scale, turn, origin = head_frame(made_points())
         rotation, translation = camera_from_world(pose)
@@ -80,7 +80,7 @@ class Portrait:
         u, v = np.meshgrid(*(np.arange(self.size) + 0.5 - self.size / 2,) * 2)
         rays = np.stack((u / self.focal, -v / self.focal, -np.ones_like(u)), -1) @ rotation
         z = np.full(u.shape, 0.05)
-        for _ in range(15):  # contracts as long as no ray is steeper than the nose
+        for _ in range(15):  # converges if no ray is steeper than the nose
             points = eye + rays * ((z - eye[2]) / rays[..., 2])[..., None]
             z = height(points[..., 0], points[..., 1])
         at = ((points[..., :2] * (1, -1) + (0.1, 0.11)) * 2000).astype(np.float32)

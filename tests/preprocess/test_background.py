@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
-from ernerf_ti.preprocess.background import background_plate, distance_to_person, margin_of
+from ernerf_ti.preprocess.background import distance_to_person, estimate_background, margin_of
 
-SIDE = 64  # the margin is 2 px then
+SIDE = 64  # which gives a margin of 2 px
 
 
 def texture(side=SIDE):
@@ -45,80 +45,80 @@ def test_distance_by_hand():
     assert np.isinf(distance_to_person(np.zeros((3, 3), np.uint8))).all()
 
 
-def test_plate_behind_a_person_who_moves():
+def test_moving_person():
     wall = texture()
     masks = [disc(x) for x in range(6, 60, 6)]
-    plate = background_plate([painted(wall, mask) for mask in masks], masks)
-    assert plate.image.shape == (SIDE, SIDE, 3) and plate.image.dtype == np.uint8
-    assert plate.seen.all()
-    assert np.array_equal(plate.image, wall)
-    assert plate.spread.shape == (SIDE, SIDE) and plate.spread.max() == 0
+    background = estimate_background([painted(wall, mask) for mask in masks], masks)
+    assert background.image.shape == (SIDE, SIDE, 3) and background.image.dtype == np.uint8
+    assert background.seen.all()
+    assert np.array_equal(background.image, wall)
+    assert background.spread.shape == (SIDE, SIDE) and background.spread.max() == 0
 
 
-def test_pixels_near_the_person_are_not_trusted():
-    # A halo of 1 px around the mask, as of hair that the mask leaves out; in one frame of four it is elsewhere.
+def test_pixels_near_the_person_are_not_used():
+    # A halo of 1 px around the mask, like hair outside of the mask; it is elsewhere in one of four frames.
     wall = texture()
     centers = [12, 12, 12, 45]
     masks = [disc(x) for x in centers]
     frames = [painted(wall, disc(x, radius=11)) for x in centers]
-    plate = background_plate(frames, masks)
-    assert np.array_equal(plate.image[plate.seen], wall[plate.seen])
-    assert plate.seen.all()
+    background = estimate_background(frames, masks)
+    assert np.array_equal(background.image[background.seen], wall[background.seen])
+    assert background.seen.all()
 
 
-def test_median_leaves_out_what_passes():
+def test_median_ignores_outliers():
     wall = texture()
     frames = [wall.copy() for _ in range(5)]
     frames[2][10:20, 10:20] = 255
-    plate = background_plate(frames, [disc(50)] * 5)
-    assert np.array_equal(plate.image[:, :32], wall[:, :32])
-    assert plate.spread[:, :32].max() == 0
+    background = estimate_background(frames, [disc(50)] * 5)
+    assert np.array_equal(background.image[:, :32], wall[:, :32])
+    assert background.spread[:, :32].max() == 0
 
 
 def test_spread_by_hand():
     # 100, 110, 130: median 110, deviations 10, 0, 20, of which the median is 10; two channels of three.
     frames = [np.full((SIDE, SIDE, 3), (level, level, 50), np.uint8) for level in (100, 110, 130)]
-    plate = background_plate(frames, [disc(10)] * 3)
-    assert plate.image[40, 50].tolist() == [110, 110, 50]
-    assert plate.spread[40, 50] == pytest.approx(20 / 3)
-    assert plate.spread[32, 10] == 0  # never seen
+    background = estimate_background(frames, [disc(10)] * 3)
+    assert background.image[40, 50].tolist() == [110, 110, 50]
+    assert background.spread[40, 50] == pytest.approx(20 / 3)
+    assert background.spread[32, 10] == 0  # never seen
 
 
-def test_hole_is_filled_from_around_it():
+def test_hole_is_inpainted():
     wall = smooth()
     mask = disc(32, 40, 14)
-    plate = background_plate([painted(wall, mask)] * 3, [mask] * 3)
-    hole = ~plate.seen
+    background = estimate_background([painted(wall, mask)] * 3, [mask] * 3)
+    hole = ~background.seen
     assert hole[40, 32] and hole.sum() > (mask > 0).sum()
-    error = np.abs(plate.image.astype(int) - wall)
+    error = np.abs(background.image.astype(int) - wall)
     assert error[hole].mean() < 6 and error[hole].max() < 25
-    # Without a step: the seen part goes over into the fill within the margin.
+    # Without a step, as the transition is blended over the margin.
     far = distance_to_person(np.where(hole, 255, 0).astype(np.uint8)) > margin_of((SIDE, SIDE))
     assert error[far].max() == 0
 
 
-def test_hole_is_filled_at_a_larger_size():
+def test_hole_is_inpainted_at_a_larger_size():
     wall = smooth(256)
     mask = disc(128, 180, 50, 256)
-    plate = background_plate([painted(wall, mask)], [mask])
-    error = np.abs(plate.image.astype(int) - wall)
-    assert error[~plate.seen].mean() < 8
-    assert np.abs(np.diff(plate.image.astype(int), axis=0)).max() < 8
+    background = estimate_background([painted(wall, mask)], [mask])
+    error = np.abs(background.image.astype(int) - wall)
+    assert error[~background.seen].mean() < 8
+    assert np.abs(np.diff(background.image.astype(int), axis=0)).max() < 8
 
 
 def test_person_everywhere():
-    plate = background_plate([texture()], [np.full((SIDE, SIDE), 255, np.uint8)])
-    assert not plate.seen.any() and plate.spread.max() == 0
+    background = estimate_background([texture()], [np.full((SIDE, SIDE), 255, np.uint8)])
+    assert not background.seen.any() and background.spread.max() == 0
 
 
 def test_no_person():
     wall = texture()
-    plate = background_plate([wall], [np.zeros((SIDE, SIDE), np.uint8)])
-    assert plate.seen.all() and np.array_equal(plate.image, wall)
+    background = estimate_background([wall], [np.zeros((SIDE, SIDE), np.uint8)])
+    assert background.seen.all() and np.array_equal(background.image, wall)
 
 
 class Lazy:
-    """A sequence that notes what is read from it."""
+    """A sequence that records which items are read."""
 
     def __init__(self, values):
         self.values, self.read = values, []
@@ -135,7 +135,7 @@ class Lazy:
 def test_a_long_clip_is_sampled(n, most):
     wall = np.full((16, 16, 3), 50, np.uint8)
     frames, masks = Lazy([wall] * n), Lazy([np.zeros((16, 16), np.uint8)] * n)
-    background_plate(frames, masks)
+    estimate_background(frames, masks)
     read = sorted(set(frames.read))
     assert len(read) <= most and read[0] == 0
     assert n - read[-1] <= max(np.diff(read))  # to the end
@@ -145,4 +145,4 @@ def test_a_long_clip_is_sampled(n, most):
 
 def test_no_frames():
     with pytest.raises(ValueError, match="frames: expected at least one, got none; decode the video first"):
-        background_plate([], [])
+        estimate_background([], [])

@@ -7,7 +7,7 @@ EYES = ((33, 160, 158, 133, 144, 153), (362, 385, 387, 263, 380, 373))
 
 
 def mesh(left, right=None):
-    """[F, 478, 3]: eyes of width 30 whose lids are `left` and `right` times the width apart, one for each frame."""
+    """[F, 478, 3]: eyes of width 30 with lids `left` and `right` times the width apart, one value per frame."""
     left = np.asarray(left, float)
     points = np.zeros((len(left), 478, 3))
     for eye, x, ratio in zip(EYES, (0, 60), (left, left if right is None else np.asarray(right)), strict=True):
@@ -19,13 +19,13 @@ def mesh(left, right=None):
 
 
 def test_by_hand():
-    # Open is the 90th percentile, 0.4; a quarter of it, 0.1, is closed; half way, 0.25, is a half.
+    # The 90th percentile, 0.4, is open; a quarter of it, 0.1, is closed; 0.25 is half closed.
     ratios = [0.4] * 20 + [0.1, 0.25, 0.05, 0.325]
     closure = eye_closure(mesh(ratios))
     np.testing.assert_allclose(closure, [0] * 20 + [1, 0.5, 1, 0.25], atol=1e-12)
 
 
-def test_wide_eyes_are_not_less_than_open():
+def test_wide_eyes_are_clipped():
     closure = eye_closure(mesh([0.4] * 30 + [0.6]))
     assert closure.min() == 0 and closure[-1] == 0
 
@@ -36,7 +36,7 @@ def test_mean_of_both_eyes():
     assert closure[:20].max() < 1e-12
 
 
-def test_pose_and_size_do_not_matter():
+def test_invariance_to_pose_and_size():
     rng = np.random.default_rng(0)
     ratios = rng.uniform(0.1, 0.4, 40)
     points = mesh(ratios)
@@ -56,7 +56,7 @@ def test_frames_without_a_face():
     np.testing.assert_allclose(closure[[0, 8, 9, 10, 11, 12, 21]], [0, 0, 0.5, 1, 0.5, 0, 0], atol=1e-12)
 
 
-def test_no_face_at_all():
+def test_no_face():
     with pytest.raises(ValueError) as error:
         eye_closure(np.full((7, 478, 3), np.nan))
     assert "points: expected a face in at least one frame, got none in 7; track the face first" in str(error.value)

@@ -17,7 +17,7 @@ SIZE, FOCAL = 512, 1500.0
 
 
 def mesh_of(poses: np.ndarray, noise: float, seed: int = 1) -> np.ndarray:
-    """[F, 478, 3] what Face Mesh would return, with errors in px."""
+    """[F, 478, 3] points as Face Mesh would return them, with errors in px."""
     shape = face_shape()
     rotations, translations = camera_from_world(poses)
     depth = -(shape @ np.swapaxes(rotations, -1, -2) + translations[:, None])[..., 2]
@@ -44,14 +44,14 @@ def test_rotation_by_hand():
 
 
 def test_projection_by_hand():
-    # A camera 2 m in front of the face: f 100, picture 40 x 20, so that 0.1 m are 5 px.
+    # A camera 2 m in front of the face: f 100, image 40 x 20, so that 0.1 m are 5 px.
     pose = np.eye(4)
     pose[2, 3] = 2
     pixels = project(np.array([[0, 0, 0], [0.1, 0, 0], [0, 0.1, 0]]), pose, 100, 40, 20)
     np.testing.assert_allclose(pixels, [[20, 10], [25, 10], [20, 5]])
 
 
-def test_poses_there_and_back():
+def test_pose_round_trip():
     poses = head_poses(5)
     np.testing.assert_allclose(world_from_camera(*camera_from_world(poses)), poses, atol=1e-15)
     rotations, translations = camera_from_world(poses)
@@ -59,7 +59,7 @@ def test_poses_there_and_back():
     np.testing.assert_allclose(np.einsum("fij,fj->fi", rotations, poses[:, :3, 3]) + translations, 0, atol=1e-12)
 
 
-def test_head_frame_forgets_where_the_shape_was():
+def test_head_frame_is_invariant():
     shape = face_shape()
     moved = 37 * (shape @ rotation(np.array([0.3, -2, 1])).T + (4, -5, 6))
     scale, turn, origin = head_frame(moved)
@@ -85,7 +85,7 @@ def test_recovers_poses_with_outliers_and_gaps():
     assert np.isnan(fit.poses[~used]).all()
     assert turned_by(fit.poses[used, :3, :3], poses[used, :3, :3]).max() < 0.5
     assert fit.focal == pytest.approx(FOCAL, rel=0.15)
-    # Where the camera is, but for the distance, which goes with the focal length.
+    # The camera position up to the distance, which is coupled to the focal length.
     ratio = np.linalg.norm(fit.poses[used, :3, 3], axis=-1) / np.linalg.norm(poses[used, :3, 3], axis=-1)
     assert ratio.mean() == pytest.approx(fit.focal / FOCAL, rel=0.02)
     assert ratio.std() < 0.01
@@ -98,7 +98,7 @@ def test_recovers_poses_with_outliers_and_gaps():
     assert 0.3 < fit.error_mean < 1.5 and fit.error_95 < 3
 
 
-def test_same_twice():
+def test_deterministic():
     mesh, valid = mesh_of(head_poses(12), 0.3), np.ones(12, bool)
     first, second = (fit_head(mesh, valid, SIZE, SIZE) for _ in range(2))
     np.testing.assert_array_equal(first.poses, second.poses)
@@ -106,7 +106,7 @@ def test_same_twice():
 
 
 @pytest.mark.parametrize("size", [256, 512])
-def test_size_of_the_picture_does_not_matter(size):
+def test_invariance_to_the_image_size(size):
     poses = head_poses(15)
     mesh = mesh_of(poses, 0.2) * size / SIZE
     fit = fit_head(mesh, np.ones(15, bool), size, size)
@@ -116,16 +116,16 @@ def test_size_of_the_picture_does_not_matter(size):
 
 @pytest.mark.parametrize("noise", [0, 0.3])
 @pytest.mark.parametrize("n_frames", [1, 10])
-def test_a_head_that_does_not_move(n_frames, noise):
+def test_motionless_head(n_frames, noise):
     poses = np.repeat(head_poses(1), n_frames, axis=0)
     fit = fit_head(mesh_of(poses, noise), np.ones(n_frames, bool), SIZE, SIZE)
     assert np.isfinite(fit.poses).all() and np.isfinite(fit.shape).all()
-    # Nothing tells the focal length: the prior of a metre decides.
+    # Nothing constrains the focal length but the prior distance of one meter.
     assert fit.poses[0, :3, 3] == pytest.approx(poses[0, :3, 3], abs=0.15)
     assert fit.error_mean < 0.01 + 2 * noise
 
 
-def test_focal_guess_counts_when_nothing_else_does():
+def test_initial_focal_length_of_a_motionless_head():
     mesh = mesh_of(np.repeat(head_poses(1), 5, axis=0), 0.3)
     near, far = (fit_head(mesh, np.ones(5, bool), SIZE, SIZE, focal).focal for focal in (800, 3000))
     assert near < 1100 and far > 2200
@@ -135,12 +135,10 @@ def test_messages():
     mesh, valid = mesh_of(head_poses(3), 0), np.ones(3, bool)
     with pytest.raises(ValueError) as error:
         fit_head(mesh[:, :468], valid, SIZE, SIZE)
-    assert str(error.value) == "points: expected shape [F, 478, 3], got (3, 468, 3); pass those of track_face"
+    assert str(error.value) == "points: expected shape [F, 478, 3], got (3, 468, 3); pass the points of track_face"
     with pytest.raises(ValueError) as error:
         fit_head(mesh, valid[:2], SIZE, SIZE)
-    assert str(error.value) == "valid: expected [3] bool, got (2,) bool; see FaceTrack"
+    assert str(error.value) == "valid: expected [3] bool, got (2,) bool; pass FaceTrack.valid"
     with pytest.raises(ValueError) as error:
         fit_head(mesh * np.nan, valid, SIZE, SIZE)
-    assert str(error.value) == (
-        "valid: expected at least one valid frame, got none of 3; use a video that shows the face from the front"
-    )
+    assert str(error.value) == ("valid: none of 3 frames is valid; use a video that shows the face from the front")

@@ -1,4 +1,4 @@
-"""The square around head and shoulders."""
+"""The square crop around head and shoulders."""
 
 import numpy as np
 import pytest
@@ -10,30 +10,30 @@ def still(x: float, y: float, side: float, n: int = 20) -> np.ndarray:
     return np.tile([x, y, side], (n, 1)).astype(float)
 
 
-def test_side_is_2_3_faces_around_the_face():
-    # A face of 100 px in the middle of a large picture; its center comes at 48 % of the height.
+def test_side_is_2_3_face_heights():
+    # A face of 100 px in the middle of a large video; its center lies at 48 % of the height.
     assert choose_crop(still(960, 500, 100), 1920, 1080) == Crop(960 - 115, 500 - 110, 230)
 
 
-def test_square_stays_in_the_picture():
+def test_crop_stays_inside():
     assert choose_crop(still(60, 60, 100), 1920, 1080) == Crop(0, 0, 230)
     assert choose_crop(still(1900, 1070, 100), 1920, 1080) == Crop(1920 - 230, 1080 - 230, 230)
 
 
 def test_close_face_takes_the_whole_height():
     assert choose_crop(still(640, 360, 400), 1280, 720) == Crop(280, 0, 720)
-    # 2.3 * 290 = 667 is over 88 % of 720: no pixel is thrown away for so little.
+    # 2.3 * 290 = 667 is more than 88 % of 720.
     assert choose_crop(still(640, 360, 290), 1280, 720).side == 720
 
 
-def test_moving_head_gets_a_wider_square():
+def test_moving_head_gets_a_larger_crop():
     boxes = np.column_stack((np.linspace(800, 1100, 50), np.full(50, 500.0), np.full(50, 100.0)))
     crop = choose_crop(boxes, 1920, 1080)
     assert crop.side > 400
     assert crop.x < 800 - 60 and crop.x + crop.side > 1100 + 60
 
 
-def test_one_far_detection_does_not_move_it():
+def test_outlier_is_ignored():
     boxes = np.concatenate((still(960, 500, 100, 99), [[100.0, 100.0, 90.0]]))
     assert choose_crop(boxes, 1920, 1080) == choose_crop(still(960, 500, 100), 1920, 1080)
 
@@ -48,15 +48,15 @@ def test_cut_and_resize():
 
 
 def test_no_face():
-    with pytest.raises(ValueError, match="expected a face, got none"):
+    with pytest.raises(ValueError, match="video: no face found; use a video of one person"):
         choose_crop(np.zeros((0, 3)), 640, 480)
 
 
 @pytest.mark.parametrize("text", ["1,2", "a,b,c", "-1,0,10", "0,0,481", "600,0,100", "0,0,0"])
-def test_crop_of_the_user_must_lie_inside(text):
-    with pytest.raises(ValueError, match="crop: expected X,Y,SIDE of a square in the 640x480 picture, got"):
+def test_given_crop_must_lie_inside(text):
+    with pytest.raises(ValueError, match="crop: expected X,Y,SIDE of a square inside the 640x480 video, got"):
         parse_crop(text, 640, 480)
 
 
-def test_crop_of_the_user():
+def test_given_crop():
     assert parse_crop("10,20,300", 640, 480) == Crop(10, 20, 300)

@@ -8,8 +8,8 @@ from ernerf_ti.preprocess import face_mesh
 from ernerf_ti.preprocess.face_mesh import (
     choose_face,
     crop_spread,
-    doubt,
     ibug_landmarks,
+    invalid_reason,
     jittered_crops,
     mesh_yaw,
     to_frame,
@@ -26,12 +26,12 @@ def mesh(yaw: float = 0) -> np.ndarray:
 
 
 def drawn_face(size: int = 256) -> np.ndarray:
-    """[size, size, 3] uint8: a cartoon that the detector takes for a face."""
-    picture = np.full((size, size, 3), (90, 120, 150), np.uint8)
+    """[size, size, 3] uint8: a cartoon that the detector recognizes as a face."""
+    image = np.full((size, size, 3), (90, 120, 150), np.uint8)
 
     def ellipse(x, y, width, height, color):
         center, axes = (int(x * size / 256), int(y * size / 256)), (int(width * size / 256), int(height * size / 256))
-        cv2.ellipse(picture, center, axes, 0, 0, 360, color, -1, cv2.LINE_AA)
+        cv2.ellipse(image, center, axes, 0, 0, 360, color, -1, cv2.LINE_AA)
 
     ellipse(128, 110, 72, 90, (70, 45, 30))
     ellipse(128, 135, 58, 78, (225, 180, 150))
@@ -45,10 +45,10 @@ def drawn_face(size: int = 256) -> np.ndarray:
         ellipse(x, 152, 3, 2, (120, 70, 60))
     ellipse(128, 178, 22, 7, (180, 80, 80))
     ellipse(128, 178, 18, 2, (110, 40, 40))
-    return cv2.GaussianBlur(picture, (0, 0), 1.5 * size / 256)
+    return cv2.GaussianBlur(image, (0, 0), 1.5 * size / 256)
 
 
-def test_crops_lead_there_and_back():
+def test_crop_round_trip():
     box = np.array([300.0, 200, 120])
     matrices = jittered_crops(box)
     assert matrices.shape == (4, 2, 3)
@@ -57,7 +57,7 @@ def test_crops_lead_there_and_back():
         scale = np.sqrt(np.linalg.det(matrix[:, :2]))
         cropped = np.column_stack((points[:, :2] @ matrix[:, :2].T + matrix[:, 2], points[:, 2] * scale))
         np.testing.assert_allclose(to_frame(cropped, matrix), points, atol=1e-9)
-    # The whole box is in every crop, and on average it is neither shifted, scaled nor turned.
+    # Every crop contains the whole box, and on average the crops are neither shifted, scaled nor rotated.
     corners = box[:2] + box[2] / 2 * np.array([(-1, -1), (-1, 1), (1, -1), (1, 1)])
     inside = corners @ np.swapaxes(matrices[..., :2], 1, 2) + matrices[:, None, :, 2]
     assert inside.min() > 0 and inside.max() < 384
@@ -65,20 +65,20 @@ def test_crops_lead_there_and_back():
     assert len(np.unique(matrices.round(3), axis=0)) == 4
 
 
-def test_crops_are_the_same_every_time():
+def test_crops_are_deterministic():
     np.testing.assert_array_equal(jittered_crops(np.ones(3)), jittered_crops(np.ones(3)))
 
 
-def test_the_largest_face_is_taken_and_kept():
+def test_largest_face_is_tracked():
     boxes = np.array([[100.0, 100, 50], [300, 100, 60], [200, 200, 20]])
     np.testing.assert_array_equal(choose_face(boxes, None), boxes[1])
     np.testing.assert_array_equal(choose_face(boxes, np.array([110.0, 105, 50])), boxes[0])
-    # A small face is not followed, however near.
+    # A small face is not tracked, however near.
     np.testing.assert_array_equal(choose_face(boxes, np.array([200.0, 200, 20])), boxes[0])
 
 
 def test_spread_by_hand():
-    # Two crops 2 px apart in x: each 1 px from their mean. Depth does not count.
+    # Two crops 2 px apart in x: each 1 px from their mean. Depth is ignored.
     crops = np.stack((mesh(), mesh() + (2, 0, 9)))
     assert crop_spread(crops) == pytest.approx(1)
     assert np.isnan(crop_spread(np.empty((0, 478, 3))))
@@ -91,12 +91,12 @@ def test_yaw():
 
 
 def test_reasons():
-    assert doubt(mesh(), 0.5, 4) == ""
-    assert doubt(mesh(40), 0.5, 4) == ""
-    assert doubt(mesh() * np.nan, np.nan, 0) == "no face"
-    assert doubt(mesh(), 0.5, 2) == "mesh in 2 of 4 crops"
-    assert doubt(mesh(-70), 0.5, 4).startswith("profile: yaw")
-    assert doubt(mesh(), 7.0, 4) == "crops differ by 7.0 px"
+    assert invalid_reason(mesh(), 0.5, 4) == ""
+    assert invalid_reason(mesh(40), 0.5, 4) == ""
+    assert invalid_reason(mesh() * np.nan, np.nan, 0) == "no face"
+    assert invalid_reason(mesh(), 0.5, 2) == "mesh in 2 of 4 crops"
+    assert invalid_reason(mesh(-70), 0.5, 4).startswith("profile: yaw")
+    assert invalid_reason(mesh(), 7.0, 4) == "crops differ by 7.0 px"
 
 
 def test_ibug_order():
@@ -105,7 +105,7 @@ def test_ibug_order():
     assert len(np.unique(face_mesh.IBUG_POINTS)) == 68
     np.testing.assert_array_equal(landmarks[0, [27, 30, 8]], mesh()[[168, 4, 152], :2])
     np.testing.assert_array_equal(landmarks[0, [36, 39, 42, 45]], mesh()[[33, 133, 362, 263], :2])
-    # From the left of the picture to the right.
+    # From left to right in the image.
     assert (np.diff(landmarks[0, [0, 36, 39, 27, 42, 45, 16], 0]) > 0).all()
 
 
@@ -115,7 +115,7 @@ def test_without_mediapipe(monkeypatch):
     with pytest.raises(ImportError) as error:
         track_face([drawn_face()])
     assert str(error.value) == (
-        "tracking: expected the package mediapipe 0.10.21, got none; with Python 3.12 or older, "
+        "preprocessing needs the package mediapipe 0.10.21; with Python 3.12 or older, "
         "pip install 'ernerf-ti[preprocess]'"
     )
 
@@ -154,7 +154,7 @@ class TestWithMediapipe:
         assert track.n_faces[0] == 2
         assert abs(track.points[0, 4, 0] - 128) < 8
 
-    def test_large_pictures(self):
+    def test_large_images(self):
         large, small = track_face([drawn_face(1600)]), track_face([drawn_face(400)])
         assert large.valid.all()
         np.testing.assert_allclose(large.points[0, :, :2] / 4, small.points[0, :, :2], atol=3)
@@ -162,10 +162,10 @@ class TestWithMediapipe:
     def test_messages(self):
         with pytest.raises(ValueError) as error:
             track_face([np.zeros((64, 64, 3), np.uint8)] * 2)
-        assert str(error.value).startswith("video: expected a face, got none in 2 frames; use a video of one person")
+        assert str(error.value).startswith("video: no face found in 2 frames; use a video of one person")
         with pytest.raises(ValueError) as error:
             track_face([])
-        assert str(error.value) == "video: expected frames, got none; pass a video with a picture track"
+        assert str(error.value) == "frames: expected at least one, got none; decode the video first"
         with pytest.raises(ValueError) as error:
             track_face([drawn_face(), drawn_face(100)])
         assert str(error.value) == (

@@ -1,4 +1,4 @@
-"""The loading and labelling code on random weights of the real size: the real ones are not ours to ship."""
+"""Loading and labeling with random weights of the real size, as the trained ones are not part of the package."""
 
 import numpy as np
 import pytest
@@ -14,12 +14,12 @@ MEAN, STD = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.2
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch):
-    """512 px take a second each, and nothing here depends on it."""
+    """512 px take a second per frame, and no test depends on the size."""
     monkeypatch.setattr(face_parsing, "_SIDE", SIDE)
 
 
 def shapes():
-    """What `79999_iter.pth` holds, from the description of the network."""
+    """Shapes in `79999_iter.pth`, from the description of the network."""
     found = {}
 
     def norm(name, n):
@@ -89,7 +89,7 @@ def noise(height=SIDE, width=SIDE):
 
 
 def twin(state, image):
-    """The scores of BiSeNet, straight from the state dict."""
+    """The logits of BiSeNet, computed directly from the state dict."""
 
     def norm(name, x):
         mean, var, weight, bias = (
@@ -157,7 +157,7 @@ def test_labels_are_those_of_the_network(parser, weights):
 
 
 class Scripted:
-    """A network that notes its input and answers with given classes."""
+    """A network that records its input and returns given classes."""
 
     def __init__(self, classes):
         self.scores = F.one_hot(torch.tensor(classes), 19).permute(2, 0, 1)[None].float()
@@ -188,7 +188,7 @@ def test_class_map(parser, answer):
 
 # Sizes at which the pixel of the network that holds the center of one of ours can be told without rounding.
 @pytest.mark.parametrize(("height", "width"), [(64, 64), (128, 192), (320, 32)])
-def test_labels_come_back_at_the_frame_s_size(parser, answer, height, width):
+def test_labels_have_the_size_of_the_frame(parser, answer, height, width):
     classes = np.random.default_rng(2).choice([0, 1, 14, 16], (SIDE, SIDE))
     answer(classes)
     rows, columns = (((np.arange(n) + 0.5) * SIDE / n).astype(int) for n in (height, width))
@@ -224,7 +224,7 @@ def test_deterministic(parser, path):
     assert np.array_equal(FaceParser(path)(frame), first)
 
 
-def test_memory_layout_does_not_matter(parser):
+def test_memory_layout(parser):
     frame = noise(50, 70)
     assert np.array_equal(parser(frame[::-1]), parser(frame[::-1].copy()))
 
@@ -241,8 +241,8 @@ def test_missing_file(tmp_path):
         FaceParser(tmp_path / "79999_iter.pth")
     message = str(error.value)
     assert f"{tmp_path / '79999_iter.pth'}: expected BiSeNet's weights (79999_iter.pth), got no such file" in message
-    assert "give the path of your copy to --face-parser" in message
-    assert "face parsing is optional" in message
+    assert "pass the path of your copy with --face-parser" in message
+    assert "or omit the option" in message
 
 
 @pytest.mark.parametrize(
@@ -262,10 +262,10 @@ def test_missing_file(tmp_path):
         ),
         (
             {"cp.resnet.layer1.2.conv1.weight": torch.zeros(64, 64, 3, 3)},
-            "expected no key cp.resnet.layer1.2.conv1.weight, got one of shape [64, 64, 3, 3]",
+            "unexpected key cp.resnet.layer1.2.conv1.weight of shape [64, 64, 3, 3]",
         ),
     ],
-    ids=["missing", "shape", "first of two", "deeper trunk"],
+    ids=["missing", "shape", "first of two", "deeper backbone"],
 )
 def test_weights_of_another_network(change, message, tmp_path):
     state = {key: torch.zeros(1).expand(shape) for key, shape in shapes().items()} | change
@@ -282,7 +282,7 @@ def test_weights_of_another_network(change, message, tmp_path):
 def test_not_a_torch_file(content, tmp_path):
     path = tmp_path / "79999_iter.pth"
     path.write_bytes(content)
-    with pytest.raises(ValueError, match=r"expected a state dict that torch reads, got .+; pass BiSeNet's 79999_iter"):
+    with pytest.raises(ValueError, match=r"torch can't load this as a state dict \(.+\); pass BiSeNet's 79999_iter"):
         FaceParser(path)
 
 

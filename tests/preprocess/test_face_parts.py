@@ -41,7 +41,7 @@ def test_parts_of_a_drawn_person(labels, x, y, part):
     assert labels[y, x] == part
 
 
-def test_every_pixel_of_the_person_has_a_part(labels):
+def test_every_pixel_of_the_person_is_labeled(labels):
     assert labels.shape == (256, 256) and labels.dtype == np.uint8
     assert np.array_equal(labels > 0, silhouette())
 
@@ -53,13 +53,13 @@ def test_areas(labels):
     neck[172:202, 108:149] = True
     assert (labels[neck] == NECK).mean() > 0.97
     assert (labels[215:] != HEAD).all() and (labels[215:] != NECK).all()
-    # The neck of 45 x 60 px less what the chin hides.
+    # The neck has 45 x 60 px minus what the chin hides.
     assert 1400 < (labels == NECK).sum() < 2600
 
 
 def test_without_neck_skin():
     labels = labels_of(draw_person(neck=SHIRT))
-    assert (labels == NECK).sum() < 60  # the rim along the jaw may mix
+    assert (labels == NECK).sum() < 60  # pixels along the jaw may be mixed
     assert (labels[178:205, 110:147] == TORSO).all()
     assert labels[108, 128] == HEAD and labels[92, 77] == HEAD
 
@@ -74,7 +74,7 @@ def test_long_hair_is_not_the_neck():
     assert (labels[178:205, 110:147] == NECK).mean() < 0.02
 
 
-def test_skin_that_does_not_hang_together_with_the_jaw():
+def test_skin_not_connected_to_the_jaw():
     frame = draw_person()
     cv2.circle(frame, (128, 238), 9, SKIN, -1)  # a hand
     labels = labels_of(frame)
@@ -82,8 +82,8 @@ def test_skin_that_does_not_hang_together_with_the_jaw():
     assert labels[185, 128] == NECK
 
 
-def test_clothes_of_the_color_of_skin():
-    # The neck ends somewhere even so: 0.55 of the face's height, 66 px, below the jaw.
+def test_skin_colored_clothes():
+    # The neck still ends 0.55 of the face height, 66 px, below the jaw.
     frame = draw_person()
     cv2.rectangle(frame, (106, 170), (150, 255), SKIN, -1)
     labels = labels_of(frame)
@@ -108,7 +108,7 @@ def test_wide_hair():
     assert (labels[62:130, 22:60] == HEAD).all() and (labels[62:130, 196:234] == HEAD).all()
 
 
-def test_alpha_decides_what_is_the_person():
+def test_alpha_defines_the_person():
     alpha = np.where(silhouette(), 0.51, 0.49)
     alpha[:, :128] = 0
     labels = labels_of(draw_person(), alpha)
@@ -116,7 +116,7 @@ def test_alpha_decides_what_is_the_person():
     assert labels[108, 140] == HEAD and labels[240, 140] == TORSO
 
 
-def test_nobody():
+def test_no_person():
     assert (labels_of(draw_person(), np.zeros((256, 256))) == BACKGROUND).all()
 
 
@@ -129,7 +129,7 @@ def test_tilted_head(labels):
     assert (labels_of(frame, alpha, points) == expected).mean() > 0.985
 
 
-def test_depth_of_the_points_does_not_matter(labels):
+def test_depth_of_the_points_is_ignored(labels):
     deep = np.column_stack((POINTS, np.linspace(-50, 50, 478)))
     assert np.array_equal(labels_of(draw_person(), points=deep), labels)
 
@@ -140,20 +140,20 @@ def test_skin_color_by_hand():
     # Of (220, 170, 140) with 8 added to each.
     np.testing.assert_allclose(skin.mean, np.log([228 / 178, 148 / 178]), rtol=1e-5)
     assert skin.luminance == pytest.approx(0.299 * 220 + 0.587 * 170 + 0.114 * 140, rel=1e-5)
-    # Nothing varies: the least spread of 0.07 is all there is.
+    # Without variation, the covariance is that of the minimum spread of 0.07.
     np.testing.assert_allclose(skin.inverse_covariance, np.eye(2) / 0.07**2, rtol=1e-4, atol=1e-3)
 
 
 def test_skin_color_is_a_median():
     frame = np.full((256, 256, 3), SKIN, np.uint8)
-    spoilt = frame.copy()
-    spoilt[100:135, 90:110] = (20, 60, 20)  # one cheek
-    clean, other = skin_color([(frame, POINTS)]), skin_color([(frame, POINTS), (spoilt, POINTS)])
+    spoiled = frame.copy()
+    spoiled[100:135, 90:110] = (20, 60, 20)  # one cheek
+    clean, other = skin_color([(frame, POINTS)]), skin_color([(frame, POINTS), (spoiled, POINTS)])
     np.testing.assert_allclose(other.mean, clean.mean, rtol=1e-6)
     assert other.luminance == pytest.approx(clean.luminance)
 
 
-def test_cheek_out_of_the_picture():
+def test_cheek_outside_the_image():
     points = POINTS.copy()
     points[[50, 205], 0] = -30
     points[[425, 280], 1] = 400

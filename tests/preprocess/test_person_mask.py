@@ -18,7 +18,7 @@ def medians(rows):
         ([[5]], [[5]]),
         ([[5], [9]], [[5], [9]]),
         ([[5], [9], [7]], [[5], [7], [7]]),
-        # The flash of the third column and the hole of the fourth go; a rise stays where it is.
+        # The flash in the third column and the hole in the fourth disappear; a rise stays in place.
         (
             [[0, 10, 0, 255], [0, 20, 0, 255], [255, 30, 200, 0], [255, 40, 0, 255], [255, 50, 0, 255]],
             [[0, 10, 0, 255], [0, 20, 0, 255], [255, 30, 0, 255], [255, 40, 0, 255], [255, 50, 0, 255]],
@@ -38,7 +38,7 @@ def test_median_matches_numpy():
         assert np.array_equal(found[k], np.median(around, 0)) and found[k].dtype == np.uint8
 
 
-def test_median_waits_for_one_frame_only():
+def test_median_needs_one_frame_of_lookahead():
     read = []
 
     def masks():
@@ -53,7 +53,7 @@ def test_median_waits_for_one_frame_only():
 
 @pytest.fixture(scope="module")
 def masks():
-    """Of the person at the left, three times in the middle, and of the wall alone."""
+    """Masks of the person at the left, three times in the middle, and of the wall alone."""
     pytest.importorskip("mediapipe")
     return list(person_masks([draw_person(70), *[draw_person()] * 3, draw_wall(), draw_wall()]))
 
@@ -71,7 +71,7 @@ def test_no_person(masks):
     assert masks[5].mean() < 30
 
 
-def test_mask_does_not_depend_on_what_came_before(masks):
+def test_mask_does_not_depend_on_earlier_frames(masks):
     (alone,) = person_masks([draw_person()])
     assert np.array_equal(masks[2], alone)
 
@@ -90,5 +90,5 @@ def test_mediapipe_is_missing(monkeypatch):
     monkeypatch.setitem(sys.modules, "mediapipe.python", None)
     with pytest.raises(ImportError) as error:
         next(person_masks([draw_person()]))
-    assert "expected the package mediapipe 0.10.21, got none" in str(error.value)
+    assert "preprocessing needs the package mediapipe 0.10.21" in str(error.value)
     assert "pip install 'ernerf-ti[preprocess]'" in str(error.value)

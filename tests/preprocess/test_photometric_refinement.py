@@ -16,7 +16,7 @@ def perturbed(poses: np.ndarray) -> np.ndarray:
 
 
 def pixel_errors(portrait: Portrait, poses: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """[F, P, 2] px by which rigid points are off, but for what all frames share."""
+    """[F, P, 2] px errors of rigid points, without what is common to all frames."""
     points = face_shape()[RIGID_POINTS]
     off = project(points, poses, portrait.focal, portrait.size, portrait.size)
     off = off - project(points, truth, portrait.focal, portrait.size, portrait.size)
@@ -24,11 +24,11 @@ def pixel_errors(portrait: Portrait, poses: np.ndarray, truth: np.ndarray) -> np
 
 
 @pytest.mark.parametrize("size", [112, 192])
-def test_perturbed_poses_come_back(size):
+def test_perturbed_poses_are_recovered(size):
     portrait, truth = Portrait(size), head_poses(N)
-    pictures = [portrait.picture(pose) for pose in truth]
+    images = [portrait.render(pose) for pose in truth]
     start = portrait.fit(perturbed(truth))
-    crops = FaceCrops(pictures.__getitem__, start)
+    crops = FaceCrops(images.__getitem__, start)
     fit, refined = refine_poses(crops, start)
     assert refined.all()
     before = np.sqrt((pixel_errors(portrait, start.poses, truth) ** 2).mean())
@@ -41,31 +41,31 @@ def test_perturbed_poses_come_back(size):
 
 def test_hidden_cheek_dark_frame_and_gap():
     portrait, truth = Portrait(), head_poses(N)
-    pictures = [portrait.picture(pose) for pose in truth]
+    images = [portrait.render(pose) for pose in truth]
     start = portrait.fit(perturbed(truth))
     cheek = project(face_shape()[[101]], truth[3], portrait.focal, portrait.size, portrait.size)[0].astype(int)
-    pictures[3][cheek[1] - 5 : cheek[1] + 9, cheek[0] - 9 : cheek[0] + 5] = 200  # something before one cheek
-    pictures[7][:] = 0
+    images[3][cheek[1] - 5 : cheek[1] + 9, cheek[0] - 9 : cheek[0] + 5] = 200  # an occluded cheek
+    images[7][:] = 0
     start.poses[11] = np.nan
-    fit, refined = refine_poses(FaceCrops(pictures.__getitem__, start), start)
+    fit, refined = refine_poses(FaceCrops(images.__getitem__, start), start)
     np.testing.assert_array_equal(np.flatnonzero(~refined), [7, 11])
     np.testing.assert_array_equal(fit.poses[7], start.poses[7])
     assert np.isnan(fit.poses[11]).all()
     known = refined.copy()
     off = pixel_errors(portrait, fit.poses[known], truth[known])
-    assert np.sqrt((off**2).mean((1, 2))).max() < 0.25  # the third frame, too
+    assert np.sqrt((off**2).mean((1, 2))).max() < 0.25  # including frame 3
 
 
-def test_same_twice_and_no_smoothing():
-    # A frame's pose depends on the clip's texture, not on its neighbors: frames in another order come out the same.
+def test_deterministic_and_independent_of_the_order():
+    # The pose of a frame depends on the texture of the clip, not on neighboring frames.
     portrait, truth = Portrait(112), head_poses(N)
-    pictures = [portrait.picture(pose) for pose in truth]
+    images = [portrait.render(pose) for pose in truth]
     start = perturbed(truth)
     order = np.random.default_rng(0).permutation(N)
 
     def refine(order):
         fit = portrait.fit(start[order])
-        return refine_poses(FaceCrops(lambda k: pictures[order[k]], fit), fit)[0].poses
+        return refine_poses(FaceCrops(lambda k: images[order[k]], fit), fit)[0].poses
 
     first = refine(np.arange(N))
     np.testing.assert_array_equal(first, refine(np.arange(N)))

@@ -1,4 +1,4 @@
-"""Stages run when they have to and only then."""
+"""Stages run if and only if they are out of date."""
 
 import json
 
@@ -8,7 +8,7 @@ from ernerf_ti.preprocess.pipeline import Pipeline, Stage, StageError
 
 
 class Kitchen:
-    """source -> words -> (upper, count); runs are noted."""
+    """source -> words -> (upper, count); runs are recorded."""
 
     def __init__(self, folder, option=1):
         self.folder, self.runs = folder / "out", []
@@ -18,13 +18,13 @@ class Kitchen:
         self.stop_in = None
 
     def pipeline(self) -> Pipeline:
-        artefacts = {"source": self.source, "words": "words/*.txt", "upper": "upper.txt", "count": "count.txt"}
+        artifacts = {"source": self.source, "words": "words/*.txt", "upper": "upper.txt", "count": "count.txt"}
         stages = [
             Stage("split", ("source",), ("words",), self.split, {}),
             Stage("shout", ("words",), ("upper",), self.shout, {"option": self.option}),
             Stage("count", ("words",), ("count",), self.count, {}),
         ]
-        return Pipeline(self.folder, artefacts, stages)
+        return Pipeline(self.folder, artifacts, stages)
 
     def split(self):
         self.runs.append("split")
@@ -48,7 +48,7 @@ class Kitchen:
 
     def run(self, **options):
         self.runs.clear()
-        self.pipeline().run(say=lambda text: None, **options)
+        self.pipeline().run(log=lambda text: None, **options)
         return list(self.runs)
 
 
@@ -69,11 +69,11 @@ def test_changed_input_runs_what_depends_on_it(kitchen):
     kitchen.run()
     kitchen.source.write_text("one two")
     assert kitchen.run() == ["split", "shout", "count"]
-    # The third word of before is gone.
+    # The former third word is gone.
     assert (kitchen.folder / "count.txt").read_text() == "2"
 
 
-def test_same_content_at_another_time_is_no_change(kitchen):
+def test_modification_time_is_ignored(kitchen):
     kitchen.run()
     kitchen.source.write_text("one two three")
     assert kitchen.run() == []
@@ -85,10 +85,19 @@ def test_changed_option_runs_its_stage_only(kitchen):
     assert kitchen.run() == ["shout"]
 
 
-def test_missing_output_is_made_again(kitchen):
+def test_missing_output_is_recreated(kitchen):
     kitchen.run()
     (kitchen.folder / "words" / "1.txt").unlink()
-    assert kitchen.run() == ["split"]  # the words came back as they were: what follows still holds
+    assert kitchen.run() == ["split"]  # with the same words as before, so later stages are up to date
+
+
+def test_leftovers_of_killed_runs_are_removed(kitchen):
+    kitchen.run()
+    leftover = kitchen.folder / "words" / f".1.{'0' * 16}.tmp.txt"
+    leftover.write_text("half")
+    (kitchen.folder / "words" / "1.txt").unlink()
+    assert kitchen.run() == ["split"]
+    assert not leftover.exists()
 
 
 def test_edited_output_is_kept_and_used(kitchen):
@@ -99,7 +108,7 @@ def test_edited_output_is_kept_and_used(kitchen):
 
 
 @pytest.mark.parametrize("at", [0, 1, 2])
-def test_interrupted_stage_begins_anew(kitchen, at):
+def test_interrupted_stage_starts_over(kitchen, at):
     kitchen.stop_in = at
     with pytest.raises(KeyboardInterrupt):
         kitchen.run()
@@ -108,7 +117,7 @@ def test_interrupted_stage_begins_anew(kitchen, at):
     assert kitchen.words() == ["one", "two", "three"]
 
 
-def test_only_one_stage_whatever_its_state(kitchen):
+def test_single_stage(kitchen):
     kitchen.run()
     assert kitchen.run(only="count") == ["count"]
     with pytest.raises(ValueError, match="only: expected one of split, shout, count, got 'fry'"):
@@ -131,8 +140,31 @@ def test_failure_names_stage_and_reason(kitchen):
     assert kitchen.run() == ["split", "shout", "count"]
 
 
-def test_broken_note_counts_as_none(kitchen):
+def test_damaged_record_is_ignored(kitchen):
     kitchen.run()
     (kitchen.folder / "preprocess" / "stages" / "count.json").write_text("{")
     assert kitchen.run() == ["count"]
     assert json.loads((kitchen.folder / "preprocess" / "stages" / "count.json").read_text())["inputs"]
+
+
+@pytest.mark.parametrize("content", [b"", b"damaged", None])
+def test_changed_file_in_the_work_folder_is_recreated(tmp_path, content):
+    work = tmp_path / "preprocess" / "numbers.txt"
+    runs = []
+
+    def write():
+        runs.append(True)
+        work.write_text("1 2 3")
+
+    pipeline = Pipeline(
+        tmp_path, {"numbers": "preprocess/numbers.txt"}, [Stage("numbers", (), ("numbers",), write, {})]
+    )
+    pipeline.run(log=lambda text: None)
+    pipeline.run(log=lambda text: None)
+    assert len(runs) == 1
+    if content is None:
+        work.unlink()
+    else:
+        work.write_bytes(content)
+    pipeline.run(log=lambda text: None)
+    assert len(runs) == 2 and work.read_text() == "1 2 3"

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from ernerf_ti.preprocess.portrait_layers import before_plate, person_color, torso_layer
+from ernerf_ti.preprocess.portrait_layers import composite_over_background, person_color, torso_layer
 
 BACKGROUND, HEAD, NECK, TORSO = range(4)
 SKIN, SHIRT, HAIR, WALL = (200, 160, 140), (40, 60, 180), (60, 40, 30), (90, 120, 90)
@@ -15,21 +15,27 @@ def constant(color, shape=(1, 1)):
 @pytest.mark.parametrize(
     ("alpha", "seen", "expected"), [(1.0, 200, 200), (0.0, 100, 40), (0.5, 150, 120), (0.2, 120, 72)]
 )
-def test_before_plate_by_hand(alpha, seen, expected):
-    image = before_plate(constant([seen] * 3), np.array([[alpha]]), np.full((1, 1, 3), 100.0), constant([40] * 3))
+def test_composite_by_hand(alpha, seen, expected):
+    image = composite_over_background(
+        constant([seen] * 3), np.array([[alpha]]), np.full((1, 1, 3), 100.0), constant([40] * 3)
+    )
     assert image.dtype == np.uint8
     assert image.tolist() == [[[expected] * 3]]
 
 
-def test_before_plate_takes_the_plate_itself_where_the_person_is_not():
-    # What the frame shows there, as a shadow that is not in `behind`, does not come through.
-    image = before_plate(constant([180] * 3), np.zeros((1, 1)), np.full((1, 1, 3), 100.0), constant([40, 50, 60]))
+def test_composite_is_the_background_where_there_is_no_person():
+    # Differences of the frame from `behind`, such as a shadow, do not show.
+    image = composite_over_background(
+        constant([180] * 3), np.zeros((1, 1)), np.full((1, 1, 3), 100.0), constant([40, 50, 60])
+    )
     assert image.tolist() == [[[40, 50, 60]]]
 
 
-@pytest.mark.parametrize(("seen", "behind", "plate", "expected"), [(250, 0, 255, 255), (5, 255, 0, 0)])
-def test_before_plate_stays_in_range(seen, behind, plate, expected):
-    image = before_plate(constant([seen] * 3), np.full((1, 1), 0.5), np.full((1, 1, 3), behind), constant([plate] * 3))
+@pytest.mark.parametrize(("seen", "behind", "background", "expected"), [(250, 0, 255, 255), (5, 255, 0, 0)])
+def test_composite_stays_in_range(seen, behind, background, expected):
+    image = composite_over_background(
+        constant([seen] * 3), np.full((1, 1), 0.5), np.full((1, 1, 3), behind), constant([background] * 3)
+    )
     assert image.tolist() == [[[expected] * 3]]
 
 
@@ -45,7 +51,7 @@ def test_person_color_by_hand():
 
 @pytest.fixture
 def portrait():
-    """A head over a neck, both over a shirt that is wider than they are."""
+    """A head above a neck, both above a wider shirt."""
     return draw(64, top=0)
 
 
@@ -62,7 +68,7 @@ def draw(side, top):
     return frame, (labels > 0).astype(np.float32), constant(WALL, labels.shape).astype(np.float32), labels
 
 
-def test_torso_layer_keeps_what_is_seen(portrait):
+def test_torso_layer_keeps_visible_pixels(portrait):
     frame, _, _, labels = portrait
     layer = torso_layer(*portrait)
     assert layer.shape == (64, 64, 4) and layer.dtype == np.uint8
@@ -79,11 +85,11 @@ def test_torso_layer_is_empty_outside(portrait):
     labels = portrait[3]
     layer = torso_layer(*portrait)
     assert (layer[labels == BACKGROUND] == 0).all()
-    assert (layer[:8] == 0).all()  # the head, above all that is continued
-    assert (layer[:, 40:48][labels[:, 40:48] == HEAD] == 0).all()  # nothing is under this part of the head
+    assert (layer[:8] == 0).all()  # the head, above the extension
+    assert (layer[:, 40:48][labels[:, 40:48] == HEAD] == 0).all()  # nothing is below this part of the head
 
 
-def test_torso_is_continued_under_the_head():
+def test_torso_is_extended_under_the_head():
     frame, alpha, behind, labels = draw(512, top=0)
     layer = torso_layer(frame, alpha, behind, labels)
     column, top = 150, 192
@@ -94,7 +100,7 @@ def test_torso_is_continued_under_the_head():
     assert (layer[: top - 8, column] == 0).all()
 
 
-def test_neck_is_continued_under_the_head():
+def test_neck_is_extended_under_the_head():
     frame, alpha, behind, labels = draw(512, top=0)
     layer = torso_layer(frame, alpha, behind, labels)
     column, top = 256, 192
@@ -109,7 +115,7 @@ def test_neck_is_continued_under_the_head():
 
 
 def test_head_is_not_in_the_layer():
-    # Where something lies over the head, it has the color of neck or shirt, not of the head.
+    # Where the layer covers the head, it has the color of the neck or shirt.
     frame, alpha, behind, labels = draw(512, top=0)
     layer = torso_layer(frame, alpha, behind, labels)
     over = (labels == HEAD) & (layer[..., 3] > 0)
@@ -123,18 +129,18 @@ def test_head_is_not_in_the_layer():
 
 
 @pytest.mark.parametrize("side", [64, 128, 256, 512])
-def test_what_is_continued_is_neck_at_any_size(side):
+def test_extension_shows_the_neck_at_any_size(side):
     frame, alpha, behind, labels = draw(side, top=0)
     layer = torso_layer(frame, alpha, behind, labels)
     column, top = side // 2, 3 * side // 8
     above = layer[top - max(2, side // 64) : top, column]
     assert (above[:, 3] == 255).all()
-    # Skin that fades, not hair.
+    # Fading skin, not hair.
     assert np.abs(above[:, :3] - np.multiply(SKIN, 0.9)).max() < 30
 
 
-def test_nothing_wraps_round_at_the_top_of_the_picture():
-    # A head cut by the picture's edge: 3 rows of it are left, less than the neck is continued by.
+def test_extension_stops_at_the_top_of_the_image():
+    # A head cropped by the image border: its 3 visible rows are fewer than the extension of the neck.
     shape = (128, 128)
     labels = np.zeros(shape, np.uint8)
     labels[:3, 32:96] = HEAD
@@ -147,7 +153,7 @@ def test_nothing_wraps_round_at_the_top_of_the_picture():
     assert (layer[81:] == 0).all()
 
 
-def test_parts_that_touch_the_top_of_the_picture():
+def test_parts_that_touch_the_top_of_the_image():
     labels = np.full((64, 64), TORSO, np.uint8)
     frame = constant(SHIRT, (64, 64))
     layer = torso_layer(frame, np.ones((64, 64), np.float32), np.zeros((64, 64, 3), np.float32), labels)
@@ -165,11 +171,11 @@ def test_outline_keeps_its_alpha(portrait):
     assert layer[row, 8, 3] == round(0.6 * 255)
     assert layer[row, 7, 3] == round(0.2 * 255)
     assert (layer[row, :7] == 0).all()
-    # Straight color: that of the shirt, not what the wall makes of it.
+    # The straight color is that of the shirt, without the wall.
     assert np.abs(layer[row, 8, :3].astype(int) - SHIRT).max() <= 1
 
 
-def test_no_torso_at_all():
+def test_no_torso():
     labels = np.zeros((64, 64), np.uint8)
     labels[10:40, 10:40] = HEAD
     frame = np.array([WALL, HAIR, SKIN, SHIRT], np.uint8)[labels]

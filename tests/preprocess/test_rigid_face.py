@@ -4,7 +4,7 @@ from ernerf_ti.preprocess.rigid_face import PAIRS, REGIONS, RIGID_POINTS, RIGID_
 from tests.preprocess.synthetic_face import face_shape
 
 
-def test_points_are_named_once():
+def test_points_are_unique():
     assert len(np.unique(RIGID_POINTS)) == len(RIGID_POINTS) == len(RIGID_WEIGHTS)
     assert RIGID_POINTS.max() < 468
     assert (RIGID_WEIGHTS > 0).all() and (RIGID_WEIGHTS <= 1).all()
@@ -21,7 +21,7 @@ def test_surface_goes_through_the_points():
         assert abs(flat[nearest, 2] - shape[point, 2]) < 0.003, point
 
 
-def test_grid_is_a_picture_of_the_face():
+def test_grid_is_a_view_of_the_face():
     surface = face_surface(face_shape(), 0.002)
     assert (np.diff(surface.points[..., 0], axis=1) > 0).all() and (np.diff(surface.points[..., 1], axis=0) < 0).all()
     np.testing.assert_allclose(np.diff(surface.points[0, :, 0]), 0.002)

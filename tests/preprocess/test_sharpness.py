@@ -25,5 +25,5 @@ def test_blur_in_one_direction_counts(squares):
     assert blur(cv2.blur(squares, (1, 15))) > 0.7
 
 
-def test_flat_picture_is_blurred():
+def test_flat_image_is_blurred():
     assert blur(np.full((20, 20), 7, np.uint8)) == 1

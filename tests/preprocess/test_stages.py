@@ -1,4 +1,4 @@
-"""A 2-second clip of the synthetic portrait through all stages, and what goes wrong on the way."""
+"""All stages on a 2-second clip of the synthetic portrait, and errors on the way."""
 
 import dataclasses
 import hashlib
@@ -42,9 +42,9 @@ def folder(video, tmp_path_factory) -> Path:
     return folder
 
 
-def run(folder: Path, video: Path, only: str | None = None, **choices) -> list[str]:
+def run(folder: Path, video: Path, only: str | None = None, **options) -> list[str]:
     said = []
-    capture_pipeline(folder, Settings(video, SIZE, **choices)).run(only, said.append)
+    capture_pipeline(folder, Settings(video, SIZE, **options)).run(only, said.append)
     return said
 
 
@@ -58,7 +58,7 @@ def contents(folder: Path) -> dict[str, str]:
 
 def test_capture_opens_and_is_complete(folder, portrait):
     capture = open_capture(folder)
-    assert (capture.width, capture.height, capture.extractor) == (SIZE, SIZE, "senone")
+    assert (capture.width, capture.height, capture.extractor) == (SIZE, SIZE, "ppg")
     assert len(capture.train) + len(capture.val) == N_FRAMES
     assert capture.audio_windows.shape == (N_FRAMES, 16, 42)
     assert capture.description.crop == {"x": 0, "y": 0, "side": SIZE}
@@ -69,8 +69,8 @@ def test_poses_follow_the_truth(folder, portrait):
     capture = open_capture(folder)
     found = np.concatenate((capture.train.poses, capture.val.poses))
     true = portrait.poses
-    # How far the head turns depends on how deep the mesh thinks the face is: yaw and pitch come out at 0.7 to 1
-    # of the truth here. Frames of 192 pixels.
+    # The rotations depend on the depth that the mesh assigns to the face: yaw and pitch are 0.7 to 1 of the truth
+    # here, in frames of 192 pixels.
     yaw, true_yaw = head_angles(found)[:, 0], head_angles(true)[:, 0]
     assert np.corrcoef(yaw, true_yaw)[0, 1] > 0.97
     assert 0.6 < np.polyfit(true_yaw, yaw, 1)[0] < 1.1
@@ -82,7 +82,7 @@ def test_poses_follow_the_truth(folder, portrait):
     assert np.abs(distance / distance.mean() / (true_distance / true_distance.mean()) - 1).max() < 0.02
 
 
-def test_masks_are_near_the_truth(folder, portrait):
+def test_masks_are_close_to_the_truth(folder, portrait):
     capture = open_capture(folder)
     for k in (0, N_FRAMES // 2):
         found, true = capture.labels(k), portrait.render(k).labels
@@ -96,20 +96,20 @@ def test_masks_are_near_the_truth(folder, portrait):
 def test_layers_compose_to_the_frame(folder):
     capture = open_capture(folder)
     image, frame, labels = (read(0).astype(float) for read in (capture.image, capture.frame, capture.labels))
-    assert np.abs(image - frame)[labels > 0].mean() < 3  # the person stays
+    assert np.abs(image - frame)[labels > 0].mean() < 3  # the person is unchanged
     torso = capture.torso(0).astype(float)
     alpha = torso[..., 3:] / 255
     composed = torso[..., :3] * alpha + capture.background * (1 - alpha)
     assert np.abs(composed - image)[np.isin(labels, (NECK, TORSO))].mean() < 6
-    assert (torso[..., 3] > 0)[: SIZE // 8].sum() == 0  # nothing over the head
+    assert (torso[..., 3] > 0)[: SIZE // 8].sum() == 0  # nothing above the head
 
 
 def test_report(folder):
     figures = json.loads((folder / "report.json").read_text())
     assert figures["frames"]["with_pose"] == N_FRAMES
-    assert any("short: 2.0 s" in text for text in figures["warnings"])
+    assert any("short video: 2.0 s" in text for text in figures["warnings"])
     page = (folder / "report.html").read_text()
-    assert "data:image/jpeg;base64," in page and "<svg" in page and "http" not in page.split("<svg")[0]
+    assert "data:image/jpeg;base64," in page and "<svg" in page and "://" not in page.split("<svg")[0]
 
 
 def test_second_run_does_nothing(folder, video):
@@ -127,19 +127,34 @@ def test_interrupted_in_each_stage_gives_the_same_bytes(folder, video, tmp_path)
 
         def stop_half_way(stage=stage, pipeline=pipeline):
             stage.run()
-            written = [path for artefact in stage.outputs for path in pipeline.paths(artefact)]
+            written = [path for artifact in stage.outputs for path in pipeline.paths(artifact)]
             for path in written[: len(written) // 2]:
                 path.unlink()
             raise KeyboardInterrupt
 
         changed = [dataclasses.replace(s, run=stop_half_way) if s is stage else s for s in pipeline.stages]
         with pytest.raises(KeyboardInterrupt):
-            dataclasses.replace(pipeline, stages=changed).run(say=lambda text: None)
+            dataclasses.replace(pipeline, stages=changed).run(log=lambda text: None)
     run(other, video)
     assert contents(other) == contents(folder)
 
 
-def test_changed_choice_runs_what_depends_on_it(folder, video, tmp_path):
+@pytest.mark.parametrize("name", ["mesh.npz", "background.npz"])
+def test_truncated_intermediate_files_are_recreated(folder, video, tmp_path, name):
+    other = tmp_path / "portrait"
+    shutil.copytree(folder, other)
+    path = other / "preprocess" / name
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    said = run(other, video)
+    assert sum(not text.endswith("up to date") for text in said) == 1
+    assert contents(other) == contents(folder)
+
+
+def test_former_name_of_the_features(video):
+    assert Settings(video, features="senone") == Settings(video, features="ppg") == Settings(video)
+
+
+def test_changed_option_runs_dependent_stages(folder, video, tmp_path):
     other = tmp_path / "portrait"
     shutil.copytree(folder, other)
     said = run(other, video, features="mel")
@@ -147,7 +162,7 @@ def test_changed_choice_runs_what_depends_on_it(folder, video, tmp_path):
     assert open_capture(other).extractor == "mel"
 
 
-def test_ready_made_features_and_blinks(folder, video, tmp_path):
+def test_features_and_blinks_from_files(folder, video, tmp_path):
     other = tmp_path / "portrait"
     shutil.copytree(folder, other)
     windows = np.random.default_rng(0).normal(size=(N_FRAMES, 16, 29))
@@ -161,43 +176,75 @@ def test_ready_made_features_and_blinks(folder, video, tmp_path):
     assert capture.eye_closures.tolist() == [float(k == 7) for k in range(N_FRAMES)]
 
 
-def test_foreign_folder_is_left_alone(video, tmp_path):
+def test_another_folder_is_not_touched(video, tmp_path):
     (tmp_path / "thesis.tex").write_text("years of work")
     with pytest.raises(ValueError, match="expected a new folder or one of an earlier run, got one with other files"):
         run(tmp_path, video)
     assert contents(tmp_path).keys() == {"thesis.tex"}
 
 
-def test_no_video(tmp_path):
-    with pytest.raises(FileNotFoundError, match="expected a video, got no such file"):
-        run(tmp_path / "out", tmp_path / "none.mp4")
-
-
 @pytest.mark.parametrize(
-    ("choices", "text"),
+    ("options", "text"),
     [
         ({"size": 255}, "size: expected an even number of pixels, 64 or more, got 255"),
-        ({"features": "deepspeech"}, "features: expected one of senone, mel, esperanto, hubert or a .npy file"),
+        ({"features": "deepspeech"}, "features: expected one of ppg, mel, esperanto, hubert or an .npy file"),
     ],
 )
-def test_bad_choices(tmp_path, choices, text):
+def test_invalid_options(tmp_path, options, text):
     with pytest.raises(ValueError, match=text):
-        Settings(tmp_path / "video.mp4", **choices)
+        Settings(tmp_path / "video.mp4", **options)
 
 
-@pytest.mark.parametrize("sound", [np.zeros(16_000, np.float32), None])
-def test_video_without_a_face_stops_at_once(tmp_path, sound):
+def test_video_without_a_face_stops_the_first_stage(tmp_path):
     gray = np.full((128, 128, 3), 90, np.uint8)
-    write_video(tmp_path / "gray.mp4", [gray] * 25, 25, sound)
-    with pytest.raises(StageError, match="stage crop: video: expected a face, got none"):
+    write_video(tmp_path / "gray.mp4", [gray] * 25, 25, np.zeros(16_000, np.float32))
+    with pytest.raises(StageError, match="stage crop: video: no face found"):
         run(tmp_path / "out", tmp_path / "gray.mp4")
 
 
-def test_video_without_sound_stops_at_the_sound(portrait, tmp_path):
+def test_video_without_sound_is_refused_before_any_work(portrait, tmp_path):
     frame = portrait.render(0).image
     write_video(tmp_path / "mute.mp4", [frame] * 5, 25)
-    with pytest.raises(StageError, match=r"stage sound: .*expected a sound track, got none"):
+    with pytest.raises(ValueError, match=r"mute\.mp4: no audio track; use a recording with the speaker's voice"):
         run(tmp_path / "out", tmp_path / "mute.mp4")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "text"),
+    [
+        ("page.mp4", b"<!DOCTYPE html>", r"page\.mp4: expected a video or sound file, got a web page; download"),
+        ("archive.mp4", b"PK\x03\x04", r"archive\.mp4: expected a video or sound file, got a ZIP archive; unpack"),
+        ("text.mp4", b"no video", r"text\.mp4: ffmpeg can't read this as video or sound"),
+        ("folder", None, "folder: expected a video, got a folder; pass the path of a file"),
+        ("none.mp4", None, r"none\.mp4: expected a video, got no such file; check the path"),
+    ],
+)
+def test_not_a_video(name, content, text, tmp_path):
+    (tmp_path / "folder").mkdir()
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises((OSError, ValueError), match=text):
+        run(tmp_path / "out", tmp_path / name)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_capture_for_a_video(folder, tmp_path):
+    with pytest.raises(ValueError, match="expected a video, got a capture, which is already preprocessed; pass the"):
+        run(tmp_path / "out", folder)
+
+
+def test_a_file_for_the_capture(video, tmp_path):
+    (tmp_path / "out").write_text("x")
+    with pytest.raises(ValueError, match="out: expected a folder for the capture, got a file; choose another name"):
+        run(tmp_path / "out", video)
+
+
+@pytest.mark.parametrize(("option", "what"), [("blinks", "a CSV of OpenFace"), ("face_parser", "BiSeNet's weights")])
+def test_missing_input_files_are_found_before_any_work(option, what, video, tmp_path):
+    with pytest.raises(FileNotFoundError, match=f"none: expected {what}.*, got no such file; check the path, or omit"):
+        run(tmp_path / "out", video, **{option: tmp_path / "none"})
+    assert not (tmp_path / "out").exists()
 
 
 def test_frames_without_a_face_keep_their_numbers(portrait, tmp_path):
@@ -215,7 +262,7 @@ def test_frames_without_a_face_keep_their_numbers(portrait, tmp_path):
 
 
 def test_two_faces(portrait, tmp_path):
-    # A second person, at half the size, beside the speaker.
+    # A second person at half the size, beside the speaker.
     frames = []
     for k in range(N_FRAMES // 2):
         image = portrait.render(k).image
@@ -232,21 +279,21 @@ def test_two_faces(portrait, tmp_path):
     assert open_capture(tmp_path / "out").description.n_frames == N_FRAMES // 2
 
 
-def test_missing_mediapipe_is_said_at_the_first_stage(video, tmp_path, monkeypatch):
+def test_missing_mediapipe_stops_the_first_stage(video, tmp_path, monkeypatch):
     def missing():
-        raise ImportError("tracking: expected the package mediapipe 0.10.21, got none")
+        raise ImportError("preprocessing needs the package mediapipe 0.10.21")
 
     monkeypatch.setattr("ernerf_ti.preprocess.face_detection.solutions", missing)
-    with pytest.raises(StageError, match="stage crop: tracking: expected the package mediapipe"):
+    with pytest.raises(StageError, match="stage crop: preprocessing needs the package mediapipe"):
         run(tmp_path / "out", video)
 
 
-def test_every_artefact_has_one_maker(folder, video):
+def test_every_artifact_has_one_stage(folder, video):
     pipeline = capture_pipeline(folder, Settings(video, SIZE))
-    made = [artefact for stage in pipeline.stages for artefact in stage.outputs]
+    made = [artifact for stage in pipeline.stages for artifact in stage.outputs]
     assert len(made) == len(set(made))
     known = {"video"}
     for stage in pipeline.stages:
         assert set(stage.inputs) <= known, stage.name
         known |= set(stage.outputs)
-    assert known == set(stages._CaptureStages(folder, Settings(video, SIZE)).artefacts())
+    assert known == set(stages._CaptureStages(folder, Settings(video, SIZE)).artifacts())

@@ -53,3 +53,11 @@ def test_resumes_to_the_same_end(folder, device):
     assert np.abs(frames["ended"] - frames["stopped"]).max() > 0.05
     # Float32 sums may be taken in another order on another processor.
     np.testing.assert_allclose(rendered(folder / "run", capture, device), frames["ended"], atol=1e-3)
+
+
+def test_former_name_of_an_extractor(folder):
+    path = RunFolder(folder / "run").checkpoint
+    content = torch.load(path, weights_only=True)
+    content["capture"]["extractor"] = "senone"
+    torch.save(content, path)
+    assert load_checkpoint(path)["capture"]["extractor"] == "ppg"

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from ernerf_ti.media.video import probe, read_frames, read_sound, write_video
+from ernerf_ti.media.sound import read_sound
+from ernerf_ti.media.video import probe, read_frames, write_video
 from ernerf_ti.portrait.camera import scene_from_capture
 from ernerf_ti.portrait.portrait import Portrait
 from ernerf_ti.process.prefetch import ahead
@@ -26,7 +27,7 @@ def trained() -> TrainedPortrait:
     poses[:, 0, 3] = torch.linspace(-0.02, 0.02, 5)
     return TrainedPortrait(
         portrait,
-        "senone",
+        "ppg",
         42,
         (80.0, 80.0, 16.0, 16.0),
         (32, 32),
@@ -148,7 +149,7 @@ def test_video_with_sound_and_metadata(trained, speech, tmp_path):
 
 
 def test_pictures_with_alpha(trained, speech, tmp_path):
-    from ernerf_ti.media.files import read_image
+    from ernerf_ti.media.images import read_image
 
     folder = tmp_path / "frames"
     synthesize(trained, SpeechVideo(speech, folder, background="none", pose="still"))
@@ -159,7 +160,7 @@ def test_pictures_with_alpha(trained, speech, tmp_path):
 
 @pytest.mark.parametrize("suffix", [".webm", ".mov"])
 def test_video_with_alpha(trained, speech, tmp_path, suffix):
-    from ernerf_ti.media.files import read_image
+    from ernerf_ti.media.images import read_image
 
     out, folder = tmp_path / f"out{suffix}", tmp_path / "frames"
     for output in (out, folder):
@@ -191,7 +192,7 @@ def decode_alpha(path):
 
 @pytest.mark.parametrize("background", ["#ff0000", "picture"])
 def test_other_backgrounds(trained, speech, tmp_path, background):
-    from ernerf_ti.media.files import write_image
+    from ernerf_ti.media.images import write_image
 
     picture = np.zeros((20, 20, 3), np.uint8)
     picture[..., 0] = 255

@@ -139,7 +139,7 @@ def test_checkpoint_is_a_portrait(capture, config, tmp_path):
     trainer = Trainer(capture, config, tmp_path)
     assert trainer.run()
     trained = load_portrait(tmp_path)
-    assert (trained.extractor, trained.feature_dimension, trained.size) == ("senone", 42, (48, 48))
+    assert (trained.extractor, trained.feature_dimension, trained.size) == ("ppg", 42, (48, 48))
     assert_same(trained.portrait.state_dict(), trainer.portrait.state_dict())
     assert len(trained.poses) == 22
 

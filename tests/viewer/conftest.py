@@ -52,7 +52,7 @@ def trained() -> TrainedPortrait:
     poses[:, 0, 3] = torch.linspace(-0.03, 0.03, N_FRAMES)
     return TrainedPortrait(
         portrait,
-        "senone",
+        "ppg",
         42,
         (110.0, 110.0, 16.0, 16.0),
         (32, 32),

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from ernerf_ti.data.capture_files import write_sound
-from ernerf_ti.media.video import read_frames, read_sound
+from ernerf_ti.media.sound import read_sound
+from ernerf_ti.media.video import read_frames
 from ernerf_ti.viewer.clip import capture_clip, silent_clip, sound_clip
 from ernerf_ti.viewer.offscreen import read_script, run_script
 from ernerf_ti.viewer.viewer import Viewer, ViewerOptions

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from ernerf_ti.media.video import read_sound
+from ernerf_ti.media.sound import read_sound
 from ernerf_ti.portrait.config import OccupancyGridConfig
 from ernerf_ti.portrait.render.head_occupancy import OccupancyGrid
 from ernerf_ti.viewer.mesh_export import export_mesh

@@ -6,8 +6,9 @@ import torch
 
 from ernerf_ti.audio.frame_features import SAMPLE_RATE
 from ernerf_ti.data.capture_files import read_transforms, write_sound
-from ernerf_ti.media.files import read_image, write_image
-from ernerf_ti.media.video import probe, read_frames, read_sound
+from ernerf_ti.media.images import read_image, write_image
+from ernerf_ti.media.sound import read_sound
+from ernerf_ti.media.video import probe, read_frames
 from ernerf_ti.portrait.camera import scene_from_capture
 from ernerf_ti.viewer.inbox import Inbox
 from ernerf_ti.viewer.state import MODES
@@ -224,7 +225,7 @@ def test_a_broken_file_in_the_inbox_is_said(viewer, time, tmp_path):
     for _ in range(3):
         time.frame += 20
         run(viewer, time, 1)
-    assert "broken.wav: expected a file that ffmpeg reads" in viewer.message
+    assert "broken.wav: ffmpeg can't read this as video or sound" in viewer.message
     assert viewer.clip.name == "tone"
 
 
@@ -236,7 +237,7 @@ def test_a_broken_file_in_the_inbox_is_said(viewer, time, tmp_path):
             FileNotFoundError,
             "none.wav: expected a video or sound file, got no such",
         ),
-        ({"do": "background", "path": "none.png"}, FileNotFoundError, "none.png: expected a picture, got no such file"),
+        ({"do": "background", "path": "none.png"}, FileNotFoundError, "none.png: expected an image, got no such file"),
         ({"do": "train_step"}, ValueError, "training: expected a run that is being trained, got none"),
         ({"do": "seek"}, ValueError, "seek: expected the value 'seconds', got"),
     ],

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import trange
 
-from ernerf_ti.audio.extractors import extract_windows
+from ernerf_ti.audio.extractors import DEFAULT_EXTRACTOR, extract_windows
 from ernerf_ti.audio.frame_features import SAMPLE_RATE
 from ernerf_ti.audio.ready_made import save_windows
 from ernerf_ti.data.capture_files import (
@@ -20,19 +20,19 @@ from ernerf_ti.data.capture_files import (
     write_transforms,
 )
 from ernerf_ti.data.synthetic.synthetic_portrait import SyntheticPortrait
-from ernerf_ti.media.files import write_image
+from ernerf_ti.media.images import write_image
 from ernerf_ti.media.video import write_video
 
 
 def write_portrait_capture(
-    portrait: SyntheticPortrait, folder: Path, extractor: str = "senone", progress: bool = False
+    portrait: SyntheticPortrait, folder: Path, extractor: str = DEFAULT_EXTRACTOR, progress: bool = False
 ) -> None:
     """Write a training capture with the portrait's own poses, masks, landmarks and blinks.
 
     Args:
         portrait: what to write, at least 2 frames of it.
         folder: made if it is not there; files of the same names are replaced.
-        extractor: of the audio features, "senone" or "mel".
+        extractor: of the audio features, "ppg" or "mel".
         progress: show a bar.
 
     Raises:

@@ -6,7 +6,8 @@ import pytest
 from ernerf_ti.data.capture import open_capture
 from ernerf_ti.data.synthetic.portrait_writers import write_portrait_capture, write_portrait_video
 from ernerf_ti.data.synthetic.synthetic_portrait import SyntheticPortrait
-from ernerf_ti.media.video import probe, read_frames, read_sound
+from ernerf_ti.media.sound import read_sound
+from ernerf_ti.media.video import probe, read_frames
 
 N_FRAMES, SIZE = 12, 64
 
@@ -35,7 +36,7 @@ def test_capture_comes_back_exactly(portrait, folder):
         assert np.array_equal(capture.landmarks(k), frame.landmarks)
         # JPEG, which the layout asks for, is the one lossy part.
         assert np.abs(capture.image(k).astype(int) - frame.image).mean() < 1.5
-    assert capture.extractor == "senone"
+    assert capture.extractor == "ppg"
     assert capture.audio_windows.shape == (N_FRAMES, 16, 42)
     assert capture.description.source == {"name": "synthetic portrait", "seed": 2, "voice": "tenor"}
 
