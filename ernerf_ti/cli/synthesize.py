@@ -12,7 +12,8 @@ from pathlib import Path
 import torch
 
 from ernerf_ti.run.trained_portrait import load_portrait
-from ernerf_ti.synthesis.video import SpeechVideo, synthesize
+from ernerf_ti.synthesis.options import SynthesisOptions
+from ernerf_ti.synthesis.video import synthesize
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -37,7 +38,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = vars(parser.parse_args(arguments))
     try:
         trained = load_portrait(options.pop("run"), options.pop("device"))
-        for path in synthesize(trained, SpeechVideo(**options)):
+        for path in synthesize(trained, SynthesisOptions(**options)):
             print(path)
     except (OSError, ValueError, ImportError) as error:
         print(error, file=sys.stderr)

@@ -1,4 +1,4 @@
-"""Prefetching in another thread."""
+"""Compute items ahead of their use in another thread."""
 
 import queue
 import threading
@@ -8,17 +8,25 @@ from typing import TypeVar
 Item = TypeVar("Item")
 
 _END = object()
+_POLL_SECONDS = 0.1
 
 
 def ahead(items: Iterable[Item], n: int = 4) -> Iterator[Item]:
-    """Yield the items, which another thread produces up to n ahead. An error is raised in place of the item."""
+    """Yield `items` in order while another thread computes up to `n` of them ahead.
+
+    An exception in the thread is raised at its position in the sequence. Close the iterator to stop the thread early
+    (`contextlib.closing`); if it is never closed, the thread stops when the main thread ends.
+    """
     ready: queue.Queue = queue.Queue(n)
     stopped = threading.Event()
 
+    def is_wanted() -> bool:
+        return not stopped.is_set() and threading.main_thread().is_alive()
+
     def put(value) -> bool:
-        while not stopped.is_set():
+        while is_wanted():
             try:
-                ready.put(value, timeout=0.1)
+                ready.put(value, timeout=_POLL_SECONDS)
                 return True
             except queue.Full:
                 continue
@@ -33,7 +41,9 @@ def ahead(items: Iterable[Item], n: int = 4) -> Iterator[Item]:
         except BaseException as error:
             put((_END, error))
 
-    thread = threading.Thread(target=work, daemon=True)
+    # Not a daemon: the interpreter waits for this thread before it shuts down. A daemon that is inside torch while
+    # the interpreter is torn down aborts the process.
+    thread = threading.Thread(target=work, name="ahead")
     thread.start()
     try:
         while True:

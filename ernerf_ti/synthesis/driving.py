@@ -1,4 +1,4 @@
-"""What drives a portrait: audio features of the speech, head poses and blinks."""
+"""Inputs that drive a portrait: audio features of the speech, head poses and eye closure."""
 
 from pathlib import Path
 
@@ -7,32 +7,55 @@ import torch
 from torch import Tensor
 
 from ernerf_ti.audio.extractors import extract_windows
+from ernerf_ti.audio.frame_features import SAMPLE_RATE
 from ernerf_ti.audio.ready_made import read_windows
+from ernerf_ti.data.capture_files import FPS
 from ernerf_ti.portrait.camera import smooth_path
 from ernerf_ti.run.trained_portrait import SMOOTHING, TrainedPortrait
 
-_BLINK_EVERY = 2.0, 6.0
-"""Seconds between blinks of people who talk: 10 to 30 a minute."""
+SAMPLES_PER_FRAME = round(SAMPLE_RATE / FPS)
+"""Sound samples at 16 kHz per video frame at 25 fps."""
+
+_BLINK_INTERVAL = 2.0, 6.0
+"""Range of the seconds between two blinks: people who talk blink 10 to 30 times a minute."""
 _BLINK_SHAPE = (0.5, 1.0, 0.9, 0.45, 0.15)
-"""Closure in the frames of a blink, 40 ms each."""
+"""Eye closure in the frames of a blink, 40 ms each."""
 
 
 def speech_windows(trained: TrainedPortrait, samples: np.ndarray, model: Path | None = None) -> Tensor:
-    """[S] mono 16 kHz sound -> [T, steps, C] windows of the portrait's extractor, one per 25 fps frame.
+    """Extract the audio features that the portrait was trained with.
+
+    Args:
+        trained: the portrait.
+        samples: [S] mono sound in [-1, 1] at 16 kHz.
+        model: folder of the extractor's speech model, if it needs one.
+
+    Returns:
+        [T, steps, C] float32 windows, one per frame at 25 fps, T = ceil(S / 640).
 
     Raises:
-        ValueError: the extractor can't be computed here, or gives another dimension.
+        ValueError: the extractor is not available here, or its features have another dimension than in training.
     """
-    windows = torch.from_numpy(extract_windows(samples, trained.extractor, -(-len(samples) // 640), model))
+    n = -(-len(samples) // SAMPLES_PER_FRAME)
+    windows = torch.from_numpy(extract_windows(samples, trained.extractor, n, model))
     _check_dimension(trained, f"{trained.extractor} features", windows)
     return windows
 
 
 def ready_made_windows(trained: TrainedPortrait, path: Path, n: int) -> Tensor:
-    """[n, steps, C] windows of a .npy file that another tool made of the speech; the last one is repeated.
+    """Read audio features that another tool computed.
+
+    Args:
+        trained: the portrait.
+        path: a .npy file.
+        n: number of frames; the last window is repeated if the file has fewer.
+
+    Returns:
+        [n, steps, C] float32 windows.
 
     Raises:
-        FileNotFoundError, ValueError: no such file, one of no known format, or features of another dimension.
+        FileNotFoundError, ValueError: no such file, an unknown format, or features of another dimension than in
+            training.
     """
     _, windows = read_windows(path)
     windows = torch.from_numpy(windows)
@@ -43,46 +66,53 @@ def ready_made_windows(trained: TrainedPortrait, path: Path, n: int) -> Tensor:
 def _check_dimension(trained: TrainedPortrait, name: str, windows: Tensor) -> None:
     if windows.shape[2] != trained.feature_dimension:
         raise ValueError(
-            f"{name}: expected dimension {trained.feature_dimension} (of the training), "
-            f"got {windows.shape[2]}; pass the speech model that the portrait was trained with"
+            f"{name}: expected dimension {trained.feature_dimension} (from training), got {windows.shape[2]}; "
+            "use the extractor and speech model that the portrait was trained with"
         )
 
 
 def ping_pong(n: int, available: int) -> np.ndarray:
-    """[n] indices that run to the end, back, and on, so that there is no jump."""
-    turn, place = np.divmod(np.arange(n), available)
-    return np.where(turn % 2 == 0, place, available - 1 - place)
+    """[n] frame indices that run from 0 to available - 1, back to 0, and so on, without a jump."""
+    lap, index = np.divmod(np.arange(n), available)
+    return np.where(lap % 2 == 0, index, available - 1 - index)
 
 
 def head_path(
     trained: TrainedPortrait, n: int, kind: str = "capture", smoothing: int = SMOOTHING
 ) -> tuple[Tensor, np.ndarray]:
-    """How the head moves in n frames.
+    """Head poses for n frames.
 
     Args:
-        kind: "capture": those of the capture, smoothed, there and back; "still": the first one.
-        smoothing: frames in a mean, odd.
+        trained: the portrait.
+        n: number of frames.
+        kind: "capture" plays the smoothed poses of the capture forward and backward in turn; "still" keeps the first.
+        smoothing: number of frames averaged, odd.
 
     Returns:
-        [n, 4, 4] poses, scene, and [n] places of their frames in the capture.
+        [n, 4, 4] pose_world_from_camera in the scene, and [n] indices of the capture's frames that they come from.
 
     Raises ValueError for another kind.
     """
     if kind == "still":
         return trained.poses[:1].expand(n, 4, 4), np.zeros(n, int)
     if kind != "capture":
-        raise ValueError(f"pose: expected capture, still or a file, got {kind!r}; choose one of these")
-    places = ping_pong(n, len(trained.poses))
-    return smooth_path(trained.poses.double().cpu(), smoothing).float()[places], places
+        raise ValueError(f"pose: expected capture, still or a transforms file, got {kind!r}; choose one of these")
+    indices = ping_pong(n, len(trained.poses))
+    return smooth_path(trained.poses.double().cpu(), smoothing).float()[indices], indices
 
 
 def blinks(trained: TrainedPortrait, n: int, kind: str, seed: int = 0) -> np.ndarray:
-    """[n] float32 closure of the eyes.
+    """Eye closure for n frames.
 
     Args:
-        kind: "capture": that of the capture, along with its poses; "natural": blinks at random times; or
-            a number from 0 (open) to 1 (closed).
-        seed: of the random times.
+        trained: the portrait.
+        n: number of frames.
+        kind: "capture" follows the capture in step with its poses; "natural" blinks at random times; a number from 0
+            (open) to 1 (closed) is kept throughout.
+        seed: seed of the random times.
+
+    Returns:
+        [n] float32 in [0, 1], 0 open, 1 closed.
 
     Raises ValueError for another kind.
     """
@@ -90,10 +120,10 @@ def blinks(trained: TrainedPortrait, n: int, kind: str, seed: int = 0) -> np.nda
         return trained.eye_closures.cpu().numpy()[ping_pong(n, len(trained.eye_closures))].astype(np.float32)
     if kind == "natural":
         generator, closure = np.random.default_rng(seed), np.zeros(n + len(_BLINK_SHAPE), np.float32)
-        at = generator.uniform(*_BLINK_EVERY) * 25 / 2
-        while at < n:
-            closure[int(at) : int(at) + len(_BLINK_SHAPE)] = _BLINK_SHAPE
-            at += generator.uniform(*_BLINK_EVERY) * 25
+        start = generator.uniform(*_BLINK_INTERVAL) * FPS / 2
+        while start < n:
+            closure[int(start) : int(start) + len(_BLINK_SHAPE)] = _BLINK_SHAPE
+            start += generator.uniform(*_BLINK_INTERVAL) * FPS
         return closure[:n]
     try:
         value = float(kind)

@@ -1,4 +1,4 @@
-"""Frames of a trained portrait that speaks, one at a time."""
+"""Render the frames of a talking portrait, one at a time."""
 
 from collections.abc import Callable, Iterator
 
@@ -18,31 +18,32 @@ def render_frames(
     eye_closures: np.ndarray,
     background: Tensor | Callable[[int], Tensor] | None,
     with_torso: bool = True,
-    places: np.ndarray | None = None,
+    capture_indices: np.ndarray | None = None,
 ) -> Iterator[RenderOutput]:
-    """Pictures of speech.
+    """Render speech.
 
     Args:
-        trained: who speaks.
+        trained: the portrait.
         windows: [T, steps, C] audio windows, one per frame.
-        poses: [T, 4, 4] of the head, scene.
-        eye_closures: [T] closure of the eyes.
-        background: [H, W, 3] in [0, 1], or what gives that of a frame; None for color times alpha, to lay over
-            something.
-        with_torso: else the head alone.
-        places: [T] frames of the capture that the torso follows; None for torsos that the poses let expect.
+        poses: [T, 4, 4] pose_world_from_camera in the scene.
+        eye_closures: [T] in [0, 1], 0 open, 1 closed.
+        background: [H, W, 3] in [0, 1], or a function from the frame's index to that; None for premultiplied color
+            without a background.
+        with_torso: whether to render the torso too.
+        capture_indices: [T] indices of the capture's frames whose torso is followed; None to predict the torso's
+            appearance from the pose.
 
     Yields:
-        RenderOutput of [H, W] for each frame.
+        RenderOutput with [H, W] in place of [N], on the portrait's device.
     """
     device = trained.background.device
     for k in range(len(windows)):
-        conditioning = FrameInputs(
+        index = None if capture_indices is None else int(capture_indices[k])
+        inputs = FrameInputs(
             audio_context(windows, k, silent_ends=trained.as_published).to(device),
             torch.tensor([float(eye_closures[k])], device=device),
             None,
             poses[k].to(device),
-            trained.torso_appearance(poses[k], None if places is None else int(places[k])) if with_torso else None,
+            trained.torso_appearance(poses[k], index) if with_torso else None,
         )
-        behind = background(k) if callable(background) else background
-        yield trained.render(conditioning, behind, with_torso)
+        yield trained.render(inputs, background(k) if callable(background) else background, with_torso)

@@ -1,8 +1,9 @@
-"""Synthesized speech as files: a video with its sound, opaque or with alpha, or pictures with alpha."""
+"""Synthesize speech into files: a video with its sound, opaque or with alpha, or a folder of images with alpha."""
 
+import contextlib
 import re
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -19,117 +20,130 @@ from ernerf_ti.media.video import TRANSPARENT_SUFFIXES, VIDEO_SUFFIXES, VideoWri
 from ernerf_ti.portrait.camera import scene_from_capture
 from ernerf_ti.portrait.records import RenderOutput
 from ernerf_ti.process.prefetch import ahead
+from ernerf_ti.process.threads import adaptive_threads
 from ernerf_ti.run.trained_portrait import TrainedPortrait
-from ernerf_ti.synthesis.driving import blinks, head_path, ping_pong, ready_made_windows, speech_windows
+from ernerf_ti.synthesis.driving import (
+    SAMPLES_PER_FRAME,
+    blinks,
+    head_path,
+    ping_pong,
+    ready_made_windows,
+    speech_windows,
+)
 from ernerf_ti.synthesis.frames import render_frames
+from ernerf_ti.synthesis.images import DepthImages, attention_image, opaque_image, picture_of, transparent_image
+from ernerf_ti.synthesis.options import SynthesisOptions
 
 SYNTHESIZED = {
     "title": "Synthesized portrait",
-    # The term of the IPTC for media made by a trained model.
+    # The IPTC term for media created by a trained model.
     "comment": "Synthesized by ernerf-ti, not a recording of a person. "
     "digitalSourceType: http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia",
 }
 """Metadata of every video."""
 
-_FRAME = round(SAMPLE_RATE / FPS)
+Image = Callable[[RenderOutput], np.ndarray]
+"""A rendered frame -> [H, W, 3 or 4] uint8."""
 
 
-@dataclass(frozen=True)
-class SpeechVideo:
-    """What is spoken, how it looks, and where it goes; see tools/synthesize.py."""
+def synthesize(trained: TrainedPortrait, options: SynthesisOptions) -> list[Path]:
+    """Render speech and write it to files. A video appears only when it is complete.
 
-    audio: Path
-    output: Path
-    pose: str = "capture"
-    blink: str = "capture"
-    background: str = "capture"
-    head_only: bool = False
-    depth: Path | None = None
-    attention: Path | None = None
-    speech_model: Path | None = None
-    windows: Path | None = None
-    seed: int = 0
-
-
-def synthesize(trained: TrainedPortrait, wanted: SpeechVideo) -> list[Path]:
-    """Render speech and write it.
-
-    Sound and pictures are of the same length: the sound is filled up with silence to a whole frame.
+    The sound is padded with silence to a whole number of frames.
 
     Args:
-        trained: who speaks.
-        wanted: what.
+        trained: the portrait.
+        options: what to render and where to write it.
 
     Returns:
-        The files, or the folder, that were written.
+        The videos, and the folder of images, that were written.
 
     Raises:
-        FileNotFoundError, ValueError: an input that is not there or does not fit, before anything is rendered.
+        FileNotFoundError, ValueError: an input is missing or invalid; raised before anything is rendered.
+        OSError: an output can't be written; raised before anything is rendered where that can be known.
     """
-    samples = read_sound(wanted.audio, SAMPLE_RATE)
-    samples = np.pad(samples, (0, -len(samples) % _FRAME))
-    n = len(samples) // _FRAME
-    if n and wanted.windows:
-        windows = ready_made_windows(trained, wanted.windows, n)
-    else:
-        windows = speech_windows(trained, samples, wanted.speech_model)
+    samples = read_sound(options.audio, SAMPLE_RATE)
+    samples = np.pad(samples, (0, -len(samples) % SAMPLES_PER_FRAME))
+    n = len(samples) // SAMPLES_PER_FRAME
     if n == 0:
-        raise ValueError(f"{wanted.audio}: expected speech, got no sound; pass a longer recording")
-    poses, places = _poses(trained, wanted.pose, n)
-    eye_closures = blinks(trained, n, wanted.blink, wanted.seed)
-    background = _background(trained, wanted.background)
-    _check_outputs(wanted, background is None)
-    frames = render_frames(trained, windows, poses, eye_closures, background, not wanted.head_only, places)
-    frames = ahead(tqdm(frames, "frames", n, unit="frame"))
-    videos = [(wanted.depth, _depth_picture), (wanted.attention, _attention_picture)]
-    videos = [(path, picture) for path, picture in videos if path is not None]
-    suffix = wanted.output.suffix.lower()
-    with_alpha = _transparent_picture if background is None else _opaque_picture
-    if suffix:
-        videos.insert(0, (wanted.output, with_alpha if suffix in TRANSPARENT_SUFFIXES else picture_of))
+        raise ValueError(f"{options.audio}: expected speech, got no sound; pass a longer recording")
+    if options.windows:
+        windows = ready_made_windows(trained, options.windows, n)
     else:
-        frames = _save_pictures(frames, wanted.output, with_alpha)
-    writers = [VideoWriter(path, FPS, samples, SAMPLE_RATE, metadata=SYNTHESIZED) for path, _ in videos]
-    try:
-        for output in frames:
-            for writer, (_, picture) in zip(writers, videos, strict=True):
-                writer.write(picture(output))
-        for writer in writers:
+        windows = speech_windows(trained, samples, options.speech_model)
+    poses, capture_indices = _poses(trained, options.pose, n)
+    eye_closures = blinks(trained, n, options.blink, options.seed)
+    background = _background(trained, options.background)
+    _check_outputs(options, background is None)
+    image_with_alpha = transparent_image if background is None else opaque_image
+    frames = render_frames(trained, windows, poses, eye_closures, background, not options.head_only, capture_indices)
+    frames = adaptive_threads(frames, trained.background.device.type)
+    with contextlib.ExitStack() as stack:
+        sinks = []
+        for path, image in _videos(options, image_with_alpha, poses):
+            writer = VideoWriter(path, FPS, samples, SAMPLE_RATE, metadata=SYNTHESIZED)
+            sinks.append((stack.enter_context(contextlib.closing(writer)), image))
+        frames = stack.enter_context(contextlib.closing(ahead(frames)))
+        for k, output in enumerate(tqdm(frames, "frames", n, unit="frame")):
+            for writer, image in sinks:
+                writer.write(image(output))
+            if not options.output.suffix:
+                write_image(options.output / f"{k:05d}.png", image_with_alpha(output))
+        for writer, _ in sinks:
             writer.finish()
-    finally:
-        for writer in writers:
-            writer.close()
-    return [path for path, _ in videos] + ([] if suffix else [wanted.output])
+    return _output_paths(options)
 
 
-def _check_outputs(wanted: SpeechVideo, transparent: bool) -> None:
-    suffix = wanted.output.suffix.lower()
+def _videos(options: SynthesisOptions, image_with_alpha: Image, poses: Tensor) -> list[tuple[Path, Image]]:
+    """Videos to write, each with the image of a frame that goes into it."""
+    suffix = options.output.suffix.lower()
+    videos = [
+        (options.output if suffix else None, image_with_alpha if suffix in TRANSPARENT_SUFFIXES else picture_of),
+        (options.depth, DepthImages(poses)),
+        (options.attention, attention_image),
+    ]
+    return [(path, image) for path, image in videos if path is not None]
+
+
+def _output_paths(options: SynthesisOptions) -> list[Path]:
+    return [path for path in (options.output, options.depth, options.attention) if path is not None]
+
+
+def _check_outputs(options: SynthesisOptions, transparent: bool) -> None:
+    """Find out before rendering whether the outputs can be written."""
+    suffix = options.output.suffix.lower()
     if suffix and suffix not in VIDEO_SUFFIXES:
         raise ValueError(
-            f"output: expected {', '.join(VIDEO_SUFFIXES)} or a folder, got {wanted.output}; choose one of these"
+            f"output: expected {', '.join(VIDEO_SUFFIXES)} or a folder, got {options.output}; choose one of these"
         )
     if transparent and suffix and suffix not in TRANSPARENT_SUFFIXES:
         raise ValueError(
-            f"output: expected {', '.join(TRANSPARENT_SUFFIXES)} or a folder for pictures with alpha, "
-            f"got {wanted.output}; {suffix} has no transparency"
+            f"output: expected {', '.join(TRANSPARENT_SUFFIXES)} or a folder for a transparent background, "
+            f"got {options.output}; {suffix} has no alpha channel"
         )
     for name in ("depth", "attention"):
-        path = getattr(wanted, name)
+        path = getattr(options, name)
         if path is not None and path.suffix.lower() != ".mp4":
             raise ValueError(f"{name}: expected an .mp4, got {path}; choose another name")
-
-
-def _save_pictures(
-    frames: Iterator[RenderOutput], folder: Path, picture: Callable[[RenderOutput], np.ndarray]
-) -> Iterator[RenderOutput]:
-    folder.mkdir(parents=True, exist_ok=True)
-    for k, output in enumerate(frames):
-        write_image(folder / f"{k:05d}.png", picture(output))
-        yield output
+    paths = _output_paths(options)
+    if len({path.absolute() for path in paths}) < len(paths):
+        raise ValueError("output: expected different files for output, depth and attention, got one path twice")
+    for path in paths:
+        if path.suffix and path.is_dir():
+            raise ValueError(f"{path}: expected a file to write, got a folder; choose another name")
+        folder = path.parent if path.suffix else path
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=folder):
+                pass
+        except OSError as error:
+            raise OSError(
+                f"{path}: could not write to {folder} ({error.strerror}); check its permissions and the disk"
+            ) from error
 
 
 def _poses(trained: TrainedPortrait, kind: str, n: int) -> tuple[Tensor, np.ndarray | None]:
-    """[n, 4, 4] poses, and [n] places in the capture if they are of there."""
+    """[n, 4, 4] poses in the scene, and [n] indices of the capture's frames if they come from there."""
     if kind in ("capture", "still"):
         return head_path(trained, n, kind)
     if not Path(kind).is_file():
@@ -140,6 +154,7 @@ def _poses(trained: TrainedPortrait, kind: str, n: int) -> tuple[Tensor, np.ndar
 
 
 def _background(trained: TrainedPortrait, kind: str) -> Tensor | None:
+    """[H, W, 3] in [0, 1] on the portrait's device; None for a transparent background."""
     if kind == "none":
         return None
     if kind == "capture":
@@ -150,41 +165,7 @@ def _background(trained: TrainedPortrait, kind: str) -> Tensor | None:
         return torch.tensor(color, device=trained.background.device).expand(height, width, 3)
     if not Path(kind).is_file():
         raise FileNotFoundError(
-            f"background: expected capture, none, a color as #rrggbb or a picture, got {kind}; choose one of these"
+            f"background: expected capture, none, a color as #rrggbb or an image, got {kind}; choose one of these"
         )
-    picture = cv2.resize(read_image(Path(kind))[..., :3], (width, height), interpolation=cv2.INTER_AREA)
-    return torch.from_numpy(picture).float().to(trained.background.device) / 255
-
-
-def picture_of(output: RenderOutput) -> np.ndarray:
-    """[H, W, 3] uint8 RGB."""
-    return _bytes(output.rgb)
-
-
-def _opaque_picture(output: RenderOutput) -> np.ndarray:
-    """[H, W, 4] uint8 of a picture over a background, for a file that has an alpha channel."""
-    return np.dstack((picture_of(output), np.full(output.opacity.shape, 255, np.uint8)))
-
-
-def _transparent_picture(output: RenderOutput) -> np.ndarray:
-    """[H, W, 4] uint8 RGB and straight alpha of a picture without a background."""
-    alpha = output.opacity.clamp(0, 1)[..., None]
-    return _bytes(torch.cat((output.rgb / alpha.clamp(min=1e-3), alpha), -1))
-
-
-def _depth_picture(output: RenderOutput) -> np.ndarray:
-    """Near is bright, over half a metre: the depth of the box is 1 scene unit."""
-    depth = output.depth / output.opacity.clamp(min=1e-3)
-    near = depth[output.depth > 0].min() if (output.depth > 0).any() else depth.min()
-    return _bytes(((1 - (depth - near)).clamp(0, 1) * (output.depth > 0))[..., None].expand(*depth.shape, 3))
-
-
-def _attention_picture(output: RenderOutput) -> np.ndarray:
-    """Audio attention in red, eye attention in green, each over its largest value, the picture behind in gray."""
-    gray = output.rgb.mean(-1) * 0.5
-    maps = [values / values.max().clamp(min=1e-6) for values in (output.audio_attention, output.eye_attention)]
-    return _bytes(torch.stack((gray + maps[0] * 0.5, gray + maps[1] * 0.5, gray), -1))
-
-
-def _bytes(values: Tensor) -> np.ndarray:
-    return (values.clamp(0, 1) * 255 + 0.5).to(torch.uint8).cpu().numpy()
+    image = cv2.resize(read_image(Path(kind))[..., :3], (width, height), interpolation=cv2.INTER_AREA)
+    return torch.from_numpy(image).float().to(trained.background.device) / 255

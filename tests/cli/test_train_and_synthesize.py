@@ -15,19 +15,7 @@ from ernerf_ti.media.sound import read_sound
 from ernerf_ti.media.video import read_frames
 from ernerf_ti.run.checkpoint import load_checkpoint
 from tests.cli.conftest import TOOLS
-
-QUICK = ["--preset", "small", "--device", "cpu", "--portrait.head-grid.resolution", "32", "--log-every", "1"]
-QUICK += [option for stage in ("head", "finetune", "torso") for option in (f"--{stage}.n-rays", "128")]
-STEPS = [
-    "--head.iterations",
-    "3",
-    "--finetune.iterations",
-    "2",
-    "--torso.iterations",
-    "3",
-    "--finetune.patch-size",
-    "8",
-]
+from tests.quick_training import OPTIONS, options
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +32,7 @@ def train(load_tool):
 
 def test_train_then_synthesize(train, load_tool, capture, tmp_path, capsys):
     run, out = tmp_path / "run", tmp_path / "out.mp4"
-    assert train([str(capture), str(run), *QUICK, *STEPS]) == 0
+    assert train([str(capture), str(run), *options(3, 2, 3)]) == 0
     write_sound(tmp_path / "speech.wav", np.sin(np.arange(9_000) * 0.05) * 0.3)
     synthesize = load_tool("synthesize").main
     assert synthesize([str(run), "--audio", str(tmp_path / "speech.wav"), "-o", str(out), "--device", "cpu"]) == 0
@@ -55,13 +43,13 @@ def test_train_then_synthesize(train, load_tool, capture, tmp_path, capsys):
 
 def test_settings_reach_the_run(train, capture, tmp_path):
     arguments = ["--head.iterations", "1", "--seed", "5", "--stages", "head"]
-    assert train([str(capture), str(tmp_path), *QUICK, *arguments]) == 0
+    assert train([str(capture), str(tmp_path), *OPTIONS, *arguments]) == 0
     config = json.loads((tmp_path / "config.json").read_text())
     assert (config["seed"], config["head"]["iterations"], config["head"]["n_rays"]) == (5, 1, 128)
 
 
 def test_choice_of_frames(train, capture, tmp_path, capsys):
-    arguments = [*QUICK, "--head.iterations", "1", "--stages", "head"]
+    arguments = [*OPTIONS, "--head.iterations", "1", "--stages", "head"]
     flags = ["--data_range", "0", "6", "--smooth_path", "--smooth_eye", "--skip-missing"]
     for name, more, n_train in (("range", [], 6), ("part", ["--part"], 1), ("part2", ["--part2"], 6)):
         assert train([str(capture), str(tmp_path / name), *arguments, *flags, *more]) == 0
@@ -72,14 +60,14 @@ def test_choice_of_frames(train, capture, tmp_path, capsys):
 
 def test_unknown_setting_stops(train, capture, tmp_path, capsys):
     with pytest.raises(SystemExit) as error:
-        train([str(capture), str(tmp_path / "run"), *QUICK, "--head.iteratoins", "1"])
+        train([str(capture), str(tmp_path / "run"), *OPTIONS, "--head.iteratoins", "1"])
     assert error.value.code == 2
     assert "iteratoins" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
 
 
 def test_run_is_not_overwritten(train, capture, tmp_path, capsys):
-    arguments = [str(capture), str(tmp_path), *QUICK, "--head.iterations", "1", "--stages", "head"]
+    arguments = [str(capture), str(tmp_path), *OPTIONS, "--head.iterations", "1", "--stages", "head"]
     assert train(arguments) == 0
     assert train(arguments) == 1
     assert "expected a folder without a run, got one with a checkpoint; pass --resume" in capsys.readouterr().err
@@ -96,7 +84,7 @@ def test_no_capture(train, tmp_path, capsys):
 def test_signal_saves(capture, tmp_path, number):
     command = [sys.executable, str(TOOLS / "train.py"), str(capture), str(tmp_path)]
     endless = ["--head.iterations", "1000000", "--save-every", "1000000", "--stages", "head"]
-    process = subprocess.Popen([*command, *QUICK, *endless], stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen([*command, *OPTIONS, *endless], stderr=subprocess.PIPE, text=True)
     try:
         for line in iter(process.stderr.readline, ""):
             if "step/s" in line or "loss=" in line:

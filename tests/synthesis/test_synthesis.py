@@ -1,48 +1,19 @@
-"""What drives a portrait: paths, blinks, and the order of frames."""
+"""Speech synthesis: its inputs, the rendered frames and the files."""
 
 import dataclasses
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from ernerf_ti.media.sound import read_sound
-from ernerf_ti.media.video import probe, read_frames, write_video
-from ernerf_ti.portrait.camera import scene_from_capture
-from ernerf_ti.portrait.portrait import Portrait
-from ernerf_ti.process.prefetch import ahead
-from ernerf_ti.run.trained_portrait import TrainedPortrait
+from ernerf_ti.media.video import probe, read_frames
 from ernerf_ti.synthesis.driving import blinks, head_path, ping_pong, ready_made_windows, speech_windows
 from ernerf_ti.synthesis.frames import render_frames
-from ernerf_ti.synthesis.video import SYNTHESIZED, SpeechVideo, synthesize
-from ernerf_ti.train.config import PRESETS
-
-
-@pytest.fixture(scope="module")
-def trained() -> TrainedPortrait:
-    torch.manual_seed(0)
-    portrait = Portrait(PRESETS["small"].portrait, 42, 3).requires_grad_(False)
-    poses = torch.eye(4, dtype=torch.float64).repeat(5, 1, 1)
-    poses[:, 2, 3] = 0.8
-    poses[:, 0, 3] = torch.linspace(-0.02, 0.02, 5)
-    return TrainedPortrait(
-        portrait,
-        "ppg",
-        42,
-        (80.0, 80.0, 16.0, 16.0),
-        (32, 32),
-        scene_from_capture(poses).float(),
-        torch.linspace(0, 1, 5),
-        torch.full((32, 32, 3), 0.5),
-    )
-
-
-@pytest.fixture
-def speech(tmp_path):
-    sound = 0.3 * np.sin(np.arange(16_000 * 2) * 0.05).astype(np.float32)[: 16_000 // 2 + 100]
-    path = tmp_path / "speech.mp4"
-    write_video(path, [np.zeros((16, 16, 3), np.uint8)] * 13, 25, sound)
-    return path
+from ernerf_ti.synthesis.options import SynthesisOptions
+from ernerf_ti.synthesis.video import SYNTHESIZED, synthesize
 
 
 def test_ping_pong():
@@ -50,22 +21,33 @@ def test_ping_pong():
     assert ping_pong(3, 1).tolist() == [0, 0, 0]
 
 
-def test_paths(trained):
-    still, places = head_path(trained, 7, "still")
-    assert torch.equal(still, trained.poses[:1].expand(7, 4, 4)) and places.tolist() == [0] * 7
-    path, places = head_path(trained, 10, "capture", smoothing=1)
+@settings(max_examples=30, deadline=None)
+@given(n=st.integers(0, 200), available=st.integers(1, 40))
+def test_ping_pong_is_a_path_without_jumps(n, available):
+    indices = ping_pong(n, available)
+    assert indices.shape == (n,)
+    assert ((indices >= 0) & (indices < available)).all()
+    assert (np.abs(np.diff(indices)) <= 1).all()
+    assert (indices[:available] == np.arange(min(n, available))).all()
+    assert (indices == ping_pong(n + 2 * available, available)[2 * available :]).all()
+
+
+def test_head_path(trained):
+    still, indices = head_path(trained, 7, "still")
+    assert torch.equal(still, trained.poses[:1].expand(7, 4, 4)) and indices.tolist() == [0] * 7
+    path, indices = head_path(trained, 10, "capture", smoothing=1)
     torch.testing.assert_close(path, torch.cat((trained.poses, trained.poses.flip(0))))
-    assert places.tolist() == [0, 1, 2, 3, 4, 4, 3, 2, 1, 0]
-    calm, _ = head_path(trained, 5, "capture", smoothing=3)
-    torch.testing.assert_close(calm[1, :3, 3], trained.poses[:3, :3, 3].mean(0))
-    with pytest.raises(ValueError, match="pose: expected capture, still or a file, got 'spin'"):
+    assert indices.tolist() == [0, 1, 2, 3, 4, 4, 3, 2, 1, 0]
+    smooth, _ = head_path(trained, 5, "capture", smoothing=3)
+    torch.testing.assert_close(smooth[1, :3, 3], trained.poses[:3, :3, 3].mean(0))
+    with pytest.raises(ValueError, match="pose: expected capture, still or a transforms file, got 'spin'"):
         head_path(trained, 5, "spin")
 
 
 def test_the_torso_follows_the_frames_of_the_capture(trained):
-    codes = trained.portrait.torso.appearance
+    embeddings = trained.portrait.torso.appearance
     held_out = [trained.torso_appearance(pose) for pose in trained.poses[3:]]
-    of_capture = torch.cat((codes.of_all_frames(), torch.stack(held_out)))
+    of_capture = torch.cat((embeddings.of_all_frames(), torch.stack(held_out)))
     torch.testing.assert_close(trained.torso_appearance(trained.poses[1], 1), of_capture.mean(0))  # of 7 frames around
     moved = trained.torso_appearance(trained.poses[2], 1) - trained.torso_appearance(trained.poses[1], 1)
     torch.testing.assert_close(
@@ -73,12 +55,12 @@ def test_the_torso_follows_the_frames_of_the_capture(trained):
     )
     before = trained.torso_appearance(trained.poses[4])
     with torch.no_grad():
-        codes.embeddings.add_(1.0)  # as training does
+        embeddings.embeddings.add_(1.0)  # as training does
     torch.testing.assert_close(trained.torso_appearance(trained.poses[4]), before + 1)
     with torch.no_grad():
-        codes.embeddings.sub_(1.0)
+        embeddings.embeddings.sub_(1.0)
     published = dataclasses.replace(trained, as_published=True)
-    assert torch.equal(published.torso_appearance(trained.poses[1], 1), codes(0))
+    assert torch.equal(published.torso_appearance(trained.poses[1], 1), embeddings(0))
 
 
 def test_blinks(trained):
@@ -94,10 +76,23 @@ def test_blinks(trained):
             blinks(trained, 3, wrong)
 
 
+@settings(max_examples=20, deadline=None)
+@given(n=st.integers(0, 400), seed=st.integers(0, 2**32 - 1))
+def test_natural_blinks_are_bounded_and_complete(n, seed):
+    closure = blinks(None, n, "natural", seed)
+    assert (closure.shape, closure.dtype) == ((n,), np.float32)
+    assert ((closure >= 0) & (closure <= 1)).all()
+    starts = np.flatnonzero((closure > 0) & (np.concatenate(([0], closure[:-1])) == 0))
+    assert (np.diff(starts) >= 49).all()  # 2 s, up to rounding
+    assert all(closure[start + 1] == 1 for start in starts if start + 1 < n)
+    longer = blinks(None, n + 50, "natural", seed)
+    assert (longer[:n] == closure).all()  # more frames change nothing before
+
+
 def test_speech_windows_check_the_dimension(trained):
     assert speech_windows(trained, np.zeros(16_000)).shape == (25, 16, 42)
     other = dataclasses.replace(trained, feature_dimension=29)
-    with pytest.raises(ValueError, match=r"expected dimension 29 \(of the training\), got 42"):
+    with pytest.raises(ValueError, match=r"expected dimension 29 \(from training\), got 42"):
         speech_windows(other, np.zeros(16_000))
 
 
@@ -109,22 +104,22 @@ def test_ready_made_windows(trained, speech, tmp_path):
     assert torch.equal(found[10:], found[9:10].expand(2, -1, -1))
     deepspeech = dataclasses.replace(trained, extractor="deepspeech")  # which can't be computed here
     out = tmp_path / "out.mp4"
-    assert synthesize(deepspeech, SpeechVideo(speech, out, windows=path)) == [out]
+    assert synthesize(deepspeech, SynthesisOptions(speech, out, windows=path)) == [out]
     assert len(list(read_frames(out, 25))) == -(-len(read_sound(speech)) // 640)
     np.save(path, windows[..., :29])
-    with pytest.raises(ValueError, match=r"aud.npy: expected dimension 42 \(of the training\), got 29"):
+    with pytest.raises(ValueError, match=r"aud.npy: expected dimension 42 \(from training\), got 29"):
         ready_made_windows(trained, path, 12)
 
 
-def test_frames_depend_on_the_blink_and_the_pose(trained):
+def test_frames_depend_on_the_pose_and_the_followed_torso(trained):
     windows = torch.rand(3, 16, 42)
     frames = list(render_frames(trained, windows, trained.poses[[0, 0, 4]], np.zeros(3), trained.background))
     assert frames[0].rgb.shape == (32, 32, 3)
     assert not torch.equal(frames[0].rgb, frames[2].rgb)
     followed = list(
-        render_frames(trained, windows[:2], trained.poses[[0, 0]], np.zeros(2), None, places=np.array([0, 2]))
+        render_frames(trained, windows[:2], trained.poses[[0, 0]], np.zeros(2), None, capture_indices=np.array([0, 2]))
     )
-    plain = next(render_frames(trained, windows, trained.poses, np.zeros(3), None, places=np.zeros(1, int)))
+    plain = next(render_frames(trained, windows, trained.poses, np.zeros(3), None, capture_indices=np.zeros(1, int)))
     torch.testing.assert_close(followed[0].rgb, plain.rgb)
     assert not torch.equal(followed[0].rgb, followed[1].rgb)
     clear = next(render_frames(trained, windows, trained.poses, np.zeros(3), None))
@@ -136,8 +131,8 @@ def test_video_with_sound_and_metadata(trained, speech, tmp_path):
     import av
 
     out, depth, attention = (tmp_path / name for name in ("out.mp4", "depth.mp4", "attention.mp4"))
-    wanted = SpeechVideo(speech, out, blink="natural", depth=depth, attention=attention)
-    assert synthesize(trained, wanted) == [out, depth, attention]
+    options = SynthesisOptions(speech, out, blink="natural", depth=depth, attention=attention)
+    assert synthesize(trained, options) == [out, depth, attention]
     n = -(-len(read_sound(speech)) // 640)
     for path in (out, depth, attention):
         assert len(list(read_frames(path, 25))) == n
@@ -148,11 +143,11 @@ def test_video_with_sound_and_metadata(trained, speech, tmp_path):
         assert "trainedAlgorithmicMedia" in file.metadata["comment"]
 
 
-def test_pictures_with_alpha(trained, speech, tmp_path):
+def test_images_with_alpha(trained, speech, tmp_path):
     from ernerf_ti.media.images import read_image
 
     folder = tmp_path / "frames"
-    synthesize(trained, SpeechVideo(speech, folder, background="none", pose="still"))
+    synthesize(trained, SynthesisOptions(speech, folder, background="none", pose="still"))
     names = sorted(path.name for path in folder.iterdir())
     assert names[0] == "00000.png" and len(names) == -(-len(read_sound(speech)) // 640)
     assert read_image(folder / "00000.png").shape == (32, 32, 4)
@@ -164,7 +159,7 @@ def test_video_with_alpha(trained, speech, tmp_path, suffix):
 
     out, folder = tmp_path / f"out{suffix}", tmp_path / "frames"
     for output in (out, folder):
-        synthesize(trained, SpeechVideo(speech, output, background="none", pose="still"))
+        synthesize(trained, SynthesisOptions(speech, output, background="none", pose="still"))
     alpha = np.stack([read_image(path)[..., 3] for path in sorted(folder.iterdir())])
     assert alpha.min() < 200  # so that an opaque file would not pass
     decoded = decode_alpha(out)
@@ -173,8 +168,8 @@ def test_video_with_alpha(trained, speech, tmp_path, suffix):
     assert abs(len(read_sound(out)) - len(alpha) * 640) <= 1024
 
 
-def test_a_file_with_alpha_is_opaque_over_a_background(trained, speech, tmp_path):
-    synthesize(trained, SpeechVideo(speech, tmp_path / "out.mov", pose="still"))
+def test_alpha_is_opaque_with_a_background(trained, speech, tmp_path):
+    synthesize(trained, SynthesisOptions(speech, tmp_path / "out.mov", pose="still"))
     assert decode_alpha(tmp_path / "out.mov").min() == 255
 
 
@@ -198,7 +193,7 @@ def test_other_backgrounds(trained, speech, tmp_path, background):
     picture[..., 0] = 255
     write_image(tmp_path / "red.png", picture)
     kind = str(tmp_path / "red.png") if background == "picture" else background
-    synthesize(trained, SpeechVideo(speech, tmp_path / "out.mp4", background=kind, head_only=True))
+    synthesize(trained, SynthesisOptions(speech, tmp_path / "out.mp4", background=kind, head_only=True))
     frame = next(read_frames(tmp_path / "out.mp4", 25))
     assert frame[0, 0, 0] > 150 > frame[0, 0, 1]
 
@@ -208,44 +203,21 @@ def test_other_backgrounds(trained, speech, tmp_path, background):
     [
         ({"audio": "none.wav"}, FileNotFoundError, "none.wav: expected a video or sound file, got no such file"),
         ({"pose": "none.json"}, FileNotFoundError, "pose: expected capture, still or a transforms file, got none.json"),
-        ({"background": "none"}, ValueError, "expected .webm, .mov or a folder for pictures with alpha"),
+        ({"background": "none"}, ValueError, "expected .webm, .mov or a folder for a transparent background"),
         ({"depth": "depth.mov"}, ValueError, "depth: expected an .mp4, got"),
-        ({"background": "blue"}, FileNotFoundError, "background: expected capture, none, a color as #rrggbb"),
+        (
+            {"background": "blue"},
+            FileNotFoundError,
+            "expected capture, none, a color as #rrggbb or an image",
+        ),
         ({"output": "out.avi"}, ValueError, "output: expected .mp4, .webm, .mov or a folder, got"),
     ],
 )
-def test_wrong_input_is_said_before_rendering(trained, speech, tmp_path, changed, error, text):
+def test_invalid_options_fail_before_rendering(trained, speech, tmp_path, changed, error, text):
     from pathlib import Path
 
     values = {"audio": speech, "output": tmp_path / "out.mp4"} | changed
     values = {key: Path(v) if key in ("audio", "output", "depth") else v for key, v in values.items()}
     with pytest.raises(error, match=text):
-        synthesize(trained, SpeechVideo(**values))
+        synthesize(trained, SynthesisOptions(**values))
     assert [path.name for path in tmp_path.iterdir()] == ["speech.mp4"]
-
-
-def test_ahead_keeps_order_and_passes_errors():
-    assert list(ahead(range(50), 3)) == list(range(50))
-
-    def broken():
-        yield 1
-        raise ValueError("second")
-
-    items = ahead(broken())
-    assert next(items) == 1
-    with pytest.raises(ValueError, match="second"):
-        next(items)
-
-
-def test_ahead_can_be_left():
-    made = []
-
-    def endless():
-        while True:
-            made.append(0)
-            yield 0
-
-    items = ahead(endless(), 2)
-    next(items)
-    items.close()
-    assert len(made) < 10

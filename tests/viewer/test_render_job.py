@@ -35,7 +35,9 @@ def render(trained, request, picture=None) -> RenderedView:
 
 def test_captured_camera_gives_what_synthesis_gives(trained, clip, request_of):
     eyes = np.full(len(clip), 0.5)
-    *_, expected = render_frames(trained, clip.windows[:3], clip.poses, eyes, trained.background, places=clip.places)
+    *_, expected = render_frames(
+        trained, clip.windows[:3], clip.poses, eyes, trained.background, capture_indices=clip.places
+    )
     output = render(trained, request_of()).output
     for name in ("rgb", "opacity", "depth", "audio_attention", "eye_attention"):
         torch.testing.assert_close(getattr(output, name), getattr(expected, name), atol=2e-4, rtol=1e-4)

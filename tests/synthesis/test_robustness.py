@@ -1,0 +1,140 @@
+"""Errors, interruption and unusual file names: one exception, and no half-written file."""
+
+import subprocess
+import sys
+import threading
+
+import numpy as np
+import pytest
+
+from ernerf_ti.process.prefetch import ahead
+from ernerf_ti.synthesis import video as module
+from ernerf_ti.synthesis.frames import render_frames
+from ernerf_ti.synthesis.options import SynthesisOptions
+from ernerf_ti.synthesis.video import synthesize
+
+
+def test_ahead_keeps_the_order_and_raises_errors_in_their_place():
+    assert list(ahead(range(50), 3)) == list(range(50))
+
+    def broken():
+        yield 1
+        raise ValueError("second")
+
+    items = ahead(broken())
+    assert next(items) == 1
+    with pytest.raises(ValueError, match="second"):
+        next(items)
+
+
+def test_ahead_can_be_closed_early():
+    made = []
+
+    def endless():
+        while True:
+            made.append(0)
+            yield 0
+
+    items = ahead(endless(), 2)
+    next(items)
+    items.close()
+    assert len(made) < 10
+
+
+ABANDONED = """
+import sys
+import torch
+from ernerf_ti.process.prefetch import ahead
+
+def frames():
+    a = torch.rand(400, 400)
+    while True:
+        for _ in range(20):
+            a = torch.tanh(a @ a)
+        yield a
+
+class Cycle:  # so that the iterator is not closed by counting references
+    def __init__(self):
+        self.me = self
+
+def consume():
+    cycle = Cycle()
+    cycle.items = items = ahead(frames())
+    for k, _ in enumerate(items):
+        if k == 2:
+            raise OSError("disk full")
+
+try:
+    consume()
+except OSError as error:
+    print(error, file=sys.stderr)
+    sys.exit(1)
+"""
+
+
+def test_an_abandoned_iterator_does_not_abort_the_process():
+    done = subprocess.run([sys.executable, "-c", ABANDONED], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr.strip()) == (1, "disk full")
+
+
+@pytest.fixture
+def outputs(tmp_path):
+    names = ("out.mp4", "depth.mp4", "attention.mp4")
+    return {name.split(".")[0]: tmp_path / "results" / name for name in names}
+
+
+def make_options(speech, outputs):
+    return SynthesisOptions(speech, outputs["out"], depth=outputs["depth"], attention=outputs["attention"])
+
+
+def assert_nothing_is_left(outputs):
+    assert list(outputs["out"].parent.iterdir()) == []  # hidden temporary files neither
+    assert not [thread for thread in threading.enumerate() if thread.name == "ahead"]
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, OSError("disk full")])
+def test_interruption_while_writing(trained, speech, outputs, monkeypatch, error):
+    images = iter(range(100))
+
+    def interrupted(output):
+        if next(images) == 4:
+            raise error
+        return np.zeros((32, 32, 3), np.uint8)
+
+    monkeypatch.setattr(module, "attention_image", interrupted)
+    with pytest.raises(type(error) if isinstance(error, Exception) else error):
+        synthesize(trained, make_options(speech, outputs))
+    assert_nothing_is_left(outputs)
+
+
+def test_error_while_rendering(trained, speech, outputs, monkeypatch):
+    def broken(*arguments):
+        frames = render_frames(*arguments)
+        yield next(frames)
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(module, "render_frames", broken)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        synthesize(trained, make_options(speech, outputs))
+    assert_nothing_is_left(outputs)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("speech.mp4/depth.mp4", "could not write to .*speech.mp4"),
+        ("taken.mp4", "taken.mp4: expected a file to write, got a folder"),
+        ("results/out.mp4", "expected different files for output, depth and attention"),
+    ],
+)
+def test_outputs_that_cannot_be_written_fail_before_rendering(
+    trained, speech, outputs, tmp_path, monkeypatch, name, message
+):
+    def rendered(*arguments):
+        raise AssertionError("a frame was rendered")
+        yield
+
+    monkeypatch.setattr(module, "render_frames", rendered)
+    (tmp_path / "taken.mp4").mkdir()
+    with pytest.raises((OSError, ValueError), match=message):
+        synthesize(trained, SynthesisOptions(speech, outputs["out"], depth=tmp_path / name))
