@@ -1,1 +1,1 @@
-"""Checkpoints of the public ER-NeRF code: read, written, and compared with what that code computes."""
+"""Checkpoints of the public ER-NeRF code: reading, writing, and comparison with that code's results."""

@@ -1,7 +1,6 @@
-"""A frame as the public ER-NeRF code computes it beside the same frame as we do: picture, maps, loss, gradients."""
+"""Compare a frame computed by the public ER-NeRF code with ours: image, maps, loss and gradients."""
 
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ernerf_ti.interop.kinks import Kink, ReluTrace, choose_sides, find_kinks
-from ernerf_ti.interop.tensors import IDENTITY_CODES, by_official_name
+from ernerf_ti.interop.tensors import EMBEDDINGS, by_official_name
 from ernerf_ti.portrait.config import MarchConfig
 from ernerf_ti.portrait.portrait import Portrait
 from ernerf_ti.portrait.records import FrameInputs, RenderOutput
@@ -18,11 +17,11 @@ from ernerf_ti.portrait.render.frame import render_portrait
 from ernerf_ti.portrait.render.head import render_head
 
 VALUES = 1e-4
-"""Largest difference of a picture or map, absolute."""
+"""Largest absolute difference of an image or map."""
 LOSS = 1e-5
 """Largest relative difference of the loss."""
 GRADIENTS = 1e-3
-"""Largest relative L2 norm of the difference of a gradient."""
+"""Largest L2 norm of the difference of a gradient, relative to the gradient."""
 
 _INPUTS = ("pose", "intrinsics", "auds", "eye", "bg")
 _MAPS = {"image": "rgb", "amb_aud": "audio_attention", "amb_eye": "eye_attention"}
@@ -32,17 +31,17 @@ _GRADIENT = "grad/"
 
 
 class Difference(NamedTuple):
-    """How far a quantity of ours is from theirs."""
+    """Difference of a quantity between the two programs."""
 
     name: str
     value: float
     limit: float
     kinks: int = 0
-    """ReLU kinks whose other side had to be taken for it."""
+    """Number of units at ReLU kinks that were flipped for it."""
 
     @property
     def fits(self) -> bool:
-        return self.value <= self.limit  # not for a NaN
+        return self.value <= self.limit  # False for NaN
 
 
 def read_frame(path: Path) -> dict[str, Tensor]:
@@ -54,7 +53,7 @@ def read_frame(path: Path) -> dict[str, Tensor]:
     """
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"{path}: expected a frame.npz, got no such file; pass the path of the arrays")
+        raise FileNotFoundError(f"{path}: expected a frame.npz, got no such file; check the path")
     try:
         with np.load(path, allow_pickle=False) as arrays:
             return {name: torch.from_numpy(arrays[name]) for name in arrays.files}
@@ -65,29 +64,29 @@ def read_frame(path: Path) -> dict[str, Tensor]:
 def check_frame(portrait: Portrait, has_torso: bool, frame: dict[str, Tensor]) -> list[Difference]:
     """Compare one frame.
 
-    It is rendered as the public code does: in rounds, with the identity codes of row 0. For a head its training
-    pass follows, without jitter, with the code of row `index` and the loss
+    The frame is rendered like in the public code: in passes, with appearance embedding 0. For a head, a training
+    step follows, without jitter, with appearance embedding `index` and the loss
     mean((image - train_gt)^2) + 1e-3 mean(audio) + 2e-3 mean(eye) + 3e-3 mean(uncertainty) + 0.01 mean(opacity).
 
     Args:
-        portrait: of an official checkpoint, with all of its identity codes.
-        has_torso: whether the checkpoint is of head and torso.
+        portrait: portrait of an official checkpoint, with all of its appearance embeddings.
+        has_torso: whether the checkpoint has a torso.
         frame: inputs `pose` [1, 4, 4], `intrinsics` [4], `auds` [8, C, steps], `eye` [1, 1], `bg` [H, W, 3];
             results `head_*` or `torso_*` (`image` [H, W, 3], `amb_aud`, `amb_eye` [H, W]); for a head also
             `rays_o`, `rays_d` [1, N, 3], `index`, `train_gt` [1, N, 3], `train_loss`, `train_image`,
-            `train_weights_sum`, `train_unc`, and `grad/NAME` of every parameter, of identity codes the first rows.
+            `train_weights_sum`, `train_unc`, and `grad/NAME` of every parameter (the first rows of embeddings).
 
     Returns:
         A Difference for each result.
 
     Raises:
-        ValueError: arrays that are missing or do not fit.
+        ValueError: arrays are missing or have other shapes.
     """
     prefix = "torso_" if has_torso else "head_"
     _need(frame, [*_INPUTS, *(prefix + name for name in _MAPS)])
     device = portrait.head_grid.bitfield.device
     frame = {name: array.to(device) for name, array in frame.items()}
-    # Torch would round the inputs of convolutions to 10 bits on CUDA; the public code switches that off.
+    # By default torch rounds the inputs of convolutions to 10 bits on CUDA; the public code switches that off.
     with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
         output = _render(portrait, has_torso, frame)
         differences = [_values(prefix + name, getattr(output, ours), frame) for name, ours in _MAPS.items()]
@@ -95,13 +94,13 @@ def check_frame(portrait: Portrait, has_torso: bool, frame: dict[str, Tensor]) -
 
 
 def _render(portrait: Portrait, has_torso: bool, frame: dict[str, Tensor]) -> RenderOutput:
-    conditioning = _conditioning(frame, 0)
-    pose, (height, width) = conditioning.head_pose, frame["bg"].shape[:2]
+    inputs = _frame_inputs(frame, 0)
+    pose, (height, width) = inputs.head_pose, frame["bg"].shape[:2]
     layers = {}
     if has_torso:
-        layers = {"torso": partial(portrait.torso, head_pose=pose, appearance=0), "torso_grid": portrait.torso_grid}
+        layers = {"torso": lambda coords: portrait.torso(coords, pose, 0), "torso_grid": portrait.torso_grid}
     with torch.no_grad():
-        head = portrait.head.bind(conditioning, with_uncertainty=False)
+        head = portrait.head.bind(inputs, with_uncertainty=False)
     intrinsics = tuple(frame["intrinsics"].tolist())
     return render_portrait(
         *(head, portrait.head_grid, pose, intrinsics, (width, height), MarchConfig(), frame["bg"].float()),
@@ -122,19 +121,19 @@ def _check_training(portrait: Portrait, frame: dict[str, Tensor]) -> list[Differ
             "pass the frame of this checkpoint"
         )
     head, march = portrait.head, MarchConfig()
-    conditioning = _conditioning(frame, int(frame["index"]))
+    inputs = _frame_inputs(frame, int(frame["index"]))
     seen, trace = [], ReluTrace()
 
     def field(positions: Tensor, directions: Tensor):
         seen.append((positions, directions))
-        return head.bind(conditioning)(positions, directions)
+        return head.bind(inputs)(positions, directions)
 
     with trace:
         output = render_head(
             field,
             portrait.head_grid,
             *(frame[name].reshape(-1, 3).float().contiguous() for name in ("rays_o", "rays_d")),
-            # All samples at once, as the public code does, so that each layer is met once.
+            # All samples at once, as in the public code, so that each layer is recorded once.
             MarchConfig(samples_per_pass=march.max_steps, samples_per_chunk=2**62),
             frame["bg"].reshape(-1, 3).float(),
         )
@@ -151,15 +150,15 @@ def _check_training(portrait: Portrait, frame: dict[str, Tensor]) -> list[Differ
     differences.append(Difference("train_loss", abs(float(loss.detach()) - expected) / max(abs(expected), 1e-30), LOSS))
 
     def evaluate(samples: Tensor | None = None) -> ReluTrace:
-        """Of some samples; of all, moved along their rays by two units of their distances' last place, if None."""
+        """Trace of some samples; if None, of all, moved along their rays by two units in the last place."""
         ((positions, directions),) = seen
         if samples is None:
-            distances = (positions - conditioning.head_pose[:3, 3]).norm(dim=1, keepdim=True)
+            distances = (positions - inputs.head_pose[:3, 3]).norm(dim=1, keepdim=True)
             positions = positions + directions * distances * (2 * torch.finfo(positions.dtype).eps)
         else:
             positions, directions = positions[samples], directions[samples]
         with ReluTrace() as found:
-            head.bind(conditioning)(positions, directions)
+            head.bind(inputs)(positions, directions)
         return found
 
     return differences + _compare_gradients(portrait, frame, trace, evaluate)
@@ -174,11 +173,11 @@ def _compare_gradients(
     norms = {name: max(float(value.norm()), 1e-30) for name, value in expected.items()}
 
     def relative(values: dict[str, Tensor]) -> dict[str, Tensor]:
-        """By official names, and of identity codes the rows that the frame has."""
+        """Values by official names relative to the gradients; of embeddings the rows that the frame has."""
         found = by_official_name(values)
-        codes = IDENTITY_CODES[0]
-        if codes in found:
-            found[codes] = found[codes][: len(expected[codes])]
+        embeddings = EMBEDDINGS[0]
+        if embeddings in found:
+            found[embeddings] = found[embeddings][: len(expected[embeddings])]
         return {name: value.double() / norms[name] for name, value in found.items()}
 
     errors = relative(gradients)
@@ -191,10 +190,10 @@ def _compare_gradients(
         errors[name] = value - expected[name] / norms[name]
     kinks: list[Kink] = []
     if any(not float(error.norm()) <= GRADIENTS for error in errors.values()):
-        sizes = {name: float(gradient.norm()) for name, gradient in gradients.items()}
+        own_norms = {name: float(gradient.norm()) for name, gradient in gradients.items()}
         with torch.no_grad():
             moved = evaluate()
-        kinks = find_kinks(trace, moved, evaluate, named, sizes)
+        kinks = find_kinks(trace, moved, evaluate, named, own_norms)
         kinks = [kink._replace(changes=relative(kink.changes)) for kink in kinks]
         errors, kinks = choose_sides(errors, kinks, GRADIENTS)
     return [
@@ -203,7 +202,7 @@ def _compare_gradients(
     ]
 
 
-def _conditioning(frame: dict[str, Tensor], appearance_index: int) -> FrameInputs:
+def _frame_inputs(frame: dict[str, Tensor], appearance_index: int) -> FrameInputs:
     pose, auds, eye = (frame[name].float() for name in ("pose", "auds", "eye"))
     return FrameInputs(auds.contiguous(), eye.view(1), appearance_index, pose.view(4, 4))
 
@@ -222,6 +221,6 @@ def _need(frame: dict[str, Tensor], names: list[str]) -> None:
     missing = [name for name in names if name not in frame]
     if missing:
         raise ValueError(
-            f"frame: expected the arrays {', '.join(missing)}, got none of that name; "
+            f"frame: expected the arrays {', '.join(missing)}, got none of these names; "
             "pass the frame of this checkpoint, with the results of its kind (head_* or torso_*)"
         )

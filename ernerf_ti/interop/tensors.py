@@ -1,4 +1,4 @@
-"""The tensors of a checkpoint of the public ER-NeRF code, by their names and in their order, as views of ours."""
+"""The tensors of a checkpoint of the public ER-NeRF code, under its names and in its order, as views of ours."""
 
 from collections.abc import Mapping
 
@@ -10,16 +10,17 @@ from ernerf_ti.train.config import PRESETS
 from taichi_kernels import GridConfig
 
 RELEASED = PRESETS["released"].portrait
-"""The portrait that the public code builds: 12 levels, where the paper has 14."""
-IDENTITY_CODES = ("individual_codes", "individual_codes_torso")
-N_CODES = 10_000
-"""Rows that the public code allots to identity codes, however many frames there are."""
+"""Shape of the portraits that the public code builds: 12 levels, where the paper has 14."""
+EMBEDDINGS = ("individual_codes", "individual_codes_torso")
+"""The appearance embeddings of head and torso."""
+N_EMBEDDINGS = 10_000
+"""Rows of appearance embeddings in the public code, for any number of frames."""
 DENSITY_GRID = "density_grid"
-"""In its epoch files, and left out of ngp.pth."""
+"""Contained in epoch files but not in ngp.pth."""
 
 _TABLES = "head.position_encoder.encoding.tables"
 _PLANES = ("encoder_xy", "encoder_yz", "encoder_xz")
-# Where names of ours begin, and theirs, in the order of their modules.
+# Prefixes of our parameter names and of theirs, in the order of their modules.
 _PREFIXES = (
     ("head.appearance.embeddings", "individual_codes"),
     ("torso.appearance.embeddings", "individual_codes_torso"),
@@ -41,10 +42,10 @@ _PREFIXES = (
 
 
 def by_official_name(named: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Tensors by the name of a parameter of :class:`Portrait` -> the same by the names of the public code.
+    """Rename tensors from the parameter names of :class:`Portrait` to those of the public code.
 
-    Their order is that of its `model.parameters()`. The tables of the three planes are views of ours. Names that
-    are of no parameter are left out.
+    The result is in the order of its `model.parameters()`. The tables of the three planes are views of ours. Names
+    that belong to no parameter are left out.
     """
     found = {}
     for ours, theirs in _PREFIXES:
@@ -60,13 +61,13 @@ def official_state(portrait: Portrait, has_torso: bool, with_density_grid: bool 
     """The state dict of the public code for a portrait of the shape RELEASED.
 
     Args:
-        portrait: whose tensors; the result holds views of them, detached.
-        has_torso: with those of the torso.
-        with_density_grid: with the densities of the head's cells.
+        portrait: the portrait; the result holds detached views of its tensors.
+        has_torso: whether to include the torso.
+        with_density_grid: whether to include the densities of the head's occupancy grid.
 
     Returns:
-        Tensors in the natural order of the keys. What is no tensor of ours (box, offsets of levels, counters) is
-        made.
+        Tensors in the order of that state dict. Those that we have no counterpart of (bounding boxes, level offsets,
+        counters) are made here.
     """
     parts = ("head.", "torso.") if has_torso else ("head.",)
     parameters = by_official_name(
@@ -83,7 +84,7 @@ def official_state(portrait: Portrait, has_torso: bool, with_density_grid: bool 
     offsets = {f"{plane}.offsets": _offsets(portrait.head.position_encoder.encoding.config) for plane in _PLANES}
     offsets["torso_encoder.offsets"] = _offsets(portrait.torso.encoding.config)
 
-    # A module's own parameters come first, then its own buffers, then its parts.
+    # A module's own parameters come first, then its own buffers, then its submodules.
     state = {name: parameters.pop(name) for name in tuple(parameters) if "." not in name} | buffers
     for name, tensor in parameters.items():
         state[name] = tensor
@@ -94,12 +95,12 @@ def official_state(portrait: Portrait, has_torso: bool, with_density_grid: bool 
 
 
 def follows_from_settings(name: str) -> bool:
-    """Whether another value of a tensor means other settings of the public code."""
+    """Whether a tensor is determined by the settings of the public code."""
     return name.startswith("aabb_") or name.endswith(".offsets")
 
 
 def is_parameter(name: str) -> bool:
-    """Whether a tensor is trained by gradients."""
+    """Whether a tensor is a trained parameter."""
     return not (follows_from_settings(name) or name.startswith("density_") or name == "step_counter")
 
 

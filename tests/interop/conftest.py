@@ -20,7 +20,7 @@ def capture_folder(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def tensors():
-    """Of head and torso."""
+    """Tensors of head and torso."""
     return random_tensors(5)
 
 

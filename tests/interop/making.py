@@ -11,14 +11,14 @@ from tests.reference.official_frame import PLANE, TORSO, render_frame, training_
 BOX = [-1.0, -0.5, -1.0, 1.0, 0.5, 1.0]
 BUFFERS = ("aabb_", "density_", "step_counter")
 FRAMES = 64
-"""Rows of identity codes, in place of 10,000."""
+"""Rows of appearance embeddings, in place of 10,000."""
 
 
-def shapes(features: int = 29, torso: bool = True, codes: int = FRAMES) -> dict[str, tuple[int, ...]]:
+def shapes(features: int = 29, torso: bool = True, embeddings: int = FRAMES) -> dict[str, tuple[int, ...]]:
     """Of every tensor of an ngp.pth, in the natural order of its keys."""
-    named = {"individual_codes": (codes, 4)}
+    named = {"individual_codes": (embeddings, 4)}
     if torso:
-        named |= {"individual_codes_torso": (codes, 8), "anchor_points": (3, 4)}
+        named |= {"individual_codes_torso": (embeddings, 8), "anchor_points": (3, 4)}
     named |= {"aabb_train": (6,), "aabb_infer": (6,), "density_bitfield": (262144,)}
     if torso:
         named["density_grid_torso"] = (16384,)
@@ -51,11 +51,11 @@ def shapes(features: int = 29, torso: bool = True, codes: int = FRAMES) -> dict[
     return named
 
 
-def random_tensors(seed: int, features: int = 29, torso: bool = True, codes: int = FRAMES) -> dict[str, Tensor]:
+def random_tensors(seed: int, features: int = 29, torso: bool = True, embeddings: int = FRAMES) -> dict[str, Tensor]:
     """Strong tables and densities, so that the picture is not empty, in a ball of occupied cells."""
     generator = torch.Generator().manual_seed(seed)
     made = {}
-    for name, shape in shapes(features, torso, codes).items():
+    for name, shape in shapes(features, torso, embeddings).items():
         if name.endswith(("embeddings", "individual_codes", "individual_codes_torso")):
             made[name] = torch.randn(shape, generator=generator) * 0.5
         elif not name.startswith(BUFFERS) and not name.endswith("offsets"):
@@ -72,7 +72,7 @@ def random_tensors(seed: int, features: int = 29, torso: bool = True, codes: int
         made["anchor_points"] = starts + torch.randn(3, 4, generator=generator) * 0.02
         made["density_grid_torso"] = (torch.rand(16384, generator=generator) - 0.5).clamp(min=0)
         made["torso_encoder.offsets"] = torch.tensor(TORSO.level_offsets, dtype=torch.int32)
-    return {name: made[name] for name in shapes(features, torso, codes)}
+    return {name: made[name] for name in shapes(features, torso, embeddings)}
 
 
 def entries(torso: bool = True) -> dict:

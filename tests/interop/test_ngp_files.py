@@ -8,7 +8,7 @@ from ernerf_ti.interop.tensors import is_parameter, official_state
 from tests.interop.making import entries, random_tensors, save, shapes
 
 HEAD_PARAMETERS = {29: 587_989, 44: 589_429, 1024: 683_509, 32: 588_277}
-"""With 10,000 identity codes; by audio features."""
+"""With 10,000 appearance embeddings; by audio features."""
 
 
 def test_every_tensor_arrives(tensors, tmp_path):
@@ -46,13 +46,13 @@ def test_names_order_and_dtypes(tensors, head_tensors, tmp_path, torso):
 def test_all_kinds_of_audio(tmp_path, features):
     path = save(tmp_path / "ngp.pth", random_tensors(1, features, False, 10_000))
     source = read_official_file(path)
-    assert source.feature_dimension == features and not source.has_torso and source.n_codes == 10_000
+    assert source.feature_dimension == features and not source.has_torso and source.n_embeddings == 10_000
     head = source.portrait().head
     assert sum(p.numel() for p in head.parameters()) == HEAD_PARAMETERS[features]
 
 
 def test_number_of_parameters_with_torso(tmp_path):
-    portrait = read_official_file(save(tmp_path / "ngp.pth", random_tensors(1, codes=10_000))).portrait()
+    portrait = read_official_file(save(tmp_path / "ngp.pth", random_tensors(1, embeddings=10_000))).portrait()
     assert sum(p.numel() for p in portrait.parameters()) == 1_787_681
 
 
@@ -70,7 +70,7 @@ def test_the_densities_of_an_epoch_file(head_tensors, tmp_path):
     assert torch.equal(portrait.head_grid.density_grid, densities)
 
 
-def test_missing_left_over_and_other_shapes_are_all_listed(tensors, tmp_path):
+def test_missing_unexpected_and_other_shapes_are_all_listed(tensors, tmp_path):
     wrong = {name: t for name, t in tensors.items() if name not in ("sigma_net.net.1.weight", "encoder_yz.embeddings")}
     wrong |= {"color_net.net.0.weight": torch.zeros(64, 80), "embedding.weight": torch.zeros(29, 29)}
     wrong |= {"density_bitfield": torch.zeros(262144), "aabb_infer": torch.tensor([-2.0, -1, -2, 2, 1, 2])}
@@ -79,14 +79,14 @@ def test_missing_left_over_and_other_shapes_are_all_listed(tensors, tmp_path):
         read_official_file(path)
     lines = str(error.value).splitlines()
     assert lines[0] == (
-        f"{path}: expected the tensors of head and torso with 29 audio features, as ER-NeRF's default options (-O) "
-        "make it, got 6 differences; pass a checkpoint of that form"
+        f"{path}: expected the tensors of head and torso with 29 audio features, as made with ER-NeRF's default "
+        "options (-O), got 6 differences; pass such a checkpoint"
     )
     assert sorted(lines[1:]) == [
         "- aabb_infer: expected [-1.0, -0.5, -1.0, 1.0, 0.5, 1.0], got [-2.0, -1.0, -2.0, 2.0, 1.0, 2.0]",
         "- color_net.net.0.weight: expected [64, 84] torch.float32, got [64, 80] torch.float32",
         "- density_bitfield: expected [262144] torch.uint8, got [262144] torch.float32",
-        "- embedding.weight: left over, [29, 29]",
+        "- embedding.weight: unexpected, [29, 29]",
         "- encoder_yz.embeddings: missing",
         "- sigma_net.net.1.weight: missing",
     ]
@@ -109,7 +109,7 @@ def test_other_files_are_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"none\.pth: expected a checkpoint, got no such file"):
         read_official_file(tmp_path / "none.pth")
     (tmp_path / "text.pth").write_text("hello")
-    with pytest.raises(ValueError, match=r"text.pth: expected a file of torch.save with tensors only"):
+    with pytest.raises(ValueError, match=r"text.pth: expected a file written by torch.save with tensors only"):
         read_official_file(tmp_path / "text.pth")
     for content in ({"layer.weight": torch.zeros(3)}, {"model": 3}, [1]):
         torch.save(content, tmp_path / "other.pth")
@@ -119,7 +119,7 @@ def test_other_files_are_refused(tmp_path):
 
 def test_nothing_in_a_file_is_executed(tmp_path):
     torch.save({"model": {}, "hook": _Touch(tmp_path / "touched")}, tmp_path / "ngp.pth")
-    with pytest.raises(ValueError, match=r"expected a file of torch.save with tensors only"):
+    with pytest.raises(ValueError, match=r"expected a file written by torch.save with tensors only"):
         read_official_file(tmp_path / "ngp.pth")
     assert not (tmp_path / "touched").exists()
 

@@ -88,7 +88,7 @@ def test_head_and_torso(features, steps, tmp_path):
     assert past_tolerance(source.portrait(), arrays, torso=True) == []
     assert np.abs(arrays["torso_image"] - arrays["bg"]).mean() > 0.1
     without = {name: array for name, array in arrays.items() if name != "torso_amb_eye"}
-    with pytest.raises(ValueError, match="frame: expected the arrays torso_amb_eye, got none of that name"):
+    with pytest.raises(ValueError, match="frame: expected the arrays torso_amb_eye, got none of these names"):
         check_frame(source.portrait(), True, as_tensors(without))
     # The anchors, the torso's code of row 0 and the occupancy's threshold are part of the picture.
     for name in ("anchor_points", "individual_codes_torso", "torso_encoder.embeddings"):
@@ -145,7 +145,7 @@ def test_another_weight_fails(tmp_path, head_case):
 def test_what_is_missing_or_too_much_is_named(head_case):
     portrait, arrays = head_case
     without = {name: array for name, array in arrays.items() if name not in ("eye", "grad/unc_net.net.1.weight")}
-    with pytest.raises(ValueError, match="expected the arrays eye, got none of that name"):
+    with pytest.raises(ValueError, match="expected the arrays eye, got none of these names"):
         check_frame(portrait, False, as_tensors(without))
     with pytest.raises(ValueError, match=r"expected the arrays grad/unc_net.net.1.weight, got none"):
         check_frame(portrait, False, as_tensors(without | {"eye": arrays["eye"]}))

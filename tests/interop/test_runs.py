@@ -55,10 +55,10 @@ def assert_round_trip(original, written):
 
 
 @pytest.mark.parametrize("torso", [False, True])
-def test_there_and_back_with_a_capture(tensors, head_tensors, capture, config, tmp_path, torso):
+def test_round_trip_with_a_capture(tensors, head_tensors, capture, config, tmp_path, torso):
     path, out = tmp_path / "ngp.pth", tmp_path / "out.pth"
     lines = write_run(file_of(path, tensors if torso else head_tensors), tmp_path / "run", capture, config)
-    assert lines[0] == "identity codes: the first 10 of 64"
+    assert lines[0] == "appearance embeddings: the first 10 of 64"
     write_official(tmp_path / "run", out)
     assert_round_trip(path, out)
 
@@ -66,7 +66,7 @@ def test_there_and_back_with_a_capture(tensors, head_tensors, capture, config, t
 @pytest.mark.parametrize(
     ("features", "extractor"), [(29, "deepspeech"), (44, "esperanto"), (1024, "hubert"), (32, "other")]
 )
-def test_there_and_back_without_a_capture(config, tmp_path, features, extractor):
+def test_round_trip_without_a_capture(config, tmp_path, features, extractor):
     path, out = tmp_path / "ngp.pth", tmp_path / "out.pth"
     lines = write_still_run(file_of(path, random_tensors(2, features, torso=False)), tmp_path / "run", config)
     assert "no capture was given" in lines[1]
@@ -103,7 +103,7 @@ def test_a_run_renders_what_the_file_does(tensors, capture, config, tmp_path):
 
 
 def test_a_converted_run_speaks_as_the_public_code_lets_it(tensors, capture, config, tmp_path):
-    """In rounds, with the codes of row 0, and zeros for the four windows before the first."""
+    """In passes, with appearance embedding 0, and zeros for the four windows before the first."""
     source = file_of(tmp_path / "ngp.pth", tensors, global_step=5)
     write_run(source, tmp_path / "run", capture, config)
     trained, portrait = load_portrait(tmp_path / "run"), source.portrait()
@@ -153,7 +153,7 @@ def test_a_head_is_trained_on_and_written_back(head_tensors, capture, config, tm
     assert trainer.run(("head",))
     load_portrait(tmp_path / "run")
     lines = write_official(tmp_path / "run", tmp_path / "out.pth")
-    assert lines[1] == "trained here: identity code 0 is the mean of all"
+    assert lines[1] == "trained here: appearance embedding 0 is the mean embedding"
     written = read_official_file(tmp_path / "out.pth")
     codes, trained = written.tensors["individual_codes"], trainer.portrait.head.appearance.embeddings.detach()
     assert codes.shape == (10_000, 4)
@@ -181,7 +181,7 @@ def test_a_torso_is_trained_on(tensors, capture, config, tmp_path):
 def test_stage_that_was_asked_for(tensors, capture, config, tmp_path):
     source = file_of(tmp_path / "ngp.pth", tensors, global_step=5000)
     lines = write_run(source, tmp_path / "run", capture, config, "finetune")
-    assert lines[1] == "training goes on with stage finetune, step 0"
+    assert lines[1] == "training continues with stage finetune, step 0"
     assert Trainer.resume(capture, tmp_path / "run").stage == "finetune"
 
 
@@ -218,8 +218,8 @@ def test_optimizer_and_average_of_an_epoch_file(tensors, head_tensors, capture, 
     lines = write_run(file_of(tmp_path / "ngp_ep0001.pth", source, **more), tmp_path / "run", capture, config)
     n = 9 if torso else 39
     assert lines[2:] == [
-        f"optimizer: carried over ({n} of {n} parameters)",
-        "running average of the weights: carried over (7 updates)",
+        f"optimizer: converted ({n} of {n} parameters)",
+        "moving average of the weights: converted (7 updates)",
     ]
     trainer = Trainer.resume(capture, tmp_path / "run")
     named = {name: p for name, p in trainer.portrait.named_parameters() if p.requires_grad}
@@ -242,8 +242,8 @@ def test_optimizer_and_average_of_an_epoch_file(tensors, head_tensors, capture, 
 def test_optimizer_that_does_not_fit_is_left(head_tensors, capture, config, tmp_path):
     state = optimizer_of(head_tensors, HEAD_GROUPS[1:])
     source = file_of(tmp_path / "ngp_ep0001.pth", head_tensors, optimizer=state, global_step=1)
-    assert "optimizer: fresh (the file's is of 27 parameters" in write_run(source, tmp_path / "a", capture, config)[2]
-    assert "is of another stage than torso" in write_run(source, tmp_path / "b", capture, config, "torso")[2]
+    assert "optimizer: reset (the file's has 27 parameters" in write_run(source, tmp_path / "a", capture, config)[2]
+    assert "belongs to another stage than torso" in write_run(source, tmp_path / "b", capture, config, "torso")[2]
 
 
 # Errors
@@ -256,7 +256,7 @@ def test_a_trained_run_is_not_overwritten(head_tensors, capture, config, tmp_pat
     write_run(source, run, capture, config)  # nothing is lost: it was converted and not trained
     Trainer.resume(capture, run).save()
     for write in (lambda: write_run(source, run, capture, config), lambda: write_still_run(source, run, config)):
-        with pytest.raises(ValueError, match=r"run: expected a folder without a run, or with one that was converted"):
+        with pytest.raises(ValueError, match=r"run: expected a folder without a run, or one whose run was converted"):
             write()
 
 
@@ -266,8 +266,8 @@ def test_features_of_another_dimension(capture_folder, config, tmp_path):
         write_run(source, tmp_path / "run", open_capture(capture_folder, "deepspeech"), config)
 
 
-def test_fewer_codes_than_frames(capture, config, tmp_path):
-    source = file_of(tmp_path / "ngp.pth", random_tensors(1, torso=False, codes=9))
+def test_fewer_embeddings_than_frames(capture, config, tmp_path):
+    source = file_of(tmp_path / "ngp.pth", random_tensors(1, torso=False, embeddings=9))
     with pytest.raises(ValueError, match="individual_codes: expected at least 10 rows, one per training frame, got 9"):
         write_run(source, tmp_path / "run", capture, config)
 
@@ -279,12 +279,12 @@ def test_a_run_of_another_shape_is_not_written(capture, tmp_path):
     assert not (tmp_path / "out.pth").exists()
 
 
-def test_features_are_taken_as_they_are(head_tensors, capture, config, tmp_path):
+def test_features_are_not_scaled(head_tensors, capture, config, tmp_path):
     standardized = dataclasses.replace(config, standardize_audio=True)
     write_run(file_of(tmp_path / "ngp.pth", head_tensors, global_step=1), tmp_path / "run", capture, standardized)
     assert not Trainer.resume(capture, tmp_path / "run").portrait.head.audio_encoder.feature_mean.any()
     Trainer(capture, standardized, tmp_path / "other").save()
-    with pytest.raises(ValueError, match="expected a portrait of audio features as they are, got one of standardized"):
+    with pytest.raises(ValueError, match="expected a portrait of unscaled audio features, got one of standardized"):
         write_official(tmp_path / "other", tmp_path / "out.pth")
 
 
