@@ -18,8 +18,8 @@ from pathlib import Path
 
 import torch
 
-from ernerf_ti.data.capture import open_capture
-from ernerf_ti.experiments.ablation import Ablation, run_ablation, variants
+from ernerf_ti.experiments.ablation import run_ablation
+from ernerf_ti.experiments.ablation_options import AblationOptions
 from ernerf_ti.experiments.ablation_report import ablation_table, plot_ablation
 from ernerf_ti.media.files import write_json
 from ernerf_ti.process.interruption import StopRequest
@@ -35,7 +35,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--iterations", type=int, help="of the head's stage; the preset's if left out")
     parser.add_argument("--stages", nargs="+", default=["head"], choices=("head", "finetune"))
     parser.add_argument("--perceptual", choices=("lpips", "dssim", "none"), help="loss of the fine stage")
-    parser.add_argument("--only", nargs="+", default=[""], metavar="NAME", help="forms whose names begin so")
+    parser.add_argument("--only", nargs="+", default=[""], metavar="NAME", help="variants whose names start so")
     parser.add_argument("--frames", type=int, help="held-out frames to evaluate, evenly chosen; all if left out")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
@@ -45,17 +45,18 @@ def main(arguments: list[str] | None = None) -> int:
         config = replace(config, head=replace(config.head, iterations=options.iterations))
     if options.perceptual is not None:
         config = replace(config, finetune=replace(config.finetune, perceptual=options.perceptual))
-    forms = variants(config.portrait.head.position_encoder)
-    chosen = [form for form in forms if form.name.startswith(tuple(options.only))]
-    if not chosen:
-        parser.error(
-            f"--only: expected beginnings of {', '.join(form.name for form in forms)}, got {' '.join(options.only)}"
-        )
     try:
-        capture = open_capture(options.capture)
-        ablation = Ablation(capture, options.output, config, tuple(options.stages), options.frames, options.device)
+        ablation = AblationOptions(
+            options.capture,
+            options.output,
+            config,
+            tuple(options.stages),
+            tuple(options.only),
+            options.frames,
+            options.device,
+        )
         with StopRequest() as stop:
-            rows = run_ablation(ablation, chosen, stop)
+            rows = run_ablation(ablation, stop)
         if rows is None:
             print("stopped; the same command goes on", file=sys.stderr)
             return stop.exit_status

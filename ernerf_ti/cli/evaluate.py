@@ -9,17 +9,14 @@ machine are reported as not computed, with the file and where it goes.
 """
 
 import argparse
-import shutil
 import sys
 from pathlib import Path
 
 import torch
 
-from ernerf_ti.evaluation.evaluation import Task, evaluate
-from ernerf_ti.evaluation.page import page
-from ernerf_ti.evaluation.results_text import as_json, summary
-from ernerf_ti.media.files import write_json, write_text
-from ernerf_ti.run.folder import RunFolder
+from ernerf_ti.evaluation.options import EvaluationOptions
+from ernerf_ti.evaluation.report import evaluate_and_report
+from ernerf_ti.evaluation.results_text import summary
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -27,7 +24,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("run", type=Path, help="folder of train.py")
     parser.add_argument("--capture", type=Path, help="folder that the run was trained on, if it is not where it was")
     parser.add_argument("--output", type=Path, help="folder for the results; RUN/evaluation if left out")
-    parser.add_argument("--frames", dest="n_frames", type=int, help="evaluate so many, evenly chosen; all if left out")
+    parser.add_argument("--frames", type=int, help="evaluate so many, evenly chosen; all if left out")
     parser.add_argument("--max-seconds", type=float, help="evaluate the first held-out seconds only")
     parser.add_argument(
         "--cross-speaker-audio", type=Path, help="speech of another voice: judge lip synchrony with it too"
@@ -38,21 +35,14 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0, help="of the bootstrap")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     options = vars(parser.parse_args(arguments))
-    folder = options.pop("output") or RunFolder(options["run"]).evaluation
-    keep = options.pop("keep_frames")
     try:
-        evaluation = evaluate(Task(folder=folder, **options))
-        write_json(folder / "metrics.json", as_json(evaluation))
-        write_text(folder / "evaluation.html", page(evaluation))
+        evaluation, written = evaluate_and_report(EvaluationOptions(**options))
     except (OSError, ValueError, ImportError) as error:
         print(error, file=sys.stderr)
         return 1
-    finally:
-        if not keep:
-            shutil.rmtree(folder / "frames", ignore_errors=True)
     print(summary(evaluation))
-    for name in ("metrics.json", "evaluation.html"):
-        print(folder / name)
+    for path in written:
+        print(path)
     return 0
 
 

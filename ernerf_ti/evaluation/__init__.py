@@ -1,1 +1,1 @@
-"""How good a portrait is, on frames that it was not trained on."""
+"""Evaluation of a trained portrait on frames that it was not trained on."""

@@ -12,18 +12,20 @@ from ernerf_ti.audio.frame_features import SAMPLE_RATE
 from ernerf_ti.data.capture import Capture, open_capture
 from ernerf_ti.data.capture_files import FPS
 from ernerf_ti.evaluation.fid_metric import Fid
-from ernerf_ti.evaluation.held_out import Chosen, choose_frames, cross_speaker_settings, held_out_settings
+from ernerf_ti.evaluation.frames_folder import prepare_frames_folder
+from ernerf_ti.evaluation.held_out import HeldOutFrames, cross_speaker_settings, held_out_settings, select_frames
 from ernerf_ti.evaluation.lpips_metric import Lpips
 from ernerf_ti.evaluation.mesh_metrics import mesh_metrics
 from ernerf_ti.evaluation.metric import (
     FrameMetric,
-    Measured,
     Metric,
+    MetricValue,
     NotComputed,
     SequenceMetric,
     Setting,
-    measured_frames,
+    mean_over_frames,
 )
+from ernerf_ti.evaluation.options import EvaluationOptions
 from ernerf_ti.evaluation.pixel_metrics import CROPS, Psnr, Ssim
 from ernerf_ti.evaluation.run_facts import commit, machine, model_size, versions
 from ernerf_ti.evaluation.sound_metric import SoundToMouth
@@ -41,87 +43,72 @@ from ernerf_ti.train.training_log import training_seconds
 
 
 @dataclass(frozen=True)
-class Task:
-    """What is evaluated, and how much of it."""
-
-    run: Path
-    """Folder of a run."""
-    folder: Path
-    """Where rendered frames and results go."""
-    capture: Path | None = None
-    """The run's; None for the folder that it was trained on."""
-    device: str = "cpu"
-    n_frames: int | None = None
-    max_seconds: float | None = None
-    cross_speaker_audio: Path | None = None
-    speech_model: Path | None = None
-    weights: Path | None = None
-    """Folder; None for torch's own."""
-    seed: int = 0
-    """Of the bootstrap."""
-
-
-@dataclass(frozen=True)
 class Evaluation:
-    """What was found."""
+    """Results of an evaluation."""
 
     facts: dict
-    """Run, capture, frames, model, training, speed, machine, versions."""
+    """Facts about run, capture, frames, model, training, speed, machine and versions."""
     metrics: list[Metric]
     settings: list[Setting]
-    results: dict[tuple[str, str], Measured | NotComputed]
-    """By the names of setting and metric; none for a metric that a setting does not ask for."""
+    results: dict[tuple[str, str], MetricValue | NotComputed]
+    """By names of setting and metric; no entry where a metric does not apply to a setting."""
 
 
-def evaluate(task: Task) -> Evaluation:
-    """Do it all.
+def evaluate(options: EvaluationOptions, frames: Path) -> Evaluation:
+    """Evaluate a run.
+
+    Args:
+        options: what to evaluate.
+        frames: folder for the rendered frames, which the result reads them from; it must not exist, unless an
+            evaluation made it.
 
     Raises:
-        FileNotFoundError, ValueError: no run or no capture there, they do not belong together, or the foreign sound
-            can't be read; before anything is rendered.
-        ImportError: the portrait's speech model needs a package, with a foreign sound.
+        FileNotFoundError, ValueError: run or capture are missing or do not belong together, the folder has other files,
+            or the other speaker's sound can't be read; raised before anything is rendered.
+        ImportError: with another speaker's sound, if the portrait's speech model needs a package that is missing.
     """
-    checkpoint = RunFolder(task.run).checkpoint
-    content = load_checkpoint(checkpoint, task.device)
-    capture = open_capture(task.capture or RunFolder(task.run).capture(), content["capture"]["extractor"])
-    _check_same(content["capture"], capture, checkpoint)
-    trained = load_portrait(task.run, task.device)
-    chosen = choose_frames(capture, task.n_frames, task.max_seconds, task.device)
+    checkpoint = RunFolder(options.run).checkpoint
+    content = load_checkpoint(checkpoint, options.device)
+    capture = open_capture(options.capture or RunFolder(options.run).capture(), content["capture"]["extractor"])
+    _check_capture(content["capture"], capture, checkpoint)
+    trained = load_portrait(options.run, options.device)
+    held_out = select_frames(capture, options.frames, options.max_seconds, options.device)
     samples = read_sound(capture.paths.sound, SAMPLE_RATE) if capture.paths.sound.is_file() else None
-    foreign = None
-    if task.cross_speaker_audio is not None:
-        foreign = _foreign_sound(trained, task)
-    metrics = all_metrics(capture, task.weights or weights_folder(), task.device)
-    lacking = {metric.name: metric.missing() for metric in metrics}
+    other_speaker = None
+    if options.cross_speaker_audio is not None:
+        other_speaker = _other_speaker(trained, options)
+    metrics = all_metrics(capture, options.weights or weights_folder(), options.device)
+    missing = {metric.name: metric.missing() for metric in metrics}
 
-    torso = _has_torso(content)
-    frames = task.folder / "frames"
-    settings, seconds = held_out_settings(trained, capture, chosen, frames, samples, torso)
-    speed = {f"{what}, kernels only": _rendering_speed(value) for what, value in seconds.items()}
-    speed["end to end"] = end_to_end(trained, capture, chosen, samples, torso, task.speech_model)
-    if foreign is not None:
-        settings += cross_speaker_settings(trained, capture, chosen, frames, *foreign, torso)
+    config = config_from_dict(TrainConfig, content["train_config"])
+    with_torso = content["stage"] == "torso" and config.torso.iterations > 0
+    prepare_frames_folder(frames)
+    settings, seconds = held_out_settings(trained, capture, held_out, frames, samples, with_torso)
+    speed = {f"{name}, rendering only": _rendering_speed(value) for name, value in seconds.items()}
+    speed["end to end"] = end_to_end(trained, capture, held_out, samples, with_torso, options.speech_model)
+    if other_speaker is not None:
+        settings += cross_speaker_settings(trained, capture, held_out, frames, *other_speaker, with_torso)
     results = {}
     for setting in tqdm(settings, "settings", unit="setting"):
-        asked = [metric for metric in metrics if setting.truth is not None or not metric.needs_truth]
-        for name, result in measure(setting, asked, lacking, task.seed).items():
+        applicable = [metric for metric in metrics if setting.truth is not None or not metric.needs_truth]
+        for name, result in measure(setting, applicable, missing, options.seed).items():
             results[setting.name, name] = result
     facts = {
         "run": {
-            "folder": str(task.run),
+            "folder": str(options.run),
             "stage": content["stage"],
             "step": content["step"],
-            "steps": {stage: content["train_config"][stage]["iterations"] for stage in STAGES},
-            "seed": content["train_config"]["seed"],
+            "steps": {stage: getattr(config, stage).iterations for stage in STAGES},
+            "seed": config.seed,
         },
-        "capture": _capture_facts(capture, chosen),
+        "capture": _capture_facts(capture, held_out),
         "model": model_size(trained.portrait, checkpoint),
-        "training_seconds": _training_facts(task.run),
+        "training_seconds": _training_facts(options.run),
         "speed": speed,
-        "machine": machine(task.device),
+        "machine": machine(options.device),
         "versions": versions(),
         "commit": commit(),
-        "bootstrap_seed": task.seed,
+        "bootstrap_seed": options.seed,
     }
     return Evaluation(facts, metrics, settings, results)
 
@@ -139,26 +126,34 @@ def all_metrics(capture: Capture, weights: Path, device: torch.device | str) -> 
 
 
 def measure(
-    setting: Setting, metrics: list[Metric], lacking: dict[str, NotComputed | None], seed: int
-) -> dict[str, Measured | NotComputed]:
-    """Compute metrics of a setting; those that need single frames only go through them together, once."""
-    results = {metric.name: lacking[metric.name] for metric in metrics if lacking[metric.name] is not None}
-    ready = [metric for metric in metrics if metric.name not in results]
-    single = [metric for metric in ready if isinstance(metric, FrameMetric)]
-    values = np.full((len(single), len(setting)), math.nan)
-    if single:
+    setting: Setting, metrics: list[Metric], missing: dict[str, NotComputed | None], seed: int
+) -> dict[str, MetricValue | NotComputed]:
+    """Compute metrics in a setting; those of single frames share one pass over the images.
+
+    Args:
+        setting: the setting.
+        metrics: metrics to compute.
+        missing: by name of a metric, what it lacks, or None.
+        seed: seed of the bootstrap.
+    """
+    results = {metric.name: missing[metric.name] for metric in metrics if missing[metric.name] is not None}
+    available = [metric for metric in metrics if metric.name not in results]
+    of_frames = [metric for metric in available if isinstance(metric, FrameMetric)]
+    values = np.full((len(of_frames), len(setting)), math.nan)
+    if of_frames:
         for i in tqdm(range(len(setting)), setting.name, unit="frame", leave=False):
-            pair = setting.pictures[i], setting.truth[i], setting.landmarks(i)
-            values[:, i] = [metric.of_frame(*pair) for metric in single]
-    for metric, row in zip(single, values, strict=True):
-        results[metric.name] = measured_frames(row, setting.times, seed)
-    for metric in ready:
+            frame = setting.images[i], setting.truth[i], setting.landmarks(i)
+            values[:, i] = [metric.of_frame(*frame) for metric in of_frames]
+    for metric, per_frame in zip(of_frames, values, strict=True):
+        results[metric.name] = mean_over_frames(per_frame, setting.times, seed)
+    for metric in available:
         if isinstance(metric, SequenceMetric):
             results[metric.name] = metric.measure(setting, seed)
     return results
 
 
-def _check_same(expected: dict, capture: Capture, checkpoint: Path) -> None:
+def _check_capture(expected: dict, capture: Capture, checkpoint: Path) -> None:
+    """Raises ValueError if the capture can't be the one that the run was trained on."""
     got = {
         "feature_dimension": int(capture.audio_windows.shape[2]),
         "width": capture.width,
@@ -173,29 +168,25 @@ def _check_same(expected: dict, capture: Capture, checkpoint: Path) -> None:
         )
 
 
-def _foreign_sound(trained: TrainedPortrait, task: Task) -> tuple[np.ndarray, torch.Tensor]:
-    samples = read_sound(task.cross_speaker_audio, SAMPLE_RATE)
-    if task.max_seconds is not None:
-        samples = samples[: round(task.max_seconds * SAMPLE_RATE)]
-    windows = speech_windows(trained, samples, task.speech_model)
+def _other_speaker(trained: TrainedPortrait, options: EvaluationOptions) -> tuple[np.ndarray, torch.Tensor]:
+    """[S] mono sound of the other speaker at 16 kHz, and [T, steps, C] audio windows of it."""
+    samples = read_sound(options.cross_speaker_audio, SAMPLE_RATE)
+    if options.max_seconds is not None:
+        samples = samples[: round(options.max_seconds * SAMPLE_RATE)]
+    windows = speech_windows(trained, samples, options.speech_model)
     if not len(windows):
-        raise ValueError(f"{task.cross_speaker_audio}: expected speech, got no sound; pass a longer recording")
+        raise ValueError(f"{options.cross_speaker_audio}: expected speech, got no sound; pass a longer recording")
     return samples, windows
-
-
-def _has_torso(content: dict) -> bool:
-    config = config_from_dict(TrainConfig, content["train_config"])
-    return content["stage"] == "torso" and config.torso.iterations > 0
 
 
 def _rendering_speed(seconds: float) -> dict:
     return {
         "frames_per_second": 1 / seconds,
-        "how": "median over the frames of one picture, the audio window on the device to pixels on the device",
+        "how": "one frame from the audio window to the pixels, both on the device; median over the frames",
     }
 
 
-def _capture_facts(capture: Capture, chosen: Chosen) -> dict:
+def _capture_facts(capture: Capture, held_out: HeldOutFrames) -> dict:
     val = capture.val
     return {
         "folder": str(capture.folder),
@@ -204,8 +195,8 @@ def _capture_facts(capture: Capture, chosen: Chosen) -> dict:
         "training_frames": len(capture.train),
         "held_out_frames": len(val),
         "held_out_ids": [int(val.frame_ids[0]), int(val.frame_ids[-1])],
-        "evaluated_frames": len(chosen),
-        "evaluated_seconds": float((chosen.times[-1] - chosen.times[0] + 1) / FPS),
+        "evaluated_frames": len(held_out),
+        "evaluated_seconds": float((held_out.times[-1] - held_out.times[0] + 1) / FPS),
     }
 
 

@@ -1,4 +1,4 @@
-"""What a face does, as lengths between points of its mesh."""
+"""Expression of a face as lengths between points of its mesh."""
 
 from collections.abc import Sequence
 
@@ -6,33 +6,33 @@ import numpy as np
 
 MOUTH = ("open", "width", "round")
 
-_EYES = (33, 133), (263, 362)  # outer and inner corner of the right and the left one
+_EYES = (33, 133), (263, 362)  # outer and inner corner of the right and the left eye
 _INNER_LIPS = (82, 13, 312), (87, 14, 317)
 _OUTER_LIPS = (0,), (17,)
 _CORNERS = (61,), (291,)
 
-# Pairs of points of a measure, those of both sides of the face averaged. The action units that change it stand
-# beside it.
+_LIDS = "lid opening"
+# Point pairs of a measure, averaged over both sides of the face; the action units that change it stand beside it.
 UPPER = {
     "inner brows above the eyes": ((107, 133), (336, 362)),  # 1, 4
     "outer brows above the eyes": ((70, 33), (300, 263)),  # 2
-    "distance of the brows": ((107, 336),),  # 4
-    "opening of the lids": ((159, 145), (386, 374)),  # 5, 7, 45
+    "distance between the brows": ((107, 336),),  # 4
+    _LIDS: ((159, 145), (386, 374)),  # 5, 7, 45
 }
 LOWER = {
     "width of the mouth": ((61, 291),),  # 18, 20
     "corners of the mouth below the eyes": ((61, 133), (291, 362)),  # 12, 15
-    "opening of the lips": ((13, 14),),  # 25
+    "lip opening": ((13, 14),),  # 25
     "height of the lips": ((0, 17),),  # 10, 16, 23, 24
     "chin below the nose": ((2, 152),),  # 17, 26, 27
 }
 
 
 def mouth_measures(points: np.ndarray) -> np.ndarray:
-    """The state of the mouth, from lengths in 3-D so that the head's pose matters little.
+    """Shape of the mouth, from 3-D lengths so that the head pose matters little.
 
-    open is the distance of the inner lips and width that of the mouth's corners, both over the distance of the eyes;
-    round is the height of the outer lips over that width.
+    "open" is the distance between the inner lips and "width" that between the mouth's corners, both relative to the
+    distance between the eyes; "round" is the height of the outer lips relative to the width.
 
     Args:
         points: [N, 478, 3] mesh points of MediaPipe's Face Mesh, in pixels.
@@ -46,9 +46,14 @@ def mouth_measures(points: np.ndarray) -> np.ndarray:
 
 
 def action_measures(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """[N, 478, 3] mesh points -> [N, 4] and [N, 5] measures of the upper and the lower face.
+    """Measures of the upper and the lower face.
 
-    They are lengths in 3-D over the distance of the eyes, in the order of UPPER and LOWER.
+    Args:
+        points: [N, 478, 3] mesh points in pixels.
+
+    Returns:
+        [N, 4] and [N, 5] float64, in the order of UPPER and LOWER: 3-D lengths relative to the distance between the
+        eyes.
     """
     points = points.astype(np.float64)
     eyes = _distance(points, *_EYES)
@@ -63,8 +68,14 @@ def action_measures(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return measures(UPPER), measures(LOWER)
 
 
+def lid_aperture(points: np.ndarray) -> np.ndarray:
+    """[N, 478, 3] mesh points -> [N] distance between the lids, averaged over both eyes, relative to the distance
+    between the eyes."""
+    return action_measures(points)[0][:, tuple(UPPER).index(_LIDS)]
+
+
 def lip_opening(landmarks: np.ndarray) -> np.ndarray:
-    """[N, 68, 2] iBUG landmarks -> [N] distance of the inner lips over that of the eyes, in the picture."""
+    """[N, 68, 2] iBUG landmarks -> [N] distance between the inner lips relative to that between the eyes, in 2-D."""
     landmarks = landmarks.astype(np.float64)
     lips = np.linalg.norm(landmarks[:, 61:64] - landmarks[:, [67, 66, 65]], axis=-1).mean(1)
     eyes = np.linalg.norm(landmarks[:, 36:42].mean(1) - landmarks[:, 42:48].mean(1), axis=-1)
@@ -72,5 +83,5 @@ def lip_opening(landmarks: np.ndarray) -> np.ndarray:
 
 
 def _distance(points: np.ndarray, first: Sequence[int], second: Sequence[int]) -> np.ndarray:
-    """[N] between the means of two groups of points."""
+    """[N] distance between the means of two groups of points."""
     return np.linalg.norm(points[:, list(first)].mean(1) - points[:, list(second)].mean(1), axis=1)

@@ -1,4 +1,4 @@
-"""What a metric is: it names itself, says how it is computed, and gives a value or the reason why there is none."""
+"""What a metric is: it has a name, says how it is computed, and gives a value or the reason why there is none."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
@@ -10,17 +10,17 @@ import numpy as np
 from ernerf_ti.evaluation.statistics import mean_interval
 
 
-class Pictures:
-    """A row of pictures that are read when they are asked for.
+class ImageSequence:
+    """Images that are read when they are accessed.
 
     Args:
-        n: how many.
-        read: place -> [H, W, 3] uint8 RGB.
+        n: number of images.
+        read: index -> [H, W, 3] uint8 RGB.
     """
 
     def __init__(self, n: int, read: Callable[[int], np.ndarray]):
         self._n, self._read = n, read
-        self._found: dict[Any, Any] = {}
+        self._cache: dict[Any, Any] = {}
 
     def __len__(self) -> int:
         return self._n
@@ -33,98 +33,114 @@ class Pictures:
     def __iter__(self) -> Iterator[np.ndarray]:
         return map(self._read, range(self._n))
 
-    def once(self, name: Any, find: Callable[["Pictures"], Any]) -> Any:
-        """What is found in these pictures, looked for the first time only: metrics share it."""
-        if name not in self._found:
-            self._found[name] = find(self)
-        return self._found[name]
+    def cached(self, key: Any, compute: Callable[["ImageSequence"], Any]) -> Any:
+        """Result of `compute` on these images; computed once per key, so that metrics share it."""
+        if key not in self._cache:
+            self._cache[key] = compute(self)
+        return self._cache[key]
 
 
 @dataclass(frozen=True)
 class Setting:
-    """A row of pictures to be judged."""
+    """Images to evaluate, and what they are compared with."""
 
     name: str
-    what: str
-    """How the pictures were made, and what they are compared with."""
-    pictures: Pictures
-    truth: Pictures | None
-    """What they should look like; None where nobody knows."""
+    description: str
+    """How the images were made, and what they are compared with."""
+    images: ImageSequence
+    truth: ImageSequence | None
+    """Ground truth; None where there is none."""
     landmarks: Callable[[int], np.ndarray]
-    """Place -> [68, 2] x, y in pixels, of the capture: where the crops are."""
+    """Index -> [68, 2] x, y in pixels, landmarks of the capture that place the crops."""
     times: np.ndarray
-    """[n] int: 25 fps frame of the sound that goes with each picture."""
+    """[n] int, index at 25 fps into the sound of each image."""
     samples: np.ndarray | None
     """[S] mono 16 kHz sound in [-1, 1]; None without sound."""
     windows: np.ndarray
-    """[n, steps, C] audio windows of the pictures."""
+    """[n, steps, C] audio windows of the images."""
 
     def __len__(self) -> int:
-        return len(self.pictures)
+        return len(self.images)
 
 
 @dataclass(frozen=True)
 class NotComputed:
-    """Why there is no value."""
+    """Why a metric has no value."""
 
     reason: str
     file: str | None = None
-    """Weights that are missing."""
-    place: str | None = None
-    """Where they would be looked for."""
+    """File of weights that is missing."""
+    folder: str | None = None
+    """Folder in which that file is expected."""
 
 
 @dataclass(frozen=True)
-class Measured:
-    """A value of a metric."""
+class MetricValue:
+    """Value of a metric in a setting."""
 
     value: float
     interval: tuple[float, float] | None
-    """95 %; None where the frames are too few, or where the metric has none."""
+    """95 % confidence interval; None for too few frames, or for a metric without one."""
     per_frame: np.ndarray | None
-    """[n] NaN where there is no value; None for a metric of the whole."""
+    """[n] values, NaN for frames without one; None for a metric of the whole sequence."""
     n_frames: int
-    """That the value is of."""
+    """Number of frames that the value is computed from."""
     note: str = ""
-    motions: dict[str, np.ndarray] | None = None
-    """What a correlation is of, [n] each, NaN where it is not known."""
+    curves: dict[str, np.ndarray] | None = None
+    """Quantities that the metric compares, by name, [n] each, NaN where unknown."""
 
 
 class Metric(ABC):
-    """Something that can be measured of pictures."""
+    """A metric of rendered images."""
 
     name: str
     unit: str
     better: Literal["higher", "lower"]
-    how: str
-    """How it is computed: the crop, the weights, the formula."""
+    description: str
+    """How it is computed: crop, weights, formula."""
     needs_truth = True
 
     def missing(self) -> NotComputed | None:
-        """What this machine lacks for it; asked before anything is rendered."""
+        """What this machine lacks to compute it, if anything; asked before anything is rendered."""
         return None
 
 
 class FrameMetric(Metric):
-    """A value per frame, that needs no other frame."""
+    """A metric of single frames."""
 
     @abstractmethod
-    def of_frame(self, picture: np.ndarray, truth: np.ndarray, landmarks: np.ndarray) -> float:
-        """Pictures [H, W, 3] uint8 RGB and the capture's landmarks [68, 2] -> the value, NaN for none."""
+    def of_frame(self, image: np.ndarray, truth: np.ndarray, landmarks: np.ndarray) -> float:
+        """Value of a frame, NaN for none.
+
+        Args:
+            image, truth: [H, W, 3] uint8 RGB.
+            landmarks: [68, 2] of the capture, in pixels.
+        """
 
 
 class SequenceMetric(Metric):
-    """Values, or one value, of a row of pictures."""
+    """A metric of a sequence of images."""
 
     @abstractmethod
-    def measure(self, setting: Setting, seed: int) -> Measured | NotComputed:
-        """The value in a setting; the seed is that of the bootstrap."""
+    def measure(self, setting: Setting, seed: int) -> MetricValue | NotComputed:
+        """Value in a setting; `seed` is that of the bootstrap."""
 
 
-def measured_frames(values: np.ndarray, times: np.ndarray, seed: int, note: str = "") -> Measured | NotComputed:
-    """The mean of values per frame, NaN ones left out, with its interval."""
+def mean_over_frames(values: np.ndarray, times: np.ndarray, seed: int, note: str = "", **curves: np.ndarray):
+    """Mean of per-frame values with its confidence interval.
+
+    Args:
+        values: [n], NaN for frames without a value.
+        times: [n] int, at 25 fps.
+        seed: seed of the bootstrap.
+        note: note for the result.
+        curves: [n] quantities to plot, by name.
+
+    Returns:
+        MetricValue, or NotComputed if no frame has a value.
+    """
     known = np.isfinite(values)
     if not known.any():
         return NotComputed("no frame has a value")
     interval = mean_interval(values[known], times[known], seed)
-    return Measured(float(values[known].mean()), interval, values, int(known.sum()), note)
+    return MetricValue(float(values[known].mean()), interval, values, int(known.sum()), note, curves or None)

@@ -1,4 +1,4 @@
-"""An evaluation as one page that needs no other file: tables, curves, and the worst frames."""
+"""An evaluation as one self-contained HTML page: tables, plots, and the worst frames."""
 
 import base64
 import html
@@ -8,17 +8,18 @@ import numpy as np
 
 from ernerf_ti.data.capture_files import FPS
 from ernerf_ti.evaluation.evaluation import Evaluation
-from ernerf_ti.evaluation.metric import Measured
-from ernerf_ti.evaluation.results_text import headlines, not_computed, table
+from ernerf_ti.evaluation.held_out import CROSS_SPEAKER
+from ernerf_ti.evaluation.metric import MetricValue
+from ernerf_ti.evaluation.results_text import headlines, not_computed, notes, table
 from ernerf_ti.evaluation.statistics import INTERVAL
 
-_WORST = 3
-_WORST_OF = ("PSNR face", "PSNR lips", "LPIPS alex", "LMD", "mesh AUE upper", "mesh AUE lower")
+_N_WORST = 3
+_WORST_BY = ("PSNR face", "PSNR lips", "LPIPS alex", "LMD", "mesh AUE upper", "mesh AUE lower")
 _SHOWN = ("head", "portrait")
-_MOST_HEIGHT = 256  # pixels of a shown frame
-_GAIN = 4  # of the shown differences
-_COLOURS = "#1f77b4", "#2ca02c", "#d62728", "#999999", "#cc9944"
-_WIDTH, _HEIGHT, _LEFT, _BOTTOM = 1000, 170, 60, 22  # of a plot
+_MAX_HEIGHT = 256  # of a shown frame, in pixels
+_GAIN = 4  # of the differences shown
+_COLORS = "#1f77b4", "#2ca02c", "#d62728", "#999999", "#cc9944"
+_WIDTH, _HEIGHT, _LEFT, _BOTTOM = 1000, 170, 60, 22  # of a plot and its left and bottom margins
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 1300px; margin: 2em auto; padding: 0 1em; color: #222 }
 img, svg { max-width: 100%; height: auto }
@@ -33,50 +34,50 @@ figure { margin: 1em 0 } figcaption { color: #555; font-size: 13px }
 
 
 def page(evaluation: Evaluation) -> str:
-    """The page's HTML."""
+    """HTML of the page."""
     facts = evaluation.facts
     title = f"Evaluation of {html.escape(facts['run']['folder'])}"
-    missing = "".join(f"<li>{html.escape(name)}: {html.escape(why)}</li>" for name, why in not_computed(evaluation))
-    hows = [(metric.name, metric.how) for metric in evaluation.metrics]
+    descriptions = [(metric.name, metric.description) for metric in evaluation.metrics]
     return f"""<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8"><title>{title}</title><style>{_STYLE}</style></head><body>
 <h1>{title}</h1>
 <h2>Metrics</h2><div class="wide">{_metric_table(evaluation)}</div>
-<p>Mean and interval ({INTERVAL}). &uarr; higher is better, &darr; lower is better.</p>
-<h2>Not computed</h2><ul>{missing or "<li>nothing</li>"}</ul>
-<h2>Settings</h2>{_pairs([(setting.name, setting.what) for setting in evaluation.settings])}
+<p>Mean and {INTERVAL}. &uarr; higher is better, &darr; lower is better.</p>
+<h2>Notes</h2>{_list(notes(evaluation))}
+<h2>Not computed</h2>{_list(not_computed(evaluation))}
+<h2>Settings</h2>{_pairs([(setting.name, setting.description) for setting in evaluation.settings])}
 <h2>Run</h2>{_pairs(list(headlines(facts).items()))}
 <h2>Frame by frame</h2>{_curves(evaluation)}
 <h2>Worst frames</h2>{_worst_frames(evaluation)}
-<h2>How each metric is computed</h2>{_pairs(hows)}
+<h2>How each metric is computed</h2>{_pairs(descriptions)}
 </body></html>
 """
 
 
-def worst(result: Measured, better: str, n: int = _WORST) -> list[int]:
-    """Places of the worst values per frame, the worst first, at least half a second apart."""
+def worst(result: MetricValue, better: str, n: int = _N_WORST) -> list[int]:
+    """Indices of the frames with the worst values, the worst first, at least half a second apart."""
     order = np.argsort(result.per_frame if better == "higher" else -result.per_frame)  # NaN last in both
-    chosen: list[int] = []
+    indices: list[int] = []
     for i in map(int, order):
-        if np.isfinite(result.per_frame[i]) and all(abs(i - other) >= FPS / 2 for other in chosen):
-            chosen.append(i)
-        if len(chosen) == n:
+        if np.isfinite(result.per_frame[i]) and all(abs(i - other) >= FPS / 2 for other in indices):
+            indices.append(i)
+        if len(indices) == n:
             break
-    return chosen
+    return indices
 
 
-def plot(title: str, rows: dict[str, np.ndarray], times: np.ndarray) -> str:
-    """An SVG with a line per row of values [n] at times [n] in s; NaN leaves a gap."""
-    values = np.concatenate(list(rows.values()))
+def plot(title: str, curves: dict[str, np.ndarray], times: np.ndarray) -> str:
+    """An SVG with a line per curve [n] at times [n] in seconds; NaN leaves a gap."""
+    values = np.concatenate(list(curves.values()))
     known = values[np.isfinite(values)]
     low, high = float(known.min()), float(known.max())
     span, length = (high - low) or 1.0, float(times[-1] - times[0]) or 1.0
     parts = []
-    for number, (name, row) in enumerate(rows.items()):
-        color = _COLOURS[number % len(_COLOURS)]
+    for number, (name, curve) in enumerate(curves.items()):
+        color = _COLORS[number % len(_COLORS)]
         x = _LEFT + (times - times[0]) / length * (_WIDTH - _LEFT - 10)
-        y = 30 + (high - row) / span * (_HEIGHT - 30 - _BOTTOM)
-        for line in _unbroken(np.isfinite(row)):
+        y = 30 + (high - curve) / span * (_HEIGHT - 30 - _BOTTOM)
+        for line in _runs(np.isfinite(curve)):
             points = " ".join(f"{a:.1f},{b:.1f}" for a, b in zip(x[line], y[line], strict=True))
             parts.append(f'<polyline fill="none" stroke="{color}" stroke-width="1.2" points="{points}"/>')
         parts.append(f'<text x="{_LEFT + 340 + 130 * number}" y="14" fill="{color}">{html.escape(name)}</text>')
@@ -96,10 +97,10 @@ def plot(title: str, rows: dict[str, np.ndarray], times: np.ndarray) -> str:
     )
 
 
-def _unbroken(known: np.ndarray) -> list[slice]:
-    """Where known [n] values follow each other."""
+def _runs(known: np.ndarray) -> list[slice]:
+    """Runs of consecutive true values in known [n]."""
     edges = np.flatnonzero(np.diff(np.concatenate(([0], known.astype(int), [0]))))
-    return [slice(begin, end) for begin, end in zip(edges[::2], edges[1::2], strict=True)]
+    return [slice(start, end) for start, end in zip(edges[::2], edges[1::2], strict=True)]
 
 
 def _metric_table(evaluation: Evaluation) -> str:
@@ -112,13 +113,18 @@ def _metric_table(evaluation: Evaluation) -> str:
     return f"<table>{''.join(lines)}</table>"
 
 
+def _list(entries: list[tuple[str, str]]) -> str:
+    items = "".join(f"<li>{html.escape(name)}: {html.escape(text)}</li>" for name, text in entries)
+    return f"<ul>{items or '<li>none</li>'}</ul>"
+
+
 def _pairs(rows: list[tuple[str, str]]) -> str:
     cells = (f'<tr><th>{html.escape(a)}</th><td class="text">{html.escape(b)}</td></tr>' for a, b in rows)
     return f"<table>{''.join(cells)}</table>"
 
 
 def _curves(evaluation: Evaluation) -> str:
-    """A plot for each metric with values per frame, and for each correlation in each setting."""
+    """A plot per metric with per-frame values, and per metric and setting of the quantities that it compares."""
     plots = []
     for metric in evaluation.metrics:
         unit = f", {metric.unit}" if metric.unit else ""
@@ -126,43 +132,43 @@ def _curves(evaluation: Evaluation) -> str:
             setting.name: (setting.times, evaluation.results.get((setting.name, metric.name)))
             for setting in evaluation.settings
         }
-        found = {name: row for name, row in found.items() if isinstance(row[1], Measured)}
+        found = {name: row for name, row in found.items() if isinstance(row[1], MetricValue)}
         rows = {name: row for name, row in found.items() if row[1].per_frame is not None}
-        # The foreign sound has another time.
-        for of_foreign in (False, True):
-            alike = {name: row for name, row in rows.items() if name.startswith("foreign") == of_foreign}
-            if alike:
-                times = next(iter(alike.values()))[0]
-                values = {name: result.per_frame for name, (_, result) in alike.items()}
+        # The other speaker's sound has a time axis of its own.
+        for cross_speaker in (False, True):
+            group = {name: row for name, row in rows.items() if name.startswith(CROSS_SPEAKER) == cross_speaker}
+            if group:
+                times = next(iter(group.values()))[0]
+                values = {name: result.per_frame for name, (_, result) in group.items()}
                 plots.append(plot(metric.name + unit, values, times / FPS))
         for name, (times, result) in found.items():
-            if result.motions is not None:
-                plots.append(plot(f"{metric.name} = {result.value:.2f} ({name})", result.motions, times / FPS))
+            if result.curves is not None:
+                plots.append(plot(f"{metric.name} = {result.value:.2f} ({name})", result.curves, times / FPS))
     return "".join(plots)
 
 
 def _worst_frames(evaluation: Evaluation) -> str:
     figures = []
     for setting in (s for s in evaluation.settings if s.name in _SHOWN):
-        for metric in (m for m in evaluation.metrics if m.name in _WORST_OF):
+        for metric in (m for m in evaluation.metrics if m.name in _WORST_BY):
             result = evaluation.results.get((setting.name, metric.name))
-            if not isinstance(result, Measured):
+            if not isinstance(result, MetricValue):
                 continue
             for i in worst(result, metric.better):
                 caption = f"{setting.name}, frame at {setting.times[i] / FPS:.2f} s: {metric.name} "
                 caption += f"{result.per_frame[i]:.4g} {metric.unit} (mean {result.value:.4g})"
-                picture = _beside(setting.truth[i], setting.pictures[i])
+                image = _side_by_side(setting.truth[i], setting.images[i])
                 figures.append(
-                    f'<figure><img alt="" src="data:image/jpeg;base64,{_jpeg(picture)}">'
+                    f'<figure><img alt="" src="data:image/jpeg;base64,{_jpeg(image)}">'
                     f"<figcaption>{html.escape(caption)}</figcaption></figure>"
                 )
-    return f"<p>True frame, rendered frame, and {_GAIN} times their difference.</p>" + "".join(figures)
+    return f"<p>True frame, rendered frame, and their difference times {_GAIN}.</p>" + "".join(figures)
 
 
-def _beside(truth: np.ndarray, picture: np.ndarray) -> np.ndarray:
-    difference = np.abs(truth.astype(np.int16) - picture.astype(np.int16))
-    row = np.concatenate((truth, picture, np.minimum(_GAIN * difference, 255).astype(np.uint8)), 1)
-    shrink = min(1.0, _MOST_HEIGHT / len(row))
+def _side_by_side(truth: np.ndarray, image: np.ndarray) -> np.ndarray:
+    difference = np.abs(truth.astype(np.int16) - image.astype(np.int16))
+    row = np.concatenate((truth, image, np.minimum(_GAIN * difference, 255).astype(np.uint8)), 1)
+    shrink = min(1.0, _MAX_HEIGHT / len(row))
     return cv2.resize(row, None, fx=shrink, fy=shrink, interpolation=cv2.INTER_AREA) if shrink < 1 else row
 
 

@@ -14,33 +14,35 @@ Crop = Literal["frame", "face", "lips"]
 
 CROPS: dict[Crop, str] = {
     "frame": "the whole frame",
-    "face": "the box around the capture's 68 landmarks",
+    "face": "the bounding box of the capture's 68 landmarks",
     "lips": "the square around the capture's outer-lip landmarks",
 }
 
 
-def cropped(picture: np.ndarray, landmarks: np.ndarray, crop: Crop) -> np.ndarray:
-    """The part of a picture [H, W, 3] that a crop names; landmarks [68, 2]."""
-    height, width = picture.shape[:2]
+def cropped(image: np.ndarray, landmarks: np.ndarray, crop: Crop) -> np.ndarray:
+    """Crop of an image [H, W, 3], placed by landmarks [68, 2]."""
+    height, width = image.shape[:2]
     if crop == "frame":
-        return picture
-    find = face_rectangle if crop == "face" else lips_rectangle
-    row0, row1, column0, column1 = find(landmarks, height, width)
-    return picture[row0:row1, column0:column1]
+        return image
+    rectangle = face_rectangle if crop == "face" else lips_rectangle
+    row0, row1, column0, column1 = rectangle(landmarks, height, width)
+    return image[row0:row1, column0:column1]
 
 
 class Psnr(FrameMetric):
-    """Peak signal to noise ratio."""
+    """Peak signal-to-noise ratio."""
 
     unit, better = "dB", "higher"
 
     def __init__(self, crop: Crop):
         self.crop = crop
         self.name = f"PSNR {crop}"
-        self.how = f"-10 log10 of the mean squared error of 8-bit RGB over {CROPS[crop]}, then the mean over frames"
+        self.description = (
+            f"-10 log10 of the mean squared error of 8-bit RGB over {CROPS[crop]}, averaged over the frames."
+        )
 
-    def of_frame(self, picture: np.ndarray, truth: np.ndarray, landmarks: np.ndarray) -> float:
-        a, b = (cropped(p, landmarks, self.crop).astype(np.float64) for p in (picture, truth))
+    def of_frame(self, image: np.ndarray, truth: np.ndarray, landmarks: np.ndarray) -> float:
+        a, b = (cropped(array, landmarks, self.crop).astype(np.float64) for array in (image, truth))
         return psnr(float(np.square(a - b).mean()) / 255**2)
 
 
@@ -52,12 +54,12 @@ class Ssim(FrameMetric):
     def __init__(self, crop: Crop):
         self.crop = crop
         self.name = f"SSIM {crop}"
-        self.how = (
-            f"Gaussian windows of 11 pixels (sigma 1.5; smaller in a crop with a side below 11) that lie within "
-            f"{CROPS[crop]}, mean over them and the RGB channels"
+        self.description = (
+            f"Structural similarity with Gaussian windows of 11 pixels (sigma 1.5; smaller in crops under 11 pixels "
+            f"wide or high) inside {CROPS[crop]}, averaged over windows, RGB channels and frames."
         )
 
-    def of_frame(self, picture: np.ndarray, truth: np.ndarray, landmarks: np.ndarray) -> float:
-        pair = (torch.from_numpy(cropped(p, landmarks, self.crop).copy()) for p in (picture, truth))
-        a, b = (p.permute(2, 0, 1)[None].float() / 255 for p in pair)
+    def of_frame(self, image: np.ndarray, truth: np.ndarray, landmarks: np.ndarray) -> float:
+        pair = (torch.from_numpy(cropped(array, landmarks, self.crop).copy()) for array in (image, truth))
+        a, b = (tensor.permute(2, 0, 1)[None].float() / 255 for tensor in pair)
         return 1 - 2 * float(dssim(a, b))

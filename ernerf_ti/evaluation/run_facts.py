@@ -1,4 +1,4 @@
-"""What is to be known of a run besides its pictures: sizes, times, the machine, versions."""
+"""Facts about a run besides its images: model size, machine, versions."""
 
 import platform
 import subprocess
@@ -16,13 +16,13 @@ _PACKAGES = (
 
 
 def model_size(portrait: Portrait, checkpoint: Path) -> dict:
-    """Numbers of parameters, as 32-bit floats in MB (1e6 bytes), and the size of the checkpoint file.
+    """Number of parameters, their size as 32-bit floats in MB (1e6 bytes), and the size of the checkpoint file.
 
-    The file also holds the grids, the optimizer's state and what rendering needs of the capture.
+    The file also holds the occupancy grids, the optimizer state and the capture's data that rendering needs.
     """
-    counts = {"head": 0, "torso": 0, "identity codes": 0}
+    counts = {"head": 0, "torso": 0, "appearance embeddings": 0}
     for name, parameter in portrait.named_parameters():
-        part = "identity codes" if "appearance" in name else name.split(".")[0]
+        part = "appearance embeddings" if "appearance" in name else name.split(".")[0]
         counts[part] += parameter.numel()
     total = sum(counts.values())
     return {
@@ -33,6 +33,7 @@ def model_size(portrait: Portrait, checkpoint: Path) -> dict:
 
 
 def machine(device: torch.device | str) -> dict[str, str | int]:
+    """Name of the device, number of CPU threads, and operating system."""
     device = torch.device(device)
     if device.type == "cuda":
         name = torch.cuda.get_device_name(device)
@@ -42,7 +43,7 @@ def machine(device: torch.device | str) -> dict[str, str | int]:
 
 
 def versions() -> dict[str, str]:
-    """Of Python and of the packages that are installed."""
+    """Versions of Python and of the packages that are installed."""
     found = {"python": platform.python_version()}
     for name in _PACKAGES:
         try:
@@ -53,7 +54,7 @@ def versions() -> dict[str, str]:
 
 
 def commit() -> str | None:
-    """That the sources are at, with a + if they were changed since; None outside of a git tree."""
+    """Git commit of the sources, followed by + if they have uncommitted changes; None outside a git repository."""
     here = Path(__file__).resolve().parents[1]
 
     def git(*arguments: str) -> str | None:
@@ -64,7 +65,7 @@ def commit() -> str | None:
         return done.stdout.strip() if done.returncode == 0 else None
 
     found = git("rev-parse", "HEAD")
-    if found is None or git("ls-files", "--error-unmatch", "__init__.py") is None:  # another project's tree
+    if found is None or git("ls-files", "--error-unmatch", "__init__.py") is None:  # another project's repository
         return None
     return found + ("+" if git("status", "--porcelain", "--untracked-files=no") else "")
 

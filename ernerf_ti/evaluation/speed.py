@@ -1,5 +1,6 @@
-"""How fast a portrait speaks, from sound to a finished video."""
+"""Speed of synthesis, from sound to a finished video."""
 
+import contextlib
 import tempfile
 from pathlib import Path
 from time import perf_counter
@@ -11,64 +12,61 @@ from ernerf_ti.audio.extractors import EXTRACTORS
 from ernerf_ti.audio.frame_features import SAMPLE_RATE
 from ernerf_ti.data.capture import Capture
 from ernerf_ti.data.capture_files import FPS
-from ernerf_ti.evaluation.held_out import Chosen
-from ernerf_ti.media.video import VideoWriter
+from ernerf_ti.evaluation.held_out import HeldOutFrames
+from ernerf_ti.media.video import write_video
 from ernerf_ti.process.prefetch import ahead
+from ernerf_ti.process.threads import adaptive_threads
 from ernerf_ti.run.trained_portrait import TrainedPortrait
-from ernerf_ti.synthesis.driving import speech_windows
+from ernerf_ti.synthesis.driving import SAMPLES_PER_FRAME, speech_windows
 from ernerf_ti.synthesis.frames import render_frames
-from ernerf_ti.synthesis.video import picture_of
+from ernerf_ti.synthesis.images import picture_of
 
-_MOST_FRAMES = 100
-_SAMPLES_PER_FRAME = round(SAMPLE_RATE / FPS)
+_MAX_FRAMES = 100
 
 
 def end_to_end(
     trained: TrainedPortrait,
     capture: Capture,
-    chosen: Chosen,
+    held_out: HeldOutFrames,
     samples: np.ndarray | None,
-    torso: bool,
+    with_torso: bool,
     speech_model: Path | None = None,
 ) -> dict:
-    """Time a video of the held-out frames, from the sound to the finished file.
+    """Time the synthesis of the held-out frames, from the sound to the finished file.
 
     Args:
-        trained, capture, chosen: as for :func:`ernerf_ti.evaluation.held_out.held_out_settings`.
-        samples: [S] the capture's sound.
-        torso: whether there is one to render.
-        speech_model: folder of the extractor's model, if it has one.
+        trained, capture, held_out: as for :func:`ernerf_ti.evaluation.held_out.held_out_settings`.
+        samples: [S] the capture's mono sound at 16 kHz; None without sound.
+        with_torso: whether the portrait has a torso to render.
+        speech_model: folder of the extractor's speech model, if it needs one.
 
     Returns:
-        Frames, seconds, frames per second, and what was timed.
+        `frames`, `seconds`, `frames_per_second`, and in `how` what was timed.
     """
-    n = min(len(chosen), _MOST_FRAMES)
-    first = int(chosen.times[0])
-    windows = torch.from_numpy(capture.audio_windows[chosen.times[:n]])
-    heard = None if samples is None else samples[first * _SAMPLES_PER_FRAME :][: n * _SAMPLES_PER_FRAME]
-    # An extractor that can't be computed here has its windows in the capture.
+    n = min(len(held_out), _MAX_FRAMES)
+    first = int(held_out.times[0])
+    windows = torch.from_numpy(capture.audio_windows[held_out.times[:n]])
+    heard = None if samples is None else samples[first * SAMPLES_PER_FRAME :][: n * SAMPLES_PER_FRAME]
+    # Features of an extractor that is not available here come from the capture.
     extract = heard is not None and len(heard) and trained.extractor in EXTRACTORS
     with tempfile.TemporaryDirectory() as folder:
-        begin = perf_counter()
+        start = perf_counter()
         if extract:
             try:
-                found = speech_windows(trained, heard, speech_model)
-                windows, n = found[:n], min(n, len(found))
+                extracted = speech_windows(trained, heard, speech_model)
+                windows, n = extracted[:n], min(n, len(extracted))
             except (ImportError, FileNotFoundError):
-                extract, begin = False, perf_counter()
-        writer = VideoWriter(Path(folder) / "speech.mp4", FPS, heard, SAMPLE_RATE)
-        try:
-            poses, eyes = chosen.frames.poses[chosen.places[:n]], capture.eye_closures[chosen.ids[:n]]
-            for output in ahead(render_frames(trained, windows, poses, eyes, trained.background, torso)):
-                writer.write(picture_of(output))
-            writer.finish()
-        finally:
-            writer.close()
-        seconds = perf_counter() - begin
-    what = "audio features, " if extract else "features from the capture, "
+                extract, start = False, perf_counter()
+        poses, eyes = held_out.frames.poses[held_out.indices[:n]], capture.eye_closures[held_out.ids[:n]]
+        frames = render_frames(trained, windows, poses, eyes, trained.background, with_torso)
+        frames = adaptive_threads(frames, trained.background.device.type)
+        with contextlib.closing(ahead(frames)) as frames:
+            write_video(Path(folder) / "speech.mp4", map(picture_of, frames), FPS, heard, SAMPLE_RATE)
+        seconds = perf_counter() - start
+    features = "audio features" if extract else "features from the capture"
     return {
         "frames": n,
         "seconds": seconds,
         "frames_per_second": n / seconds,
-        "how": f"{what}rendering, copying to the host, H.264 and AAC, until the file is complete",
+        "how": f"{features}, rendering, copying to the host, H.264 and AAC encoding, until the file is complete",
     }

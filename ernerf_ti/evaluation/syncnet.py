@@ -1,7 +1,7 @@
-"""SyncNet [Chung and Zisserman 2016]: how well lips and sound go together.
+"""SyncNet [Chung and Zisserman 2016]: how well lip motion matches the sound.
 
-Two networks turn five frames of a face and the 20 cepstra of the same 200 ms into vectors that are near each other
-where they belong together. Layers, inputs and the names of the weights are those of the published `syncnet_v2.model`.
+Two networks embed five frames of a face, and the 20 cepstra of the same 200 ms, so that matching pairs are close.
+Layers, inputs and weight names are those of the published `syncnet_v2.model`.
 """
 
 from dataclasses import dataclass
@@ -12,24 +12,24 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 FACE_SIDE = 224
-"""Pixels of a face picture."""
+"""Width and height of a face crop in pixels."""
 FRAMES, STEPS = 5, 20
-"""Frames and cepstra of a window."""
+"""Frames and cepstra per window."""
 SHIFTS = 15
-"""Frames by which sound is moved either way in search of the offset."""
+"""Largest shift of the sound in frames, in either direction, in the search for the offset."""
 
 _STEPS_PER_FRAME = 4
-_AT_ONCE = 24  # frames: 150 MB in the widest layer
+_BATCH_SIZE = 24  # frames: 150 MB in the widest layer
 
 
 class SyncNet(nn.Module):
-    """Both networks; attributes are named as in the published file."""
+    """Both networks, with the attribute names of the published file."""
 
     def __init__(self):
         super().__init__()
         self.netcnnaud = nn.Sequential(
             *_convolution(nn.Conv2d, 1, 64, 3, 1, padding=1),
-            nn.Identity(),  # a pooling of single pixels in the published layers, which the numbering counts
+            nn.Identity(),  # a 1x1 pooling in the published network; it counts in the numbering of the layers
             *_convolution(nn.Conv2d, 64, 192, 3, 1, padding=1),
             nn.MaxPool2d(3, (1, 2)),
             *_convolution(nn.Conv2d, 192, 384, 3, 1, padding=1),
@@ -53,9 +53,9 @@ class SyncNet(nn.Module):
         self.netfclip = _head()
 
     def faces(self, frames: Tensor) -> Tensor:
-        """[3, T, 224, 224] BGR in [0, 255] -> [T - 4, 1024], one vector for every five frames.
+        """[3, T, 224, 224] BGR in [0, 255] -> [T - 4, 1024], one vector for every five consecutive frames.
 
-        Nothing but the first layer looks beyond a frame, so that windows share what they have in common.
+        Only the first layer spans several frames, so that overlapping windows share the work of all others.
         """
         return self.netfclip(self.netcnnlip(frames[None])[0, :, :, 0, 0].T)
 
@@ -66,43 +66,43 @@ class SyncNet(nn.Module):
 
 @dataclass(frozen=True)
 class Synchrony:
-    """How N windows of a video go with its sound."""
+    """Synchrony of N windows of a video with its sound."""
 
     distances: np.ndarray
-    """[N] between face and sound, at the offset at which they are nearest on average."""
+    """[N] between face and sound vectors, at the offset with the smallest mean distance."""
     typical: float
     """Median over the offsets of the mean distance."""
     offset: int
-    """Frames by which the sound is late."""
+    """Delay of the sound in frames."""
 
     @property
     def confidences(self) -> np.ndarray:
-        """[N] typical distance minus that of the window; their mean is the published confidence."""
+        """[N] typical distance minus the window's own; their mean is the published confidence."""
         return self.typical - self.distances
 
 
 @torch.no_grad()
 def face_vectors(network: SyncNet, faces, n: int, device: torch.device | str) -> Tensor:
-    """[n - 4, 1024] of n face pictures, `faces(i)` -> [224, 224, 3] uint8 RGB; few are held at once."""
-    parts = []
-    for begin in range(0, n - FRAMES + 1, _AT_ONCE):
-        chosen = range(begin, min(begin + _AT_ONCE + FRAMES - 1, n))
-        frames = torch.from_numpy(np.stack([faces(i)[..., ::-1] for i in chosen])).to(device)
-        parts.append(network.faces(frames.permute(3, 0, 1, 2).float()).cpu())
-    return torch.cat(parts)
+    """[n - 4, 1024] vectors of n face crops, on the CPU; `faces(i)` -> [224, 224, 3] uint8 RGB is called in batches."""
+    vectors = []
+    for start in range(0, n - FRAMES + 1, _BATCH_SIZE):
+        batch = range(start, min(start + _BATCH_SIZE + FRAMES - 1, n))
+        frames = torch.from_numpy(np.stack([faces(i)[..., ::-1] for i in batch])).to(device)
+        vectors.append(network.faces(frames.permute(3, 0, 1, 2).float()).cpu())
+    return torch.cat(vectors)
 
 
 @torch.no_grad()
 def sound_vectors(network: SyncNet, cepstra: np.ndarray, n: int, device: torch.device | str) -> Tensor:
-    """[n, 1024] of the first n windows of cepstra [T, 13], T >= 4 n + 16."""
+    """[n, 1024] vectors of the first n windows of cepstra [T, 13], T >= 4 n + 16, on the CPU."""
     windows = torch.from_numpy(cepstra.T.astype(np.float32)).unfold(1, STEPS, _STEPS_PER_FRAME).transpose(0, 1)[:n]
-    return torch.cat([network.sounds(part.to(device)).cpu() for part in windows.split(256)])
+    return torch.cat([network.sounds(batch.to(device)).cpu() for batch in windows.split(256)])
 
 
 def synchrony(faces: Tensor, sounds: Tensor, shifts: int = SHIFTS) -> Synchrony:
-    """Compare the vectors [N, D] of faces with those [N, D] of sounds up to `shifts` windows before and after.
+    """Compare face vectors [N, D] with sound vectors [N, D] up to `shifts` windows earlier and later.
 
-    Before the first and after the last sound there are zeros, as in the published evaluation.
+    The sound vectors are padded with zeros, as in the published evaluation.
     """
     padded = F.pad(sounds, (0, 0, shifts, shifts))
     # [2 shifts + 1, N]

@@ -1,18 +1,19 @@
-"""The head in several forms, each trained on one capture for as many steps: the paper's tables 4 and 5.
+"""Variants of the head, each trained on one capture for the same number of steps: the paper's tables 4 and 5.
 
-Each form has a run folder of its own, beside which its figures are kept, so that an interrupted ablation goes on.
+Each variant has a run folder, which keeps its row of figures too, so that an interrupted ablation can continue.
 """
 
 import json
 import math
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ernerf_ti.data.capture import Capture
-from ernerf_ti.evaluation.evaluation import Task, evaluate
+from ernerf_ti.data.capture import Capture, open_capture
+from ernerf_ti.evaluation.options import EvaluationOptions
+from ernerf_ti.evaluation.report import evaluate_and_report
 from ernerf_ti.evaluation.results_text import as_json
+from ernerf_ti.experiments.ablation_options import VARIANT_NAMES, AblationOptions
 from ernerf_ti.media.files import write_json
 from ernerf_ti.portrait.config import (
     FrequencyConfig,
@@ -23,7 +24,7 @@ from ernerf_ti.portrait.config import (
 )
 from ernerf_ti.portrait.model.position_encoders import position_encoder
 from ernerf_ti.run.folder import RunFolder
-from ernerf_ti.run.serialization import config_to_dict
+from ernerf_ti.run.serialization import config_from_dict, config_to_dict
 from ernerf_ti.train.config import TrainConfig
 from ernerf_ti.train.perceptual import resolve_perceptual
 from ernerf_ti.train.trainer import Trainer
@@ -33,125 +34,123 @@ _SETTING = "head"
 _PLANE_FEATURES = 16
 METRICS = (
     *("PSNR frame", "PSNR lips", "SSIM lips", "LPIPS alex", "LMD", "mesh AUE upper", "mesh AUE lower"),
-    *("mouth opening r", "SyncNet confidence"),
+    *("mouth-opening correlation", "SyncNet confidence"),
 )
-"""Of the head before the true torso, where they could be computed."""
+"""Metrics of the head composited over the capture's torso, where they could be computed."""
+_RENAMED_METRICS = {"mouth opening r": "mouth-opening correlation"}
 
 
 @dataclass(frozen=True)
 class Variant:
-    """A form of the head."""
+    """A variant of the head."""
 
     name: str
-    """Of its folder."""
+    """Name of its run folder."""
     encoder: str
-    """In words."""
+    """Description of the position encoder."""
     conditioning: str
-    """In words."""
+    """Description of how audio conditions the field."""
     position_encoder: PositionEncoderConfig
     attention: str
 
 
 def variants(triplane: TriplaneHashConfig) -> list[Variant]:
-    """The rows of the paper's tables 4 and 5, with encoders that hold about as many numbers each.
+    """The rows of the paper's tables 4 and 5, with encoders of about the same number of parameters.
 
     Args:
-        triplane: the preset's encoder, which the others are made to match in size.
+        triplane: the preset's encoder, whose size the others match.
     """
-    n_numbers = _size(triplane)
+    n_parameters = _size(triplane)
 
     def hash_grid(log2_table_size: int) -> HashGridConfig:
         return HashGridConfig(triplane.n_levels, 16, triplane.finest_resolution, log2_table_size, 2)
 
-    hash3d = min(map(hash_grid, range(10, 20)), key=lambda config: abs(math.log(_size(config) / n_numbers)))
-    planes = PlainTriplaneConfig(round(math.sqrt(n_numbers / (3 * _PLANE_FEATURES))), _PLANE_FEATURES)
+    hash3d = min(map(hash_grid, range(10, 20)), key=lambda config: abs(math.log(_size(config) / n_parameters)))
+    planes = PlainTriplaneConfig(round(math.sqrt(n_parameters / (3 * _PLANE_FEATURES))), _PLANE_FEATURES)
     encoders = {
-        "frequency": ("MLP, frequencies (AD-NeRF)", FrequencyConfig()),
+        "frequency": ("frequency encoding (AD-NeRF)", FrequencyConfig()),
         "planes": ("dense tri-plane (EG3D)", planes),
         "hash3d": ("3-D hash grid (Instant-NGP)", hash3d),
         "triplane_hash": ("tri-plane hash (ER-NeRF)", triplane),
     }
     conditionings = {
         "concatenation": ("concatenation", "none"),
-        "channel": ("attention by channel", "channel"),
-        "feature": ("attention by feature", "feature"),
+        "channel": ("channel attention", "channel"),
+        "feature": ("feature attention", "feature"),
     }
-    pairs = [
-        ("frequency", "concatenation"),
-        *((encoder, c) for encoder in ("planes", "hash3d", "triplane_hash") for c in ("concatenation", "channel")),
-        ("triplane_hash", "feature"),
-    ]
-    return [
-        Variant(f"{e}_{c}", encoders[e][0], conditionings[c][0], encoders[e][1], conditionings[c][1]) for e, c in pairs
-    ]
+    found = []
+    for name in VARIANT_NAMES:
+        encoder, conditioning = name.rsplit("_", 1)
+        (encoder_text, config), (conditioning_text, attention) = encoders[encoder], conditionings[conditioning]
+        found.append(Variant(name, encoder_text, conditioning_text, config, attention))
+    return found
 
 
 def _size(config: PositionEncoderConfig) -> int:
     return sum(parameter.numel() for parameter in position_encoder(config, 1.0).parameters())
 
 
-@dataclass(frozen=True)
-class Ablation:
-    """What is compared, and where it goes."""
-
-    capture: Capture
-    folder: Path
-    config: TrainConfig
-    """Whose position encoder and attention are exchanged; its encoder is a tri-plane hash."""
-    stages: tuple[str, ...] = ("head",)
-    n_frames: int | None = None
-    """Held-out frames that are evaluated; None for all."""
-    device: str = "cpu"
-
-
-def run_ablation(
-    ablation: Ablation, chosen: list[Variant], should_stop: Callable[[], bool] = lambda: False
-) -> list[dict] | None:
-    """Train and evaluate what is not there yet.
+def run_ablation(options: AblationOptions, should_stop: Callable[[], bool] = lambda: False) -> list[dict] | None:
+    """Train and evaluate the variants that are not finished yet.
 
     Args:
-        ablation: capture, budget and folder.
-        chosen: forms of the head.
-        should_stop: asked between training steps, and between forms.
+        options: capture, variants, training configuration and output folder.
+        should_stop: asked between training steps and between variants.
 
     Returns:
-        A row of figures for each form; None if it was stopped, in which case the same call goes on.
+        A row of figures per variant; None if stopped, in which case the same call continues.
 
     Raises:
-        ValueError: the folder holds a form that was trained with other settings.
+        ValueError: the output folder holds a variant trained with another configuration.
         TrainingError, FileNotFoundError: as :meth:`Trainer.run`.
     """
-    rows = []
-    for variant in chosen:
-        row = _row(ablation, variant, should_stop)
+    capture, rows = open_capture(options.capture), []
+    for variant in variants(options.config.portrait.head.position_encoder):
+        if variant.name not in options.variant_names:
+            continue
+        row = _row(options, capture, variant, should_stop)
         if row is None or should_stop():
             return None
         rows.append(row)
     return rows
 
 
-def _row(ablation: Ablation, variant: Variant, should_stop: Callable[[], bool]) -> dict | None:
-    folder = ablation.folder / variant.name
-    config = _config(ablation.config, variant)
-    asked = {"config": config_to_dict(config), "stages": list(ablation.stages), "n_frames": ablation.n_frames}
+def _row(options: AblationOptions, capture: Capture, variant: Variant, should_stop: Callable[[], bool]) -> dict | None:
+    folder = options.output / variant.name
+    config = _config(options.config, variant)
     if (folder / FIGURES).is_file():
-        kept = json.loads((folder / FIGURES).read_text())
-        _check_same(folder / FIGURES, asked, kept["asked"])
-        return kept["row"]
-    if (RunFolder(folder).checkpoint).is_file():
-        trainer = Trainer.resume(ablation.capture, folder, ablation.device)
-        _check_same(RunFolder(folder).checkpoint, asked["config"], config_to_dict(trainer.config))
+        return _kept_row(folder / FIGURES, options, config)
+    if RunFolder(folder).checkpoint.is_file():
+        trainer = Trainer.resume(capture, folder, options.device)
+        _check_same(RunFolder(folder).checkpoint, {"configuration": config}, {"configuration": trainer.config})
     else:
-        trainer = Trainer(ablation.capture, config, folder, ablation.device)
-    if not trainer.run(ablation.stages, should_stop):
+        trainer = Trainer(capture, config, folder, options.device)
+    if not trainer.run(options.stages, should_stop):
         return None
-    task = Task(folder, RunFolder(folder).evaluation, ablation.capture.folder, ablation.device, ablation.n_frames)
-    evaluation = as_json(evaluate(task))
-    row = _figures(variant, evaluation, sum(getattr(config, stage).iterations for stage in ablation.stages))
-    shutil.rmtree(task.folder / "frames")
-    write_json(task.folder / "metrics.json", evaluation)
+    evaluation, _ = evaluate_and_report(
+        EvaluationOptions(folder, capture=options.capture, device=options.device, frames=options.frames)
+    )
+    n_steps = sum(getattr(config, stage).iterations for stage in options.stages)
+    row = _figures(variant, as_json(evaluation), n_steps)
+    asked = {"config": config_to_dict(config), "stages": list(options.stages), "n_frames": options.frames}
     write_json(folder / FIGURES, {"asked": asked, "row": row})
     return row
+
+
+def _kept_row(path: Path, options: AblationOptions, config: TrainConfig) -> dict:
+    """Row of a finished variant, which an earlier version may have written."""
+    content = json.loads(path.read_text())
+    kept, row = content["asked"], content["row"]
+    _check_same(
+        path,
+        {"configuration": config, "stages": options.stages, "frames": options.frames},
+        {
+            "configuration": config_from_dict(TrainConfig, kept["config"], f"{path}: config"),
+            "stages": tuple("finetune" if stage == "fine" else stage for stage in kept["stages"]),
+            "frames": kept["n_frames"],
+        },
+    )
+    return {**row, "metrics": {_RENAMED_METRICS.get(name, name): value for name, value in row["metrics"].items()}}
 
 
 def _config(config: TrainConfig, variant: Variant) -> TrainConfig:
@@ -160,12 +159,12 @@ def _config(config: TrainConfig, variant: Variant) -> TrainConfig:
     return config
 
 
-def _check_same(path: Path, asked: dict, kept: dict) -> None:
-    if asked != kept:
-        different = sorted(key for key in asked if asked[key] != kept.get(key))
+def _check_same(path: Path, expected: dict, kept: dict) -> None:
+    different = [name for name in expected if expected[name] != kept[name]]
+    if different:
         raise ValueError(
-            f"{path}: expected the settings of this ablation, got another {', '.join(different)}; "
-            "pass the settings that the folder was begun with, or another folder"
+            f"{path}: expected the {' and '.join(different)} of this ablation, got others; "
+            "use the options that the folder was started with, or another folder"
         )
 
 
@@ -178,5 +177,5 @@ def _figures(variant: Variant, evaluation: dict, n_steps: int) -> dict:
         "metrics": {name: found[name] for name in METRICS if "value" in found.get(name, {})},
         "parameters": evaluation["model"]["parameters"]["head"],
         "ms_per_step": None if seconds is None else 1000 * seconds["all"] / n_steps,
-        "frames_per_second": evaluation["speed"][f"{_SETTING}, kernels only"]["frames_per_second"],
+        "frames_per_second": evaluation["speed"][f"{_SETTING}, rendering only"]["frames_per_second"],
     }

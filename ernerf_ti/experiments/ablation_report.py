@@ -1,4 +1,4 @@
-"""What an ablation found, as a table and as a plot."""
+"""Results of an ablation as a table and as a plot."""
 
 from pathlib import Path
 
@@ -13,14 +13,14 @@ _HEADINGS = {
     "LMD": "LMD px",
     "mesh AUE upper": "AUE upper %",
     "mesh AUE lower": "AUE lower %",
-    "mouth opening r": "opening r",
+    "mouth-opening correlation": "mouth corr.",
     "SyncNet confidence": "Sync",
 }
-_PLOTTED = "PSNR frame", "PSNR lips", "LMD", "mouth opening r"
+_PLOTTED = "PSNR frame", "PSNR lips", "LMD", "mouth-opening correlation"
 
 
 def ablation_table(rows: list[dict]) -> str:
-    """Markdown, a line for each form of the head; metrics that no form has are left out."""
+    """Markdown table with a line per variant; metrics that no variant has are left out."""
     metrics = _known(rows)
     head = ["encoder", "conditioning", *(_HEADINGS[name] for name in metrics), "parameters", "ms/step", "frames/s"]
     lines = [head, ["---"] * len(head)]
@@ -35,7 +35,7 @@ def ablation_table(rows: list[dict]) -> str:
 
 
 def plot_ablation(rows: list[dict], path: Path) -> None:
-    """Write a PNG: one panel per metric, a point with its 95 % interval per form.
+    """Write a PNG: one panel per metric, with a point and its 95 % confidence interval per variant.
 
     Raises ImportError if matplotlib is not installed.
     """
@@ -52,14 +52,14 @@ def plot_ablation(rows: list[dict], path: Path) -> None:
     for axis, metric in zip(axes[0], metrics, strict=True):
         found = [row["metrics"].get(metric) for row in rows]
         lows, highs = [], []
-        for place, result in enumerate(found):
+        for index, result in enumerate(found):
             if result is None:
                 continue
             low, high = result["interval_95"] or (result["value"], result["value"])
             lows.append(low)
             highs.append(high)
-            axis.plot([low, high], [place, place], color="#88a", linewidth=2)
-            axis.plot(result["value"], place, "o", color="#236")
+            axis.plot([low, high], [index, index], color="#88a", linewidth=2)
+            axis.plot(result["value"], index, "o", color="#236")
         margin = 0.08 * (max(highs) - min(lows)) or 0.1
         axis.set_xlim(min(lows) - margin, max(highs) + margin)
         axis.set_title(_HEADINGS[metric], fontsize=10)

@@ -1,12 +1,12 @@
-"""Measure how well sound predicts the mouth, within a speaker and from one speaker to another.
+"""Measure how well sound predicts the mouth, for one speaker and across speakers.
 
     python tools/study_audio_features.py english.mp4 french.mp4 -o figures.json
-    python tools/study_audio_features.py clip.mp4 --features ppg mel --meshes /tmp/meshes
+    python tools/study_audio_features.py clip.mp4 --features senone mel --meshes meshes
 
-Each clip shows one speaker. From a window of audio features (16 steps of 20 ms) a ridge regression and a small
-convolution net predict the mouth of the frame in its middle: opening, width, rounding. IN fits the first 80 % of a
-clip and tests on the rest; CROSS fits one clip and tests on another. Figures are Pearson's r, with the 95 % interval
-of a bootstrap that draws blocks of one second.
+Each clip shows one speaker. From a window of audio features (16 steps of 20 ms), a ridge regression and a small
+convolutional network predict the shape of the mouth in the middle frame: opening, width and rounding. IN fits the
+first 80 % of a clip and tests on the rest; CROSS fits one clip and tests on another. Figures are Pearson's r with the
+95 % confidence interval of a bootstrap over blocks of one second.
 """
 
 import argparse
@@ -24,12 +24,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from ernerf_ti.audio.extractors import current_name
 from ernerf_ti.audio.mel_spectrum import MelSpectrum
 from ernerf_ti.audio.phone_posteriors import PhonePosteriors
 from ernerf_ti.audio.windows import WINDOW, audio_windows
 from ernerf_ti.evaluation.mesh_measures import MOUTH, mouth_measures
-from ernerf_ti.evaluation.ridge import Predictor, Scale, fit_ridge, parts
+from ernerf_ti.evaluation.ridge import Predictor, Standardization, fit_ridge, split_in_time
 from ernerf_ti.evaluation.statistics import correlation, correlation_interval
 from ernerf_ti.media.files import read_arrays, write_arrays, write_json
 from ernerf_ti.media.sound import read_sound
@@ -38,17 +37,17 @@ from ernerf_ti.preprocess.face_mesh import track_face
 
 RATE = 25  # frames per second
 
-_LEAST_FRAMES = 100
+_MIN_FRAMES = 100
 
 _EPOCHS = 40
-_BATCH = 64
-_NETS = 3  # differently seeded; their mean is the prediction
+_BATCH_SIZE = 64
+_N_NETS = 3  # with different seeds; the prediction is their mean
 
 _BLOCK = RATE  # frames
 
 
 class RawMelSpectrum(MelSpectrum):
-    """Log energies in mel bands as they are: what normalisation over the recording is compared with."""
+    """Log mel energies without normalization over the recording, for comparison."""
 
     name = "mel-raw"
 
@@ -61,15 +60,15 @@ EXTRACTORS = {extractor.name: extractor for extractor in (PhonePosteriors, MelSp
 
 @dataclass(frozen=True)
 class Clip:
-    """One speaker. N frames whose mesh can be trusted, of F in the video."""
+    """One speaker: N frames with a trusted mesh, of F in the video."""
 
     name: str
     n_frames: int
     """F."""
     targets: np.ndarray
-    """[N, 3] float64, in the order of MOUTH."""
+    """[N, 3] float64 mouth measures, in the order of MOUTH."""
     windows: dict[str, np.ndarray]
-    """Per name of an extractor [N, 16, C] float32."""
+    """[N, 16, C] float32 audio windows by name of the extractor."""
 
 
 @dataclass(frozen=True)
@@ -80,14 +79,14 @@ class Figure:
     predictor: str
     train: str
     test: str
-    """Names of clips; the same for the two parts of one clip (IN)."""
+    """Names of the clips; equal for the two parts of one clip (IN)."""
     target: str
     r: float
     low: float
     high: float
-    """Ends of the 95 % interval of r."""
+    """Ends of the 95 % confidence interval of r."""
     n_frames: int
-    """Of the test part."""
+    """Number of test frames."""
 
     @property
     def kind(self) -> str:
@@ -96,17 +95,17 @@ class Figure:
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("clips", nargs="+", type=Path, metavar="CLIP", help="a video of one speaker, with sound")
-    parser.add_argument("--features", nargs="+", type=current_name, choices=EXTRACTORS, default=list(EXTRACTORS))
-    parser.add_argument("-o", "--output", type=Path, help="JSON file for the figures")
-    parser.add_argument("--meshes", type=Path, help="folder that keeps the face meshes, to track a clip only once")
+    parser.add_argument("clips", nargs="+", type=Path, metavar="CLIP", help="video of one speaker, with sound")
+    parser.add_argument("--features", nargs="+", choices=EXTRACTORS, default=list(EXTRACTORS))
+    parser.add_argument("-o", "--output", type=Path, help="JSON file to write the figures to")
+    parser.add_argument("--meshes", type=Path, help="folder to keep face meshes in, to track each clip once")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(arguments)
     names = [path.stem for path in options.clips]
     for name in names:
         if names.count(name) > 1:
             parser.error(
-                f"clips: expected files of different names, got {name} {names.count(name)} times; rename or omit one"
+                f"clips: expected files with different names, got {name} {names.count(name)} times; rename or omit one"
             )
     if options.seed < 0:
         parser.error(f"--seed: expected at least 0, got {options.seed}; pass a larger number")
@@ -128,22 +127,22 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def read_clip(path: Path, extractors: dict, meshes: Path | None = None) -> Clip:
-    """Track the face and compute the features of a video.
+    """Track the face in a video and extract its audio features.
 
     Args:
         path: a video file with sound.
         extractors: name -> callable from samples [S] at 16 kHz to features [T, C] at 50 steps per second.
-        meshes: folder where the mesh is kept, named by the video's contents; None to track it anew.
+        meshes: folder to keep the mesh in, named by the content of the video; None to track it again.
 
     Raises:
-        FileNotFoundError, ValueError: no such file, no pictures, no sound, no face, or too few frames with one.
+        FileNotFoundError, ValueError: no such file, no video stream, no sound, or too few frames with a face.
         ImportError: mediapipe is not installed.
     """
     samples = read_sound(path)
     points, valid = _face_points(path, meshes)
-    if valid.sum() < _LEAST_FRAMES:
+    if valid.sum() < _MIN_FRAMES:
         raise ValueError(
-            f"{path}: expected a face in at least {_LEAST_FRAMES} frames, got it in {valid.sum()} of {len(valid)}; "
+            f"{path}: expected a face in at least {_MIN_FRAMES} frames, got it in {valid.sum()} of {len(valid)}; "
             "use a longer video of one person who looks at the camera"
         )
     windows = {name: audio_windows(extract(samples), len(points))[valid] for name, extract in extractors.items()}
@@ -151,7 +150,7 @@ def read_clip(path: Path, extractors: dict, meshes: Path | None = None) -> Clip:
 
 
 def measure(clips: list[Clip], features: list[str], seed: int) -> list[Figure]:
-    """All figures: per feature and predictor IN for each clip, then CROSS for each ordered pair of clips."""
+    """All figures: per feature and predictor, IN for each clip and then CROSS for each ordered pair of clips."""
     pairs = [(clip, clip) for clip in clips]
     pairs += [(train, test) for train in clips for test in clips if train is not test]
     runs = [(feature, name, *pair) for feature in features for name in PREDICTORS for pair in pairs]
@@ -159,11 +158,11 @@ def measure(clips: list[Clip], features: list[str], seed: int) -> list[Figure]:
     for feature, predictor, train, test in tqdm(runs, "predictors", unit="fit"):
         fit_part, test_part = slice(None), slice(None)
         if train is test:
-            fit_part, test_part = parts(len(train.targets))
+            fit_part, test_part = split_in_time(len(train.targets))
         targets = train.targets[fit_part]
-        spread = targets.std(0)
-        standard = (targets - targets.mean(0)) / np.where(spread > 0, spread, 1)
-        predict = PREDICTORS[predictor](train.windows[feature][fit_part], standard, seed)
+        deviation = targets.std(0)
+        standardized = (targets - targets.mean(0)) / np.where(deviation > 0, deviation, 1)
+        predict = PREDICTORS[predictor](train.windows[feature][fit_part], standardized, seed)
         truth, predicted = test.targets[test_part], predict(test.windows[feature][test_part])
         for target, r, (low, high) in zip(
             MOUTH, correlation(truth, predicted), correlation_interval(truth, predicted, _BLOCK, seed), strict=True
@@ -175,24 +174,24 @@ def measure(clips: list[Clip], features: list[str], seed: int) -> list[Figure]:
 
 
 def fit_net(windows: np.ndarray, targets: np.ndarray, seed: int) -> Predictor:
-    """Three layers of convolution over time, then a linear layer; the mean of three nets.
+    """Fit an ensemble of three networks with three convolutions over time and a linear layer.
 
-    They are trained for the number of epochs that had the least error on the last 20 % of the data, with nets
-    trained on the rest. Deterministic for a given seed.
+    The number of epochs is the one with the smallest error on the last 20 % of the data in a first training on the
+    rest. Deterministic for a given seed.
 
     Args:
         windows: [N, 16, C] features.
         targets: [N, K], standardized.
-        seed: of the initial weights, the order of the frames and the dropout.
+        seed: seed of the initial weights, the order of the frames and the dropout.
     """
-    scale = Scale.of(windows)
-    fit_part, check_part = parts(len(windows))
+    standardize = Standardization.of(windows)
+    fit_part, check_part = split_in_time(len(windows))
 
     def inputs(windows: np.ndarray) -> Tensor:
-        return torch.from_numpy(scale(windows).astype(np.float32).transpose(0, 2, 1).copy())
+        return torch.from_numpy(standardize(windows).astype(np.float32).transpose(0, 2, 1).copy())
 
     x, y = inputs(windows), torch.from_numpy(targets.astype(np.float32))
-    seeds = range(_NETS * seed, _NETS * (seed + 1))
+    seeds = range(_N_NETS * seed, _N_NETS * (seed + 1))
     check = x[check_part], y[check_part]
     errors = [train_net(x[fit_part], y[fit_part], _EPOCHS, one, check)[1] for one in seeds]
     n_epochs = int(np.mean(errors, 0).argmin()) + 1
@@ -211,9 +210,9 @@ PREDICTORS: dict[str, Callable[[np.ndarray, np.ndarray, int], Predictor]] = {"ri
 def train_net(
     x: Tensor, y: Tensor, n_epochs: int, seed: int, check: tuple[Tensor, Tensor] | None = None
 ) -> tuple[nn.Module, list[float]]:
-    """Train a net that turns inputs [N, C, 16] into targets [N, K].
+    """Train a network that maps inputs [N, C, 16] to targets [N, K].
 
-    Returns the net, ready to use, and its mean squared error after each epoch on the pair `check` if there is one.
+    Returns the network in evaluation mode, and its mean squared error on the pair `check` after each epoch.
     """
     errors = []
     with torch.random.fork_rng(devices=[]), _one_thread():
@@ -222,7 +221,7 @@ def train_net(
         optimizer = torch.optim.AdamW(net.parameters(), lr=1e-3, weight_decay=1e-2)
         for _ in range(n_epochs):
             net.train()
-            for chosen in torch.randperm(len(x)).split(_BATCH):
+            for chosen in torch.randperm(len(x)).split(_BATCH_SIZE):
                 loss = F.mse_loss(net(x[chosen]), y[chosen])
                 optimizer.zero_grad()
                 loss.backward()
@@ -236,7 +235,7 @@ def train_net(
 
 @contextlib.contextmanager
 def _one_thread() -> Iterator[None]:
-    """The nets are too small to gain by more; on a busy machine several threads wait for each other."""
+    """The networks are too small to gain from more threads, which wait for each other on a busy machine."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -246,7 +245,7 @@ def _one_thread() -> Iterator[None]:
 
 
 def _net(n_channels: int, n_targets: int, width: int = 64) -> nn.Sequential:
-    """16 steps, then 8, then 4."""
+    """Convolutions at 16, 8 and 4 steps."""
     return nn.Sequential(
         nn.Dropout(0.1),
         *(nn.Conv1d(n_channels, width, 3, padding=1), nn.ReLU(), nn.Dropout(0.3)),
@@ -258,7 +257,7 @@ def _net(n_channels: int, n_targets: int, width: int = 64) -> nn.Sequential:
 
 
 def means(figures: list[Figure]) -> list[dict]:
-    """r per feature, predictor and target over all clips (IN), and over all pairs of clips (CROSS)."""
+    """Mean r per feature, predictor and target over all clips (IN) and over all pairs of clips (CROSS)."""
     groups: dict[tuple, list[float]] = {}
     for figure in figures:
         groups.setdefault((figure.feature, figure.predictor, figure.kind, figure.target), []).append(figure.r)
@@ -269,7 +268,7 @@ def means(figures: list[Figure]) -> list[dict]:
 
 
 def table(figures: list[Figure]) -> str:
-    """One line per fit, with r and its interval for each target; then the means."""
+    """Markdown table with a line per fit, r and its confidence interval per target, and then the means."""
     cells: dict[tuple[str, ...], list[str]] = {}
     for f in figures:
         clips = f.test if f.kind == "IN" else f"{f.train} -> {f.test}"
@@ -285,7 +284,7 @@ def table(figures: list[Figure]) -> str:
 
 
 def report(clips: list[Clip], figures: list[Figure], seed: int) -> dict:
-    """What the JSON file holds."""
+    """Content of the JSON file."""
     return {
         "seed": seed,
         "block_frames": _BLOCK,
@@ -299,7 +298,7 @@ def report(clips: list[Clip], figures: list[Figure], seed: int) -> dict:
 
 
 def _face_points(path: Path, meshes: Path | None) -> tuple[np.ndarray, np.ndarray]:
-    """[F, 478, 3] mesh points and [F] which can be trusted, from the folder if they are there."""
+    """[F, 478, 3] mesh points and [F] bool whether they can be trusted, from the folder if it has them."""
     if meshes is None:
         track = track_face(read_frames(path, RATE), progress=True)
         return track.points, track.valid

@@ -1,13 +1,14 @@
-"""Time the rendering and the training of a portrait, stage by stage.
+"""Time rendering and training of a portrait, part by part.
 
     python tools/bench_render.py runs/speaker
     python tools/bench_render.py runs/speaker --capture captures/speaker -o bench_render.json
 
-Each figure is the median of several frames or steps, in milliseconds. The parts of a frame are timed one by one on
-the samples that the frame really evaluates; the frame itself is timed whole.
+Each figure is the median of several frames or steps, in milliseconds. The parts of a frame are timed separately, on
+the samples that the frame evaluates; the frame itself is timed as a whole.
 """
 
 import argparse
+import contextlib
 import dataclasses
 import platform
 import sys
@@ -26,7 +27,7 @@ import taichi_kernels as tk
 from ernerf_ti.data.capture import open_capture
 from ernerf_ti.data.capture_files import FPS
 from ernerf_ti.media.files import write_json
-from ernerf_ti.media.video import VideoWriter
+from ernerf_ti.media.video import write_video
 from ernerf_ti.portrait.camera import all_pixels, pixel_coords, pixel_rays
 from ernerf_ti.portrait.records import FrameInputs
 from ernerf_ti.portrait.render.torso import render_torso
@@ -36,18 +37,18 @@ from ernerf_ti.run.folder import RunFolder
 from ernerf_ti.run.serialization import config_from_dict
 from ernerf_ti.run.trained_portrait import TrainedPortrait, load_portrait
 from ernerf_ti.synthesis.frames import render_frames
-from ernerf_ti.synthesis.video import picture_of
+from ernerf_ti.synthesis.images import picture_of
 from ernerf_ti.train.config import STAGES, TrainConfig
 from ernerf_ti.train.trainer import Trainer
 
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("run", type=Path, help="folder of train.py, or a checkpoint")
-    parser.add_argument("--capture", type=Path, help="capture of the run, to time training steps too")
+    parser.add_argument("run", type=Path, help="run folder, or a checkpoint file")
+    parser.add_argument("--capture", type=Path, help="capture of the run; training steps are timed too")
     parser.add_argument("--sizes", type=int, nargs="+", default=[256, 512], help="width and height in pixels")
-    parser.add_argument("--frames", type=int, default=10, help="frames or steps that a figure is the median of")
-    parser.add_argument("-o", "--output", type=Path, help="a .json to write too")
+    parser.add_argument("--frames", type=int, default=10, help="number of frames or steps per figure")
+    parser.add_argument("-o", "--output", type=Path, help="JSON file to write the figures to")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     options = parser.parse_args(arguments)
     if options.frames < 1:
@@ -72,7 +73,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def resized(trained: TrainedPortrait, size: int) -> TrainedPortrait:
-    """The portrait as a camera of another resolution would see it."""
+    """The portrait seen by a camera of another resolution, `size` pixels wide and high."""
     scale = size / trained.size[0]
     background = cv2.resize(trained.background.cpu().numpy(), (size, size), interpolation=cv2.INTER_LINEAR)
     return dataclasses.replace(
@@ -85,14 +86,14 @@ def resized(trained: TrainedPortrait, size: int) -> TrainedPortrait:
 
 @torch.no_grad()
 def time_frames(trained: TrainedPortrait, n: int) -> dict[str, float]:
-    """Milliseconds of the parts of a frame, and frames per second."""
+    """Milliseconds per part of a frame, and frames per second."""
     portrait, device, size = trained.portrait, trained.background.device, trained.size
     pixels = all_pixels(size[1], size[0], device)
     window = torch.zeros(8, trained.feature_dimension, 16, device=device)
-    conditioning = FrameInputs(window, trained.eye_closures[:1].float(), None, trained.poses[0])
-    rays_o, rays_d = pixel_rays(conditioning.head_pose, trained.intrinsics, pixels)
+    inputs = FrameInputs(window, trained.eye_closures[:1].float(), None, trained.poses[0])
+    rays_o, rays_d = pixel_rays(inputs.head_pose, trained.intrinsics, pixels)
     grid, march = portrait.head_grid, portrait.config.march
-    field = portrait.head.bind(conditioning, with_uncertainty=False)
+    field = portrait.head.bind(inputs, with_uncertainty=False)
 
     def marched() -> tk.RaySamples:
         t_near, t_far = tk.intersect_aabb(rays_o, rays_d, grid.aabb, march.min_near)
@@ -103,37 +104,37 @@ def time_frames(trained: TrainedPortrait, n: int) -> dict[str, float]:
         )
 
     samples = marched()
-    # The frame evaluates some of the marched samples only, those in front of what is opaque.
-    whole = portrait.render(conditioning, trained.intrinsics, size, trained.background)
+    # The frame evaluates only some of the marched samples: those in front of opaque ones.
+    whole = portrait.render(inputs, trained.intrinsics, size, trained.background)
     n_evaluated = int(whole.n_samples.sum())
     positions, directions = samples.positions[:n_evaluated], samples.directions[:n_evaluated]
     output = field(samples.positions, samples.directions)
     weighted = torch.cat((output.rgbs, samples.ts[:, None]), 1)
 
     def torso(coords):
-        return portrait.torso(coords, conditioning.head_pose, None)
+        return portrait.torso(coords, inputs.head_pose, None)
 
     coords = pixel_coords(pixels, size[1], size[0])
     parts: dict[str, Callable] = {
         "audio encoder": partial(portrait.head.audio_encoder, window),
         "march": marched,
-        "position encoder": partial(_in_parts, portrait.head.position_encoder, positions),
-        "field (encoder and networks)": partial(_in_parts, field, positions, directions),
+        "position encoder": partial(_in_chunks, portrait.head.position_encoder, positions),
+        "field (encoder and networks)": partial(_in_chunks, field, positions, directions),
         "composite": partial(tk.composite, output.sigmas, samples.deltas, weighted, None, samples.packed_info),
         "torso": partial(render_torso, torso, portrait.torso_grid, coords, trained.background.view(-1, 3)),
-        "frame": partial(portrait.render, conditioning, trained.intrinsics, size, trained.background),
+        "frame": partial(portrait.render, inputs, trained.intrinsics, size, trained.background),
     }
     figures = {name: _milliseconds(part, n, device) for name, part in parts.items()}
     picture = picture_of(whole)
     figures["encode video"], end_to_end = _time_video(trained, picture, n)
     figures["samples per ray"] = n_evaluated / len(rays_o)
-    figures["frames/s, kernels only"] = 1000 / figures["frame"]
+    figures["frames/s, rendering only"] = 1000 / figures["frame"]
     figures["frames/s, end to end"] = end_to_end
     return figures
 
 
 def time_steps(capture: Path, run: Path, n: int, device: str) -> dict[str, float]:
-    """Milliseconds of a training step of each stage, from the state that the run is in."""
+    """Milliseconds per training step of each stage, starting from the weights of the run."""
     opened, figures = open_capture(capture), {}
     with tempfile.TemporaryDirectory() as folder:
         path = RunFolder(run).checkpoint if run.is_dir() else run
@@ -143,7 +144,7 @@ def time_steps(capture: Path, run: Path, n: int, device: str) -> dict[str, float
         for stage in STAGES:
             if getattr(trainer.config, stage).iterations:
                 trainer.start_stage(stage)
-                trainer.step = 1  # step 0 looks at the grid, which few do
+                trainer.step = 1  # step 0 updates the occupancy grid, which most steps do not
                 figures[stage] = _milliseconds(trainer.train_step, n, torch.device(device))
     return figures
 
@@ -154,36 +155,32 @@ def _time_video(trained: TrainedPortrait, picture: np.ndarray, n: int) -> tuple[
     windows = torch.zeros(n_frames, 16, trained.feature_dimension)
     poses = trained.poses[:1].expand(n_frames, 4, 4)
     with tempfile.TemporaryDirectory() as folder:
-        writer = VideoWriter(Path(folder) / "a.mp4", FPS)
-        begin = perf_counter()
-        for _ in range(n_frames):
-            writer.write(picture)
-        writer.finish()
-        encoding = 1000 * (perf_counter() - begin) / n_frames
-        writer = VideoWriter(Path(folder) / "b.mp4", FPS)
-        begin = perf_counter()
-        for frame in ahead(render_frames(trained, windows, poses, np.zeros(n_frames), trained.background)):
-            writer.write(picture_of(frame))
-        writer.finish()
-        return encoding, n_frames / (perf_counter() - begin)
+        start = perf_counter()
+        write_video(Path(folder) / "encoding.mp4", [picture] * n_frames, FPS)
+        encoding = 1000 * (perf_counter() - start) / n_frames
+        start = perf_counter()
+        frames = render_frames(trained, windows, poses, np.zeros(n_frames), trained.background)
+        with contextlib.closing(ahead(frames)) as frames:
+            write_video(Path(folder) / "synthesis.mp4", map(picture_of, frames), FPS)
+        return encoding, n_frames / (perf_counter() - start)
 
 
-def _in_parts(function: Callable, *tensors: torch.Tensor) -> None:
-    """As many samples at once as the renderer takes."""
+def _in_chunks(function: Callable, *tensors: torch.Tensor) -> None:
+    """Call a function on as many samples at once as the renderer does."""
     at_once = 2**14 if tensors[0].device.type == "cpu" else len(tensors[0])
-    for begin in range(0, len(tensors[0]), max(1, at_once)):
-        function(*(tensor[begin : begin + at_once] for tensor in tensors))
+    for start in range(0, len(tensors[0]), max(1, at_once)):
+        function(*(tensor[start : start + at_once] for tensor in tensors))
 
 
 def _milliseconds(function: Callable, n: int, device: torch.device) -> float:
     times = []
     for _ in range(n + 1):
-        begin = perf_counter()
+        start = perf_counter()
         function()
         if device.type == "cuda":
             torch.cuda.synchronize()
-        times.append(1000 * (perf_counter() - begin))
-    return median(times[1:])  # the first may compile
+        times.append(1000 * (perf_counter() - start))
+    return median(times[1:])  # the first may compile kernels
 
 
 def _machine(device: str) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""The command that judges a portrait, on a tiny capture."""
+"""The command `evaluate`, on a tiny capture."""
 
 import json
 
@@ -8,17 +8,14 @@ import pytest
 from ernerf_ti.data.capture_files import write_sound
 from ernerf_ti.data.synthetic.portrait_writers import write_portrait_capture
 from ernerf_ti.data.synthetic.synthetic_portrait import SyntheticPortrait
-
-QUICK = ["--preset", "small", "--device", "cpu", "--portrait.head-grid.resolution", "32", "--finetune.patch-size", "8"]
-QUICK += [option for stage in ("head", "finetune", "torso") for option in (f"--{stage}.n-rays", "128")]
-QUICK += ["--head.iterations", "2", "--finetune.iterations", "0", "--torso.iterations", "2", "--log-every", "1"]
+from tests.quick_training import options
 
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory, load_tool):
     folder = tmp_path_factory.mktemp("evaluate")
     write_portrait_capture(SyntheticPortrait(22, 32, seed=4), folder / "capture")
-    assert load_tool("train").main([str(folder / "capture"), str(folder / "run"), *QUICK]) == 0
+    assert load_tool("train").main([str(folder / "capture"), str(folder / "run"), *options(2, 0, 2)]) == 0
     return folder / "capture", folder / "run"
 
 
@@ -27,7 +24,7 @@ def evaluate(load_tool):
     return load_tool("evaluate").main
 
 
-def test_everything_is_judged(evaluate, folders, tmp_path, capsys, monkeypatch):
+def test_everything_is_evaluated(evaluate, folders, tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))  # no weights there
     capture, run = folders
     write_sound(tmp_path / "speech.wav", np.sin(np.arange(1_900) * 0.05) * 0.3)
@@ -40,7 +37,7 @@ def test_everything_is_judged(evaluate, folders, tmp_path, capsys, monkeypatch):
     settings = content["settings"]
     assert set(settings) == {
         *("head", "head_only", "portrait", "nearest_pose", "mean_frame", "truth"),
-        *("foreign", "cross_speaker_nearest_pose"),
+        *("cross_speaker", "cross_speaker_nearest_pose"),
     }
     head = settings["head"]["metrics"]
     for name in ("PSNR frame", "PSNR face", "PSNR lips", "SSIM frame"):
@@ -48,15 +45,19 @@ def test_everything_is_judged(evaluate, folders, tmp_path, capsys, monkeypatch):
         assert head[name]["value"] == pytest.approx(np.mean(head[name]["per_frame"]))
     # An untrained head is worse than a frame of the person.
     assert head["PSNR face"]["value"] < settings["nearest_pose"]["metrics"]["PSNR face"]["value"]
-    assert len(settings["foreign"]["times"]) == 3
-    assert set(settings["foreign"]["metrics"]) == {"SyncNet confidence", "SyncNet distance", "sound to mouth r"}
+    assert len(settings["cross_speaker"]["times"]) == 3
+    assert set(settings["cross_speaker"]["metrics"]) == {
+        "SyncNet confidence",
+        "SyncNet distance",
+        "sound-to-mouth correlation",
+    }
     for name in ("LPIPS alex", "LPIPS vgg", "FID", "SyncNet confidence"):
-        assert head[name]["place"] == str(tmp_path / "torch" / "hub" / "checkpoints")
+        assert head[name]["folder"] == str(tmp_path / "torch" / "hub" / "checkpoints")
         assert f"not computed: {name}: " in shown
         assert head[name]["file"] in shown
     assert content["capture"]["held_out_frames"] == content["capture"]["evaluated_frames"] == 2
     assert content["run"]["stage"] == "torso"
-    assert set(content["speed"]) == {"head, kernels only", "portrait, kernels only", "end to end"}
+    assert set(content["speed"]) == {"head, rendering only", "portrait, rendering only", "end to end"}
     assert all(figure["frames_per_second"] > 0 for figure in content["speed"].values())
     assert content["model"]["parameters"]["all"] > 1000
     assert "PSNR frame (dB) ^" in shown
@@ -71,7 +72,7 @@ def test_some_frames_elsewhere(evaluate, folders, tmp_path):
     assert evaluate([*arguments, "--device", "cpu"]) == 0
     content = json.loads((tmp_path / "metrics.json").read_text())
     assert (content["capture"]["held_out_frames"], content["capture"]["evaluated_frames"]) == (2, 1)
-    assert {path.name for path in (tmp_path / "frames").iterdir()} == {"head", "head_only", "portrait"}
+    assert {path.name for path in (tmp_path / "frames").glob("[!.]*")} == {"head", "head_only", "portrait"}
     assert len(list((tmp_path / "frames" / "head").iterdir())) == 1
 
 
@@ -102,3 +103,17 @@ def test_wrong_input(evaluate, folders, tmp_path, capsys, option, message):
 def test_no_run(evaluate, folders, tmp_path, capsys):
     assert evaluate([str(tmp_path), "--capture", str(folders[0])]) == 1
     assert "checkpoint.pt: expected a checkpoint, got no such file" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("has_run", [True, False])
+def test_frames_of_the_user_are_not_removed(evaluate, folders, tmp_path, capsys, has_run):
+    capture, run = folders
+    mine = tmp_path / "frames" / "00000.png"
+    mine.parent.mkdir()
+    mine.write_bytes(b"mine")
+    arguments = [str(run if has_run else tmp_path / "none"), "--capture", str(capture), "--output", str(tmp_path)]
+    assert evaluate([*arguments, "--frames", "1", "--device", "cpu"]) == 1
+    expected = "frames: expected no such folder or one made by an evaluation" if has_run else "expected a checkpoint"
+    assert expected in capsys.readouterr().err
+    assert mine.read_bytes() == b"mine"
+    assert [path.name for path in tmp_path.iterdir()] == ["frames"]

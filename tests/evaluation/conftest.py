@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ernerf_ti.evaluation.metric import Pictures, Setting
+from ernerf_ti.evaluation.metric import ImageSequence, Setting
 from ernerf_ti.preprocess.face_mesh import N_POINTS
 
 
@@ -35,18 +35,18 @@ def mesh_face(n=4):
 
 @pytest.fixture
 def make_setting():
-    """Pictures [n, H, W, 3] and what they are compared with, as a setting."""
+    """ImageSequence [n, H, W, 3] and what they are compared with, as a setting."""
 
-    def make(pictures, truth=None, samples=None, times=None, windows=None, name="head"):
-        def row(array):
-            return Pictures(len(array), lambda i: array[i])
+    def make(images, truth=None, samples=None, times=None, windows=None, name="head"):
+        def sequence(array):
+            return ImageSequence(len(array), lambda i: array[i])
 
-        n = len(pictures)
+        n = len(images)
         return Setting(
             name,
             "made by hand",
-            row(pictures),
-            None if truth is None else row(truth),
+            sequence(images),
+            None if truth is None else sequence(truth),
             lambda i: landmarks(),
             np.arange(n) if times is None else times,
             samples,

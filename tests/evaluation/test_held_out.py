@@ -10,10 +10,10 @@ from ernerf_ti.data.capture_files import CapturePaths
 from ernerf_ti.data.synthetic.portrait_writers import write_portrait_capture
 from ernerf_ti.data.synthetic.synthetic_portrait import SyntheticPortrait
 from ernerf_ti.evaluation.held_out import (
-    choose_frames,
     cross_speaker_settings,
     held_out_settings,
     nearest_poses,
+    select_frames,
 )
 from ernerf_ti.evaluation.metric import NotComputed
 from ernerf_ti.evaluation.sound_metric import SoundToMouth
@@ -45,42 +45,42 @@ def trained(capture, tmp_path_factory, device):
     return load_portrait(folder, device)
 
 
-def test_choice_of_frames(capture):
-    every = choose_frames(capture, None, None, "cpu")
-    assert every.places.tolist() == [0, 1, 2]
+def test_selection_of_frames(capture):
+    every = select_frames(capture, None, None, "cpu")
+    assert every.indices.tolist() == [0, 1, 2]
     assert every.ids.tolist() == capture.val.frame_ids.tolist()
-    assert choose_frames(capture, 2, None, "cpu").places.tolist() == [0, 2]
-    assert choose_frames(capture, 5, None, "cpu").places.tolist() == [0, 1, 2]
-    assert choose_frames(capture, None, 0.08, "cpu").places.tolist() == [0, 1]
+    assert select_frames(capture, 2, None, "cpu").indices.tolist() == [0, 2]
+    assert select_frames(capture, 5, None, "cpu").indices.tolist() == [0, 1, 2]
+    assert select_frames(capture, None, 0.08, "cpu").indices.tolist() == [0, 1]
     with pytest.raises(ValueError, match="frames: expected at least 1, got 0"):
-        choose_frames(capture, 0, None, "cpu")
+        select_frames(capture, 0, None, "cpu")
     with pytest.raises(ValueError, match=r"max-seconds: expected at least 0\.04, got 0\.01"):
-        choose_frames(capture, None, 0.01, "cpu")
+        select_frames(capture, None, 0.01, "cpu")
 
 
-def test_settings_are_what_they_say(capture, trained, tmp_path, device):
-    chosen = choose_frames(capture, None, None, device)
+def test_settings_match_their_descriptions(capture, trained, tmp_path, device):
+    held_out = select_frames(capture, None, None, device)
     samples = read_sound(capture.paths.sound)
-    settings, seconds = held_out_settings(trained, capture, chosen, tmp_path, samples, True)
+    settings, seconds = held_out_settings(trained, capture, held_out, tmp_path, samples, True)
     settings = {setting.name: setting for setting in settings}
     assert list(settings) == ["head", "head_only", "portrait", "nearest_pose", "mean_frame", "truth"]
     assert min(seconds["head"], seconds["portrait"]) > 0
-    k, inputs = int(chosen.ids[1]), chosen.frames.inputs(1, trained=False)
-    true, plate = capture.image(k), trained.background
+    k, inputs = int(held_out.ids[1]), held_out.frames.inputs(1, trained=False)
+    true, background = capture.image(k), trained.background
 
     def rendered(background, with_torso):
         picture = trained.portrait.render(inputs, trained.intrinsics, trained.size, background, with_torso)
         return picture_of(picture).astype(int)
 
     layer = torch.from_numpy(capture.torso(k)).to(device) / 255
-    torso = layer[..., :3] * layer[..., 3:] + plate * (1 - layer[..., 3:])
+    torso = layer[..., :3] * layer[..., 3:] + background * (1 - layer[..., 3:])
     for name, expected in {
         "head": rendered(torso, False),
-        "head_only": rendered(plate, False),
-        "portrait": rendered(plate, True),
+        "head_only": rendered(background, False),
+        "portrait": rendered(background, True),
     }.items():
-        assert np.abs(settings[name].pictures[1].astype(int) - expected).max() <= 1, name
-    assert np.abs(rendered(torso, False) - rendered(plate, False)).max() > 20
+        assert np.abs(settings[name].images[1].astype(int) - expected).max() <= 1, name
+    assert np.abs(rendered(torso, False) - rendered(background, False)).max() > 20
     for name in ("head", "portrait", "nearest_pose", "mean_frame"):
         assert (settings[name].truth[1] == true).all()
     labels = capture.labels(k)
@@ -88,23 +88,23 @@ def test_settings_are_what_they_say(capture, trained, tmp_path, device):
     assert (head[labels == 1] == true[labels == 1]).all()
     assert (head[labels != 1] == capture.background[labels != 1]).all()
     assert settings["truth"].truth is None
-    assert (settings["truth"].pictures[1] == true).all()
+    assert (settings["truth"].images[1] == true).all()
     train = np.stack([capture.image(j) for j in capture.train.frame_ids])
-    assert np.abs(settings["mean_frame"].pictures[0] - train.mean(0)).max() <= 0.5
-    assert (settings["nearest_pose"].pictures[1] == train).all((1, 2, 3)).any()
+    assert np.abs(settings["mean_frame"].images[0] - train.mean(0)).max() <= 0.5
+    assert (settings["nearest_pose"].images[1] == train).all((1, 2, 3)).any()
     assert (settings["head"].landmarks(1) == capture.landmarks(k)).all()
     np.testing.assert_array_equal(settings["head"].windows, capture.audio_windows[capture.val.audio_ids])
 
 
 def test_without_torso_or_labels(capture, trained, tmp_path, monkeypatch, device):
     monkeypatch.setattr(CapturePaths, "labels", lambda self, k: self.folder / "none.png")
-    chosen = choose_frames(capture, 1, None, device)
-    settings, seconds = held_out_settings(trained, capture, chosen, tmp_path, None, False)
+    held_out = select_frames(capture, 1, None, device)
+    settings, seconds = held_out_settings(trained, capture, held_out, tmp_path, None, False)
     assert [setting.name for setting in settings] == ["head", "nearest_pose", "mean_frame", "truth"]
     assert set(seconds) == {"head"}
 
 
-def test_foreign_sound_goes_there_and_back(capture, trained, tmp_path, device, monkeypatch):
+def test_cross_speaker_frames_play_forward_and_backward(capture, trained, tmp_path, device, monkeypatch):
     asked = []
 
     def render(trained, windows, poses, eye_closures, background, with_torso):
@@ -113,18 +113,20 @@ def test_foreign_sound_goes_there_and_back(capture, trained, tmp_path, device, m
             yield SimpleNamespace(rgb=torch.full((32, 32, 3), k / 255))
 
     monkeypatch.setattr("ernerf_ti.evaluation.held_out.render_frames", render)
-    chosen = choose_frames(capture, None, None, device)
+    held_out = select_frames(capture, None, None, device)
     windows = torch.from_numpy(capture.audio_windows[:5])
-    foreign, nearest = cross_speaker_settings(trained, capture, chosen, tmp_path, np.zeros(5 * 640), windows, False)
-    assert (len(foreign), len(nearest), foreign.truth) == (5, 5, None)
-    for i, place in enumerate((0, 1, 2, 2, 1)):
-        np.testing.assert_array_equal(foreign.landmarks(i), capture.landmarks(int(capture.val.frame_ids[place])))
-    np.testing.assert_array_equal(foreign.windows, windows.numpy())
-    assert [foreign.pictures[i].max() for i in range(5)] == [0, 1, 2, 3, 4]
+    cross_speaker, nearest = cross_speaker_settings(
+        trained, capture, held_out, tmp_path, np.zeros(5 * 640), windows, False
+    )
+    assert (len(cross_speaker), len(nearest), cross_speaker.truth) == (5, 5, None)
+    for i, index in enumerate((0, 1, 2, 2, 1)):
+        np.testing.assert_array_equal(cross_speaker.landmarks(i), capture.landmarks(int(capture.val.frame_ids[index])))
+    np.testing.assert_array_equal(cross_speaker.windows, windows.numpy())
+    assert [cross_speaker.images[i].max() for i in range(5)] == [0, 1, 2, 3, 4]
     ((heard, poses, eye_closures, with_torso),) = asked
     assert heard is windows
     assert not with_torso
-    torch.testing.assert_close(poses, chosen.frames.poses[[0, 1, 2, 2, 1]])
+    torch.testing.assert_close(poses, held_out.frames.poses[[0, 1, 2, 2, 1]])
     np.testing.assert_array_equal(eye_closures, capture.eye_closures[capture.val.frame_ids[[0, 1, 2, 2, 1]]])
 
 
@@ -140,16 +142,16 @@ def test_nearest_pose_by_hand():
 
 
 def test_end_to_end_is_timed(capture, trained, device, monkeypatch):
-    chosen = choose_frames(capture, None, None, device)
+    held_out = select_frames(capture, None, None, device)
     samples = read_sound(capture.paths.sound)
-    found = end_to_end(trained, capture, chosen, samples, True)
+    found = end_to_end(trained, capture, held_out, samples, True)
     assert found["frames"] == 3
     assert found["frames_per_second"] == pytest.approx(3 / found["seconds"])
     assert found["how"].startswith("audio features, rendering")
     # Features that can't be computed here.
     other = dataclasses.replace(trained, extractor="deepspeech")
-    assert end_to_end(other, capture, chosen, samples, True)["how"].startswith("features from the capture")
-    assert end_to_end(trained, capture, chosen, None, False)["frames"] == 3
+    assert end_to_end(other, capture, held_out, samples, True)["how"].startswith("features from the capture")
+    assert end_to_end(trained, capture, held_out, None, False)["frames"] == 3
 
 
 def talking(n, seed):
@@ -186,12 +188,12 @@ def test_sound_to_mouth(capture, make_setting, monkeypatch):
         from ernerf_ti.evaluation.mesh_metrics import Meshes
 
         known = np.ones(len(openings), bool) if valid is None else valid
-        setting.pictures.__init__(60, lambda i: None)
-        setting.pictures.once("meshes", lambda _: Meshes(openings, known))
+        setting.images.__init__(60, lambda i: None)
+        setting.images.cached("meshes", lambda _: Meshes(openings, known))
         return metric.measure(setting, 0)
 
     assert found(expected).value > 0.95
     assert found(0.4 - expected).value < -0.95
     assert abs(found(np.roll(expected, 17)).value) < 0.5
-    assert found(expected, np.zeros(60, bool)) == NotComputed("no face is found in the pictures")
+    assert found(expected, np.zeros(60, bool)) == NotComputed("no face is found in the images")
     assert "expected 50 training frames or more, got 20" in SoundToMouth(capture).missing().reason

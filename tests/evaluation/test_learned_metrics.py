@@ -1,4 +1,4 @@
-"""LPIPS and FID: the packages are stood in for, the loading of the weights and what is handed over are ours."""
+"""LPIPS and FID, with stand-ins for their packages: loading the weights, and what the packages are given."""
 
 import sys
 import types
@@ -17,8 +17,8 @@ from tests.evaluation.conftest import landmarks
 ALEXNET, INCEPTION = "alexnet-owt-7be5be79.pth", "weights-inception-2015-12-05-6726825d.pth"
 
 
-class Trunk(nn.Module):
-    """Two layers, named as the package lpips names them: slice, then place in the published network."""
+class Backbone(nn.Module):
+    """Two layers, named as the package lpips names them: slice, then index in the published network."""
 
     def __init__(self):
         super().__init__()
@@ -35,7 +35,7 @@ class StandInLpips(nn.Module):
         super().__init__()
         assert pnet_rand
         assert not verbose
-        self.net, self.kind = Trunk(), net
+        self.net, self.kind = Backbone(), net
 
     def forward(self, a, b):
         return (self.net(a) - self.net(b)).square().mean((1, 2, 3), keepdim=True)
@@ -48,9 +48,9 @@ def package(monkeypatch):
     monkeypatch.setitem(sys.modules, "lpips", module)
 
 
-def published(trunk):
-    """The trunk's weights under the names of the file, which also has a classifier."""
-    weights = {f"features.{name.split('.', 1)[1]}": value for name, value in trunk.state_dict().items()}
+def published(backbone):
+    """The backbone's weights under the names of the file, which also has a classifier."""
+    weights = {f"features.{name.split('.', 1)[1]}": value for name, value in backbone.state_dict().items()}
     return {**weights, "classifier.1.weight": torch.ones(3)}
 
 
@@ -58,24 +58,24 @@ def pair(seed=0):
     return np.random.default_rng(seed).integers(0, 256, (2, 40, 48, 3), np.uint8)
 
 
-def test_lpips_has_the_weights_of_the_file(package, tmp_path):
-    trunk, (picture, truth) = Trunk(), pair()
-    torch.save(published(trunk), tmp_path / ALEXNET)
+def test_lpips_uses_the_weights_of_the_file(package, tmp_path):
+    backbone, (image, truth) = Backbone(), pair()
+    torch.save(published(backbone), tmp_path / ALEXNET)
     metric = Lpips("alex", tmp_path)
     assert metric.missing() is None
-    a, b = (torch.from_numpy(p).permute(2, 0, 1)[None].float() / 127.5 - 1 for p in (picture, truth))
-    expected = (trunk(a) - trunk(b)).square().mean()
-    assert metric.of_frame(picture, truth, landmarks()) == pytest.approx(expected.item(), rel=1e-5)
+    a, b = (torch.from_numpy(p).permute(2, 0, 1)[None].float() / 127.5 - 1 for p in (image, truth))
+    expected = (backbone(a) - backbone(b)).square().mean()
+    assert metric.of_frame(image, truth, landmarks()) == pytest.approx(expected.item(), rel=1e-5)
     assert metric.of_frame(truth, truth, landmarks()) == 0
 
 
-def test_lpips_says_what_it_lacks(package, tmp_path, monkeypatch):
+def test_lpips_names_what_is_missing(package, tmp_path, monkeypatch):
     assert Lpips("alex", tmp_path).missing().file == ALEXNET
     assert Lpips("vgg", tmp_path).missing().file == "vgg16-397923af.pth"
-    weights = published(Trunk())
+    weights = published(Backbone())
     del weights["features.3.bias"]
     torch.save(weights, tmp_path / ALEXNET)
-    assert "expected 4 tensors of the published network, got others (slice2.3.bias)" in (
+    assert "expected the 4 tensors of the published network, got others (slice2.3.bias)" in (
         Lpips("alex", tmp_path).missing().reason
     )
     monkeypatch.setitem(sys.modules, "lpips", None)  # importing it fails
@@ -87,14 +87,14 @@ def test_lpips_with_its_package(net, tmp_path):
     lpips = pytest.importorskip("lpips", exc_type=(ImportError, RuntimeError))
     torch.manual_seed(0)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # it calls torchvision with arguments of the past
+        warnings.simplefilter("ignore")  # it calls torchvision with deprecated arguments
         network = lpips.LPIPS(net=net, pnet_rand=True, verbose=False)
     name = ALEXNET if net == "alex" else "vgg16-397923af.pth"
     torch.save(published(network.net), tmp_path / name)
-    metric, (picture, truth) = Lpips(net, tmp_path), pair(1)
-    a, b = (torch.from_numpy(p).permute(2, 0, 1)[None].float() / 255 for p in (picture, truth))
+    metric, (image, truth) = Lpips(net, tmp_path), pair(1)
+    a, b = (torch.from_numpy(p).permute(2, 0, 1)[None].float() / 255 for p in (image, truth))
     expected = network(a, b, normalize=True).item()
-    assert metric.of_frame(picture, truth, landmarks()) == pytest.approx(expected, rel=1e-4)
+    assert metric.of_frame(image, truth, landmarks()) == pytest.approx(expected, rel=1e-4)
     assert expected > 1e-3
 
 
@@ -109,9 +109,9 @@ def fidelity(monkeypatch):
             assert features == ["2048"]
             self.scale = torch.load(path, weights_only=True)["scale"]
 
-        def forward(self, pictures):
-            assert pictures.dtype == torch.uint8
-            return (pictures.float().mean((2, 3)) * self.scale,)
+        def forward(self, images):
+            assert images.dtype == torch.uint8
+            return (images.float().mean((2, 3)) * self.scale,)
 
     def statistics(features):
         return {"mu": features.mean(0).numpy(), "sigma": np.cov(features.numpy(), rowvar=False)}
@@ -145,18 +145,18 @@ def test_features_of_the_truth_are_computed_once(fidelity, tmp_path, make_settin
     torch.save({"scale": torch.tensor(1.0)}, tmp_path / INCEPTION)
     metric, asked = Fid(tmp_path), []
     statistics = metric._statistics
-    monkeypatch.setattr(metric, "_statistics", lambda pictures: asked.append(pictures) or statistics(pictures))
+    monkeypatch.setattr(metric, "_statistics", lambda images: asked.append(images) or statistics(images))
     setting = make_setting(pair(0), pair(1))
     metric.measure(setting, 0)
     metric.measure(setting, 0)
     assert len(asked) == 2
 
 
-def test_fid_says_what_it_lacks(fidelity, tmp_path, make_setting, monkeypatch):
+def test_fid_names_what_is_missing(fidelity, tmp_path, make_setting, monkeypatch):
     lacking = Fid(tmp_path).missing()
-    assert (lacking.file, lacking.place) == (INCEPTION, str(tmp_path))
+    assert (lacking.file, lacking.folder) == (INCEPTION, str(tmp_path))
     (tmp_path / INCEPTION).write_bytes(b"not weights")
-    assert "expected a file of weights" in Fid(tmp_path).missing().reason
+    assert "expected a weight file" in Fid(tmp_path).missing().reason
     torch.save({"scale": torch.tensor(1.0)}, tmp_path / INCEPTION)
     assert isinstance(Fid(tmp_path).measure(make_setting(pair()[:1], pair()[:1]), 0), NotComputed)
     monkeypatch.setitem(sys.modules, "torch_fidelity", None)

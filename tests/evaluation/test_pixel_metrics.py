@@ -26,12 +26,12 @@ def test_differences_of_bytes_do_not_wrap():
 @pytest.mark.parametrize("kind", [Psnr, Ssim])
 @pytest.mark.parametrize("crop", ["face", "lips"])
 def test_crop_sees_nothing_else(kind, crop):
-    truth, metric, places = picture(0), kind(crop), np.zeros((64, 64, 1), bool)
-    cropped(places, landmarks(), crop)[:] = True
-    shown = np.where(places, truth, picture(1))
+    truth, metric, mask = picture(0), kind(crop), np.zeros((64, 64, 1), bool)
+    cropped(mask, landmarks(), crop)[:] = True
+    shown = np.where(mask, truth, picture(1))
     same = metric.of_frame(truth, truth, landmarks())
     assert metric.of_frame(shown, truth, landmarks()) == same
-    inside = np.where(places, picture(1), truth)
+    inside = np.where(mask, picture(1), truth)
     assert metric.of_frame(inside, truth, landmarks()) < same - 0.1
 
 

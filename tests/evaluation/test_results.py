@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from ernerf_ti.evaluation.evaluation import Evaluation, measure
-from ernerf_ti.evaluation.metric import Measured, NotComputed, SequenceMetric, measured_frames
+from ernerf_ti.evaluation.metric import MetricValue, NotComputed, SequenceMetric, mean_over_frames
 from ernerf_ti.evaluation.page import page, plot, worst
 from ernerf_ti.evaluation.pixel_metrics import Psnr, Ssim
-from ernerf_ti.evaluation.results_text import as_json, not_computed, summary, table
+from ernerf_ti.evaluation.results_text import as_json, not_computed, notes, summary, table
 
 FACTS = {
     "run": {"folder": "runs/<speaker>", "stage": "torso", "step": 30},
@@ -21,7 +21,7 @@ FACTS = {
     },
     "model": {"parameters": {"all": 1000}, "megabytes": 0.004, "checkpoint_megabytes": 1.5},
     "training_seconds": {"head": 60.0, "torso": 30.0, "all": 90.0},
-    "speed": {"head rendering": {"frames_per_second": 2.5, "how": "median"}},
+    "speed": {"head, rendering only": {"frames_per_second": 2.5, "how": "median"}},
     "machine": {"device": "a CPU", "threads": 2},
     "versions": {"torch": "2"},
     "commit": None,
@@ -29,21 +29,21 @@ FACTS = {
 
 
 class Frames(SequenceMetric):
-    """The number of frames; asks for nothing, and calls itself a correlation in one setting."""
+    """The number of frames, with curves in settings without a ground truth."""
 
-    name, unit, better, how = "frames", "r", "higher", "counted"
+    name, unit, better, description = "frames", "r", "higher", "counted"
     needs_truth = False
 
     def measure(self, setting, seed):
-        motions = {"a": np.arange(9.0), "b": np.full(9, np.nan)} if setting.truth is None else None
-        return Measured(float(len(setting)), None, None, len(setting), motions=motions)
+        curves = {"a": np.arange(9.0), "b": np.full(9, np.nan)} if setting.truth is None else None
+        return MetricValue(float(len(setting)), None, None, len(setting), "counted", curves)
 
 
-class Lacking(SequenceMetric):
-    name, unit, better, how = "lacking", "", "lower", "with weights"
+class Unavailable(SequenceMetric):
+    name, unit, better, description = "unavailable", "", "lower", "with weights"
 
     def measure(self, setting, seed):
-        raise AssertionError("it lacks its weights")
+        raise AssertionError("its weights are missing")
 
 
 @pytest.fixture
@@ -54,13 +54,13 @@ def evaluation(make_setting):
     shown[4] += 40
     shown[0] += 5
     settings = [make_setting(shown, truth, name="head"), make_setting(truth, None, name="truth")]
-    metrics = [Psnr("frame"), Psnr("face"), Ssim("frame"), Frames(), Lacking()]
+    metrics = [Psnr("frame"), Psnr("face"), Ssim("frame"), Frames(), Unavailable()]
     missing = NotComputed("needs the weights of a network", "net.pth", "/folder")
-    lacking = {metric.name: missing if metric.name == "lacking" else None for metric in metrics}
+    missing = {metric.name: missing if metric.name == "unavailable" else None for metric in metrics}
     results = {}
     for setting in settings:
         asked = [metric for metric in metrics if setting.truth is not None or not metric.needs_truth]
-        results |= {(setting.name, name): result for name, result in measure(setting, asked, lacking, 0).items()}
+        results |= {(setting.name, name): result for name, result in measure(setting, asked, missing, 0).items()}
     return Evaluation(FACTS, metrics, settings, results)
 
 
@@ -74,14 +74,14 @@ def test_values_per_frame_and_their_mean(evaluation):
 
 
 def rows(evaluation):
-    return evaluation.settings[0].pictures, evaluation.settings[0].truth
+    return evaluation.settings[0].images, evaluation.settings[0].truth
 
 
 def test_frames_without_a_value():
     values, times = np.array([1.0, np.nan, 3.0]), np.arange(3)
-    found = measured_frames(values, times, 0)
+    found = mean_over_frames(values, times, 0)
     assert (found.value, found.n_frames, found.interval) == (2, 2, None)
-    assert measured_frames(values[1:2], times[:1], 0) == NotComputed("no frame has a value")
+    assert mean_over_frames(values[1:2], times[:1], 0) == NotComputed("no frame has a value")
 
 
 def test_table(evaluation):
@@ -94,12 +94,14 @@ def test_table(evaluation):
     assert low < value < high
     assert named["PSNR frame (dB) ^"][1] == "-"
     assert not_computed(evaluation) == [
-        ("lacking", "needs the weights of a network: net.pth, which goes to /folder"),
+        ("unavailable", "needs the weights of a network: put net.pth into /folder"),
     ]
+    assert notes(evaluation) == [("frames", "counted")]
+    assert "note: frames: counted" in summary(evaluation)
     text = summary(evaluation)
-    assert "not computed: lacking: needs the weights of a network: net.pth, which goes to /folder" in text
+    assert "not computed: unavailable: needs the weights of a network: put net.pth into /folder" in text
     assert "training: 1.5 minutes (head 1.0, torso 0.5)" in text
-    assert "speed, head rendering: 2.50 frames/s (median)" in text
+    assert "speed, head, rendering only: 2.50 frames/s (median)" in text
 
 
 def test_reason_of_one_setting_names_it(evaluation):
@@ -111,28 +113,32 @@ def test_json_is_plain_and_complete(evaluation):
     evaluation.results["head", "PSNR face"].per_frame[2] = np.nan
     content = json.loads(json.dumps(as_json(evaluation), allow_nan=False))
     assert content["run"] == FACTS["run"]
-    assert content["metrics"]["PSNR frame"] == {"unit": "dB", "better": "higher", "how": Psnr("frame").how}
+    assert content["metrics"]["PSNR frame"] == {
+        "unit": "dB",
+        "better": "higher",
+        "description": Psnr("frame").description,
+    }
     head = content["settings"]["head"]
     assert head["times"] == list(range(9))
     assert len(head["metrics"]["PSNR frame"]["per_frame"]) == 9
     assert head["metrics"]["PSNR face"]["per_frame"][2] is None
-    assert head["metrics"]["frames"] == {"value": 9.0, "interval_95": None, "n_frames": 9}
-    assert head["metrics"]["lacking"] == {
+    assert head["metrics"]["frames"] == {"value": 9.0, "interval_95": None, "n_frames": 9, "note": "counted"}
+    assert head["metrics"]["unavailable"] == {
         "not_computed": "needs the weights of a network",
         "file": "net.pth",
-        "place": "/folder",
+        "folder": "/folder",
     }
     assert set(content["settings"]["truth"]["metrics"]) == {"frames"}
-    motions = content["settings"]["truth"]["metrics"]["frames"]["motions"]
-    assert motions == {"a": list(range(9)), "b": [None] * 9}
+    curves = content["settings"]["truth"]["metrics"]["frames"]["curves"]
+    assert curves == {"a": list(range(9)), "b": [None] * 9}
 
 
 def test_worst_frames_are_apart():
     values = np.zeros(100)
     values[[10, 11, 12, 50, 90]] = (5, 9, 6, 7, np.nan)
-    assert worst(Measured(0, None, values, 99), "lower")[:2] == [11, 50]
+    assert worst(MetricValue(0, None, values, 99), "lower")[:2] == [11, 50]
     values = -values
-    assert worst(Measured(0, None, values, 99), "higher")[:2] == [11, 50]
+    assert worst(MetricValue(0, None, values, 99), "higher")[:2] == [11, 50]
 
 
 def test_page_shows_the_worst_frame_first(evaluation):
@@ -146,7 +152,7 @@ def test_page_shows_the_worst_frame_first(evaluation):
     assert text.count("<svg") == 4  # three metrics, one correlation
     assert "frames = 9.00 (truth)" in text
     assert "/folder" in text
-    assert html.escape(Psnr("face").how) in text
+    assert html.escape(Psnr("face").description) in text
 
 
 def test_plot_leaves_gaps():

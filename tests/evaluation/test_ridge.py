@@ -3,13 +3,13 @@ import pytest
 
 from ernerf_ti.audio.windows import audio_windows
 from ernerf_ti.evaluation import ridge
-from ernerf_ti.evaluation.ridge import fit_ridge, parts
+from ernerf_ti.evaluation.ridge import fit_ridge, split_in_time
 from ernerf_ti.evaluation.statistics import correlation
 from tests.evaluation.test_statistics import smooth_noise
 
 
 def talker(n=360, seed=0, noise=0.3):
-    """[n, 16, 5] windows and [n, 3] targets: one follows them linearly, one by their size, one is noise."""
+    """[n, 16, 5] windows and [n, 3] targets: linear in them, in their absolute value, and noise."""
     rng = np.random.default_rng(seed)
     features = np.stack([smooth_noise(2 * n, 5, rng) for _ in range(5)], 1)
     windows = audio_windows(features.astype(np.float32), n)
@@ -24,7 +24,7 @@ def found(train, test):
 
 def test_no_sound_is_in_both_parts():
     for n in (100, 101, 1779):
-        fit_part, test_part = (np.arange(n)[part] for part in parts(n))
+        fit_part, test_part = (np.arange(n)[part] for part in split_in_time(n))
         assert len(test_part) == n - int(0.8 * n)
         # Each step carries its number from 1; the padding carries 0.
         steps = audio_windows(np.arange(1, 2 * n + 1)[:, None], n)[..., 0]
@@ -32,7 +32,7 @@ def test_no_sound_is_in_both_parts():
         assert len(fit_part) == int(0.8 * n) - 8
 
 
-def test_ridge_finds_what_is_linear():
+def test_ridge_finds_linear_dependence():
     r = found(talker(), talker(seed=1))
     assert r[0] > 0.9
     assert np.abs(r[1:]).max() < 0.35
@@ -57,7 +57,7 @@ def test_ridge_penalizes_noise_most(monkeypatch):
 
 
 @pytest.mark.parametrize("size", [1e-6, 0.0])
-def test_a_feature_that_was_constant_stays_quiet(size):
+def test_a_feature_that_was_constant_is_not_amplified(size):
     train, test = talker(), talker(seed=1)
     train[0][..., 4] = size * train[0][..., 3]
     assert found(train, test)[0] > 0.9

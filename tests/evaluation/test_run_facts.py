@@ -19,9 +19,9 @@ def test_model_size(tmp_path):
     found = model_size(portrait, tmp_path / "checkpoint.pt")
     n = sum(p.numel() for p in portrait.parameters())
     parts = found["parameters"]
-    assert parts["all"] == n == parts["head"] + parts["torso"] + parts["identity codes"]
-    codes = sum(module.appearance.embeddings.numel() for module in (portrait.head, portrait.torso))
-    assert parts["identity codes"] == codes > 0
+    assert parts["all"] == n == parts["head"] + parts["torso"] + parts["appearance embeddings"]
+    embeddings = sum(module.appearance.embeddings.numel() for module in (portrait.head, portrait.torso))
+    assert parts["appearance embeddings"] == embeddings > 0
     assert min(parts["head"], parts["torso"]) > 1000
     assert found["megabytes"] == 4e-6 * n
     assert found["checkpoint_megabytes"] * 1e6 == pytest.approx((tmp_path / "checkpoint.pt").stat().st_size)

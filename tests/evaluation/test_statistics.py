@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 from ernerf_ti.evaluation.statistics import (
-    block_draws,
     block_length,
+    block_resamples,
     correlation,
     correlation_interval,
     mean_interval,
@@ -11,7 +11,7 @@ from ernerf_ti.evaluation.statistics import (
 
 
 def smooth_noise(n, width, rng):
-    """[n] of about unit variance, alike over `width` values."""
+    """[n] of about unit variance, correlated over `width` values."""
     noise = rng.standard_normal(n + width - 1)
     return np.lib.stride_tricks.sliding_window_view(noise, width).sum(-1) / width**0.5
 
@@ -31,21 +31,21 @@ def test_block_is_a_second_or_a_quarter(times, length):
     assert block_length(times) == length
 
 
-def test_blocks_are_of_neighbors():
-    draws = block_draws(100, 10, 0)
-    assert draws.shape == (1000, 100)
-    assert (np.diff(draws.reshape(1000, 10, 10)) % 100 == 1).all()
-    assert abs(np.bincount(draws.ravel(), minlength=100).mean() - 1000) < 1e-9
+def test_blocks_consist_of_neighbors():
+    resamples = block_resamples(100, 10, 0)
+    assert resamples.shape == (1000, 100)
+    assert (np.diff(resamples.reshape(1000, 10, 10)) % 100 == 1).all()
+    assert abs(np.bincount(resamples.ravel(), minlength=100).mean() - 1000) < 1e-9
 
 
-def test_interval_of_independent_values_is_the_normal_one():
+def test_interval_of_independent_values_is_the_normal_interval():
     values = np.random.default_rng(0).standard_normal(2000)
     low, high = mean_interval(values, np.arange(0, 2000 * 50, 50), 0)
     half = 1.96 * values.std() / 2000**0.5
     np.testing.assert_allclose((low, high), (values.mean() - half, values.mean() + half), atol=0.1 * half)
 
 
-def test_interval_knows_that_neighbors_are_alike():
+def test_interval_is_wider_for_correlated_neighbors():
     values = smooth_noise(1000, 12, np.random.default_rng(1))
     low, high = mean_interval(values, np.arange(1000), 0)
     shuffled = np.random.default_rng(2).permutation(values)

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from ernerf_ti.evaluation.metric import Measured, NotComputed
-from ernerf_ti.evaluation.sync_metric import Sync, face_boxes, face_picture, longest_row
+from ernerf_ti.evaluation.metric import MetricValue, NotComputed
+from ernerf_ti.evaluation.sync_metric import Sync, face_boxes, face_crop, longest_run
 from ernerf_ti.evaluation.syncnet import SyncNet, face_vectors, sound_vectors, synchrony
 from ernerf_ti.evaluation.syncnet_cepstra import cepstra
 from tests.evaluation.conftest import landmarks
@@ -39,15 +39,15 @@ def test_weights_are_those_of_the_published_file(network):
     weights = network.state_dict()
     layers = {name.removesuffix(".weight"): tuple(w.shape) for name, w in weights.items() if w.dim() > 1}
     assert layers == PUBLISHED
-    # Each layer but the last of each head is followed by a batch normalisation.
+    # Each layer but the last of each head is followed by a batch normalization.
     norms = {name.removesuffix(".running_mean") for name in weights if name.endswith("running_mean")}
     following = {f"{name.rsplit('.', 1)[0]}.{int(name.rsplit('.', 1)[1]) + 1}" for name in PUBLISHED}
     assert norms == following - {"netfcaud.4", "netfclip.4"}
 
 
 @torch.no_grad()
-def test_windows_that_share_layers_are_windows_one_by_one(network, monkeypatch):
-    monkeypatch.setattr("ernerf_ti.evaluation.syncnet._AT_ONCE", 2)
+def test_batched_face_vectors_equal_single_ones(network, monkeypatch):
+    monkeypatch.setattr("ernerf_ti.evaluation.syncnet._BATCH_SIZE", 2)
     frames = np.random.default_rng(0).integers(0, 256, (8, 224, 224, 3), np.uint8)
     found = face_vectors(network, lambda i: frames[i], 8, "cpu")
     assert found.shape == (4, 1024)
@@ -58,7 +58,7 @@ def test_windows_that_share_layers_are_windows_one_by_one(network, monkeypatch):
 
 
 @torch.no_grad()
-def test_sound_windows_go_with_frames(network):
+def test_sound_windows_match_frames(network):
     steps = np.random.default_rng(1).standard_normal((40, 13))
     found = sound_vectors(network, steps, 3, "cpu")
     assert found.shape == (3, 1024)
@@ -92,12 +92,12 @@ def test_confidence_by_hand():
 def slow_cepstra(samples):
     """One window, one filter and one cepstrum after the other."""
     samples = np.round(samples * 32768)
-    emphasised = [samples[0]] + [samples[i] - 0.97 * samples[i - 1] for i in range(1, len(samples))]
+    emphasized = [samples[0]] + [samples[i] - 0.97 * samples[i - 1] for i in range(1, len(samples))]
     mel = [k * 2595 * np.log10(1 + 8000 / 700) / 27 for k in range(28)]
     corner = [int(513 * 700 * (10 ** (m / 2595) - 1) / 16000) for m in mel]
     rows, begin = [], 0
     while True:
-        window = emphasised[begin : begin + 400]
+        window = emphasized[begin : begin + 400]
         window = window + [0] * (400 - len(window))
         power = np.abs(np.fft.fft(window, 512)[:257]) ** 2 / 512
         energies = []
@@ -133,26 +133,26 @@ def test_silence_is_finite():
     assert np.isfinite(cepstra(np.zeros(1000))).all()
 
 
-def test_longest_row():
-    assert longest_row(np.array([3, 4, 9, 10, 11, 20])) == slice(2, 5)
-    assert longest_row(np.arange(5, 9)) == slice(0, 4)
-    assert longest_row(np.array([7])) == slice(0, 1)
+def test_longest_run():
+    assert longest_run(np.array([3, 4, 9, 10, 11, 20])) == slice(2, 5)
+    assert longest_run(np.arange(5, 9)) == slice(0, 4)
+    assert longest_run(np.array([7])) == slice(0, 1)
 
 
-def test_face_picture_is_where_the_box_is():
-    picture = np.zeros((100, 120, 3), np.uint8)
-    picture[30:70, 40:80] = 200  # the box: half side 20 around (60, 50)
-    shown = face_picture(picture, np.array([60.0, 50.0, 20.0]))
+def test_face_crop_shows_the_box():
+    image = np.zeros((100, 120, 3), np.uint8)
+    image[30:70, 40:80] = 200  # the box: half side 20 around (60, 50)
+    shown = face_crop(image, np.array([60.0, 50.0, 20.0]))
     # 56 pixels become 224: the box is 160 wide, with 32 beside it and 64 below.
     assert shown.shape == (224, 224, 3)
     expected = np.zeros((224, 224), bool)
     expected[0:160, 32:192] = True
     assert ((shown[..., 0] > 100) != expected).mean() < 0.01
-    outside = face_picture(picture, np.array([0.0, 0.0, 20.0]))
+    outside = face_crop(image, np.array([0.0, 0.0, 20.0]))
     assert (outside[:50, :50] == 110).all()
 
 
-def test_boxes_are_calm():
+def test_boxes_are_smooth():
     still = np.repeat(landmarks()[None], 30, 0)
     still[10] += 20  # one frame
     boxes = face_boxes(still)
@@ -169,7 +169,7 @@ def weights(tmp_path_factory, network):
     return folder
 
 
-def test_both_numbers_from_a_file(weights, network, make_setting, monkeypatch):
+def test_both_scores_with_weights_from_a_file(weights, network, make_setting, monkeypatch):
     asked = []
 
     def vectors(used, faces, n, device):
@@ -179,20 +179,20 @@ def test_both_numbers_from_a_file(weights, network, make_setting, monkeypatch):
 
     monkeypatch.setattr("ernerf_ti.evaluation.sync_metric.face_vectors", vectors)
     rng = np.random.default_rng(2)
-    pictures = rng.integers(0, 256, (40, 64, 64, 3), np.uint8)
+    images = rng.integers(0, 256, (40, 64, 64, 3), np.uint8)
     samples = rng.uniform(-0.5, 0.5, 50 * 640).astype(np.float32)
     # Frames 3 to 41 with sound from there on; the first one stands alone.
     times = np.concatenate(([0], np.arange(3, 42)))
-    setting = make_setting(pictures, samples=samples, times=times)
+    setting = make_setting(images, samples=samples, times=times)
     confidence, distance = (Sync(kind, weights) for kind in ("confidence", "distance"))
     assert confidence.missing() is None
     found = [metric.measure(setting, 0) for metric in (confidence, distance)]
-    assert all(isinstance(result, Measured) for result in found)
+    assert all(isinstance(result, MetricValue) for result in found)
     assert [result.n_frames for result in found] == [34, 34]
     boxes = face_boxes(np.repeat(landmarks()[None], 39, 0))
     ((shown, faces),) = asked  # once for both numbers
     for i in (0, 38):
-        np.testing.assert_array_equal(shown[i], face_picture(pictures[1 + i], boxes[i]))
+        np.testing.assert_array_equal(shown[i], face_crop(images[1 + i], boxes[i]))
     assert len(shown) == 39
     expected = synchrony(faces[:34], sound_vectors(network, cepstra(samples[3 * 640 : 42 * 640]), 34, "cpu"))
     assert found[0].value == pytest.approx(expected.typical - expected.distances.mean(), rel=1e-5)
@@ -201,12 +201,12 @@ def test_both_numbers_from_a_file(weights, network, make_setting, monkeypatch):
     assert np.isfinite(found[1].per_frame[1:35]).all()
 
 
-def test_says_what_it_lacks(weights, tmp_path, make_setting):
+def test_missing_weights_and_sound(weights, tmp_path, make_setting):
     lacking = Sync("confidence", tmp_path).missing()
-    assert (lacking.file, lacking.place) == ("syncnet_v2.model", str(tmp_path))
+    assert (lacking.file, lacking.folder) == ("syncnet_v2.model", str(tmp_path))
     torch.save({"netcnnaud.0.weight": torch.ones(1)}, tmp_path / "syncnet_v2.model")
-    assert "expected 102 tensors" in Sync("confidence", tmp_path).missing().reason
-    metric, pictures = Sync("distance", weights), np.zeros((20, 64, 64, 3), np.uint8)
-    assert metric.measure(make_setting(pictures), 0) == NotComputed("the capture has no sound")
-    short = metric.measure(make_setting(pictures, samples=np.zeros(20 * 640)), 0)
-    assert short == NotComputed("expected 35 neighboring frames with sound or more, got 20")
+    assert "expected the 102 tensors" in Sync("confidence", tmp_path).missing().reason
+    metric, images = Sync("distance", weights), np.zeros((20, 64, 64, 3), np.uint8)
+    assert metric.measure(make_setting(images), 0) == NotComputed("the capture has no sound")
+    short = metric.measure(make_setting(images, samples=np.zeros(20 * 640)), 0)
+    assert short == NotComputed("expected 35 consecutive frames with sound or more, got 20")

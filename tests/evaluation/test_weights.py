@@ -17,7 +17,7 @@ def test_folder_is_torchs(monkeypatch, tmp_path):
 def test_missing_file_says_what_and_where(tmp_path):
     found = find_weights(INCEPTION, tmp_path)
     assert isinstance(found, NotComputed)
-    assert (found.file, found.place) == (INCEPTION.names[0], str(tmp_path))
+    assert (found.file, found.folder) == (INCEPTION.names[0], str(tmp_path))
 
 
 def test_either_name_is_found(tmp_path):
@@ -37,17 +37,17 @@ def test_nothing_in_a_file_is_executed(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with open("weights.pth", "wb") as file:
         pickle.dump(Harmful(), file)
-    with pytest.raises(ValueError, match=r"weights\.pth: expected a file of weights, got one that torch can't read"):
+    with pytest.raises(ValueError, match=r"weights\.pth: expected a weight file, got one that torch can't read"):
         read_weights(Path("weights.pth"))
     torch.save({"a": Harmful()}, "weights.pth")
-    with pytest.raises(ValueError, match="expected a file of weights"):
+    with pytest.raises(ValueError, match="expected a weight file"):
         read_weights(Path("weights.pth"))
     assert not Path("harm").exists()
 
 
 def test_other_content(tmp_path):
     torch.save({"step": 3}, tmp_path / "a.pth")
-    with pytest.raises(ValueError, match="expected a table of tensors, got another content"):
+    with pytest.raises(ValueError, match="expected a state dict of tensors, got other content"):
         read_weights(tmp_path / "a.pth")
 
 
@@ -57,7 +57,7 @@ def test_loads_exactly(tmp_path):
     del weights["1.num_batches_tracked"]  # as files of older versions
     load_exactly(second, weights, tmp_path)
     assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
-    with pytest.raises(ValueError, match=r"expected 7 tensors of the published network, got others \(2\.weight\)"):
+    with pytest.raises(ValueError, match=r"expected the 7 tensors of the published network, got others \(2\.weight\)"):
         load_exactly(second, {**weights, "2.weight": torch.ones(1)}, tmp_path)
     with pytest.raises(ValueError, match=r"\(0\.bias\)"):
         load_exactly(second, {**weights, "0.bias": torch.ones(4)}, tmp_path)

@@ -19,7 +19,7 @@ def tool(load_tool):
 @pytest.fixture
 def small_nets(tool, monkeypatch):
     monkeypatch.setattr(tool, "_EPOCHS", 2)
-    monkeypatch.setattr(tool, "_NETS", 1)
+    monkeypatch.setattr(tool, "_N_NETS", 1)
     monkeypatch.setattr(statistics, "_RESAMPLES", 100)
 
 
@@ -43,7 +43,7 @@ def made_clip(tool, name, n=360, seed=0, noise=0.3, gain=1.0):
 
 
 def test_net_finds_what_is_not_linear(tool, monkeypatch):
-    monkeypatch.setattr(tool, "_NETS", 1)
+    monkeypatch.setattr(tool, "_N_NETS", 1)
     monkeypatch.setattr(tool, "_EPOCHS", 25)
     train, test = made_clip(tool, "a", n=800), made_clip(tool, "b", seed=1)
     standard = (train.targets - train.targets.mean(0)) / train.targets.std(0)
@@ -79,14 +79,14 @@ def test_measure_covers_clips_and_pairs(tool, small_nets):
 
 
 def test_the_test_part_is_not_fitted(tool, small_nets):
-    # Where the test part holds the opposite of what was learnt, r must be negative.
+    # Where the test part holds the opposite of what was learned, r must be negative.
     clip = made_clip(tool, "a", noise=0.05)
-    clip.targets[tool.parts(360)[1]] *= -1
+    clip.targets[tool.split_in_time(360)[1]] *= -1
     figures = [f for f in tool.measure([clip], ["toy"], 0) if f.predictor == "ridge"]
     assert figures[0].r < -0.9
 
 
-def test_raw_mel_keeps_the_level_that_normalisation_takes_out(tool):
+def test_raw_mel_keeps_the_level_that_normalization_takes_out(tool):
     samples = 0.1 * np.random.default_rng(4).standard_normal(RATE)
     raw, normalized = tool.RawMelSpectrum(), tool.MelSpectrum()
     quieter = raw(samples)[5:-5] - raw(0.5 * samples)[5:-5]
@@ -141,7 +141,7 @@ def test_command_writes_table_and_figures(tool, small_nets, drawn_mouths, clip_f
     assert len(report["figures"]) == 2 * 2 * 4 * 3
     first = report["figures"][0]
     assert (first["feature"], first["predictor"], first["train"], first["target"]) == ("mel", "ridge", "talk", "open")
-    # The same clip under another name: what was learnt is asked for again.
+    # The same clip under another name: what was learned is asked for again.
     assert next(f["r"] for f in report["figures"] if f["train"] != f["test"]) > 0.8
     lines = capsys.readouterr().out.splitlines()
     assert lines[-1] == str(output)
@@ -185,7 +185,7 @@ def test_a_changed_clip_is_tracked_again(tool, drawn_mouths, clip_file, tmp_path
         ),
         (
             ["{none}", "{none}"],
-            "clips: expected files of different names, got none 2 times; rename or omit one",
+            "clips: expected files with different names, got none 2 times; rename or omit one",
         ),
         (["{short}", "--features", "hubert"], "argument --features: invalid choice: 'hubert'"),
         (["{short}", "-o", "{text}/figures.json"], "text.mp4"),

@@ -6,10 +6,7 @@ import pytest
 
 from ernerf_ti.data.synthetic.portrait_writers import write_portrait_capture
 from ernerf_ti.data.synthetic.synthetic_portrait import SyntheticPortrait
-
-QUICK = ["--preset", "small", "--device", "cpu", "--portrait.head-grid.resolution", "32", "--finetune.patch-size", "8"]
-QUICK += [option for stage in ("head", "finetune", "torso") for option in (f"--{stage}.n-rays", "128")]
-QUICK += ["--head.iterations", "2", "--finetune.iterations", "2", "--torso.iterations", "2"]
+from tests.quick_training import options
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +18,7 @@ def folders(tmp_path_factory):
 
 def test_times_everything(load_tool, folders, tmp_path, capsys):
     capture, run = folders
-    assert load_tool("train").main([str(capture), str(run), *QUICK]) == 0
+    assert load_tool("train").main([str(capture), str(run), *options(2, 2, 2)]) == 0
     out = tmp_path / "bench.json"
     arguments = [str(run), "--capture", str(capture), "--sizes", "32", "48", "--frames", "1", "-o", str(out)]
     assert load_tool("bench_render").main([*arguments, "--device", "cpu"]) == 0
