@@ -7,14 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from ernerf_ti.audio.ready_made import save_windows
-from ernerf_ti.data.synthetic.portrait_writers import write_portrait_capture
-from ernerf_ti.data.synthetic.synthetic_portrait import SyntheticPortrait
 from ernerf_ti.interop.tensors import is_parameter
 from ernerf_ti.run.checkpoint import load_checkpoint
 from ernerf_ti.run.trained_portrait import load_portrait
 from tests.cli.conftest import TOOLS
-from tests.interop.making import frame_inputs, official_frame, random_tensors, save
+from tests.interop.making import frame_inputs, official_frame, random_tensors, save, write_capture
 
 
 @pytest.fixture
@@ -33,15 +30,12 @@ def head(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def capture(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("convert") / "capture"
-    write_portrait_capture(SyntheticPortrait(12, 32, seed=4), folder)
-    save_windows(folder, "deepspeech", np.random.default_rng(0).standard_normal((12, 16, 29)))
-    return folder
+    return write_capture(tmp_path_factory.mktemp("convert") / "capture")
 
 
 def test_check_that_holds(convert, head, tmp_path, capsys):
     run = tmp_path / "run"
-    for _ in range(2):  # the second time in the place of the first
+    for _ in range(2):  # the second run replaces the first
         assert convert([str(head / "ngp.pth"), str(run), "--check", str(head / "frame.npz")]) == 0
     shown = capsys.readouterr()
     lines = shown.out.splitlines()[: len(shown.out.splitlines()) // 2]
@@ -53,7 +47,7 @@ def test_check_that_holds(convert, head, tmp_path, capsys):
     assert lines[-2].endswith("frame.npz: holds") and lines[-1] == str(run)
     if any("(kinks: " in line for line in lines):
         assert any(line.startswith("ATTENTION: for the gradients marked") for line in lines)
-    assert "no capture was given: the run has no poses, blinks or background" in shown.err
+    assert "no capture was given, so that the run has no poses, blinks or background" in shown.err
     assert load_portrait(run).extractor == "deepspeech"
 
 
@@ -78,14 +72,14 @@ def test_check_with_another_checkpoint_fails(head, tmp_path):
     assert result.returncode == 1 and "past tolerance: " in result.stdout and "head_amb_aud" in result.stdout
 
 
-def test_there_and_back(convert, head, capture, tmp_path, capsys):
+def test_round_trip(convert, head, capture, tmp_path, capsys):
     run, out = tmp_path / "run", tmp_path / "out.pth"
     settings = ["--finetune.perceptual", "dssim", "--head.iterations", "120"]
     assert convert([str(head / "ngp.pth"), str(run), "--capture", str(capture), *settings]) == 0
     assert convert(["--to-official", str(run), str(out)]) == 0
     shown = capsys.readouterr()
     assert shown.out.split() == [str(run), str(out)]
-    assert "training goes on with stage fine, step 0" in shown.err
+    assert "training continues with stage finetune, step 0" in shown.err
     first, second = (torch.load(path, weights_only=True) for path in (head / "ngp.pth", out))
     assert all(torch.equal(second["model"][name], tensor) for name, tensor in first.pop("model").items())
     second.pop("model")

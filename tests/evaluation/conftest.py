@@ -1,8 +1,9 @@
-"""Faces and settings made by hand."""
+"""Synthetic faces, speech features and settings."""
 
 import numpy as np
 import pytest
 
+from ernerf_ti.audio.windows import audio_windows
 from ernerf_ti.evaluation.metric import ImageSequence, Setting
 from ernerf_ti.preprocess.face_mesh import N_POINTS
 
@@ -31,6 +32,22 @@ def mesh_face(n=4):
     points[:, 0, 1], points[:, 17, 1] = 35, 65
     points[:, 61], points[:, 291] = (-20, 50, 5), (20, 50, 5)
     return points
+
+
+def smooth_noise(n, width, rng):
+    """[n] of about unit variance, correlated over `width` values."""
+    noise = rng.standard_normal(n + width - 1)
+    return np.lib.stride_tricks.sliding_window_view(noise, width).sum(-1) / width**0.5
+
+
+def talker(n=360, seed=0, noise=0.3):
+    """[n, 16, 5] windows and [n, 3] targets: linear in them, in their absolute value, and noise."""
+    rng = np.random.default_rng(seed)
+    features = np.stack([smooth_noise(2 * n, 5, rng) for _ in range(5)], 1)
+    windows = audio_windows(features.astype(np.float32), n)
+    heard = windows[:, 12].astype(float)
+    targets = np.stack((heard[:, 0] - 0.5 * heard[:, 1], np.abs(heard[:, 2]), np.zeros(n)), 1)
+    return windows, targets + noise * rng.standard_normal((n, 3)) + 3
 
 
 @pytest.fixture

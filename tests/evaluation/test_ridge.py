@@ -5,17 +5,7 @@ from ernerf_ti.audio.windows import audio_windows
 from ernerf_ti.evaluation import ridge
 from ernerf_ti.evaluation.ridge import fit_ridge, split_in_time
 from ernerf_ti.evaluation.statistics import correlation
-from tests.evaluation.test_statistics import smooth_noise
-
-
-def talker(n=360, seed=0, noise=0.3):
-    """[n, 16, 5] windows and [n, 3] targets: linear in them, in their absolute value, and noise."""
-    rng = np.random.default_rng(seed)
-    features = np.stack([smooth_noise(2 * n, 5, rng) for _ in range(5)], 1)
-    windows = audio_windows(features.astype(np.float32), n)
-    heard = windows[:, 12].astype(float)
-    targets = np.stack((heard[:, 0] - 0.5 * heard[:, 1], np.abs(heard[:, 2]), np.zeros(n)), 1)
-    return windows, targets + noise * rng.standard_normal((n, 3)) + 3
+from tests.evaluation.conftest import talker
 
 
 def found(train, test):

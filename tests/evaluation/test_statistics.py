@@ -8,12 +8,7 @@ from ernerf_ti.evaluation.statistics import (
     correlation_interval,
     mean_interval,
 )
-
-
-def smooth_noise(n, width, rng):
-    """[n] of about unit variance, correlated over `width` values."""
-    noise = rng.standard_normal(n + width - 1)
-    return np.lib.stride_tricks.sliding_window_view(noise, width).sum(-1) / width**0.5
+from tests.evaluation.conftest import smooth_noise
 
 
 @pytest.mark.parametrize(

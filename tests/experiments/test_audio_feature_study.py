@@ -6,7 +6,7 @@ import pytest
 
 from ernerf_ti.evaluation import statistics
 from ernerf_ti.media.video import write_video
-from tests.evaluation.conftest import mesh_face
+from tests.evaluation.conftest import mesh_face, smooth_noise, talker
 
 RATE = 16_000
 
@@ -23,26 +23,13 @@ def small_nets(tool, monkeypatch):
     monkeypatch.setattr(statistics, "_RESAMPLES", 100)
 
 
-def smooth_noise(n, n_columns, rng, width=5):
-    """[n, columns] of about unit variance, alike over `width` rows."""
-    noise = rng.standard_normal((n + width - 1, n_columns))
-    return np.lib.stride_tricks.sliding_window_view(noise, width, axis=0).sum(-1) / width**0.5
-
-
 def made_clip(tool, name, n=360, seed=0, noise=0.3, gain=1.0):
-    """The first three of five features, four steps ahead of the frame, drive the targets: one linearly, one by its
-    size. The third target is noise.
-    """
-    rng = np.random.default_rng(seed)
-    features = smooth_noise(2 * n, 5, rng)
-    windows = tool.audio_windows(features.astype(np.float32), n)
-    heard = windows[:, 12].astype(float)
-    targets = np.stack((heard[:, 0] - 0.5 * heard[:, 1], np.abs(heard[:, 2]), np.zeros(n)), 1)
-    targets += noise * rng.standard_normal((n, 3))
-    return tool.Clip(name, n, gain * targets + 3, {"toy": windows})
+    """A clip with the features and targets of :func:`talker`; `gain` scales the range of the mouth."""
+    windows, targets = talker(n, seed, noise)
+    return tool.Clip(name, n, gain * (targets - 3) + 3, {"toy": windows})
 
 
-def test_net_finds_what_is_not_linear(tool, monkeypatch):
+def test_network_finds_nonlinear_dependence(tool, monkeypatch):
     monkeypatch.setattr(tool, "_N_NETS", 1)
     monkeypatch.setattr(tool, "_EPOCHS", 25)
     train, test = made_clip(tool, "a", n=800), made_clip(tool, "b", seed=1)
@@ -53,7 +40,7 @@ def test_net_finds_what_is_not_linear(tool, monkeypatch):
     assert abs(r[2]) < 0.35
 
 
-def test_net_depends_on_its_seed_only(tool, small_nets):
+def test_network_depends_only_on_its_seed(tool, small_nets):
     clip = made_clip(tool, "a", n=150)
     predicted = [tool.fit_net(clip.windows["toy"], clip.targets, seed)(clip.windows["toy"]) for seed in (1, 1, 2)]
     np.testing.assert_array_equal(predicted[0], predicted[1])
@@ -61,7 +48,7 @@ def test_net_depends_on_its_seed_only(tool, small_nets):
 
 
 def test_measure_covers_clips_and_pairs(tool, small_nets):
-    # Another speaker has another range of the mouth, which r does not see.
+    # Another speaker moves the mouth over another range, to which r is invariant.
     clips = [made_clip(tool, "a"), made_clip(tool, "b", seed=1, gain=20), made_clip(tool, "c", n=150, seed=2)]
     figures = tool.measure(clips, ["toy"], 0)
     ridge = {(f.kind, f.train, f.test): f for f in figures if f.predictor == "ridge" and f.target == "open"}
@@ -86,7 +73,7 @@ def test_the_test_part_is_not_fitted(tool, small_nets):
     assert figures[0].r < -0.9
 
 
-def test_raw_mel_keeps_the_level_that_normalization_takes_out(tool):
+def test_raw_mel_keeps_the_level_that_normalization_removes(tool):
     samples = 0.1 * np.random.default_rng(4).standard_normal(RATE)
     raw, normalized = tool.RawMelSpectrum(), tool.MelSpectrum()
     quieter = raw(samples)[5:-5] - raw(0.5 * samples)[5:-5]
@@ -100,7 +87,7 @@ def clip_file(tmp_path_factory):
     """Five seconds: the mouth, drawn as the height of a bar, opens with the loudness of a tone."""
     path = tmp_path_factory.mktemp("clips") / "talk.mp4"
     rng = np.random.default_rng(5)
-    loud = np.clip(np.abs(smooth_noise(125, 1, rng, 6)[:, 0]), 0, 2) / 2
+    loud = np.clip(np.abs(smooth_noise(125, 6, rng)), 0, 2) / 2
     time = np.arange(5 * RATE) / RATE
     tone = 0.05 * rng.standard_normal(len(time)) + 0.4 * np.sin(2 * np.pi * 200 * time)
     samples = tone * np.interp(time, np.arange(125) / 25, loud)
@@ -155,7 +142,7 @@ def test_command_writes_table_and_figures(tool, small_nets, drawn_mouths, clip_f
     assert json.loads(output.read_text()) == report
 
 
-def test_windows_are_those_of_the_frames_in_use(tool, drawn_mouths, clip_file):
+def test_windows_belong_to_the_frames_in_use(tool, drawn_mouths, clip_file):
     # Step k carries k; frame t has step 2 t in the middle of its window, and the first three frames are left out.
     clip = tool.read_clip(clip_file, {"number": lambda samples: np.arange(250.0)[:, None]})
     np.testing.assert_array_equal(clip.windows["number"][:, 8, 0], 2 * np.arange(3, 125))

@@ -1,21 +1,13 @@
 """A capture to convert checkpoints with, and tensors that several tests read."""
 
-import numpy as np
 import pytest
 
-from ernerf_ti.audio.ready_made import save_windows
-from ernerf_ti.data.synthetic.portrait_writers import write_portrait_capture
-from ernerf_ti.data.synthetic.synthetic_portrait import SyntheticPortrait
-from tests.interop.making import random_tensors
+from tests.interop.making import random_tensors, write_capture
 
 
 @pytest.fixture(scope="session")
 def capture_folder(tmp_path_factory):
-    """Twelve frames of a synthetic person, with DeepSpeech features as well."""
-    folder = tmp_path_factory.mktemp("official") / "capture"
-    write_portrait_capture(SyntheticPortrait(12, 32, seed=4), folder)
-    save_windows(folder, "deepspeech", np.random.default_rng(0).standard_normal((12, 16, 29)))
-    return folder
+    return write_capture(tmp_path_factory.mktemp("official") / "capture")
 
 
 @pytest.fixture(scope="session")

@@ -1,9 +1,12 @@
-"""Checkpoints and frames in the form of the public code, made here from its names and shapes."""
+"""Checkpoints and frames in the format of the public code, generated from its names and shapes."""
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from ernerf_ti.audio.ready_made import save_windows
+from ernerf_ti.data.synthetic.portrait_writers import write_portrait_capture
+from ernerf_ti.data.synthetic.synthetic_portrait import SyntheticPortrait
 from ernerf_ti.portrait.camera import all_pixels, pixel_coords, pixel_rays
 from taichi_kernels import cell_centers, pack_bits
 from tests.reference.official_frame import PLANE, TORSO, render_frame, training_pass
@@ -128,6 +131,13 @@ def official_frame(tensors: dict[str, Tensor], inputs: dict[str, Tensor], mean_d
     stored = {name: t.detach() for name, t in (inputs | results).items()}
     keep = ("intrinsics", "train_loss")
     return {n: (t.float() if t.dtype == torch.float64 and n not in keep else t).numpy() for n, t in stored.items()}
+
+
+def write_capture(folder):
+    """Twelve frames of a synthetic person, with DeepSpeech features as well."""
+    write_portrait_capture(SyntheticPortrait(12, 32, seed=4), folder)
+    save_windows(folder, "deepspeech", np.random.default_rng(0).standard_normal((12, 16, 29)))
+    return folder
 
 
 def write_frame(path, arrays: dict[str, np.ndarray]):
