@@ -22,7 +22,7 @@ VARIANT_NAMES = (
 class AblationOptions:
     """Which variants of the head are trained, on what, and where the results go.
 
-    Raises ValueError if `only` selects no variant.
+    Raises ValueError if `variants` selects none.
     """
 
     capture: Path
@@ -33,7 +33,7 @@ class AblationOptions:
     """Training configuration; its position encoder, a tri-plane hash, and its attention are varied."""
     stages: tuple[str, ...] = ("head",)
     """Stages to train: head, or head and finetune."""
-    only: tuple[str, ...] = ()
+    variants: tuple[str, ...] = ()
     """Train only the variants whose names start with one of these; all by default."""
     frames: int | None = None
     """Number of held-out frames to evaluate, evenly spaced; all by default."""
@@ -43,11 +43,11 @@ class AblationOptions:
     def __post_init__(self):
         if not self.variant_names:
             raise ValueError(
-                f"only: expected the start of {', '.join(VARIANT_NAMES)}, got {' '.join(self.only)}; "
+                f"variants: expected the start of {', '.join(VARIANT_NAMES)}, got {' '.join(self.variants)}; "
                 "choose some of these"
             )
 
     @property
     def variant_names(self) -> tuple[str, ...]:
         """Names of the selected variants."""
-        return tuple(name for name in VARIANT_NAMES if name.startswith(self.only or ("",)))
+        return tuple(name for name in VARIANT_NAMES if name.startswith(self.variants or ("",)))

@@ -34,7 +34,7 @@ def tiny(capture):
         head=dataclasses.replace(small.head, iterations=3, n_rays=128),
         log_every=1,
     )
-    return lambda folder, *only: AblationOptions(capture, folder, config, only=only, frames=1)
+    return lambda folder, *only: AblationOptions(capture, folder, config, variants=only, frames=1)
 
 
 @pytest.mark.parametrize("preset", ["paper", "released", "small"])
@@ -52,11 +52,11 @@ def test_variants_are_those_of_the_paper_and_of_similar_size(preset):
 
 
 def test_selection_of_variants(tmp_path):
-    selected = AblationOptions(tmp_path, tmp_path, PRESETS["small"], only=("planes", "triplane_hash_f"))
+    selected = AblationOptions(tmp_path, tmp_path, PRESETS["small"], variants=("planes", "triplane_hash_f"))
     assert selected.variant_names == ("planes_concatenation", "planes_channel", "triplane_hash_feature")
     assert AblationOptions(tmp_path, tmp_path, PRESETS["small"]).variant_names == VARIANT_NAMES
-    with pytest.raises(ValueError, match=r"only: expected the start of frequency_concatenation, .*, got other"):
-        AblationOptions(tmp_path, tmp_path, PRESETS["small"], only=("other",))
+    with pytest.raises(ValueError, match=r"variants: expected the start of frequency_concatenation, .*, got other"):
+        AblationOptions(tmp_path, tmp_path, PRESETS["small"], variants=("other",))
 
 
 def test_rows_are_kept_and_an_interrupted_ablation_continues(tiny, tmp_path):
@@ -115,4 +115,4 @@ def test_the_command(load_tool, capture, tmp_path, capsys):
     assert row["conditioning"] == "concatenation" and row["ms_per_step"] > 0
     assert (tmp_path / "ablation.png").stat().st_size > 1000
     assert main([*arguments, "--only", "none"]) == 1
-    assert "only: expected the start of frequency_concatenation, " in capsys.readouterr().err
+    assert "variants: expected the start of frequency_concatenation, " in capsys.readouterr().err
