@@ -37,7 +37,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--ema", action="store_true", help="take the running average of an epoch file, not its weights")
     parser.add_argument("--stage", choices=STAGES, help="that training goes on with; else where the file left it")
     parser.add_argument("--check", type=Path, metavar="FRAME.NPZ", help="first compare with the public code's results")
-    parser.add_argument("--device", default="cpu", help="of --check")
+    parser.add_argument("--device", default="cpu", help="where --check computes")
     add_frame_options(parser)
     options, settings = parser.parse_known_args(arguments)
     config = tyro.cli(TrainConfig, default=PRESETS["released"], args=settings, prog="convert_checkpoint.py")
@@ -69,16 +69,16 @@ def _to_run(source: OfficialFile, options: argparse.Namespace, config: TrainConf
     if options.capture is None:
         if options.stage:
             raise ValueError("stage: expected --capture with it, got none; training needs the capture")
-        return write_still_run(source, options.target, config)
+        return write_still_run(source, options.target, config, options.device)
     extractor = extractor_of(source.feature_dimension)
     capture = open_capture(options.capture, extractor, frame_selection(options))
-    lines = write_run(source, options.target, capture, config, options.stage)
+    lines = write_run(source, options.target, capture, config, options.stage, options.device)
     command = f"python tools/train.py {options.capture} {options.target} --resume --features {extractor}"
     return [*lines, f"to go on: {command}"]
 
 
 def _check(source: OfficialFile, path: Path, device: str) -> bool:
-    differences = check_frame(source.portrait().to(device), source.has_torso, read_frame(path))
+    differences = check_frame(source.portrait(device), source.has_torso, read_frame(path))
     for difference in differences:
         print(_line(difference))
     kinks = max(difference.kinks for difference in differences)

@@ -67,10 +67,10 @@ def evaluate(options: EvaluationOptions, frames: Path) -> Evaluation:
             or the other speaker's sound can't be read; raised before anything is rendered.
         ImportError: with another speaker's sound, if the portrait's speech model needs a package that is missing.
     """
-    checkpoint = RunFolder(options.run).checkpoint
-    content = load_checkpoint(checkpoint, options.device)
-    capture = open_capture(options.capture or RunFolder(options.run).capture(), content["capture"]["extractor"])
-    _check_capture(content["capture"], capture, checkpoint)
+    run = RunFolder.find(options.run)
+    content = load_checkpoint(run.checkpoint)
+    capture = open_capture(options.capture or run.capture(), content["capture"]["extractor"])
+    _check_capture(content["capture"], capture, run.checkpoint)
     trained = load_portrait(options.run, options.device)
     held_out = select_frames(capture, options.frames, options.max_seconds, options.device)
     samples = read_sound(capture.paths.sound, SAMPLE_RATE) if capture.paths.sound.is_file() else None
@@ -102,8 +102,8 @@ def evaluate(options: EvaluationOptions, frames: Path) -> Evaluation:
             "seed": config.seed,
         },
         "capture": _capture_facts(capture, held_out),
-        "model": model_size(trained.portrait, checkpoint),
-        "training_seconds": _training_facts(options.run),
+        "model": model_size(trained.portrait, run.checkpoint),
+        "training_seconds": _training_facts(run),
         "speed": speed,
         "machine": machine(options.device),
         "versions": versions(),
@@ -200,6 +200,6 @@ def _capture_facts(capture: Capture, held_out: HeldOutFrames) -> dict:
     }
 
 
-def _training_facts(run: Path) -> dict | None:
-    seconds = training_seconds(RunFolder(run).log)
+def _training_facts(run: RunFolder) -> dict | None:
+    seconds = training_seconds(run.log)
     return None if seconds is None else {**seconds, "all": sum(seconds.values())}

@@ -9,7 +9,7 @@ class EvaluationOptions:
     """Which run is evaluated, on which frames, and where the results go."""
 
     run: Path
-    """Run folder to evaluate."""
+    """Run to evaluate: its folder, or a checkpoint file."""
     output: Path | None = None
     """Folder for metrics.json and evaluation.html; RUN/evaluation by default."""
     capture: Path | None = None

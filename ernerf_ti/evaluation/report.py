@@ -22,7 +22,7 @@ def evaluate_and_report(options: EvaluationOptions) -> tuple[Evaluation, list[Pa
 
     Raises as :func:`ernerf_ti.evaluation.evaluation.evaluate`.
     """
-    folder = options.output or RunFolder(options.run).evaluation
+    folder = options.output or RunFolder.find(options.run).evaluation
     frames = folder / "frames"
     metrics, report = folder / "metrics.json", folder / "evaluation.html"
     keep = False

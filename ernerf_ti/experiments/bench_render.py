@@ -137,7 +137,7 @@ def time_steps(capture: Path, run: Path, n: int, device: str) -> dict[str, float
     """Milliseconds per training step of each stage, starting from the weights of the run."""
     opened, figures = open_capture(capture), {}
     with tempfile.TemporaryDirectory() as folder:
-        path = RunFolder(run).checkpoint if run.is_dir() else run
+        path = RunFolder.find(run).checkpoint
         config = config_from_dict(TrainConfig, load_checkpoint(path, device)["train_config"])
         trainer = Trainer(opened, config, Path(folder), device)
         trainer.portrait.load_state_dict(load_portrait(run, device).portrait.state_dict())

@@ -45,11 +45,12 @@ class OfficialFile:
         """Number of appearance embeddings, by default 10,000."""
         return len(self.tensors[EMBEDDINGS[0]])
 
-    def portrait(self) -> Portrait:
+    def portrait(self, device: torch.device | str = "cpu") -> Portrait:
         """The portrait in the file, with all of its appearance embeddings, and an untrained torso if it has none."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)  # for the torso, if the file has none
             portrait = Portrait(RELEASED, self.feature_dimension, self.n_embeddings)
+        portrait.to(device)  # before it is filled, because that launches kernels, and a process has one device
         self.fill(portrait)
         return portrait
 

@@ -39,7 +39,12 @@ def extractor_of(feature_dimension: int) -> str:
 
 
 def write_run(
-    source: OfficialFile, run: Path, capture: Capture, config: TrainConfig, stage: str | None = None
+    source: OfficialFile,
+    run: Path,
+    capture: Capture,
+    config: TrainConfig,
+    stage: str | None = None,
+    device: torch.device | str = "cpu",
 ) -> list[str]:
     """Make a run folder that renders like the checkpoint, and in which training can continue.
 
@@ -53,6 +58,7 @@ def write_run(
         config: configuration for further training; its portrait takes the checkpoint's shape, and audio features are
             not standardized.
         stage: stage to continue with, from its first step; None to continue where the checkpoint stopped.
+        device: device of the process; the files are the same.
 
     Returns:
         Lines that say what was written.
@@ -69,7 +75,7 @@ def write_run(
             f"got {dimension} ({capture.extractor}); use the extractor that it was trained with"
         )
     config = _as_trained_there(config)
-    trainer = Trainer(capture, config, run)
+    trainer = Trainer(capture, config, run, device)
     source.fill(trainer.portrait)
     stage, step, ended = _progress(source, config) if stage is None else (stage, 0, False)
     trainer.start_stage(stage)
@@ -85,13 +91,15 @@ def write_run(
     return lines
 
 
-def write_still_run(source: OfficialFile, run: Path, config: TrainConfig) -> list[str]:
+def write_still_run(
+    source: OfficialFile, run: Path, config: TrainConfig, device: torch.device | str = "cpu"
+) -> list[str]:
     """Make a run folder without a capture: it renders from one fixed camera over white, and can't be trained further.
 
     Arguments, result and exceptions as :func:`write_run`.
     """
     _check_free(run)
-    portrait = source.portrait()
+    portrait = source.portrait(device)
     size = _STILL_SIZE
     # In front of the face, looking along -y, with x upwards in the image.
     pose = torch.tensor([[0.0, -1, 0, 0], [0, 0, -1, _STILL_DISTANCE], [1, 0, 0, 0], [0, 0, 0, 1]])
@@ -139,8 +147,7 @@ def write_official(run: Path, path: Path) -> list[str]:
     Raises:
         FileNotFoundError, ValueError: no such run, or a portrait of another shape than the public code's.
     """
-    run = Path(run)
-    checkpoint = RunFolder(run).checkpoint if run.is_dir() else run
+    checkpoint = RunFolder.find(run).checkpoint
     content = load_checkpoint(checkpoint)
     config = config_from_dict(TrainConfig, content["train_config"])
     for part in ("head", "torso", "head_grid", "torso_grid"):

@@ -125,7 +125,7 @@ def test_average(convert, head, tmp_path, capsys):
         (["ngp.pth", "run", "--check", "none.npz"], "none.npz: expected a frame.npz, got no such file"),
         (["ngp.pth", "run", "--stage", "finetune"], "stage: expected --capture with it, got none"),
         (["ngp.pth", "run", "--capture", "none"], "none: expected a capture folder, got no such folder"),
-        (["--to-official", "run", "out.pth"], "run: expected a checkpoint, got no such file"),
+        (["--to-official", "run", "out.pth"], "run: expected a run folder or a checkpoint, got no such file or folder"),
         (["--to-official", "run", "out.pth", "--ema"], "to-official: expected a run and a path alone, got ema too"),
     ],
 )

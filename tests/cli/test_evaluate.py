@@ -102,7 +102,7 @@ def test_wrong_input(evaluate, folders, tmp_path, capsys, option, message):
 
 def test_no_run(evaluate, folders, tmp_path, capsys):
     assert evaluate([str(tmp_path), "--capture", str(folders[0])]) == 1
-    assert "checkpoint.pt: expected a checkpoint, got no such file" in capsys.readouterr().err
+    assert "expected a run folder or a checkpoint, got a folder without checkpoint.pt" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("has_run", [True, False])
@@ -113,7 +113,7 @@ def test_frames_of_the_user_are_not_removed(evaluate, folders, tmp_path, capsys,
     mine.write_bytes(b"mine")
     arguments = [str(run if has_run else tmp_path / "none"), "--capture", str(capture), "--output", str(tmp_path)]
     assert evaluate([*arguments, "--frames", "1", "--device", "cpu"]) == 1
-    expected = "frames: expected no such folder or one made by an evaluation" if has_run else "expected a checkpoint"
+    expected = "frames: expected no such folder or one made by an evaluation" if has_run else "expected a run folder"
     assert expected in capsys.readouterr().err
     assert mine.read_bytes() == b"mine"
     assert [path.name for path in tmp_path.iterdir()] == ["frames"]

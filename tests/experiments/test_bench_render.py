@@ -33,4 +33,4 @@ def test_times_everything(load_tool, folders, tmp_path, capsys):
 
 def test_no_run(load_tool, tmp_path, capsys):
     assert load_tool("bench_render").main([str(tmp_path)]) == 1
-    assert "expected a checkpoint, got no such file" in capsys.readouterr().err
+    assert "expected a run folder or a checkpoint, got a folder without checkpoint.pt" in capsys.readouterr().err

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from ernerf_ti.interop.ngp_files import read_official_file, write_official_file
+from ernerf_ti.interop.ngp_files import OfficialFile, read_official_file, write_official_file
 from ernerf_ti.interop.tensors import is_parameter, official_state
 from tests.interop.making import entries, random_tensors, save, shapes
 
@@ -31,6 +31,15 @@ def test_every_tensor_arrives(tensors, tmp_path):
     assert portrait.torso_grid.mean_alpha.item() == pytest.approx(0.004)
     assert portrait.head_grid.mean_density.item() == pytest.approx(0.75)
     assert portrait.head.audio_encoder.feature_dimension == 29 and len(portrait.head.appearance.embeddings) == 64
+
+
+def test_portrait_is_on_its_device_before_kernels_start(head_tensors, tmp_path, monkeypatch):
+    """Filling it launches kernels, which must not start on the CPU in a process that computes on CUDA."""
+    filled = []
+    monkeypatch.setattr(OfficialFile, "fill", lambda self, portrait: filled.append(portrait))
+    portrait = read_official_file(save(tmp_path / "ngp.pth", head_tensors)).portrait("meta")
+    assert filled == [portrait]
+    assert {tensor.device.type for tensor in portrait.state_dict().values()} == {"meta"}
 
 
 @pytest.mark.parametrize("torso", [False, True])

@@ -30,7 +30,7 @@ needs_oracle = pytest.mark.skipif(not (ORACLE / "frame.npz").exists(), reason=f"
 @pytest.mark.parametrize(("name", "n"), [("head_ngp.pth", 3 + 3 + 1 + 39), ("torso_ngp.pth", 3)])
 def test_oracle(name, n, device):
     source = read_official_file(ORACLE / name)
-    differences = check_frame(source.portrait().to(device), source.has_torso, read_frame(ORACLE / "frame.npz"))
+    differences = check_frame(source.portrait(device), source.has_torso, read_frame(ORACLE / "frame.npz"))
     assert len(differences) == n
     assert [difference for difference in differences if not difference.fits] == []
     # On the CPU no side of a kink has to be taken: samples lie where the public code's do.
@@ -45,7 +45,7 @@ def test_oracle_rays_audio_code_and_depth(device):
     torch.testing.assert_close(rays_o, frame["rays_o"][0], atol=0, rtol=0)
     torch.testing.assert_close(rays_d, frame["rays_d"][0], atol=1e-6, rtol=0)
     torch.testing.assert_close(pixel_coords(pixels, 64, 64), frame["bg_coords"][0], atol=1e-6, rtol=0)
-    portrait = read_official_file(ORACLE / "head_ngp.pth").portrait().to(device)
+    portrait = read_official_file(ORACLE / "head_ngp.pth").portrait(device)
     code = portrait.head.audio_encoder(frame["auds"])
     torch.testing.assert_close(code[None], frame["head_enc_a"], atol=1e-5, rtol=1e-5)
     t_near, t_far = tk.intersect_aabb(rays_o, rays_d, portrait.head_grid.aabb)
