@@ -23,7 +23,7 @@ from ernerf_ti.preprocess.face_mesh import ibug_landmarks, track_face
 _LIPS = slice(48, 68)
 _MIN_FRAMES = 8
 _CLOSED_LIPS = 0.02  # of the eye distance: the lips of a mesh with a closed mouth are 0 to 0.015 apart
-_CLOSED_EYES = 0.9  # eye closure, 1 at a quarter of the open eye's aspect ratio
+_CLOSED_EYES = 0.8  # eye closure; 1 at a quarter of the open eye's aspect ratio
 _EYE_DISTANCE = "% of eye distance"
 _TRACKER = "MediaPipe's Face Mesh is tracked in the rendered and in the true images"
 

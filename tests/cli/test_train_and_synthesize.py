@@ -102,4 +102,4 @@ def test_synthesize_without_a_run(load_tool, tmp_path, capsys):
     write_sound(tmp_path / "speech.wav", np.zeros(1000))
     arguments = [str(tmp_path), "--audio", str(tmp_path / "speech.wav"), "-o", str(tmp_path / "out.mp4")]
     assert load_tool("synthesize").main(arguments) == 1
-    assert "checkpoint.pt: expected a checkpoint, got no such file" in capsys.readouterr().err
+    assert "expected a run folder or a checkpoint, got a folder without checkpoint.pt" in capsys.readouterr().err

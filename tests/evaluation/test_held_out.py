@@ -133,8 +133,8 @@ def test_cross_speaker_frames_play_forward_and_backward(capture, trained, tmp_pa
 def test_nearest_pose_by_hand():
     poses = np.repeat(np.eye(4)[None], 4, 0)
     poses[:, 2, 3] = 1.0
-    poses[1, 0, 3], poses[2, 0, 3] = 0.02, 0.1  # metres aside
-    angle = np.radians(3)  # about the head: 7 mm at the ends of a cube of 20 cm
+    poses[1, 0, 3], poses[2, 0, 3] = 0.02, 0.1  # meters to the side
+    angle = np.radians(3)  # around the head: 7 mm at the corners of a cube of 20 cm
     poses[3, :3, :3] = [[np.cos(angle), 0, np.sin(angle)], [0, 1, 0], [-np.sin(angle), 0, np.cos(angle)]]
     poses[3, :3, 3] = poses[3, :3, :3] @ (0, 0, 1.0)
     assert nearest_poses(poses, poses).tolist() == [0, 1, 2, 3]
@@ -148,7 +148,7 @@ def test_end_to_end_is_timed(capture, trained, device, monkeypatch):
     assert found["frames"] == 3
     assert found["frames_per_second"] == pytest.approx(3 / found["seconds"])
     assert found["how"].startswith("audio features, rendering")
-    # Features that can't be computed here.
+    # Features of an extractor that is not available.
     other = dataclasses.replace(trained, extractor="deepspeech")
     assert end_to_end(other, capture, held_out, samples, True)["how"].startswith("features from the capture")
     assert end_to_end(trained, capture, held_out, None, False)["frames"] == 3
@@ -162,7 +162,7 @@ def talking(n, seed):
 
 
 def faces(openings):
-    """[n, 68, 2] whose inner lips are `openings` apart, in parts of the distance of the eyes."""
+    """[n, 68, 2] whose inner lips are `openings` apart, relative to the distance between the eyes."""
     points = np.zeros((len(openings), 68, 2), np.float32)
     points[:, 36:42, 0], points[:, 42:48, 0] = -30, 30
     points[:, 65:68, 1] = 60 * openings[:, None]

@@ -25,7 +25,7 @@ def test_differences_of_bytes_do_not_wrap():
 
 @pytest.mark.parametrize("kind", [Psnr, Ssim])
 @pytest.mark.parametrize("crop", ["face", "lips"])
-def test_crop_sees_nothing_else(kind, crop):
+def test_metric_depends_on_its_crop_alone(kind, crop):
     truth, metric, mask = picture(0), kind(crop), np.zeros((64, 64, 1), bool)
     cropped(mask, landmarks(), crop)[:] = True
     shown = np.where(mask, truth, picture(1))
@@ -58,7 +58,7 @@ def slow_ssim(a, b):
     return np.mean(values)
 
 
-def test_ssim_is_the_papers():
+def test_ssim_is_that_of_the_paper():
     truth = picture(3, (24, 20, 3))
     shown = np.clip(truth + np.random.default_rng(4).normal(0, 30, truth.shape), 0, 255).astype(np.uint8)
     found = Ssim("frame").of_frame(shown, truth, landmarks())
@@ -67,7 +67,7 @@ def test_ssim_is_the_papers():
     assert Ssim("frame").of_frame(truth, truth, landmarks()) == pytest.approx(1, abs=1e-6)
 
 
-def test_ssim_is_scikit_images():
+def test_ssim_is_that_of_scikit_image():
     metrics = pytest.importorskip("skimage.metrics")
     truth, shown = picture(5), picture(6) // 2
     expected = metrics.structural_similarity(

@@ -1,4 +1,4 @@
-"""What is shown: the table, the JSON file, the page."""
+"""Output of an evaluation: the table, the JSON file, the page."""
 
 import html
 import json

@@ -1,5 +1,7 @@
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from ernerf_ti.evaluation.statistics import (
     block_length,
@@ -31,6 +33,15 @@ def test_blocks_consist_of_neighbors():
     assert resamples.shape == (1000, 100)
     assert (np.diff(resamples.reshape(1000, 10, 10)) % 100 == 1).all()
     assert abs(np.bincount(resamples.ravel(), minlength=100).mean() - 1000) < 1e-9
+
+
+@settings(max_examples=30, deadline=None)
+@given(n=st.integers(8, 200), block=st.integers(1, 50), seed=st.integers(0, 1000))
+def test_resamples_are_indices_and_reproducible(n, block, seed):
+    resamples = block_resamples(n, block, seed)
+    assert resamples.shape == (1000, n)
+    assert ((resamples >= 0) & (resamples < n)).all()
+    np.testing.assert_array_equal(resamples, block_resamples(n, block, seed))
 
 
 def test_interval_of_independent_values_is_the_normal_interval():

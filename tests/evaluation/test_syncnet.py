@@ -1,6 +1,8 @@
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from ernerf_ti.evaluation.metric import MetricValue, NotComputed
 from ernerf_ti.evaluation.sync_metric import Sync, face_boxes, face_crop, longest_run
@@ -77,11 +79,11 @@ def test_offset_is_found():
 
 
 def test_confidence_by_hand():
-    # Distances 3, 4 or 5 of the only face to the sound before, at and after it; and zeros beyond.
+    # One face and one sound at distance 4; beyond them there are zeros.
     faces = torch.tensor([[0.0, 0.0]])
     sounds = torch.tensor([[0.0, 4.0]])
     found = synchrony(faces, sounds, shifts=1)
-    # Before and after there is nothing: distance 0. Median of 0, 4, 0 is 0, least is 0.
+    # Shifted by one, the sound is a zero: distance 0. The median of 0, 4, 0 is 0, and so is the minimum.
     assert (found.typical, found.offset) == (pytest.approx(0, abs=1e-4), 1)
     faces, sounds = torch.tensor([[0.0, 3.0]] * 3), torch.tensor([[0.0, 7.0], [0.0, 3.5], [0.0, 8.0]])
     found = synchrony(faces, sounds, shifts=0)
@@ -90,7 +92,7 @@ def test_confidence_by_hand():
 
 
 def slow_cepstra(samples):
-    """One window, one filter and one cepstrum after the other."""
+    """Window by window, filter by filter, cepstrum by cepstrum."""
     samples = np.round(samples * 32768)
     emphasized = [samples[0]] + [samples[i] - 0.97 * samples[i - 1] for i in range(1, len(samples))]
     mel = [k * 2595 * np.log10(1 + 8000 / 700) / 27 for k in range(28)]
@@ -123,7 +125,7 @@ def test_cepstra(n):
     np.testing.assert_allclose(found, slow_cepstra(samples), rtol=1e-9, atol=1e-9)
 
 
-def test_cepstra_are_those_of_the_package():
+def test_cepstra_are_those_of_python_speech_features():
     package = pytest.importorskip("python_speech_features")
     samples = np.round(np.random.default_rng(0).normal(0, 3000, 4000))
     np.testing.assert_allclose(cepstra(samples / 32768), package.mfcc(samples, 16000), rtol=1e-9, atol=1e-9)
@@ -137,6 +139,15 @@ def test_longest_run():
     assert longest_run(np.array([3, 4, 9, 10, 11, 20])) == slice(2, 5)
     assert longest_run(np.arange(5, 9)) == slice(0, 4)
     assert longest_run(np.array([7])) == slice(0, 1)
+
+
+@settings(max_examples=50, deadline=None)
+@given(times=st.lists(st.integers(0, 30), min_size=1, unique=True).map(sorted))
+def test_longest_run_is_consecutive_and_longest(times):
+    run = longest_run(np.array(times))
+    found = times[run]
+    assert found == list(range(found[0], found[0] + len(found)))
+    assert not any(all(time + k in times for k in range(len(found) + 1)) for time in times)
 
 
 def test_face_crop_shows_the_box():

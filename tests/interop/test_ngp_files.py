@@ -1,4 +1,4 @@
-"""Reading files of the public code, made here from its key names and shapes."""
+"""Files of the public code, generated from its key names and shapes."""
 
 import pytest
 import torch
@@ -8,10 +8,10 @@ from ernerf_ti.interop.tensors import is_parameter, official_state
 from tests.interop.making import entries, random_tensors, save, shapes
 
 HEAD_PARAMETERS = {29: 587_989, 44: 589_429, 1024: 683_509, 32: 588_277}
-"""With 10,000 appearance embeddings; by audio features."""
+"""Number of parameters with 10,000 appearance embeddings, by dimension of the audio features."""
 
 
-def test_every_tensor_arrives(tensors, tmp_path):
+def test_every_tensor_is_loaded(tensors, tmp_path):
     portrait = read_official_file(save(tmp_path / "ngp.pth", tensors, mean_density_torso=0.004)).portrait()
     head, torso = portrait.head.state_dict(), portrait.torso.state_dict()
     values = [*head.values(), *torso.values(), portrait.torso_grid.alpha_grid.flatten()]
@@ -114,7 +114,7 @@ def test_other_levels_are_named(tensors, tmp_path):
         read_official_file(save(tmp_path / "ngp.pth", tensors | fourteen))
 
 
-def test_other_files_are_refused(tmp_path):
+def test_other_files_are_rejected(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"none\.pth: expected a checkpoint, got no such file"):
         read_official_file(tmp_path / "none.pth")
     (tmp_path / "text.pth").write_text("hello")
@@ -141,17 +141,17 @@ class _Touch:
         return (type(self.path).touch, (self.path,))
 
 
-# The running average
+# The moving average
 
 
 def epoch_file(path, tensors, **changed):
-    """With an average of which every parameter is another by 1."""
+    """A file whose average differs from every parameter by 1."""
     shadows = [t + 1 for name, t in tensors.items() if is_parameter(name)]
     ema = {"decay": 0.95, "num_updates": 7, "shadow_params": shadows, "collected_params": None} | changed
     return save(path, tensors, ema=ema)
 
 
-def test_average_takes_the_place_of_the_weights(tensors, tmp_path):
+def test_average_replaces_the_weights(tensors, tmp_path):
     path = epoch_file(tmp_path / "ngp_ep0003.pth", tensors)
     raw, averaged = read_official_file(path), read_official_file(path).averaged()
     for name, tensor in tensors.items():

@@ -1,4 +1,4 @@
-"""Our fields and renderer, filled from official checkpoints, give the numbers that the public code computed.
+"""Our fields and renderer, filled from official checkpoints, reproduce the results of the public code.
 
 On its own files where they are (set ERNERF_TI_DATA to the folder that holds official_parity/), and on files that are
 made here, whose numbers come from a float64 twin.
@@ -33,7 +33,7 @@ def test_oracle(name, n, device):
     differences = check_frame(source.portrait(device), source.has_torso, read_frame(ORACLE / "frame.npz"))
     assert len(differences) == n
     assert [difference for difference in differences if not difference.fits] == []
-    # On the CPU no side of a kink has to be taken: samples lie where the public code's do.
+    # On the CPU no unit has to be flipped: the samples are those of the public code.
     assert device != "cpu" or not any(difference.kinks for difference in differences)
 
 
@@ -53,12 +53,12 @@ def test_oracle_rays_audio_code_and_depth(device):
     assert hit.any() and torch.equal(hit, frame["head_depth"].flatten().isfinite())
 
 
-# Files that are made here
+# Generated files
 
 
 @pytest.fixture(scope="module")
 def head_case(tmp_path_factory):
-    """Portrait and arrays of a head with Esperanto features, the frame's numbers from the twin."""
+    """Portrait and arrays of a head with Esperanto features; the frame comes from the torch twin."""
     tensors = random_tensors(3, 44, torso=False)
     path = save(tmp_path_factory.mktemp("head") / "ngp.pth", tensors)
     return read_official_file(path).portrait(), official_frame(tensors, frame_inputs(3, 44, 16))
@@ -77,7 +77,7 @@ def test_head(head_case):
     differences = check_frame(portrait, False, as_tensors(arrays))
     assert len(differences) == 46
     assert [difference for difference in differences if not difference.fits] == []
-    assert arrays["train_weights_sum"].mean() > 0.1 and arrays["head_image"].std() > 0.1  # there is something to see
+    assert arrays["train_weights_sum"].mean() > 0.1 and arrays["head_image"].std() > 0.1  # the head is visible
 
 
 @pytest.mark.parametrize(("features", "steps"), [(29, 16), (1024, 2)])
@@ -90,7 +90,7 @@ def test_head_and_torso(features, steps, tmp_path):
     without = {name: array for name, array in arrays.items() if name != "torso_amb_eye"}
     with pytest.raises(ValueError, match="frame: expected the arrays torso_amb_eye, got none of these names"):
         check_frame(source.portrait(), True, as_tensors(without))
-    # The anchors, the torso's code of row 0 and the occupancy's threshold are part of the picture.
+    # The image depends on the anchors, on the torso's appearance embedding 0 and on the occupancy threshold.
     for name in ("anchor_points", "individual_codes_torso", "torso_encoder.embeddings"):
         other = dict(tensors)
         other[name] = tensors[name] + 0.05
@@ -142,7 +142,7 @@ def test_another_weight_fails(tmp_path, head_case):
     assert "head_image" in failing and "train_image" in failing
 
 
-def test_what_is_missing_or_too_much_is_named(head_case):
+def test_missing_and_unexpected_arrays_are_named(head_case):
     portrait, arrays = head_case
     without = {name: array for name, array in arrays.items() if name not in ("eye", "grad/unc_net.net.1.weight")}
     with pytest.raises(ValueError, match="expected the arrays eye, got none of these names"):
@@ -162,7 +162,7 @@ def test_what_is_missing_or_too_much_is_named(head_case):
 
 
 class OneHiddenLayer(torch.nn.Module):
-    """y = sum(relu(W x)), whose unit 2 is at its kink, up to rounding, at sample 1."""
+    """y = sum(relu(W x)); unit 2 is at its kink, within rounding, at sample 1."""
 
     def __init__(self):
         super().__init__()
@@ -180,7 +180,7 @@ class OneHiddenLayer(torch.nn.Module):
         return trace
 
 
-def test_a_kink_is_found_and_its_other_side_taken():
+def test_a_unit_at_its_kink_is_found_and_flipped():
     network = OneHiddenLayer()
     trace = network.trace(backward=True)
     size = float(network.weight.grad.norm())
@@ -195,26 +195,26 @@ def test_a_kink_is_found_and_its_other_side_taken():
     scaled = [kink._replace(changes=change)]
     errors, chosen = choose_sides({"weight": -change["weight"]}, scaled, GRADIENTS)
     assert len(chosen) == 1 and float(errors["weight"].norm()) < 1e-6
-    assert choose_sides({"weight": torch.full((4, 6), 1e-5)}, scaled, GRADIENTS)[1] == []  # not without need
+    assert choose_sides({"weight": torch.full((4, 6), 1e-5)}, scaled, GRADIENTS)[1] == []  # within the limit
     wrong = torch.zeros(4, 6)
-    wrong[1] = 0.01  # of another unit: no side of the kink explains it
+    wrong[1] = 0.01  # of another unit: flipping does not explain it
     errors, chosen = choose_sides({"weight": wrong}, scaled, GRADIENTS)
     assert float(errors["weight"].norm()) > GRADIENTS
 
 
-def test_units_off_their_kinks_stay():
+def test_units_away_from_their_kinks_are_not_flipped():
     network = OneHiddenLayer()
     with torch.no_grad():
         network.weight[2] += 1e-3 * network.x[:, 1]
     trace = network.trace(backward=True)
     sizes = {"weight": float(network.weight.grad.norm())}
     assert find_kinks(trace, trace, network.trace, {"weight": network.weight}, sizes) == []
-    network.x = network.x * 1.001  # samples that lie so uncertainly could have it on either side
+    network.x = network.x * 1.001  # samples with so large a rounding error could have it on either side
     assert find_kinks(trace, network.trace(), network.trace, {"weight": network.weight}, sizes) == []
     network.x = network.x * -1.0
     found = find_kinks(trace, network.trace(), network.trace, {"weight": network.weight}, sizes)
     assert (2, 1) in [(kink.unit, kink.sample) for kink in found]
 
 
-def test_tolerances_are_those_that_were_agreed():
+def test_tolerances():
     assert (VALUES, GRADIENTS) == (1e-4, 1e-3)

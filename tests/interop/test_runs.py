@@ -1,4 +1,4 @@
-"""Checkpoints of the public code as runs: rendered, trained on, and written back."""
+"""Checkpoints of the public code as runs: rendered, trained further, and converted back."""
 
 import dataclasses
 
@@ -29,7 +29,7 @@ def capture(capture_folder):
 
 @pytest.fixture(scope="module")
 def config():
-    """Of the shape of the public code, with stages of 100 steps."""
+    """Portraits of the public code's shape, and stages of 100 steps."""
     released = PRESETS["released"]
     stages = {
         name: dataclasses.replace(getattr(released, name), iterations=STEPS, n_rays=64) for name in ("head", "torso")
@@ -84,11 +84,11 @@ def test_a_still_run_shows_the_face(tensors, config, tmp_path):
     small = dataclasses.replace(trained, size=(32, 32), intrinsics=intrinsics, background=torch.ones(32, 32, 3))
     windows = torch.zeros(1, 16, 29)
     output = next(render_frames(small, windows, small.poses, np.zeros(1), small.background, with_torso=False))
-    assert output.eye_attention[16, 16] > 0  # the ball of occupied cells is in the middle of the picture
+    assert output.eye_attention[16, 16] > 0  # the ball of occupied cells is in the middle of the image
     assert torch.equal(output.rgb[0, 0], torch.ones(3))
 
 
-def test_a_run_renders_what_the_file_does(tensors, capture, config, tmp_path):
+def test_a_run_renders_like_the_file(tensors, capture, config, tmp_path):
     source = file_of(tmp_path / "ngp.pth", tensors)
     write_run(source, tmp_path / "run", capture, config)
     trained, portrait = load_portrait(tmp_path / "run"), source.portrait()
@@ -102,7 +102,7 @@ def test_a_run_renders_what_the_file_does(tensors, capture, config, tmp_path):
     assert pictures[0].std() > 0.05
 
 
-def test_a_converted_run_speaks_as_the_public_code_lets_it(tensors, capture, config, tmp_path):
+def test_a_converted_run_is_synthesized_like_in_the_public_code(tensors, capture, config, tmp_path):
     """In passes, with appearance embedding 0, and zeros for the four windows before the first."""
     source = file_of(tmp_path / "ngp.pth", tensors, global_step=5)
     write_run(source, tmp_path / "run", capture, config)
@@ -134,7 +134,7 @@ def test_a_converted_run_speaks_as_the_public_code_lets_it(tensors, capture, con
         (True, 5000, "torso", STEPS, True),
     ],
 )
-def test_training_goes_on_where_the_file_left_it(
+def test_training_continues_where_the_file_stopped(
     tensors, head_tensors, capture, config, tmp_path, torso, steps, stage, step, ended
 ):
     source = file_of(tmp_path / "ngp.pth", tensors if torso else head_tensors, global_step=steps)
@@ -143,7 +143,7 @@ def test_training_goes_on_where_the_file_left_it(
     assert (trainer.stage, trainer.step, trainer.stage_finished) == (stage, step, ended)
 
 
-def test_a_head_is_trained_on_and_written_back(head_tensors, capture, config, tmp_path):
+def test_a_head_is_trained_further_and_converted_back(head_tensors, capture, config, tmp_path):
     source = file_of(tmp_path / "ngp.pth", head_tensors, global_step=STEPS - 2)
     write_run(source, tmp_path / "run", capture, config)
     trainer = Trainer.resume(capture, tmp_path / "run")
@@ -165,20 +165,20 @@ def test_a_head_is_trained_on_and_written_back(head_tensors, capture, config, tm
     assert torch.equal(written.tensors["density_bitfield"], trainer.portrait.head_grid.bitfield)
 
 
-def test_a_torso_is_trained_on(tensors, capture, config, tmp_path):
+def test_a_torso_is_trained_further(tensors, capture, config, tmp_path):
     write_run(file_of(tmp_path / "ngp.pth", tensors, global_step=STEPS - 2), tmp_path / "run", capture, config)
     trainer = Trainer.resume(capture, tmp_path / "run")
     assert trainer.run(("torso",))
     write_official(tmp_path / "run", tmp_path / "out.pth")
     written = read_official_file(tmp_path / "out.pth")
     assert written.has_torso
-    # The head, which this stage holds fixed.
+    # This stage keeps the head fixed.
     assert torch.equal(written.tensors["encoder_xz.embeddings"], tensors["encoder_xz.embeddings"])
     assert not torch.equal(written.tensors["torso_net.net.0.weight"], tensors["torso_net.net.0.weight"])
     assert float(written.entries["mean_density_torso"]) == float(trainer.portrait.torso_grid.mean_alpha)
 
 
-def test_stage_that_was_asked_for(tensors, capture, config, tmp_path):
+def test_requested_stage(tensors, capture, config, tmp_path):
     source = file_of(tmp_path / "ngp.pth", tensors, global_step=5000)
     lines = write_run(source, tmp_path / "run", capture, config, "finetune")
     assert lines[1] == "training continues with stage finetune, step 0"
@@ -189,7 +189,7 @@ def test_stage_that_was_asked_for(tensors, capture, config, tmp_path):
 
 
 def optimizer_of(tensors, prefixes):
-    """AdamW's state in the order of the public code's groups: moments tell the parameters apart."""
+    """AdamW's state in the order of the public code's groups, with distinct moments per parameter."""
     names = [name for prefix in prefixes for name in tensors if name.startswith(prefix) and is_parameter(name)]
     state = {
         i: {"step": torch.tensor(77.0), "exp_avg": tensors[n] * 0.5, "exp_avg_sq": tensors[n].abs()}
@@ -239,7 +239,7 @@ def test_optimizer_and_average_of_an_epoch_file(tensors, head_tensors, capture, 
     assert_round_trip(tmp_path / "ngp_ep0001.pth", tmp_path / "out.pth")
 
 
-def test_optimizer_that_does_not_fit_is_left(head_tensors, capture, config, tmp_path):
+def test_optimizer_that_does_not_match_is_reset(head_tensors, capture, config, tmp_path):
     state = optimizer_of(head_tensors, HEAD_GROUPS[1:])
     source = file_of(tmp_path / "ngp_ep0001.pth", head_tensors, optimizer=state, global_step=1)
     assert "optimizer: reset (the file's has 27 parameters" in write_run(source, tmp_path / "a", capture, config)[2]
@@ -288,6 +288,6 @@ def test_features_are_not_scaled(head_tensors, capture, config, tmp_path):
         write_official(tmp_path / "other", tmp_path / "out.pth")
 
 
-def test_portrait_shape_is_the_public_codes():
+def test_number_of_parameters_is_that_of_the_public_code():
     portrait = Portrait(PRESETS["released"].portrait, 29, 10_000)
     assert sum(p.numel() for p in portrait.parameters()) == 1_787_681
