@@ -23,7 +23,7 @@ def ahead(items: Iterable[Item], n: int = 4) -> Iterator[Item]:
     def is_wanted() -> bool:
         return not stopped.is_set() and threading.main_thread().is_alive()
 
-    def put(value) -> bool:
+    def put(value: object) -> bool:
         while is_wanted():
             try:
                 ready.put(value, timeout=_POLL_SECONDS)
