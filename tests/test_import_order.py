@@ -109,7 +109,7 @@ def test_kernel_modules_form_layers():
     layers = [
         {"runtime"},
         {"checks"},
-        {"grid_config"},
+        {"grid_config", "operators", "grid_kernels"},
         {"morton", "frequency_encoding", "spherical_harmonics", "grid_encoding", "ray_aabb", "compositing"},
         {"triplane_encoding", "occupancy_grid", "ray_marching"},
         {"inference"},
