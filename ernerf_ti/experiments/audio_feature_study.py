@@ -1,7 +1,7 @@
 """Measure how well sound predicts the mouth, for one speaker and across speakers.
 
     python tools/study_audio_features.py english.mp4 french.mp4 -o figures.json
-    python tools/study_audio_features.py clip.mp4 --features senone mel --meshes meshes
+    python tools/study_audio_features.py clip.mp4 --features ppg mel --meshes meshes
 
 Each clip shows one speaker. From a window of audio features (16 steps of 20 ms), a ridge regression and a small
 convolutional network predict the shape of the mouth in the middle frame: opening, width and rounding. IN fits the
