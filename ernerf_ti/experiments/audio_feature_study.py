@@ -24,6 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from ernerf_ti.audio.extractors import current_name
 from ernerf_ti.audio.mel_spectrum import MelSpectrum
 from ernerf_ti.audio.phone_posteriors import PhonePosteriors
 from ernerf_ti.audio.windows import WINDOW, audio_windows
@@ -96,7 +97,7 @@ class Figure:
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("clips", nargs="+", type=Path, metavar="CLIP", help="video of one speaker, with sound")
-    parser.add_argument("--features", nargs="+", choices=EXTRACTORS, default=list(EXTRACTORS))
+    parser.add_argument("--features", nargs="+", type=current_name, choices=EXTRACTORS, default=list(EXTRACTORS))
     parser.add_argument("-o", "--output", type=Path, help="JSON file to write the figures to")
     parser.add_argument("--meshes", type=Path, help="folder to keep face meshes in, to track each clip once")
     parser.add_argument("--seed", type=int, default=0)
