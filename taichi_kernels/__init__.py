@@ -15,6 +15,8 @@ from taichi_kernels.ray_marching import RaySamples, march_rays
 from taichi_kernels.spherical_harmonics import spherical_harmonics
 from taichi_kernels.triplane_encoding import TriplaneEncoding, triplane_encode
 
+__version__ = "0.1.0"
+"""Version of the distribution ernerf-ti; the same as `ernerf_ti.__version__`."""
 __all__ = [
     "CompositedRays",
     "GridConfig",

@@ -1,6 +1,5 @@
 """Fixtures of all tests: the device (--device cuda runs everything there) and a fixed seed."""
 
-import importlib
 import os
 
 # Tests that compare bits need a fixed number of torch's threads (see ernerf_ti.process.threads), which also spin while
@@ -51,16 +50,3 @@ def full_precision():
     """Torch on CUDA rounds the inputs of convolutions to 10 bits by default; the twins must not."""
     torch.backends.cudnn.allow_tf32 = False
     torch.backends.cuda.matmul.allow_tf32 = False
-
-
-@pytest.fixture(scope="session")
-def load_tool():
-    """Modules of commands by the names of the scripts in tools/."""
-    modules = {
-        "convert_checkpoint": "cli.convert",
-        "make_synthetic_portrait": "cli.synthetic",
-        "preprocess_video": "cli.preprocess",
-        "study_audio_features": "experiments.audio_feature_study",
-        **{name: f"experiments.{name}" for name in ("bench_kernels", "bench_render", "bench_viewer", "fit_image")},
-    }
-    return lambda name: importlib.import_module("ernerf_ti." + modules.get(name, f"cli.{name}"))

@@ -1,8 +1,8 @@
-"""Same as `ernerf-ti bench-render`."""
+"""Same as `ernerf-ti bench render`."""
 
 import sys
 
 from ernerf_ti.cli.main import main
 
 if __name__ == "__main__":
-    sys.exit(main(["bench-render", *sys.argv[1:]]))
+    sys.exit(main(["bench", "render", *sys.argv[1:]]))

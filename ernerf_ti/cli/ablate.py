@@ -1,75 +1,91 @@
-"""Compare forms of the head on one capture with equal training: encoders, and how the audio acts.
+"""Compare variants of the head field on one capture with equal training: encoders, and region attention.
 
-    python tools/ablate.py captures/speaker ablation --preset small
-    python tools/ablate.py captures/speaker ablation --preset small --iterations 1000 --only hash3d triplane_hash
+    ernerf-ti ablate captures/speaker ablation --preset small
+    ernerf-ti ablate captures/speaker ablation --preset small --iterations 1000 --variants hash3d triplane_hash
 
-The forms are those of the paper's tables 4 and 5. Each is trained in a folder of its own and evaluated on the held-out
-frames; a table, a plot and ablation.json come at the end. Interrupted, the same command goes on.
+The variants are those of tables 4 and 5 of the ER-NeRF paper. Each is trained in a folder of its own and evaluated on
+held-out frames; the results are a table, ablation.json and a plot. The same command continues after an interruption.
 """
 
-import os
-
-os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # read when torch starts: large buffers cost fewer page faults
-
-import argparse
 import sys
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
-import torch
-
-from ernerf_ti.experiments.ablation import run_ablation
+from ernerf_ti.cli.options import Command, Device, Positional
+from ernerf_ti.cli.paths import capture_folder, output_folder
 from ernerf_ti.experiments.ablation_options import AblationOptions
-from ernerf_ti.experiments.ablation_report import ablation_table, plot_ablation
 from ernerf_ti.media.files import write_json
+from ernerf_ti.process.device import resolve_device
 from ernerf_ti.process.interruption import StopRequest
-from ernerf_ti.train.config import PRESETS
-from ernerf_ti.train.trainer import TrainingError
+from ernerf_ti.train.config import PRESETS, TrainConfig, default_preset
 
 
-def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("capture", type=Path)
-    parser.add_argument("output", type=Path, help="folder for the runs, the table and the plot")
-    parser.add_argument("--preset", default="paper", choices=tuple(PRESETS))
-    parser.add_argument("--iterations", type=int, help="of the head's stage; the preset's if left out")
-    parser.add_argument("--stages", nargs="+", default=["head"], choices=("head", "finetune"))
-    parser.add_argument("--perceptual", choices=("lpips", "dssim", "none"), help="loss of the fine stage")
-    parser.add_argument("--only", nargs="+", default=[""], metavar="NAME", help="variants whose names start so")
-    parser.add_argument("--frames", type=int, help="held-out frames to evaluate, evenly chosen; all if left out")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    options = parser.parse_args(arguments)
-    config = replace(PRESETS[options.preset], seed=options.seed)
+@dataclass(frozen=True)
+class AblateOptions:
+    """Options of `ernerf-ti ablate`."""
+
+    capture: Positional[Path]
+    """Capture folder to train on."""
+    output: Positional[Path]
+    """Folder for the runs, the table and the plot."""
+    preset: Literal["auto", "paper", "released", "small"] = "auto"
+    """Training settings, as for `ernerf-ti train`; auto is paper on CUDA and small on a CPU."""
+    iterations: int | None = None
+    """Training steps of the stage head; by default the preset's."""
+    stages: tuple[Literal["head", "finetune"], ...] = ("head",)
+    """Stages to train."""
+    perceptual: Literal["auto", "lpips", "dssim", "none"] | None = None
+    """Perceptual loss of the stage finetune; by default the preset's."""
+    variants: tuple[str, ...] = ()
+    """Compare only the variants whose names start with one of these; by default all. An unknown name lists all."""
+    frames: int | None = None
+    """Evaluate this many held-out frames, evenly spaced; by default all."""
+    seed: int = 0
+    """Seed of all random numbers."""
+    device: Device = "auto"
+    """Device to train on; auto is CUDA if torch can use it, else the CPU."""
+
+
+def _ablate(options: AblateOptions) -> int | None:
+    capture_path, folder = capture_folder(options.capture), output_folder(options.output)
+    device = resolve_device(options.device)
+    config = _config(options, default_preset(device.type) if options.preset == "auto" else options.preset)
+
+    ablation = AblationOptions(
+        capture_path, folder, config, options.stages, options.variants, options.frames, str(device)
+    )
+
+    from ernerf_ti.experiments.ablation import run_ablation
+    from ernerf_ti.experiments.ablation_report import ablation_table, plot_ablation
+
+    with StopRequest() as stop:
+        rows = run_ablation(ablation, stop)
+    if rows is None:
+        print("stopped; the same command continues", file=sys.stderr)
+        return stop.exit_status
+    write_json(folder / "ablation.json", rows)
+    print(ablation_table(rows))
+    plot_ablation(rows, folder / "ablation.png")
+    for name in ("ablation.json", "ablation.png"):
+        print(folder / name)
+    return None
+
+
+def _config(options: AblateOptions, preset: str) -> TrainConfig:
+    config = replace(PRESETS[preset], seed=options.seed)
     if options.iterations is not None:
         config = replace(config, head=replace(config.head, iterations=options.iterations))
     if options.perceptual is not None:
         config = replace(config, finetune=replace(config.finetune, perceptual=options.perceptual))
-    try:
-        ablation = AblationOptions(
-            options.capture,
-            options.output,
-            config,
-            tuple(options.stages),
-            tuple(options.only),
-            options.frames,
-            options.device,
-        )
-        with StopRequest() as stop:
-            rows = run_ablation(ablation, stop)
-        if rows is None:
-            print("stopped; the same command goes on", file=sys.stderr)
-            return stop.exit_status
-        write_json(options.output / "ablation.json", rows)
-        print(ablation_table(rows))
-        plot_ablation(rows, options.output / "ablation.png")
-    except (OSError, ValueError, ImportError, TrainingError) as error:
-        print(error, file=sys.stderr)
-        return 1
-    for name in ("ablation.json", "ablation.png"):
-        print(options.output / name)
-    return 0
+    return config
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+main = Command(
+    "ablate",
+    AblateOptions,
+    _ablate,
+    __doc__,
+    renamed={"only": "variants"},
+    interrupted="interrupted; the same command continues",
+)

@@ -1,52 +1,64 @@
-"""Train a portrait of a synthetic person and let it speak with another voice: no footage, no downloads.
+"""Train a portrait of a synthetic person and let it speak in a new voice: no footage, no downloads.
 
-    python tools/demo.py              # 8 to 9 minutes on two cores; everything goes to demo/
-    python tools/demo.py --out DIR --size 320 --device cuda
+    ernerf-ti demo
+    ernerf-ti demo OUT --size 384 --device cuda
 
-Writes portrait.mp4 (a new utterance by another voice, with sound), comparison.mp4 (truth beside portrait), a
-contact sheet and metrics.json.
+Takes about 10 minutes on two CPU cores. Writes portrait.mp4 (a sentence in a voice that training did not hear),
+comparison.mp4 (truth beside portrait), contact_sheet.png and metrics.json. Ctrl-C stops; the same command continues.
 """
 
-import os
-
-os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # read when torch starts: large buffers cost fewer page faults
-
-import argparse
-import sys
+from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
 
-import torch
+from ernerf_ti.cli.options import Command, Device, Positional
+from ernerf_ti.cli.paths import output_folder
+from ernerf_ti.process.device import resolve_device
 
-from ernerf_ti.experiments.demo import Demo, run_demo
+
+@dataclass(frozen=True)
+class DemoOptions:
+    """Options of `ernerf-ti demo`."""
+
+    output: Positional[Path] = Path("demo")
+    """Folder to write to."""
+    size: int = 256
+    """Width and height in pixels, an even number."""
+    seconds: float = 16.0
+    """Length of the training clip in seconds."""
+    speed_up: float = 1.0
+    """Divide the number of training steps by this, for a quick look."""
+    seed: int = 0
+    """Seed of the person, the speech and the training."""
+    device: Device = "auto"
+    """Device to train and to render on; auto is CUDA if torch can use it, else the CPU."""
 
 
-def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--out", type=Path, default=Path("demo"), help="folder for everything")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--size", type=int, help="width and height in pixels; 160, or 320 on CUDA, if left out")
-    parser.add_argument("--seconds", type=float, default=16.0, help="of video to learn from")
-    parser.add_argument("--speed-up", type=float, default=1.0, help="divides the training steps, for a quick look")
-    parser.add_argument("--seed", type=int, default=0)
-    options = parser.parse_args(arguments)
-    size = options.size or (320 if options.device.startswith("cuda") else 160)
+def _demo(options: DemoOptions) -> None:
     begin = perf_counter()
-    try:
-        demo = Demo(options.out, options.device, size, options.seconds, options.speed_up, options.seed)
-        metrics = run_demo(demo)
-    except (OSError, ValueError) as error:
-        print(error, file=sys.stderr)
-        return 1
+    folder = output_folder(options.output)
+    device = resolve_device(options.device)
+
+    from ernerf_ti.experiments.demo import Demo, run_demo
+
+    demo = Demo(folder, str(device), options.size, options.seconds, options.speed_up, options.seed)
+    metrics = run_demo(demo)
     for name in ("portrait.mp4", "comparison.mp4", "contact_sheet.png", "metrics.json"):
-        print(options.out / name)
+        print(folder / name)
+    lids = metrics["lid_aperture"]
     print(
-        f"held-out head {metrics['head_psnr']:.1f} dB, head and torso {metrics['portrait_psnr']:.1f} dB; "
-        f"mouth opening r = {metrics['mouth_opening_correlation']:.2f} with a new voice; "
-        f"{perf_counter() - begin:.0f} s in all"
+        f"held-out frames: head {metrics['head_psnr']:.1f} dB, with torso {metrics['portrait_psnr']:.1f} dB; "
+        f"new voice: mouth-opening correlation {metrics['mouth_opening_correlation']:.2f}; "
+        f"closed eyes: lid aperture {lids['closed']:.3f} (truth {lids['closed_in_the_truth']:.3f}); "
+        f"{perf_counter() - begin:.0f} s"
     )
-    return 0
+    print(f"""
+What to try next:
+  ernerf-ti synthesize {demo.run} --audio YOUR_SPEECH.wav -o {folder / "your_speech.mp4"}
+  ernerf-ti view {demo.run}
+  ernerf-ti evaluate {demo.run}""")
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+main = Command(
+    "demo", DemoOptions, _demo, __doc__, renamed={"out": ""}, interrupted="interrupted; the same command continues"
+)

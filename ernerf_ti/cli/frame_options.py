@@ -1,48 +1,43 @@
-"""Options of a command line that choose frames of a capture, with ER-NeRF's spellings beside ours."""
+"""Options that choose frames of a capture, with ER-NeRF's names for them."""
 
-import argparse
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from ernerf_ti.data.frame_selection import FrameSelection
+if TYPE_CHECKING:
+    from ernerf_ti.data.frame_selection import FrameSelection
 
-_PART, _PART2, _WINDOW = 10, 375, 7
+_PART, _PART2 = 10, 375
 
-
-def add_frame_options(parser: argparse.ArgumentParser) -> None:
-    """Add what :func:`frame_selection` reads."""
-    group = parser.add_argument_group("frames of the capture")
-    group.add_argument(
-        *("--data-range", "--data_range"),
-        nargs=2,
-        type=int,
-        default=FrameSelection.data_range,
-        metavar=("FIRST", "END"),
-        help="of each split, -1 for its end",
-    )
-    group.add_argument("--part", action="store_true", help=f"one in {_PART} of the training frames")
-    group.add_argument("--part2", action="store_true", help=f"the first {_PART2} training frames, 15 s")
-    group.add_argument(
-        *("--smooth-path", "--smooth_path"),
-        nargs="?",
-        type=int,
-        const=_WINDOW,
-        default=FrameSelection.smooth_path,
-        metavar="WINDOW",
-        help=f"calm the poses: frames in a mean, odd, {_WINDOW} if no number follows",
-    )
-    group.add_argument("--smooth-eye", "--smooth_eye", action="store_true", help="calm the blinks: means of three")
-    group.add_argument("--skip-missing", action="store_true", help="leave out frames without a picture")
+BARE_VALUES = {"smooth-path": "7"}
+"""ER-NeRF's --smooth_path takes no number and averages over 7 frames."""
 
 
-def frame_selection(options: argparse.Namespace) -> FrameSelection:
-    """The choice that was made. With --part2 beside --part only the latter counts, as in ER-NeRF.
+@dataclass(frozen=True)
+class FrameOptions:
+    """Frames of the capture, as chosen by ER-NeRF's options of the same names."""
 
-    Raises ValueError for numbers that make no sense.
-    """
-    return FrameSelection(
-        tuple(options.data_range),
-        _PART if options.part else 1,
-        _PART2 if options.part2 and not options.part else None,
-        options.smooth_path,
-        options.smooth_eye,
-        options.skip_missing,
-    )
+    data_range: tuple[int, int] = (0, -1)
+    """First frame of each split, and the one after its last; -1 for the end of the split."""
+    part: bool = False
+    """Train on every tenth frame only."""
+    part2: bool = False
+    """Train on the first 375 frames (15 s) only; without effect if --part is given."""
+    smooth_path: int = 1
+    """Average the head pose over this many frames, an odd number; 1 for no smoothing, 7 if no number follows."""
+    smooth_eye: bool = False
+    """Average the eye closure over three frames."""
+    skip_missing: bool = False
+    """Leave out frames whose image is missing rather than stop."""
+
+    def selection(self) -> "FrameSelection":
+        """The frames chosen. Loads torch. Raises ValueError for numbers that make no sense."""
+        from ernerf_ti.data.frame_selection import FrameSelection
+
+        return FrameSelection(
+            self.data_range,
+            _PART if self.part else 1,
+            _PART2 if self.part2 and not self.part else None,
+            self.smooth_path,
+            self.smooth_eye,
+            self.skip_missing,
+        )

@@ -1,7 +1,10 @@
 """`ernerf-ti COMMAND`: find the command's module and run it."""
 
+import os
 import sys
 from importlib import import_module
+
+from ernerf_ti.cli.running import run_reporting_errors
 
 COMMANDS = {
     "preprocess": ("ernerf_ti.cli.preprocess", "turn a video of one speaker into a training capture"),
@@ -13,27 +16,56 @@ COMMANDS = {
     "convert": ("ernerf_ti.cli.convert", "convert checkpoints of the public ER-NeRF code to runs and back"),
     "ablate": ("ernerf_ti.cli.ablate", "compare variants of the head field"),
     "synthetic": ("ernerf_ti.cli.synthetic", "make a capture or a video of a synthetic person"),
-    "fit-image": ("ernerf_ti.experiments.fit_image", "fit an image with one hash grid, the smallest example"),
-    "study-audio": ("ernerf_ti.experiments.audio_feature_study", "compare audio features on your own clips"),
-    "bench-kernels": ("ernerf_ti.experiments.bench_kernels", "time every kernel against its torch twin"),
-    "bench-render": ("ernerf_ti.experiments.bench_render", "time rendering and training steps of a portrait"),
-    "bench-viewer": ("ernerf_ti.experiments.bench_viewer", "time the viewer"),
+    "fit-image": ("ernerf_ti.cli.fit_image", "fit an image with one hash grid, the smallest example"),
+    "study-audio": ("ernerf_ti.cli.study_audio", "compare audio features on your own clips"),
+    "bench": ("ernerf_ti.cli.bench", "time kernels, rendering, the viewer or threads"),
 }
 """Module and one-line description of each command."""
 
+_ENVIRONMENT = {"": {"THP_MEM_ALLOC_ENABLE": "1"}, "view": {"OMP_WAIT_POLICY": "PASSIVE"}}
+"""Variables that torch reads when it starts, for all commands ("") and for one. Large pages for large buffers cost
+fewer page faults. Threads that sleep while they wait leave their core to the viewer's window and sound."""
+
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run a command line; returns its exit status."""
+    """Run a command line.
+
+    Args:
+        arguments: without the program's name; those of the process if None.
+
+    Returns:
+        The exit status.
+
+    Raises:
+        SystemExit: with 2 for options that can't be parsed, with 0 after a command's help.
+    """
     arguments = sys.argv[1:] if arguments is None else arguments
-    if not arguments or arguments[0] in ("-h", "--help"):
-        width = max(map(len, COMMANDS))
-        print("usage: ernerf-ti COMMAND ...\n")
-        for name, (_, description) in COMMANDS.items():
-            print(f"  {name:{width}}  {description}")
-        print("\nernerf-ti COMMAND --help lists the options of a command.")
+    if not arguments or arguments[0] in ("-h", "--help", "--help-all"):
+        return run_reporting_errors(lambda: print(_overview()))
+    if arguments[0] == "--version":
+        import ernerf_ti
+
+        print(f"ernerf-ti {ernerf_ti.__version__}")
         return 0
     name, *rest = arguments
     if name not in COMMANDS:
         print(f"ernerf-ti: expected a command, one of {', '.join(COMMANDS)}, got {name!r}", file=sys.stderr)
         return 2
-    return import_module(COMMANDS[name][0]).main(rest)
+    shows_viewer = name == "view" or (name, *rest[:1]) == ("bench", "viewer")
+    for command in ("", "view" if shows_viewer else name):
+        for variable, value in _ENVIRONMENT.get(command, {}).items():
+            os.environ.setdefault(variable, value)
+    return run_reporting_errors(lambda: import_module(COMMANDS[name][0]).main(rest))
+
+
+def _overview() -> str:
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:{width}}  {description}" for name, (_, description) in COMMANDS.items()]
+    return "\n".join(
+        [
+            "usage: ernerf-ti COMMAND ...\n",
+            *lines,
+            "\n`ernerf-ti COMMAND --help` explains the main options of a command, `--help-all` every option,",
+            "and `ernerf-ti --version` prints the version.",
+        ]
+    )

@@ -1,53 +1,75 @@
 """Turn a video of one speaker into a training capture.
 
-    python tools/preprocess_video.py speaker.mp4 captures/speaker
-    python tools/preprocess_video.py speaker.mp4 captures/speaker --size 256 --only report
+    ernerf-ti preprocess speaker.mp4 captures/speaker
+    ernerf-ti preprocess speaker.mp4 captures/speaker --size 256 --stages report
 
-Run again after an interruption, or after something has changed: only what is missing or out of date is made.
-captures/speaker/report.html shows the result.
+The same command continues after an interruption: stages that are complete and up to date are not run again.
+CAPTURE/report.html shows the result.
 """
 
-import argparse
-import sys
-from dataclasses import fields
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
-from ernerf_ti.audio.extractors import DEFAULT_EXTRACTOR
+import tyro
+
+from ernerf_ti.cli.options import Command, Positional
+from ernerf_ti.cli.paths import existing_file, is_capture, output_folder
 from ernerf_ti.media.files import read_json
-from ernerf_ti.preprocess.pipeline import StageError
-from ernerf_ti.preprocess.stages import Settings, capture_pipeline
 
 
-def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("video", type=Path, help="any format, size and frame rate, with sound")
-    parser.add_argument("output", type=Path, help="folder of the capture")
-    parser.add_argument("--size", type=int, default=512, help="width and height of the capture in pixels")
-    parser.add_argument("--crop", metavar="X,Y,SIDE", help="square of the upright video; found if left out")
-    parser.add_argument(
-        "--features", default=DEFAULT_EXTRACTOR, help="ppg, mel, esperanto, hubert, or an .npy file with features"
+@dataclass(frozen=True)
+class PreprocessOptions:
+    """Options of `ernerf-ti preprocess`."""
+
+    video: Positional[Path]
+    """Video of one speaker, with sound; any format, size and frame rate."""
+    capture: Positional[Path]
+    """Folder to write the capture to."""
+    size: int = 512
+    """Width and height of the capture in pixels, an even number."""
+    crop: Annotated[str | None, tyro.conf.arg(metavar="X,Y,SIDE")] = None
+    """Square to cut out, in pixels of the upright video; by default it is chosen around the face."""
+    features: str = "ppg"
+    """Audio features: ppg (phone posteriors), mel, esperanto, hubert, or a .npy file of features computed elsewhere."""
+    speech_model: Path | None = None
+    """Folder of the speech model, for hubert or esperanto features."""
+    face_parser: Path | None = None
+    """Weights of a BiSeNet face parser (79999_iter.pth) for the masks; by default they come from mediapipe."""
+    blinks: Path | None = None
+    """CSV file of OpenFace with eye closures; by default they are measured on the face mesh."""
+    stages: tuple[str, ...] = ()
+    """Run only these stages, whether they are up to date or not; an unknown name lists all."""
+
+
+def _preprocess(options: PreprocessOptions) -> None:
+    if options.video.is_dir():
+        kind = "a capture folder" if is_capture(options.video) else "a folder"
+        raise ValueError(f"{options.video}: expected a video, got {kind}; pass a video file")
+    existing_file(options.video, "a video")
+    output_folder(options.capture)
+
+    from ernerf_ti.preprocess.stages import Settings, capture_pipeline
+
+    settings = Settings(
+        *(options.video, options.size, options.crop, options.features, options.speech_model),
+        *(options.face_parser, options.blinks),
     )
-    parser.add_argument("--speech-model", type=Path, help="folder of the model for hubert or esperanto")
-    parser.add_argument("--face-parser", type=Path, help="BiSeNet weights (79999_iter.pth) for the masks")
-    parser.add_argument("--blinks", type=Path, help="CSV of OpenFace; measured on the face mesh if left out")
-    parser.add_argument("--only", metavar="STAGE", help="run this stage alone, whatever its state")
-    options = vars(parser.parse_args(arguments))
-    folder, only = options["output"], options.pop("only")
-    try:
-        settings = Settings(**{field.name: options[field.name] for field in fields(Settings)})
-        capture_pipeline(folder, settings).run(only)
-    except (OSError, ValueError, StageError) as error:
-        print(error, file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("interrupted; the same command goes on where it stopped", file=sys.stderr)
-        return 130
-    if (folder / "report.json").is_file():
-        for warning in read_json(folder / "report.json")["warnings"]:
+    pipeline = capture_pipeline(options.capture, settings)
+    for stage in options.stages or [None]:
+        pipeline.run(stage)
+    report = options.capture / "report.json"
+    if report.is_file():
+        for warning in read_json(report)["warnings"]:
             print(f"warning: {warning}")
-        print(folder / "report.html")
-    return 0
+        print(options.capture / "report.html")
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+main = Command(
+    "preprocess",
+    PreprocessOptions,
+    _preprocess,
+    __doc__,
+    renamed={"only": "stages"},
+    interrupted="interrupted; the same command continues with the stage that was interrupted",
+)

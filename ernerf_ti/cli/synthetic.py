@@ -1,44 +1,64 @@
-"""Make a talking head whose truth is known, as a training capture and as a video with sound.
+"""Make a capture, or a video with sound, of a synthetic person whose geometry and speech are known exactly.
 
-python tools/make_synthetic_portrait.py captures/synthetic
-python tools/make_synthetic_portrait.py captures/synthetic --seconds 20 --size 512 --voice alto --video talking.mp4
+    ernerf-ti synthetic captures/synthetic
+    ernerf-ti synthetic captures/synthetic --seconds 20 --size 512 --voice alto --video talking.mp4
+
+A portrait can be trained on the capture, and `ernerf-ti preprocess` turns the video into one.
 """
 
-import argparse
-import sys
+from dataclasses import dataclass
 from pathlib import Path
 
-from ernerf_ti.audio.extractors import DEFAULT_EXTRACTOR, current_name
+from ernerf_ti.cli.options import Command, Device, Positional
+from ernerf_ti.cli.paths import make_parent, output_file, output_folder, whole_folder
+from ernerf_ti.cli.running import UsageError
 from ernerf_ti.data.capture_files import FPS
-from ernerf_ti.data.synthetic.portrait_writers import write_portrait_capture, write_portrait_video
-from ernerf_ti.data.synthetic.speech import VOICES
-from ernerf_ti.data.synthetic.synthetic_portrait import SyntheticPortrait
+from ernerf_ti.process.device import resolve_device
 
 
-def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("output", nargs="?", type=Path, help="folder of the capture; none is written if left out")
-    parser.add_argument("--video", type=Path, help="an .mp4 to write too")
-    parser.add_argument("--seconds", type=float, default=10.0)
-    parser.add_argument("--size", type=int, default=256, help="width and height in pixels")
-    parser.add_argument("--seed", type=int, default=0, help="of what is said and how the head moves")
-    parser.add_argument("--voice", default=next(iter(VOICES)), choices=tuple(VOICES))
-    parser.add_argument("--features", default=DEFAULT_EXTRACTOR, choices=("ppg", "mel"), type=current_name)
-    options = parser.parse_args(arguments)
+@dataclass(frozen=True)
+class SyntheticOptions:
+    """Options of `ernerf-ti synthetic`."""
+
+    output: Positional[Path | None] = None
+    """Folder for the capture; by default none is written."""
+    video: Path | None = None
+    """An .mp4 video to write too."""
+    seconds: float = 10.0
+    """Length in seconds."""
+    size: int = 256
+    """Width and height in pixels, an even number."""
+    seed: int = 0
+    """Seed of the speech and the head motion."""
+    voice: str = "bass"
+    """Voice of the speaker; an unknown name lists all."""
+    features: str = "ppg"
+    """Audio features of the capture: ppg (phone posteriors) or mel."""
+    device: Device = "auto"
+    """Device to render on; auto is CUDA if torch can use it, else the CPU."""
+
+
+def _synthetic(options: SyntheticOptions) -> None:
     if options.output is None and options.video is None:
-        parser.error("output: expected a folder, --video, or both, got neither; say where to write")
-    try:
-        portrait = SyntheticPortrait(round(options.seconds * FPS), options.size, options.seed, options.voice)
-        if options.output is not None:
-            write_portrait_capture(portrait, options.output, options.features, progress=True)
-            print(options.output)
-        if options.video is not None:
-            write_portrait_video(portrait, options.video, progress=True)
-            print(options.video)
-    except (OSError, ValueError) as error:
-        parser.error(str(error))
-    return 0
+        raise UsageError("output: expected a folder, --video, or both, got neither; say where to write")
+    if options.output is not None:
+        output_folder(options.output)
+    if options.video is not None:
+        output_file(options.video)
+    device = resolve_device(options.device)
+
+    from ernerf_ti.data.synthetic.portrait_writers import write_portrait_capture, write_portrait_video
+    from ernerf_ti.data.synthetic.synthetic_portrait import SyntheticPortrait
+
+    n_frames = round(options.seconds * FPS)
+    portrait = SyntheticPortrait(n_frames, options.size, options.seed, options.voice, device=str(device))
+    if options.output is not None:
+        with whole_folder(options.output) as folder:
+            write_portrait_capture(portrait, folder, options.features, progress=True)
+        print(options.output)
+    if options.video is not None:
+        write_portrait_video(portrait, make_parent(options.video), progress=True)
+        print(options.video)
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+main = Command("synthetic", SyntheticOptions, _synthetic, __doc__)

@@ -1,86 +1,144 @@
-"""Train a portrait of a capture.
+"""Train a portrait on a capture.
 
-    python tools/train.py captures/speaker runs/speaker                  # the paper's schedule
-    python tools/train.py captures/speaker runs/speaker --preset small   # for a CPU
-    python tools/train.py captures/speaker runs/speaker --resume
-    python tools/train.py captures/speaker runs/speaker --preset small --head.iterations 5000 --help
+    ernerf-ti train captures/speaker runs/speaker
+    ernerf-ti train captures/speaker runs/speaker --preset small --head.iterations 5000
 
-Ctrl-C saves and stops; --resume goes on with the same result as if it had never stopped.
+Ctrl-C saves the state and stops; the same command continues, with the result of an uninterrupted run.
+
+Presets: `paper` has the published settings and is meant for a GPU; `small` is a smaller portrait with a shorter
+schedule, meant for a CPU; `released` has the shape of the checkpoints that ER-NeRF's authors published. `auto` is
+`paper` on CUDA and `small` on a CPU. Options given beside a preset override its values. The help lists the values of
+the preset that is given, else of `small`.
 """
 
-import os
-
-os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # read when torch starts: large buffers cost fewer page faults
-
-import argparse
 import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Annotated, Any, Literal
 
-import torch
 import tyro
 
-from ernerf_ti.cli.frame_options import add_frame_options, frame_selection
-from ernerf_ti.data.capture import open_capture
+from ernerf_ti.cli.frame_options import BARE_VALUES, FrameOptions
+from ernerf_ti.cli.options import Command, Device, Flat, Positional, option_value
+from ernerf_ti.cli.paths import capture_folder, output_folder
+from ernerf_ti.process.device import resolve_device
 from ernerf_ti.process.interruption import StopRequest
 from ernerf_ti.run.folder import RunFolder
-from ernerf_ti.train.config import PRESETS, STAGES, TrainConfig
-from ernerf_ti.train.trainer import Trainer, TrainingError
+from ernerf_ti.run.serialization import config_from_dict, config_to_dict, old_option_names
+from ernerf_ti.train.config import PRESETS, TrainConfig, default_preset
 
 
-def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__.split("\n")[0],
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="Every field of the settings is an option too; --settings-help lists them.",
-    )
-    parser.add_argument("capture", type=Path, help="folder that preprocess_video.py made, or a tool of ER-NeRF")
-    parser.add_argument("run", type=Path, help="folder of the run")
-    parser.add_argument("--preset", default="paper", choices=tuple(PRESETS))
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--stages", nargs="+", default=STAGES, choices=STAGES, help="all in a row if left out")
-    parser.add_argument("--features", help="extractor of the audio features, if the capture has several")
-    parser.add_argument("--resume", action="store_true", help="go on with the run of the folder")
-    parser.add_argument("--view", action="store_true", help="watch in a window; leaving it saves and stops")
-    parser.add_argument("--settings-help", action="store_true", help="list every setting of the preset and leave")
-    add_frame_options(parser)
-    options, settings = parser.parse_known_args(arguments)
-    if options.settings_help:
-        settings = ["--help"]
-    config = tyro.cli(TrainConfig, default=PRESETS[options.preset], args=settings, prog="train.py")
-    try:
-        trainer = _trainer(options, config, bool(settings))
-        for note in trainer.notes:
-            print(note, file=sys.stderr)
-        if options.view:
-            from ernerf_ti.viewer.app import watch_training
+@dataclass(frozen=True)
+class TrainOptions:
+    """Options of `ernerf-ti train`."""
 
-            watch_training(trainer, tuple(options.stages))
-            return 0
-        with StopRequest() as stop:
-            finished = trainer.run(tuple(options.stages), stop)
-    except (OSError, ValueError, ImportError, TrainingError) as error:
-        print(error, file=sys.stderr)
-        return 1
-    if not finished:
-        print(f"stopped at stage {trainer.stage}, step {trainer.step}; --resume goes on", file=sys.stderr)
-        return stop.exit_status
-    print(options.run)
-    return 0
+    capture: Positional[Path]
+    """Capture folder, made by `ernerf-ti preprocess` or by the tools of ER-NeRF."""
+    run: Positional[Path]
+    """Run folder, which gets the checkpoint, settings, log and validation images."""
+    preset: Literal["auto", "paper", "released", "small"] = "auto"
+    """Settings to start from, as explained above."""
+    device: Device = "auto"
+    """Device to train on; auto is CUDA if torch can use it, else the CPU."""
+    stages: tuple[Literal["head", "finetune", "torso"], ...] = ("head", "finetune", "torso")
+    """Stages to train, always in this order."""
+    features: str | None = None
+    """Audio features to train on, if the capture has several."""
+    resume: bool = False
+    """Continue the run with the settings that it was started with, whatever they are."""
+    view: bool = False
+    """Watch the training in a window; closing it saves and stops."""
+    frames: Flat[FrameOptions] = field(default_factory=FrameOptions)
+    config: Flat[TrainConfig] = field(default_factory=TrainConfig)
+    arguments: Annotated[tuple[str, ...], tyro.conf.Fixed] = ()
+    """The command line, read again once the device's preset or the settings of an existing run are known."""
 
 
-def _trainer(options: argparse.Namespace, config: TrainConfig, has_settings: bool) -> Trainer:
-    capture = open_capture(options.capture, options.features, frame_selection(options))
-    if options.resume:
-        if has_settings:
-            raise ValueError("resume: expected no settings, got some; a run goes on with those that it was begun with")
-        return Trainer.resume(capture, options.run, options.device)
-    if (RunFolder(options.run).checkpoint).exists():
-        raise ValueError(
-            f"{options.run}: expected a folder without a run, got one with a checkpoint; "
-            "pass --resume to go on with it, or another folder"
+def _defaults(arguments: list[str]) -> Mapping[str, Any]:
+    preset = option_value(arguments, "preset")
+    # Without a preset, the device decides; values shown by --help are those for a CPU unless CUDA is asked for.
+    device = option_value(arguments, "device") or "cpu"
+    config = PRESETS.get(preset or "", PRESETS[default_preset("cuda" if device.startswith("cuda") else "cpu")])
+    return {"config": config, "arguments": tuple(arguments)}
+
+
+def _train(options: TrainOptions) -> int | None:
+    capture_path, run = capture_folder(options.capture), output_folder(options.run)
+    resumes = RunFolder(run).checkpoint.is_file()
+    if options.resume and not resumes:
+        raise FileNotFoundError(
+            f"{RunFolder(run).checkpoint}: expected a checkpoint to resume from, got no such file; "
+            "leave --resume out to start a run"
         )
-    return Trainer(capture, config, options.run, options.device)
+    device = resolve_device(options.device)
+    preset = default_preset(device.type) if options.preset == "auto" else options.preset
+    config = main.parse(list(options.arguments), config=PRESETS[preset]).config
+
+    from ernerf_ti.data.capture import open_capture
+    from ernerf_ti.run.checkpoint import load_checkpoint
+    from ernerf_ti.train.trainer import Trainer
+
+    if resumes:
+        path = RunFolder(run).checkpoint
+        kept = config_from_dict(TrainConfig, load_checkpoint(path)["train_config"], f"{path}: config")
+        _check_same(run, kept, main.parse(list(options.arguments), config=kept).config if options.resume else config)
+    capture = open_capture(capture_path, options.features, options.frames.selection())
+    trainer = Trainer.resume(capture, run, device) if resumes else Trainer(capture, config, run, device)
+    settings = "settings of the run" if options.resume else f"preset {preset}"
+    print(f"{'continuing' if resumes else 'training'} {run}: {settings}, device {device}", file=sys.stderr)
+    for note in trainer.notes:
+        print(note, file=sys.stderr)
+    if options.view:
+        from ernerf_ti.viewer.app import watch_training
+
+        watch_training(trainer, options.stages)
+        return None
+    with StopRequest() as stop:
+        finished = trainer.run(options.stages, stop)
+    if not finished:
+        print(f"stopped at stage {trainer.stage}, step {trainer.step}; the same command continues", file=sys.stderr)
+        return stop.exit_status
+    print(run)
+    return None
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+def _check_same(run: Path, kept: TrainConfig, asked: TrainConfig) -> None:
+    """Raises ValueError, naming the differences, if a run would not be continued with the settings asked for."""
+    if asked.finetune.perceptual == "auto":  # resolved when the run was started
+        asked = replace(asked, finetune=replace(asked.finetune, perceptual=kept.finetune.perceptual))
+    kept_values, asked_values = _leaves(config_to_dict(kept)), _leaves(config_to_dict(asked))
+    names = sorted(set(kept_values) | set(asked_values))
+    different = [
+        f"--{name.replace('_', '-')} ({kept_values.get(name)} there, {asked_values.get(name)} here)"
+        for name in names
+        if kept_values.get(name) != asked_values.get(name)
+    ]
+    if different:
+        raise ValueError(
+            f"{run}: expected the settings that this run was started with, got others for {', '.join(different)}; "
+            "pass --resume alone to continue with the settings of the run, or another run folder"
+        )
+
+
+def _leaves(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    leaves: dict[str, Any] = {}
+    for name, value in values.items():
+        leaves |= _leaves(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
+    return leaves
+
+
+main = Command(
+    "train",
+    TrainOptions,
+    _train,
+    __doc__,
+    important=(
+        *("capture", "run", "preset", "device", "stages", "features", "resume", "view", "seed"),
+        *("head.iterations", "finetune.iterations", "torso.iterations", "finetune.perceptual"),
+    ),
+    renamed=old_option_names(TrainConfig) | {"settings-help": "help-all"},
+    bare_values=BARE_VALUES,
+    defaults=_defaults,
+    interrupted="interrupted; the same command continues from the last saved state",
+)

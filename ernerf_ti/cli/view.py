@@ -1,64 +1,95 @@
-"""Look at a portrait: play, steer, look inside, train while watching, take away.
+"""Open a portrait in the interactive viewer: playback with sound, camera control, debug views, live training, export.
 
-    python tools/view.py runs/speaker                                  # with its capture's sound and true frames
-    python tools/view.py runs/speaker --audio speech.wav
-    python tools/view.py runs/speaker --train captures/speaker         # begins the run, or goes on with it
-    python tools/view.py runs/speaker --offscreen out.mp4 --script actions.json
+    ernerf-ti view runs/speaker                                 # with its capture's audio, and true frames to compare
+    ernerf-ti view runs/speaker --audio speech.wav              # any speech
+    ernerf-ti view runs/speaker --train captures/speaker        # start or continue the run, and watch
+    ernerf-ti view runs/speaker --offscreen out.mp4 --script actions.json
 
-q in the window lists the keys; docs/viewer.md is the manual.
+Press q in the window for the list of keys. The manual is docs/viewer.md.
 """
 
-import os
-
-# Both are read when torch starts. Large buffers cost fewer page faults; a thread that waits leaves its core to the
-# window and the sound: on two cores with other work beside, that made 5 pictures a second of 0.4.
-os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-
-import argparse
-import sys
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
-import torch
-
-from ernerf_ti.train.config import PRESETS, STAGES
-from ernerf_ti.train.trainer import TrainingError
-from ernerf_ti.viewer.app import OFFSCREEN, Wanted, open_viewer, show
-from ernerf_ti.viewer.offscreen import read_script, run_script
-
-
-def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("run", type=Path, help="folder of train.py, or a checkpoint")
-    parser.add_argument("--capture", type=Path, help="capture of the run, if it is not where it was")
-    parser.add_argument("--audio", type=Path, help="speech to play, any format")
-    parser.add_argument("--background", type=Path, help="a picture to put behind the person")
-    parser.add_argument("--out", type=Path, help="folder for what is saved; RUN/viewer if left out")
-    parser.add_argument("--inbox", type=Path, help="folder whose new sounds are played; RUN/inbox if left out")
-    parser.add_argument("--speech-model", type=Path, help="folder of the model of hubert or esperanto features")
-    parser.add_argument("--train", type=Path, metavar="CAPTURE", help="train the run on this capture while watching")
-    parser.add_argument("--preset", default="small", choices=tuple(PRESETS), help="of a run that begins")
-    parser.add_argument("--stages", nargs="+", default=STAGES, choices=STAGES, help="that --train goes through")
-    parser.add_argument("--offscreen", type=Path, metavar="OUT.mp4", help="no window: a video of the screen")
-    parser.add_argument("--script", type=Path, help="actions.json, what is done in it")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    options = vars(parser.parse_args(arguments))
-    offscreen, script = options.pop("offscreen"), options.pop("script")
-    if (offscreen is None) != (script is None):
-        parser.error("--offscreen and --script: expected both or none, got one; pass the other too")
-    wanted = Wanted(**{**options, "stages": tuple(options["stages"])})
-    try:
-        if offscreen is None:
-            show(wanted)
-        else:
-            actions = read_script(script)
-            run_script(open_viewer(wanted, OFFSCREEN, scripted=True), actions, offscreen)
-            print(offscreen)
-    except (OSError, ValueError, ImportError, TrainingError) as error:
-        print(error, file=sys.stderr)
-        return 1
-    return 0
+from ernerf_ti.cli.options import Command, Device, OptionalOutput, Positional
+from ernerf_ti.cli.paths import capture_folder, existing_file, output_file, output_folder, run_folder
+from ernerf_ti.cli.running import UsageError
+from ernerf_ti.process.device import resolve_device
+from ernerf_ti.train.config import default_preset
+from ernerf_ti.viewer.options import ViewerOptions
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+@dataclass(frozen=True)
+class ViewOptions:
+    """Options of `ernerf-ti view`."""
+
+    run: Positional[Path]
+    """Run folder of `ernerf-ti train`, or a checkpoint file; with --train also a new folder."""
+    audio: Path | None = None
+    """Speech to play, an audio or video file; by default the audio of the capture."""
+    capture: Path | None = None
+    """Capture that the run was trained on; by default the folder recorded in the run."""
+    background: Path | None = None
+    """Image to put behind the person."""
+    train: Path | None = None
+    """Capture to train the run on while it is shown; starts a run, or continues it."""
+    preset: Literal["auto", "paper", "released", "small"] = "auto"
+    """Preset of a run that --train starts; auto is paper on CUDA and small on a CPU."""
+    stages: tuple[Literal["head", "finetune", "torso"], ...] = ("head", "finetune", "torso")
+    """Stages that --train goes through."""
+    output: OptionalOutput = None
+    """Folder for screenshots and exports; by default RUN/viewer."""
+    inbox: Path | None = None
+    """Folder to watch: new audio files are played, new images become the background. By default RUN/inbox."""
+    speech_model: Path | None = None
+    """Folder of the speech model, for portraits trained on hubert or esperanto features."""
+    offscreen: Path | None = None
+    """Write a video of the viewer to this file instead of opening a window; needs --script."""
+    script: Path | None = None
+    """JSON file with the actions of the video and their times; docs/viewer.md describes it."""
+    device: Device = "auto"
+    """Device to render on; auto is CUDA if torch can use it, else the CPU."""
+
+
+def _view(options: ViewOptions) -> None:
+    if (options.offscreen is None) != (options.script is None):
+        raise UsageError("--offscreen and --script: expected both or neither, got one; pass the other too")
+    if options.offscreen is None:
+        from ernerf_ti.viewer.display_check import check_display
+
+        check_display()
+    run = options.run if options.train is not None else run_folder(options.run)
+    train, capture = (None if path is None else capture_folder(path) for path in (options.train, options.capture))
+    for path, what in ((options.audio, "a video or sound file"), (options.background, "an image")):
+        if path is not None:
+            existing_file(path, what)
+    output = None if options.output is None else output_folder(options.output)
+    offscreen = None if options.offscreen is None else output_file(options.offscreen)
+    device = resolve_device(options.device)
+
+    from ernerf_ti.viewer.app import OFFSCREEN, open_viewer, show
+    from ernerf_ti.viewer.offscreen import read_script, run_script
+
+    viewer_options = ViewerOptions(
+        *(run, capture, options.audio, options.background, output, options.inbox, options.speech_model),
+        *(train, default_preset(device.type) if options.preset == "auto" else options.preset),
+        *(options.stages, str(device)),
+    )
+    if offscreen is None or options.script is None:
+        show(viewer_options)
+    else:
+        script = read_script(options.script)
+        run_script(open_viewer(viewer_options, OFFSCREEN, scripted=True), script, offscreen)
+        print(offscreen)
+
+
+main = Command(
+    "view",
+    ViewOptions,
+    _view,
+    __doc__,
+    important=("run", "audio", "capture", "background", "train", "output", "offscreen", "script", "device"),
+    renamed={"out": "output"},
+    interrupted="interrupted; training progress was saved, an unfinished video was discarded",
+)

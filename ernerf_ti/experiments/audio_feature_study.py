@@ -1,19 +1,14 @@
 """Measure how well sound predicts the mouth, for one speaker and across speakers.
 
-    python tools/study_audio_features.py english.mp4 french.mp4 -o figures.json
-    python tools/study_audio_features.py clip.mp4 --features ppg mel --meshes meshes
-
 Each clip shows one speaker. From a window of audio features (16 steps of 20 ms), a ridge regression and a small
 convolutional network predict the shape of the mouth in the middle frame: opening, width and rounding. IN fits the
 first 80 % of a clip and tests on the rest; CROSS fits one clip and tests on another. Figures are Pearson's r with the
 95 % confidence interval of a bootstrap over blocks of one second.
 """
 
-import argparse
 import contextlib
 import hashlib
 import platform
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -24,14 +19,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from ernerf_ti.audio.extractors import current_name
 from ernerf_ti.audio.mel_spectrum import MelSpectrum
 from ernerf_ti.audio.phone_posteriors import PhonePosteriors
 from ernerf_ti.audio.windows import WINDOW, audio_windows
 from ernerf_ti.evaluation.mesh_measures import MOUTH, mouth_measures
 from ernerf_ti.evaluation.ridge import Predictor, Standardization, fit_ridge, split_in_time
 from ernerf_ti.evaluation.statistics import correlation, correlation_interval
-from ernerf_ti.media.files import read_arrays, write_arrays, write_json
+from ernerf_ti.media.files import read_arrays, write_arrays
 from ernerf_ti.media.sound import read_sound
 from ernerf_ti.media.video import read_frames
 from ernerf_ti.preprocess.face_mesh import track_face
@@ -94,37 +88,31 @@ class Figure:
         return "IN" if self.train == self.test else "CROSS"
 
 
-def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("clips", nargs="+", type=Path, metavar="CLIP", help="video of one speaker, with sound")
-    parser.add_argument("--features", nargs="+", type=current_name, choices=EXTRACTORS, default=list(EXTRACTORS))
-    parser.add_argument("-o", "--output", type=Path, help="JSON file to write the figures to")
-    parser.add_argument("--meshes", type=Path, help="folder to keep face meshes in, to track each clip once")
-    parser.add_argument("--seed", type=int, default=0)
-    options = parser.parse_args(arguments)
-    names = [path.stem for path in options.clips]
-    for name in names:
-        if names.count(name) > 1:
-            parser.error(
-                f"clips: expected files with different names, got {name} {names.count(name)} times; rename or omit one"
-            )
-    if options.seed < 0:
-        parser.error(f"--seed: expected at least 0, got {options.seed}; pass a larger number")
-    if options.output and options.output.is_dir():
-        parser.error(f"--output: expected a file, got the folder {options.output}; add a file name")
-    try:
-        for folder in filter(None, (options.meshes, options.output and options.output.parent)):
-            folder.mkdir(parents=True, exist_ok=True)
-        extractors = {name: EXTRACTORS[name]() for name in dict.fromkeys(options.features)}
-        clips = [read_clip(path, extractors, options.meshes) for path in options.clips]
-    except (OSError, ValueError, ImportError) as error:
-        parser.error(str(error))
-    figures = measure(clips, list(extractors), options.seed)
-    print(table(figures))
-    if options.output:
-        write_json(options.output, report(clips, figures, options.seed))
-        print(options.output)
-    return 0
+def run(
+    paths: tuple[Path, ...], features: tuple[str, ...], meshes: Path | None, seed: int
+) -> tuple[dict[str, object], str]:
+    """Measure clips.
+
+    Args:
+        paths: videos of one speaker each, with different names.
+        features: keys of EXTRACTORS; all if empty.
+        meshes: folder where face meshes are kept; None to track every time.
+        seed: of the networks and the bootstrap.
+
+    Returns:
+        The figures as JSON values, and as a table.
+
+    Raises:
+        ValueError: an unknown feature, or as :func:`read_clip`.
+        FileNotFoundError, ImportError: as :func:`read_clip`.
+    """
+    unknown = [name for name in features if name not in EXTRACTORS]
+    if unknown:
+        raise ValueError(f"--features: expected some of {', '.join(EXTRACTORS)}, got {', '.join(unknown)}")
+    extractors = {name: EXTRACTORS[name]() for name in dict.fromkeys(features or EXTRACTORS)}
+    clips = [read_clip(path, extractors, meshes) for path in paths]
+    figures = measure(clips, list(extractors), seed)
+    return report(clips, figures, seed), table(figures)
 
 
 def read_clip(path: Path, extractors: dict, meshes: Path | None = None) -> Clip:
@@ -310,7 +298,3 @@ def _face_points(path: Path, meshes: Path | None) -> tuple[np.ndarray, np.ndarra
         write_arrays(kept, points=points, valid=valid)
     arrays = read_arrays(kept)
     return arrays["points"], arrays["valid"]
-
-
-if __name__ == "__main__":
-    sys.exit(main())

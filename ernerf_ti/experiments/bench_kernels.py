@@ -1,17 +1,12 @@
 """Time each kernel and its plain-torch twin side by side, after checking that they agree.
 
-    python tools/bench_kernels.py
-    python tools/bench_kernels.py --device cuda --json bench.json
-
 Both are run in turn, and the best time of each counts. "limit" is the time that this machine needs to
 move the op's inputs and outputs through memory once, or to gather its table entries at random from a
 table of the size of a level, whichever is longer, from rates measured in the same run; "of limit" is the
 fraction of our time that this makes up.
 """
 
-import argparse
 import functools
-import json
 import math
 import os
 import platform
@@ -68,38 +63,39 @@ class Row:
     both_limit: float | None
 
 
-def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
-    parser.add_argument("--only", help="run the ops whose name contains this")
-    parser.add_argument("--scale", type=float, default=1.0, help="fraction of the full sizes, for a trial run")
-    parser.add_argument("--repeats", type=int, default=9)
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the results there as well")
-    options = parser.parse_args(arguments)
-    if options.device == "cuda" and not torch.cuda.is_available():
-        parser.error("--device: expected a CUDA device, got none that torch can use; leave the option out for the CPU")
-    torch.manual_seed(0)
-    device = torch.device(options.device)
+def run(device: torch.device, ops: tuple[str, ...], scale: float, repeats: int) -> tuple[dict[str, object], str]:
+    """Check and time ops.
 
-    selected = [c for c in cases(device, options.scale) if not options.only or options.only in c.name]
+    Args:
+        device: where they run.
+        ops: beginnings of their names; all if empty.
+        scale: fraction of the full problem sizes.
+        repeats: timings of which the best counts.
+
+    Returns:
+        The figures as JSON values, and as a Markdown table.
+
+    Raises:
+        ValueError: no op has such a name.
+    """
+    torch.manual_seed(0)
+    known = cases(device, scale)
+    selected = [case for case in known if case.name.startswith(ops or "")]
     if not selected:
-        parser.error(f"--only: expected a part of an op's name, got {options.only!r}")
+        raise ValueError(
+            f"--ops: expected beginnings of {', '.join(case.name for case in known)}, got {', '.join(ops)}"
+        )
     bandwidth = copy_rate(device)
-    rows = [measure(case, options.repeats, bandwidth) for case in tqdm(selected, unit="op")]
+    rows = [measure(case, repeats, bandwidth) for case in tqdm(selected, unit="op")]
     report = describe_machine(device) | {
-        "scale": options.scale,
-        "repeats": options.repeats,
+        "scale": scale,
+        "repeats": repeats,
         "bandwidth_gb_per_s": bandwidth / 1e9,
         "gathers_per_us": gather_rate(device, 1 << 14) / 1e6,
         "launch_us": launch_overhead(device),
         "rows": [asdict(row) for row in rows],
     }
-    print(as_table(report, rows))
-    if options.json:
-        temporary = options.json.with_suffix(".tmp")
-        temporary.write_text(json.dumps(report, indent=1) + "\n")
-        temporary.replace(options.json)
-    return 0
+    return report, as_table(report, rows)
 
 
 def cases(device: torch.device, scale: float) -> list[Case]:
@@ -415,7 +411,3 @@ def as_table(report: dict[str, object], rows: list[Row]) -> str:
         columns += [ratio(row.both_limit, row.both, "{:.0%}")]
         lines.append("| " + " | ".join(columns) + " |")
     return os.linesep.join(lines)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

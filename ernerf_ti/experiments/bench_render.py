@@ -1,17 +1,12 @@
 """Time rendering and training of a portrait, part by part.
 
-    python tools/bench_render.py runs/speaker
-    python tools/bench_render.py runs/speaker --capture captures/speaker -o bench_render.json
-
 Each figure is the median of several frames or steps, in milliseconds. The parts of a frame are timed separately, on
 the samples that the frame evaluates; the frame itself is timed as a whole.
 """
 
-import argparse
 import contextlib
 import dataclasses
 import platform
-import sys
 import tempfile
 from collections.abc import Callable
 from functools import partial
@@ -26,7 +21,6 @@ import torch
 import taichi_kernels as tk
 from ernerf_ti.data.capture import open_capture
 from ernerf_ti.data.capture_files import FPS
-from ernerf_ti.media.files import write_json
 from ernerf_ti.media.video import write_video
 from ernerf_ti.portrait.camera import all_pixels, pixel_coords, pixel_rays
 from ernerf_ti.portrait.records import FrameInputs
@@ -42,34 +36,28 @@ from ernerf_ti.train.config import STAGES, TrainConfig
 from ernerf_ti.train.trainer import Trainer
 
 
-def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("run", type=Path, help="run folder, or a checkpoint file")
-    parser.add_argument("--capture", type=Path, help="capture of the run; training steps are timed too")
-    parser.add_argument("--sizes", type=int, nargs="+", default=[256, 512], help="width and height in pixels")
-    parser.add_argument("--frames", type=int, default=10, help="number of frames or steps per figure")
-    parser.add_argument("-o", "--output", type=Path, help="JSON file to write the figures to")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    options = parser.parse_args(arguments)
-    if options.frames < 1:
-        parser.error(f"--frames: expected at least 1, got {options.frames}; pass a larger number")
-    try:
-        trained = load_portrait(options.run, options.device)
-        figures = {"machine": _machine(options.device)}
-        for size in options.sizes:
-            figures[f"{size} x {size}"] = time_frames(resized(trained, size), options.frames)
-        if options.capture is not None:
-            figures["training step"] = time_steps(options.capture, options.run, options.frames, options.device)
-    except (OSError, ValueError) as error:
-        print(error, file=sys.stderr)
-        return 1
-    for title, rows in figures.items():
-        print(title)
-        for name, value in rows.items():
-            print(f"  {name:28} {value if isinstance(value, str) else format(value, '9.2f')}")
-    if options.output is not None:
-        write_json(options.output, figures)
-    return 0
+def run(
+    run: Path, capture: Path | None, sizes: tuple[int, ...], n: int, device: str
+) -> dict[str, dict[str, float] | dict[str, str]]:
+    """Figures by title: the machine, a frame of each size, and a training step if there is a capture.
+
+    Args:
+        run: a run folder, or a checkpoint.
+        capture: capture of the run, to time training steps on.
+        sizes: widths and heights in pixels.
+        n: frames or steps of which a figure is the median.
+        device: where they are computed.
+
+    Raises:
+        OSError, ValueError: as :func:`load_portrait` and :func:`open_capture`.
+    """
+    trained = load_portrait(run, device)
+    figures = {"machine": _machine(device)}
+    for size in sizes:
+        figures[f"{size} x {size}"] = time_frames(resized(trained, size), n)
+    if capture is not None:
+        figures["training step"] = time_steps(capture, run, n, device)
+    return figures
 
 
 def resized(trained: TrainedPortrait, size: int) -> TrainedPortrait:
@@ -186,7 +174,3 @@ def _milliseconds(function: Callable, n: int, device: torch.device) -> float:
 def _machine(device: str) -> dict[str, str]:
     name = torch.cuda.get_device_name() if device.startswith("cuda") else f"{platform.machine()} CPU"
     return {"device": name, "torch": torch.__version__, "threads": str(torch.get_num_threads())}
-
-
-if __name__ == "__main__":
-    sys.exit(main())

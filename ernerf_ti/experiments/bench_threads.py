@@ -1,12 +1,5 @@
-"""Training steps per second with one thread, with all, and with the number chosen at run time.
+"""Training steps per second on the CPU with one thread, with all, and with the number chosen at run time."""
 
-    python -m ernerf_ti.experiments.bench_threads CAPTURE [--seconds 45] [--busy]
-
-`--busy` keeps every core busy with another process meanwhile. Each setting runs in a process of its own, twice in turn
-(A B C A B C), with the preset "small". OMP_NUM_THREADS must not be set.
-"""
-
-import argparse
 import os
 import subprocess
 import sys
@@ -17,32 +10,39 @@ from time import perf_counter
 MODES = ("one", "all", "adaptive")
 
 
-def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("capture", type=Path, help="capture folder")
-    parser.add_argument("--seconds", type=float, default=45.0, help="length of each run (default: %(default)s)")
-    parser.add_argument("--busy", action="store_true", help="keep every core busy with another process")
-    parser.add_argument("--mode", choices=MODES, help=argparse.SUPPRESS)
-    options = parser.parse_args(arguments)
-    if options.mode:
-        print(count_steps(options.capture, options.seconds, options.mode))
-        return 0
+def run(capture: Path, seconds: float, busy: bool) -> dict[str, list[int]]:
+    """Steps of the stage head, with the preset "small", in `seconds`: two turns of each mode, A B C A B C.
+
+    Each turn is a process of its own: threads that wait actively slow down others of the same process.
+
+    Args:
+        capture: a capture folder.
+        seconds: length of a turn.
+        busy: keep every core busy with another process meanwhile.
+
+    Raises:
+        ValueError: OMP_NUM_THREADS is set, which leaves nothing to choose.
+        RuntimeError: a turn failed; it has said why.
+    """
     if "OMP_NUM_THREADS" in os.environ:
-        print("bench_threads: expected OMP_NUM_THREADS unset, got a value; unset it", file=sys.stderr)
-        return 1
-    command = [sys.executable, "-m", __spec__.name if __spec__ else __name__, str(options.capture)]
-    others = [
-        subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(os.cpu_count() * options.busy)
-    ]
+        raise ValueError(f"OMP_NUM_THREADS: expected it unset, got {os.environ['OMP_NUM_THREADS']}; unset it")
+    steps: dict[str, list[int]] = {mode: [] for mode in MODES}
+    n_others = (os.cpu_count() or 1) * busy
+    others = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(n_others)]
     try:
         for mode in MODES * 2:
-            run = [*command, "--seconds", str(options.seconds), "--mode", mode]
-            steps = subprocess.run(run, stdout=subprocess.PIPE, text=True, check=True).stdout.split()[-1]
-            print(f"{mode}: {steps} steps in {options.seconds:g} s", flush=True)
+            command = [sys.executable, "-m", __name__, str(capture), str(seconds), mode]
+            done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+            if done.returncode:
+                raise RuntimeError(
+                    f"bench threads: expected a turn with the mode {mode} to end, got an error; see above"
+                )
+            steps[mode].append(int(done.stdout.split()[-1]))
     finally:
         for other in others:
             other.kill()
-    return 0
+            other.wait()
+    return steps
 
 
 def count_steps(capture: Path, seconds: float, mode: str) -> int:
@@ -70,4 +70,4 @@ def count_steps(capture: Path, seconds: float, mode: str) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    print(count_steps(Path(sys.argv[1]), float(sys.argv[2]), sys.argv[3]))

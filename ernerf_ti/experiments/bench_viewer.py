@@ -1,65 +1,50 @@
-"""Play a portrait in the viewer's window and measure rate, sound offset and memory.
+"""Play a portrait in the viewer's window and measure frame rate, audio offset and memory.
 
-    python tools/bench_viewer.py runs/speaker --capture captures/speaker --seconds 60
-    xvfb-run -a -s "-screen 0 1280x800x24" python tools/bench_viewer.py demo/run --capture demo/capture   # on a server
-
-Pictures are counted when a new one is visible. The offset is the place of the sound at that moment less the middle of
-the 40 ms that the picture stands for: positive when the sound is ahead. Memory is that of the process, after a fifth of
-the time and at the end.
+An image counts when it becomes visible. The offset is the position of the audio at that moment minus the middle of the
+40 ms that the frame covers, so that it is positive if the audio is ahead. Memory is that of the process, after a fifth
+of the time and at the end.
 """
 
 import os
-
-# Both are read when torch starts. Large buffers cost fewer page faults; a thread that waits leaves its core to the
-# window and the sound: on two cores with other work beside, that made 5 pictures a second of 0.4.
-os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-
-import argparse
 import platform
-import sys
 from pathlib import Path
 from time import perf_counter, process_time
 
 import numpy as np
-import torch
 
 from ernerf_ti.audio.frame_features import SAMPLE_RATE
 from ernerf_ti.data.capture_files import FPS
-from ernerf_ti.media.files import write_json
-from ernerf_ti.viewer.app import WINDOW, Wanted, open_viewer
+from ernerf_ti.viewer.app import WINDOW, open_viewer
+from ernerf_ti.viewer.display_check import check_display
+from ernerf_ti.viewer.options import ViewerOptions
 from ernerf_ti.viewer.sound import open_output
 from ernerf_ti.viewer.viewer import Viewer
-from ernerf_ti.viewer.window import ViewerWindow, check_window
+from ernerf_ti.viewer.window import ViewerWindow
 
 
-def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("run", type=Path, help="folder of train.py, or a checkpoint")
-    parser.add_argument("--capture", type=Path, help="capture of the run, for its sound")
-    parser.add_argument("--seconds", type=float, default=60.0)
-    parser.add_argument("--target-rate", type=float, default=12.0, help="pictures per second that the scale adapts to")
-    parser.add_argument("-o", "--output", type=Path, help="a .json to write too")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    options = parser.parse_args(arguments)
-    try:
-        check_window()
-        wanted = Wanted(options.run, options.capture, device=options.device)
-        viewer = open_viewer(wanted, WINDOW)(open_output(SAMPLE_RATE))
-        viewer.act({"set": {"target_rate": options.target_rate, "playing": True}})
-        figures = measure(viewer, options.seconds)
-    except (OSError, ValueError, ImportError) as error:
-        print(error, file=sys.stderr)
-        return 1
-    for name, value in figures.items():
-        print(f"{name:44} {value if isinstance(value, str) else format(value, '10.2f')}")
-    if options.output is not None:
-        write_json(options.output, figures)
-    return 0
+def run(run: Path, capture: Path | None, seconds: float, target_rate: float, device: str) -> dict[str, float | str]:
+    """Open a window, play, and measure.
+
+    Args:
+        run: a run folder, or a checkpoint file.
+        capture: capture of the run, for its audio.
+        seconds: length of the measurement, which begins after a second of playing.
+        target_rate: frame rate that the rendering scale adapts to.
+        device: to render on.
+
+    Returns:
+        Figures by name.
+
+    Raises:
+        OSError, ValueError, ImportError: no window can be opened, or as :func:`ernerf_ti.viewer.app.open_viewer`.
+    """
+    check_display()
+    viewer = open_viewer(ViewerOptions(run, capture, device=device), WINDOW)(open_output(SAMPLE_RATE))
+    viewer.act({"set": {"target_rate": target_rate, "playing": True}})
+    return _measure(viewer, seconds)
 
 
-def measure(viewer: Viewer, seconds: float) -> dict[str, float | str]:
-    """Figures of playing for so long, after a second to settle."""
+def _measure(viewer: Viewer, seconds: float) -> dict[str, float | str]:
     window = ViewerWindow(viewer)
     scales, first_memory = [], None
     try:
@@ -71,7 +56,7 @@ def measure(viewer: Viewer, seconds: float) -> dict[str, float | str]:
             if first_memory is None and passed > seconds / 5:
                 first_memory = _memory()
         passed, cpu = perf_counter() - begin, process_time() - cpu
-        # The frame's own time is 40 ms, the middle of which it stands for.
+        # A frame stands for the middle of its 40 ms.
         offsets = 1000 * (np.array(viewer.offsets) - 0.5 / FPS)
         n = viewer.n_shown - shown
     finally:
@@ -79,19 +64,19 @@ def measure(viewer: Viewer, seconds: float) -> dict[str, float | str]:
         viewer.close()
     quarter = max(1, len(offsets) // 4)
     return {
-        "picture": f"{viewer.trained.size[0]} x {viewer.trained.size[1]}",
+        "image": f"{viewer.trained.size[0]} x {viewer.trained.size[1]}",
         "sound": viewer.output.note or "device",
         "machine": f"{platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}",
         "seconds played": passed,
-        "pictures per second": n / passed,
-        "CPU seconds per picture": cpu / max(1, n),
-        "cores that were had": cpu / passed,
+        "images per second": n / passed,
+        "CPU seconds per image": cpu / max(1, n),
+        "cores used": cpu / passed,
         "scale, median": float(np.median(scales)),
         "offset, median, ms": float(np.median(offsets)),
-        "offset, last quarter of the time, median, ms": float(np.median(offsets[-quarter:])),
-        "offset, 95 % within, ms": float(np.quantile(np.abs(offsets), 0.95)),
+        "offset, median of the last quarter, ms": float(np.median(offsets[-quarter:])),
+        "offset, 95th percentile of the size, ms": float(np.quantile(np.abs(offsets), 0.95)),
         "offset, largest, ms": float(np.abs(offsets).max()),
-        "memory after a fifth, MB": first_memory or _memory(),
+        "memory after a fifth of the time, MB": first_memory or _memory(),
         "memory at the end, MB": _memory(),
     }
 
@@ -109,7 +94,3 @@ def _memory() -> float:
         return float("nan")
     line = next(line for line in status.read_text().splitlines() if line.startswith("VmRSS:"))
     return int(line.split()[1]) / 1024
-
-
-if __name__ == "__main__":
-    sys.exit(main())

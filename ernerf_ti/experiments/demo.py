@@ -1,51 +1,64 @@
-"""The demonstration: a synthetic person is filmed, learned, and made to speak; then compared with the truth."""
+"""The demo: render a synthetic person, train a portrait of it, let it speak, and compare it with the ground truth."""
 
 import dataclasses
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
 
-import cv2
 import numpy as np
 import torch
+from torch import Tensor
 from tqdm import tqdm
 
+from ernerf_ti.audio.frame_features import SAMPLE_RATE
 from ernerf_ti.data.capture import Capture, open_capture
 from ernerf_ti.data.capture_files import FPS
+from ernerf_ti.data.synthetic.motion import natural_motion
 from ernerf_ti.data.synthetic.mouth import mouth_track
 from ernerf_ti.data.synthetic.portrait_writers import write_portrait_capture
-from ernerf_ti.data.synthetic.speech import speak
-from ernerf_ti.data.synthetic.synthetic_portrait import SyntheticPortrait
-from ernerf_ti.media.files import write_json
+from ernerf_ti.data.synthetic.speech import VOICES
+from ernerf_ti.data.synthetic.synthetic_portrait import VARIED, SyntheticPortrait
+from ernerf_ti.data.synthetic.text_speech import say
+from ernerf_ti.experiments.demo_measures import LidMeter, MouthMeter
+from ernerf_ti.experiments.demo_pictures import beside, comparison_frame, contact_sheet
+from ernerf_ti.media.files import read_json, write_json
 from ernerf_ti.media.images import write_image
 from ernerf_ti.media.video import write_video
 from ernerf_ti.portrait.camera import scene_from_capture
+from ernerf_ti.process.interruption import StopRequest
+from ernerf_ti.process.threads import adaptive_threads
+from ernerf_ti.run.folder import RunFolder
 from ernerf_ti.run.trained_portrait import TrainedPortrait, load_portrait
-from ernerf_ti.synthesis.driving import ping_pong, speech_windows
+from ernerf_ti.synthesis.driving import speech_windows
 from ernerf_ti.synthesis.frames import render_frames
 from ernerf_ti.synthesis.video import SYNTHESIZED, picture_of
-from ernerf_ti.train.config import PRESETS, TrainConfig
+from ernerf_ti.train.config import PRESETS, STAGES, TrainConfig
 from ernerf_ti.train.losses import psnr
 from ernerf_ti.train.trainer import Trainer
 
-_UTTERANCE_SECONDS = 6.0
-_VOICES = "tenor", "alto"
-"""Of the training, and of the new utterance."""
-_ITERATIONS = {"head": 5000, "finetune": 500, "torso": 3000}
-_SHEET = 6
-_PATCH = 24, 16  # columns and rows to which the mouth is resized
-_RIDGE = 30.0
+SENTENCE = "I am a synthetic portrait. This voice is new to me."
+_VOICE = "alto"
+_ITERATIONS = {"head": 4500, "finetune": 400, "torso": 2500}
+_HELD_OUT_FRAMES = 18
+_BLINK_FRAMES = 6
+_SHEET_ROWS = 5
 
 
 @dataclass(frozen=True)
 class Demo:
-    """What the demonstration is told."""
+    """Options of the demo."""
 
     folder: Path
+    """Folder of all files; a demo that was interrupted there continues."""
     device: str
     size: int
+    """Width and height in pixels."""
     seconds: float
+    """Length of the training clip."""
     speed_up: float
+    """Divides the training steps."""
     seed: int
 
     def __post_init__(self):
@@ -56,157 +69,188 @@ class Demo:
 
     @property
     def config(self) -> TrainConfig:
+        """Training configuration: the small preset with fewer steps, and closed eyes drawn often."""
         config = PRESETS["small"]
+        # The head covers a fifth of the frame, and the background needs few rays.
+        rays = {"n_rays": 1536, "lips_fraction": 0.25, "eyes_fraction": 0.15, "head_fraction": 0.4}
+        config = dataclasses.replace(config, head=dataclasses.replace(config.head, **rays))
         stages = {
             name: dataclasses.replace(getattr(config, name), iterations=max(2, round(iterations / self.speed_up)))
             for name, iterations in _ITERATIONS.items()
         }
-        return dataclasses.replace(config, seed=self.seed, **stages)
+        return dataclasses.replace(config, seed=self.seed, balanced_closure_fraction=0.4, **stages)
+
+    @property
+    def capture(self) -> Path:
+        """Folder of the training clip."""
+        return self.folder / "capture"
+
+    @property
+    def run(self) -> Path:
+        """Folder of the training run."""
+        return self.folder / "run"
+
+
+class _Progress:
+    """Announces stages and records their durations, which add up over interruptions.
+
+    Raises ValueError if the folder holds a demo with other settings.
+    """
+
+    def __init__(self, demo: Demo, n_stages: int):
+        self._path = demo.folder / "progress.json"
+        self._n_stages, self._begun = n_stages, 0
+        settings = {name: getattr(demo, name) for name in ("size", "seconds", "speed_up", "seed")}
+        self._record = {"settings": settings, "seconds": {}}
+        if self._path.is_file():
+            self._record = read_json(self._path)
+            if self._record.get("settings") != settings:
+                raise ValueError(
+                    f"{demo.folder}: expected a demo with the settings {settings}, got one with "
+                    f"{self._record.get('settings')}; pass another folder"
+                )
+        else:
+            demo.folder.mkdir(parents=True, exist_ok=True)
+            write_json(self._path, self._record)
+
+    @property
+    def seconds(self) -> dict[str, float]:
+        """Durations by stage."""
+        return self._record["seconds"]
+
+    @contextmanager
+    def stage(self, name: str, note: str = "") -> Iterator[None]:
+        self._begun += 1
+        print(f"[{self._begun}/{self._n_stages}] {name}{note}", flush=True)
+        begin = perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[name] = round(self.seconds.get(name, 0.0) + perf_counter() - begin, 1)
+            write_json(self._path, self._record)
 
 
 def run_demo(demo: Demo) -> dict:
-    """Do it all; returns what metrics.json says.
+    """Run all stages, or those that an interrupted demo in the folder has left; returns the content of metrics.json.
 
     Raises:
-        ValueError: a size or length that is too small.
+        ValueError: a size that is too small, or a folder with a demo of other settings.
         OSError: the folder can't be written.
+        KeyboardInterrupt: on Ctrl-C; the same demo continues later.
     """
-    seconds, begin = {}, perf_counter()
-
-    def lap(stage: str) -> None:
-        nonlocal begin
-        seconds[stage], begin = round(perf_counter() - begin, 1), perf_counter()
-
-    person = SyntheticPortrait(round(demo.seconds * FPS), demo.size, demo.seed, _VOICES[0], device=demo.device)
-    write_portrait_capture(person, demo.folder / "capture", progress=True)
-    capture = open_capture(demo.folder / "capture")
-    lap("film the synthetic person")
-    trainer = Trainer(capture, demo.config, demo.folder / "run", demo.device)
-    for stage in ("head", "finetune", "torso"):
-        trainer.run((stage,))
-        lap(f"train {stage}")
-    trained = load_portrait(demo.folder / "run", demo.device)
-    metrics, held_out = _held_out(trained, capture)
-    lap("render held-out frames")
-    meter = MouthMeter(person, capture)
-    spoken = _new_utterance(demo, person, trained, meter, held_out)
-    lap("speak with another voice")
-    metrics |= spoken | {"blink_eyes_to_mouth": _blink_ratio(trained, capture), "seconds": seconds}
+    n_frames = round(demo.seconds * FPS)
+    person = SyntheticPortrait(n_frames, demo.size, demo.seed, VARIED, device=demo.device, blinks="frequent")
+    progress = _Progress(demo, 3 + len(STAGES))
+    note = f": {n_frames} frames; kernels are compiled first"
+    with progress.stage("render the synthetic person", note):
+        write_portrait_capture(person, demo.capture, progress=True)
+    capture = open_capture(demo.capture)
+    _train(demo, capture, progress)
+    trained = load_portrait(demo.run, demo.device)
+    with progress.stage("measure held-out frames"):
+        metrics, held_out = _held_out(trained, capture)
+        metrics |= _lid_apertures(trained, capture, person)
+    with progress.stage("speak a sentence in a new voice"):
+        spoken, frames = _speak(demo, person, trained, MouthMeter(person, capture))
+    columns = [("frames that were not trained on", held_out), (f'new voice: "{SENTENCE}"', frames)]
+    write_image(demo.folder / "contact_sheet.png", contact_sheet(columns, _SHEET_ROWS))
+    metrics |= spoken | {"seconds": progress.seconds}
     write_json(demo.folder / "metrics.json", metrics)
     return metrics
 
 
-class MouthMeter:
-    """Measures how far a mouth is open in a picture: ridge regression from its pixels, fitted to true frames.
-
-    Args:
-        person: whose truth it learns.
-        capture: the same frames, as files.
-    """
-
-    def __init__(self, person: SyntheticPortrait, capture: Capture):
-        ids = capture.train.frame_ids
-        patches = np.stack([mouth_patch(capture.image(k), capture.landmarks(k)) for k in ids])
-        openings = person.mouths[ids, 0]
-        self._mean, self._opening = patches.mean(0), float(openings.mean())
-        centerd = patches - self._mean
-        # In the dual: there are fewer frames than pixels.
-        gram = centerd @ centerd.T + _RIDGE * np.eye(len(centerd))
-        self._weights = centerd.T @ np.linalg.solve(gram, openings - self._opening)
-
-    def __call__(self, image: np.ndarray, landmarks: np.ndarray) -> float:
-        """Opening in metres in a picture [H, W, 3] uint8; landmarks [68, 2] tell where the face is."""
-        return float((mouth_patch(image, landmarks) - self._mean) @ self._weights) + self._opening
+def _train(demo: Demo, capture: Capture, progress: _Progress) -> None:
+    if RunFolder(demo.run).checkpoint.is_file():
+        trainer = Trainer.resume(capture, demo.run, demo.device)
+    else:
+        trainer = Trainer(capture, demo.config, demo.run, demo.device)
+    for stage in STAGES:
+        with progress.stage(f"train {stage}", f": {getattr(demo.config, stage).iterations} steps"):
+            with StopRequest() as stop:
+                trainer.run((stage,), stop)
+            if stop():
+                raise KeyboardInterrupt
 
 
-def mouth_patch(image: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
-    """[n] the picture below the nose, resized, in [0, 1]. Its place does not depend on the mouth."""
-    eyes = landmarks[36:48].mean(0)
-    nose = landmarks[33]
-    unit = float(np.linalg.norm(landmarks[45] - landmarks[36]))
-    down = (nose - eyes) / max(1e-6, float(np.linalg.norm(nose - eyes)))
-    center = nose + 0.45 * unit * down
-    columns, rows = _PATCH
-    across = np.array([down[1], -down[0]])
-    scale = 1.1 * unit / columns
-    matrix = np.column_stack((scale * across, scale * down, center - scale * (across * columns + down * rows) / 2))
-    patch = cv2.warpAffine(image, matrix, _PATCH, flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)
-    return patch.astype(np.float64).ravel() / 255
-
-
-def _held_out(trained: TrainedPortrait, capture: Capture) -> tuple[dict, list[np.ndarray]]:
-    """PSNR of the head before the true torso and of the whole portrait; pairs of true and rendered frames."""
+def _held_out(trained: TrainedPortrait, capture: Capture) -> tuple[dict, list[tuple[str, np.ndarray]]]:
+    """PSNR of the head over the true torso and of the whole portrait; captioned pairs of true and rendered frames."""
     split = capture.val
-    windows = torch.from_numpy(capture.audio_windows)[split.audio_ids]
-    poses = scene_from_capture(torch.from_numpy(split.poses)).float()
-    eyes = capture.eye_closures[split.frame_ids]
+    chosen = np.unique(np.linspace(0, len(split) - 1, min(_HELD_OUT_FRAMES, len(split))).astype(int))
+    frame_ids = split.frame_ids[chosen]
+    windows = torch.from_numpy(capture.audio_windows)[split.audio_ids[chosen]]
+    poses = scene_from_capture(torch.from_numpy(split.poses[chosen])).float()
+    eyes = capture.eye_closures[frame_ids]
 
-    def behind_the_head(place: int) -> torch.Tensor:
-        layer = capture.torso(split.frame_ids[place]).astype(np.float32) / 255
+    def behind_the_head(i: int) -> Tensor:
+        layer = capture.torso(frame_ids[i]).astype(np.float32) / 255
         picture = layer[..., :3] * layer[..., 3:] + capture.background.astype(np.float32) / 255 * (1 - layer[..., 3:])
         return torch.from_numpy(picture).to(trained.background.device)
 
     heads = render_frames(trained, windows, poses, eyes, behind_the_head, with_torso=False)
     portraits = render_frames(trained, windows, poses, eyes, trained.background)
     scores, pairs = [], []
-    for k, head, portrait in zip(tqdm(split.frame_ids, "held-out frames", unit="frame"), heads, portraits, strict=True):
+    frames = zip(tqdm(frame_ids, "held-out frames", unit="frame"), heads, portraits, strict=True)
+    for k, head, portrait in adaptive_threads(frames, trained.background.device.type):
         true = capture.image(k)
         errors = (np.square(picture_of(output) / 255.0 - true / 255.0).mean() for output in (head, portrait))
         scores.append([psnr(float(error)) for error in errors])
-        pairs.append(np.concatenate((true, picture_of(portrait)), 1))
+        pairs.append((f"frame {k}", beside(true, picture_of(portrait))))
     head_psnr, portrait_psnr = np.mean(scores, 0)
-    return {"head_psnr": float(head_psnr), "portrait_psnr": float(portrait_psnr), "held_out_frames": len(split)}, pairs
+    return {"head_psnr": float(head_psnr), "portrait_psnr": float(portrait_psnr), "held_out_frames": len(pairs)}, pairs
 
 
-def _new_utterance(
-    demo: Demo, person: SyntheticPortrait, trained: TrainedPortrait, meter: MouthMeter, pairs: list[np.ndarray]
-) -> dict:
-    """Speak new words with another voice, and compare with how the person would have looked."""
-    speech = speak(_UTTERANCE_SECONDS, demo.seed + 1000, _VOICES[1])
-    windows = speech_windows(trained, speech.samples)
-    ids = ping_pong(len(windows), person.n_frames)
-    mouths = mouth_track(speech.timeline, len(windows))
-    poses = scene_from_capture(torch.from_numpy(person.poses[ids])).float()
-    outputs = render_frames(trained, windows, poses, person.blinks[ids], trained.background)
-    true, rendered, measured = [], [], []
-    for k, mouth, output in zip(tqdm(ids, "new utterance", unit="frame"), mouths, outputs, strict=True):
-        opening, width, rounding = map(float, mouth)
-        state = dataclasses.replace(person.state(int(k)), opening=opening, width=width, rounding=rounding)
-        truth = person.render_state(state)
-        true.append(truth.image)
-        rendered.append(picture_of(output))
-        measured.append([meter(image, truth.landmarks) for image in (true[-1], rendered[-1])])
-    beside = [np.concatenate(pair, 1) for pair in zip(true, rendered, strict=True)]
-    write_video(demo.folder / "portrait.mp4", rendered, FPS, speech.samples, metadata=SYNTHESIZED)
-    write_video(demo.folder / "comparison.mp4", beside, FPS, speech.samples, metadata=SYNTHESIZED)
-    write_image(demo.folder / "contact_sheet.png", _contact_sheet(pairs, beside))
-    of_truth, of_portrait = (float(np.corrcoef(column, mouths[:, 0])[0, 1]) for column in np.transpose(measured))
+def _lid_apertures(trained: TrainedPortrait, capture: Capture, person: SyntheticPortrait) -> dict:
+    """Mean apertures of the lids in held-out poses, with the eyes closed and open."""
+    split = capture.val
+    chosen = np.unique(np.linspace(0, len(split) - 1, min(_BLINK_FRAMES, len(split))).astype(int))
+    rows = []
+    for i in tqdm(chosen, "eyelids", unit="pose"):
+        state = person.state(int(split.frame_ids[i]))
+        meter = LidMeter(person, state)
+        windows = torch.from_numpy(capture.audio_windows)[[int(split.audio_ids[i])] * 2]
+        poses = scene_from_capture(torch.from_numpy(split.poses[[i, i]])).float()
+        closures = np.array([1.0, 0.0])
+        outputs = render_frames(trained, windows, poses, closures, trained.background)
+        images = [picture_of(output) for output in outputs]
+        rows.append([*map(meter, images), *meter.true_apertures, *map(meter.openness, images)])
+    closed, opened, true_closed, true_opened, openness, _ = map(float, np.mean(rows, 0))
     return {
-        "mouth_opening_correlation": of_portrait,
-        "mouth_opening_correlation_of_the_true_frames": of_truth,
-        "new_utterance": {"seconds": _UTTERANCE_SECONDS, "voice": _VOICES[1], "trained_on": _VOICES[0]},
+        "lid_aperture": {
+            "closed": closed,
+            "closed_in_the_truth": true_closed,
+            "open": opened,
+            "open_in_the_truth": true_opened,
+            "iris_seen_through_closed_lids": openness,
+        }
     }
 
 
-def _blink_ratio(trained: TrainedPortrait, capture: Capture) -> float:
-    """How much closing the eyes changes the eyes' pixels, over how much it changes the mouth's."""
-    k = int(capture.val.frame_ids[0])
-    windows = torch.from_numpy(capture.audio_windows)[k : k + 1].expand(2, -1, -1)
-    poses = scene_from_capture(torch.from_numpy(capture.val.poses[:1])).float().expand(2, 4, 4)
-    eyes = np.array([0.0, 1.0])
-    opened, closed = (o.rgb.cpu() for o in render_frames(trained, windows, poses, eyes, trained.background))
-    change, landmarks = (opened - closed).abs().mean(-1).numpy(), capture.landmarks(k)
-    regions = []
-    for points in (landmarks[36:48], landmarks[48:]):
-        low, high = np.floor(points.min(0)).astype(int), np.ceil(points.max(0)).astype(int)
-        regions.append(change[low[1] : high[1], low[0] : high[0]].mean())
-    return float(regions[0] / max(regions[1], 1e-6))
-
-
-def _contact_sheet(held_out: list[np.ndarray], utterance: list[np.ndarray]) -> np.ndarray:
-    """Truth beside portrait: held-out frames in the left column, the new utterance in the right one."""
-    columns = []
-    for pairs in (held_out, utterance):
-        chosen = np.linspace(0, len(pairs) - 1, _SHEET).astype(int)
-        columns.append(np.concatenate([pairs[k] for k in chosen], 0))
-    return np.concatenate(columns, 1)
+def _speak(
+    demo: Demo, person: SyntheticPortrait, trained: TrainedPortrait, meter: MouthMeter
+) -> tuple[dict, list[tuple[str, np.ndarray]]]:
+    """Speak a sentence in a voice that training did not hear; measures, and captioned pairs of truth and portrait."""
+    speech = say(SENTENCE, VOICES[_VOICE], demo.seed)
+    n = round(len(speech.samples) / SAMPLE_RATE * FPS)
+    motion = natural_motion(n, demo.seed)
+    mouths = mouth_track(speech.timeline, n)
+    windows = speech_windows(trained, speech.samples)
+    outputs = render_frames(
+        trained, windows, scene_from_capture(torch.from_numpy(motion.poses)).float(), motion.blinks, trained.background
+    )
+    rendered, pairs, measured = [], [], []
+    outputs = tqdm(adaptive_threads(outputs, trained.background.device.type), "sentence", n, unit="frame")
+    for k, output in enumerate(outputs):
+        truth = person.render_state(motion.state(k, mouths[k]))
+        rendered.append(picture_of(output))
+        measured.append([meter(image, truth.landmarks) for image in (truth.image, rendered[-1])])
+        pairs.append((f"{k / FPS:.1f} s", beside(truth.image, rendered[-1])))
+    write_video(demo.folder / "portrait.mp4", rendered, FPS, speech.samples, metadata=SYNTHESIZED)
+    frames = [comparison_frame(pair, SENTENCE) for _, pair in pairs]
+    write_video(demo.folder / "comparison.mp4", frames, FPS, speech.samples, metadata=SYNTHESIZED)
+    of_truth, of_portrait = np.transpose(measured)
+    return {
+        "mouth_opening_correlation": float(np.corrcoef(of_portrait, mouths[:, 0])[0, 1]),
+        "mouth_opening_correlation_of_the_true_frames": float(np.corrcoef(of_truth, mouths[:, 0])[0, 1]),
+        "mouth_opening_range": float(np.std(of_portrait) / np.std(of_truth)),
+        "sentence": {"text": SENTENCE, "seconds": n / FPS, "voice": _VOICE},
+    }, pairs

@@ -7,7 +7,7 @@ from ernerf_ti.portrait.config import PortraitConfig
 from ernerf_ti.portrait.model.head_field import HeadField
 from ernerf_ti.portrait.model.pose_regression import PoseRegression
 from ernerf_ti.portrait.model.torso_field import TorsoField
-from ernerf_ti.portrait.records import FrameInputs, RenderOutput
+from ernerf_ti.portrait.records import FrameInputs, RenderOutput, TorsoLayer
 from ernerf_ti.portrait.render.frame import render_portrait
 from ernerf_ti.portrait.render.head_occupancy import OccupancyGrid
 from ernerf_ti.portrait.render.torso_occupancy import TorsoGrid
@@ -60,13 +60,21 @@ class Portrait(nn.Module):
             in_passes: sample as the public code does.
         """
         head = self.head.bind(inputs, with_uncertainty=False, audio_code=audio_code)
-        pose, appearance = inputs.head_pose, inputs.torso_appearance
-        appearance = inputs.appearance_index if appearance is None else appearance
+        pose = inputs.head_pose
+        appearance = inputs.appearance_index if inputs.torso_appearance is None else inputs.torso_appearance
 
-        def torso(pixel_coords: Tensor):
+        def torso(pixel_coords: Tensor) -> TorsoLayer:
             return self.torso(pixel_coords, pose, appearance)
 
-        layers = {"torso": torso, "torso_grid": self.torso_grid} if with_torso else {}
         return render_portrait(
-            head, self.head_grid, pose, intrinsics, size, self.config.march, background, **layers, in_passes=in_passes
+            head,
+            self.head_grid,
+            pose,
+            intrinsics,
+            size,
+            self.config.march,
+            background,
+            torso if with_torso else None,
+            self.torso_grid if with_torso else None,
+            in_passes,
         )

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -94,10 +95,14 @@ class RenderOutput:
     def map(self, function: Callable[[Tensor], Tensor]) -> "RenderOutput":
         """Apply a function to each tensor."""
         values = (getattr(self, field.name) for field in fields(self))
-        return RenderOutput(*(None if value is None else function(value) for value in values))
+        mapped: list[Any] = [None if value is None else function(value) for value in values]
+        return RenderOutput(*mapped)
 
     @staticmethod
     def concatenate(outputs: "list[RenderOutput]") -> "RenderOutput":
         """Join outputs of consecutive rays, at least one."""
-        columns = [[getattr(output, field.name) for output in outputs] for field in fields(RenderOutput)]
-        return RenderOutput(*(None if column[0] is None else torch.cat(column) for column in columns))
+        columns: list[list[Any]] = [
+            [getattr(output, field.name) for output in outputs] for field in fields(RenderOutput)
+        ]
+        joined: list[Any] = [None if column[0] is None else torch.cat(column) for column in columns]
+        return RenderOutput(*joined)

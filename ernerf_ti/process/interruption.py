@@ -6,7 +6,7 @@ import signal
 class StopRequest:
     """Context manager that records SIGINT and SIGTERM instead of raising; call it to ask whether one has arrived."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.signal = 0
 
     def __call__(self) -> bool:
@@ -21,9 +21,9 @@ class StopRequest:
         self._before = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}
         return self
 
-    def __exit__(self, *exception) -> None:
+    def __exit__(self, *exception: object) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
-    def _note(self, number: int, frame) -> None:
+    def _note(self, number: int, frame: object) -> None:
         self.signal = number

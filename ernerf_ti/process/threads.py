@@ -12,7 +12,7 @@ bits each time needs a fixed number: set OMP_NUM_THREADS.
 """
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from time import perf_counter
 from typing import TypeVar
 
@@ -42,7 +42,9 @@ class ThreadTuner:
         clock: seconds.
     """
 
-    def __init__(self, device_type: str = "cpu", threads: "TorchThreads | None" = None, clock=perf_counter):
+    def __init__(
+        self, device_type: str = "cpu", threads: "TorchThreads | None" = None, clock: Callable[[], float] = perf_counter
+    ):
         self._threads = threads or TorchThreads()
         self._initial = self._threads.available() if device_type == "cpu" else 1
         self._candidates = sorted({1, self._initial // 2, self._initial} - {0})
@@ -54,7 +56,8 @@ class ThreadTuner:
         self._trials: list[int] = []
         self._best: dict[int, float] = {}
         self._is_warm = False  # the first units compile kernels
-        self._start_block()
+        self._units, self._slow_blocks = 0, 0
+        self._seconds, self._since_choice = 0.0, 0.0
 
     @property
     def is_active(self) -> bool:
@@ -67,7 +70,7 @@ class ThreadTuner:
         self._begin = self._clock()
         return self
 
-    def __exit__(self, kind, error, trace) -> None:
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
         if self.is_active and kind is None:
             self._add(self._clock() - self._begin)
 
@@ -106,7 +109,7 @@ class ThreadTuner:
         limit = _HOPELESS * min(self._best.values())
         self._trials = [m for m in self._trials if self._best.get(m, 0.0) <= limit]
         if not self._trials:
-            choice = min(self._best, key=self._best.get)
+            choice = min(self._best, key=self._best.__getitem__)
             confirmed = choice == self._choice
             self._interval = min(2 * self._interval, _LONGEST_INTERVAL) if confirmed else _SHORTEST_INTERVAL
             self._choice, self._reference = choice, self._best[choice]
@@ -119,7 +122,8 @@ class ThreadTuner:
             self._measure()
 
     def _start_block(self) -> None:
-        self._units, self._seconds, self._since_choice, self._slow_blocks = 0, 0.0, 0.0, 0
+        self._units, self._slow_blocks = 0, 0
+        self._seconds, self._since_choice = 0.0, 0.0
 
 
 class TorchThreads:

@@ -25,8 +25,8 @@ FORMAT_VERSION = 2
 
 _DAMAGED = "the file is damaged, take another copy"
 
-_ENTRIES = {"portrait_config": dict, "portrait": dict, "capture": dict, "scene": dict}
-_CAPTURE = {"extractor": str, "feature_dimension": int, "width": int, "height": int, "n_train": int}
+_ENTRIES: dict[str, type] = {"portrait_config": dict, "portrait": dict, "capture": dict, "scene": dict}
+_CAPTURE: dict[str, type] = {"extractor": str, "feature_dimension": int, "width": int, "height": int, "n_train": int}
 _SCENE = {"intrinsics": (4,), "poses": (-1, 4, 4), "eye_closures": (-1,), "background": (-1, -1, 3)}
 
 

@@ -3,7 +3,7 @@
 import dataclasses
 import types
 import typing
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, cast
 
 Record = TypeVar("Record")
 
@@ -44,7 +44,7 @@ def config_from_dict(kind: type[Record], values: Any, path: str = "config") -> R
             "use the version of ernerf-ti that wrote it, or a newer one"
         )
     fields = {}
-    for field in dataclasses.fields(kind):
+    for field in dataclasses.fields(cast(Any, kind)):
         if field.name in values:
             fields[field.name] = _decode(hints[field.name], values[field.name], f"{path}.{field.name}")
         elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
@@ -55,7 +55,7 @@ def config_from_dict(kind: type[Record], values: Any, path: str = "config") -> R
         raise ValueError(f"{path}: {error}") from None
 
 
-def old_option_names(kind: type, prefix: str = "") -> dict[str, str]:
+def old_option_names(kind: Any, prefix: str = "") -> dict[str, str]:
     """Dotted names that fields had in earlier versions -> current names, of a record and its nested records."""
     names = {}
     renamed = getattr(kind, "_renamed", {})
@@ -74,7 +74,7 @@ def old_option_names(kind: type, prefix: str = "") -> dict[str, str]:
     return names
 
 
-def _leaves(kind: type) -> list[str]:
+def _leaves(kind: Any) -> list[str]:
     leaves = []
     for name, hint in _hints(kind).items():
         records = [hint] if dataclasses.is_dataclass(hint) else list(_choices(hint).values())
@@ -95,7 +95,7 @@ def _decode(hint: Any, value: Any, path: str) -> Any:
             raise ValueError(f"{path}: expected kind one of {', '.join(choices)}, got {chosen!r}; choose one of these")
         return config_from_dict(choices[chosen], {key: v for key, v in value.items() if key != "kind"}, path)
     if dataclasses.is_dataclass(hint):
-        return config_from_dict(hint, value, path)
+        return config_from_dict(cast(Any, hint), value, path)
     return _plain(hint, value, path)
 
 
@@ -124,7 +124,7 @@ def _is_a(value: Any, kind: type) -> bool:
     return isinstance(value, (int, float) if kind is float else kind)
 
 
-def _choices(hint: Any) -> dict[str, type]:
+def _choices(hint: Any) -> dict[str, Any]:
     """The records of a union by class name; empty if the type is not a union of records."""
     kinds = typing.get_args(hint)
     is_union = typing.get_origin(hint) in (typing.Union, types.UnionType)

@@ -72,6 +72,8 @@ class StageConfig:
     """Fraction of the rays drawn around the lips rather than from the whole frame; 0 in ER-NeRF."""
     eyes_fraction: float = 0.0
     """Fraction of the rays drawn around the eyes: blinks are rare and cover few pixels."""
+    head_fraction: float = 0.0
+    """Fraction of the rays drawn around the head with its hair, for heads that are small in the frame."""
 
     _renamed: ClassVar[dict[str, str]] = {
         "final_rate": "lr_decay",
@@ -138,6 +140,9 @@ class TrainConfig:
     """Fraction of rays composited over random colors in the stages head and torso, so that opacity is identifiable.
     Over the captured background alone, as in the public code, anything that the background's colors can be mixed from
     may stay transparent. The head stage needs the capture's segmentation masks for it."""
+    balanced_closure_fraction: float = 0.0
+    """Fraction of the steps whose frame is drawn by the inverse frequency of its eye closure, so that closed eyes are
+    seen often enough to be learned. The other steps visit all frames equally often."""
     standardize_audio: bool = True
     """Standardize audio features by the capture's mean and deviation; the public code uses them as they are."""
     grid_update_every: int = 16
@@ -169,6 +174,11 @@ class TrainConfig:
                 f"random_background_fraction: expected 0 to 1, got {self.random_background_fraction}; "
                 "pass a fraction of the rays"
             )
+        if not 0 <= self.balanced_closure_fraction <= 1:
+            raise ValueError(
+                f"balanced_closure_fraction: expected 0 to 1, got {self.balanced_closure_fraction}; "
+                "pass a fraction of the steps"
+            )
         for name in STAGES:
             stage = getattr(self, name)
             if stage.iterations < 0 or stage.n_rays < 1:
@@ -177,11 +187,13 @@ class TrainConfig:
                     "pass 0 iterations to skip the stage"
                 )
             if not (
-                stage.lips_fraction >= 0 and stage.eyes_fraction >= 0 and stage.lips_fraction + stage.eyes_fraction <= 1
+                min(stage.lips_fraction, stage.eyes_fraction, stage.head_fraction) >= 0
+                and stage.lips_fraction + stage.eyes_fraction + stage.head_fraction <= 1
             ):
                 raise ValueError(
-                    f"{name}: expected lips_fraction and eyes_fraction >= 0 with a sum of at most 1, "
-                    f"got {stage.lips_fraction} and {stage.eyes_fraction}; pass smaller fractions"
+                    f"{name}: expected lips_fraction, eyes_fraction and head_fraction >= 0 with a sum of at most 1, "
+                    f"got {stage.lips_fraction}, {stage.eyes_fraction} and {stage.head_fraction}; "
+                    "pass smaller fractions"
                 )
         if self.finetune.patch_size < 1:
             raise ValueError(

@@ -96,13 +96,13 @@ class HeadStage(_HeadFieldStage):
 
     def _draw_pixels(self, frame: int, generator: torch.Generator) -> Tensor:
         settings = self.settings
-        n_lips, n_eyes = (
-            int(fraction * settings.n_rays) for fraction in (settings.lips_fraction, settings.eyes_fraction)
-        )
+        fractions = settings.lips_fraction, settings.eyes_fraction, settings.head_fraction
+        n_lips, n_eyes, n_head = (int(fraction * settings.n_rays) for fraction in fractions)
         regions = (
-            (settings.n_rays - n_lips - n_eyes, self._whole_frame()),
+            (settings.n_rays - n_lips - n_eyes - n_head, self._whole_frame()),
             (n_lips, self.frames.lips(frame)),
             (n_eyes, self.frames.eyes(frame)),
+            (n_head, self.frames.head(frame)),
         )
         return torch.cat([random_pixels(n, rectangle, generator) for n, rectangle in regions])
 

@@ -58,6 +58,14 @@ def face_rectangle(landmarks: np.ndarray, height: int, width: int) -> Rectangle:
     return _clip(Rectangle(low[1], high[1], low[0], high[0]), height, width)
 
 
+def head_rectangle(landmarks: np.ndarray, height: int, width: int) -> Rectangle:
+    """The box around all 68 landmarks with room for hair, ears and the outline of the jaw, cut to the frame."""
+    low, high = landmarks.min(0), landmarks.max(0)
+    size = high - low
+    low, high = low - size * (0.2, 0.65), high + size * (0.2, 0.12)
+    return _clip(Rectangle(low[1], high[1], low[0], high[0]), height, width)
+
+
 def lips_rectangle(landmarks: np.ndarray, height: int, width: int) -> Rectangle:
     """The square around the outer lips (landmarks 48 to 59), clipped to the frame."""
     low, high = landmarks[48:60].min(0).astype(int), landmarks[48:60].max(0).astype(int)

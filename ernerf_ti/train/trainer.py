@@ -243,7 +243,7 @@ class Trainer:
         config, iterations = self.config, self._current.settings.iterations
         bar = tqdm(total=iterations, initial=self.step, desc=self.stage, unit="step")
         clock = _StageClock(self.stage_seconds, self.stage)
-        rates = _Rates()
+        rates, first = _Rates(), self.step + 1
         with bar, TrainingLog(RunFolder(self.folder)) as log:
             while self.step < iterations:
                 with self._threads:
@@ -251,6 +251,8 @@ class Trainer:
                 clock.tick()
                 on_step(report)
                 rates.add(report.statistics)
+                if self.step == first:
+                    bar.unpause()  # the first step compiles kernels, which must not count in the time that is left
                 bar.update()
                 is_last = self.step == iterations
                 if is_last or self.step % config.log_every == 0:
@@ -291,6 +293,10 @@ class Trainer:
     def _frame_of_step(self) -> int:
         """Index of the step's training frame: epochs, each in its own random order."""
         n = len(self.frames)
+        if self.config.balanced_closure_fraction:
+            rng = np.random.default_rng([self.config.seed, STAGES.index(self.stage), self.step, 2])
+            if rng.random() < self.config.balanced_closure_fraction:
+                return int(rng.choice(n, p=self.frames.closure_balance))
         seed = np.random.SeedSequence([self.config.seed, STAGES.index(self.stage), self.step // n, 1])
         return int(np.random.default_rng(seed).permutation(n)[self.step % n])
 

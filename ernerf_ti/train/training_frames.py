@@ -2,6 +2,7 @@
 
 from collections import OrderedDict
 from collections.abc import Callable
+from functools import cached_property
 
 import cv2
 import numpy as np
@@ -14,10 +15,18 @@ from ernerf_ti.data.capture_files import HEAD, Split
 from ernerf_ti.portrait.camera import pixel_coords, pixel_rays, scene_from_capture
 from ernerf_ti.portrait.records import FrameInputs, RayBatch
 from ernerf_ti.portrait.render.alpha import over
-from ernerf_ti.train.pixel_sampling import Rectangle, eyes_rectangle, face_rectangle, inside, lips_rectangle
+from ernerf_ti.train.pixel_sampling import (
+    Rectangle,
+    eyes_rectangle,
+    face_rectangle,
+    head_rectangle,
+    inside,
+    lips_rectangle,
+)
 
 _UNSURE, _OUTSIDE, _HEAD = range(3)
 _OUTLINE = 1 / 64  # of the image height, on either side of the head's outline: hair is translucent and labels err
+_CLOSURE_BINS = (0.1, 0.2, 0.3, 0.5, 0.7)
 _CACHE_BYTES = 1 << 31  # of images; frames of a longer clip are read from disk again
 
 
@@ -44,6 +53,13 @@ class TrainingFrames:
     def own_windows(self) -> Tensor:
         """[n, steps, C] audio windows of the split's frames."""
         return self.windows[torch.from_numpy(self.split.audio_ids).clamp(max=len(self.windows) - 1)]
+
+    @cached_property
+    def closure_balance(self) -> np.ndarray:
+        """[n] float64 probabilities of the frames by the inverse frequency of their eye closure."""
+        bins = np.digitize(self.capture.eye_closures[self.split.frame_ids], _CLOSURE_BINS)
+        weights = 1 / np.bincount(bins)[bins]
+        return weights / weights.sum()
 
     def inputs(self, i: int, trained: bool = True) -> FrameInputs:
         """Inputs of the fields for frame i of the split.
@@ -110,6 +126,9 @@ class TrainingFrames:
         colors = colors.to(self.device)
         batch.background_rgb[: len(colors)] = torch.where(certain, colors, batch.background_rgb[: len(colors)])
         batch.target_rgb[: len(colors)] = torch.where(outside, colors, batch.target_rgb[: len(colors)])
+
+    def head(self, i: int) -> Rectangle:
+        return head_rectangle(self._landmarks(i), self.height, self.width)
 
     def face(self, i: int) -> Rectangle:
         return face_rectangle(self._landmarks(i), self.height, self.width)

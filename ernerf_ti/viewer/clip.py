@@ -1,4 +1,4 @@
-"""What is played: a recording with all that drives the portrait through it."""
+"""A clip to play: audio, and the inputs that drive the portrait through it."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ _SILENCE_FRAMES = 25
 
 @dataclass(frozen=True, eq=False)
 class Clip:
-    """T pictures at 25 frames per second, and their sound. Two clips are equal if they are the same object."""
+    """Inputs of T frames at 25 per second, and their audio. Clips are compared by identity."""
 
     name: str
     samples: np.ndarray
@@ -32,23 +32,23 @@ class Clip:
     """[T, steps, C] audio windows."""
     poses: Tensor
     """[T, 4, 4] pose_world_from_camera, scene."""
-    places: np.ndarray
-    """[T] of the poses' frames in the capture, those that were trained on first."""
+    pose_indices: np.ndarray
+    """[T] index of each pose in the capture's, training frames first."""
     eye_closures: np.ndarray
-    """[T] closure of the eyes as in the capture."""
+    """[T] eye closure as in the capture, 0 open, 1 closed."""
     natural_blinks: np.ndarray
-    """[T] closure at random times."""
+    """[T] eye closure with blinks at random times."""
     true_frame: Callable[[int], np.ndarray] | None = None
-    """Frame -> [H, W, 3] uint8 as it was filmed, before the plate."""
+    """Frame -> [H, W, 3] uint8 true image, composited over the background."""
 
     def __len__(self) -> int:
         return len(self.windows)
 
 
 def capture_clip(trained: TrainedPortrait, capture: Capture, seed: int = 0) -> Clip:
-    """The capture's own recording, with the poses that were tracked, not smoothed, so that truth can be laid beside.
+    """The capture's own recording, with the poses as tracked, not smoothed: frames compare with the true ones.
 
-    Frames without a pose take the nearest frame that has one.
+    Frames without a pose take that of the nearest frame with one.
 
     Raises ValueError if the capture is not that of the portrait.
     """
@@ -64,7 +64,7 @@ def capture_clip(trained: TrainedPortrait, capture: Capture, seed: int = 0) -> C
     poses = scene_from_capture(torch.from_numpy(np.concatenate([split.poses for split in splits]))).float()
     audio_ids = np.concatenate([split.audio_ids for split in splits])
     windows = torch.from_numpy(capture.audio_windows)
-    # The sound counts by its own numbers, which some captures keep apart from those of the pictures.
+    # Audio frames have numbers of their own, which in some captures differ from those of the images.
     order = np.argsort(audio_ids, kind="stable")
     nearest = order[_nearest(audio_ids[order], np.arange(len(windows)))]
     sound = read_sound(capture.paths.sound, SAMPLE_RATE) if capture.paths.sound.is_file() else np.zeros(0, np.float32)
@@ -81,11 +81,11 @@ def capture_clip(trained: TrainedPortrait, capture: Capture, seed: int = 0) -> C
 
 
 def sound_clip(trained: TrainedPortrait, path: Path, speech_model: Path | None = None, seed: int = 0) -> Clip:
-    """A sound file, with the head moving as in the capture.
+    """An audio file, with the head moving as in the capture.
 
     Raises:
-        FileNotFoundError, ValueError, ImportError: a file that is not there, has no sound, or whose features can't be
-            computed here.
+        FileNotFoundError, ValueError, ImportError: no such file, no audio in it, or a feature extractor that is not
+            available here.
     """
     samples = read_sound(path, SAMPLE_RATE)
     if not len(samples):
@@ -94,14 +94,14 @@ def sound_clip(trained: TrainedPortrait, path: Path, speech_model: Path | None =
 
 
 def silent_clip(trained: TrainedPortrait, seed: int = 0) -> Clip:
-    """As many frames as the capture has, in silence: for a portrait that comes without its capture."""
+    """As many silent frames as the capture has, for a portrait without its capture."""
     n = len(trained.poses)
     windows = silent_windows(trained)[_SILENCE_FRAMES // 2].expand(n, -1, -1)
-    return _driven(trained, "silence", np.zeros(n * SAMPLES_PER_FRAME, np.float32), windows, seed)
+    return _driven(trained, "silence (no audio)", np.zeros(n * SAMPLES_PER_FRAME, np.float32), windows, seed)
 
 
 def silent_windows(trained: TrainedPortrait) -> Tensor:
-    """[25, steps, C] windows of silence; zeros where the extractor can't be computed here."""
+    """[25, steps, C] windows of silence; zeros if the extractor is not available here."""
     try:
         return speech_windows(trained, np.zeros(_SILENCE_FRAMES * SAMPLES_PER_FRAME, np.float32))
     except (OSError, ValueError, ImportError):
@@ -127,7 +127,7 @@ def _fitted(samples: np.ndarray, n_frames: int) -> np.ndarray:
 
 
 def _nearest(rising: np.ndarray, wanted: np.ndarray) -> np.ndarray:
-    """[n] places of the rising values that are nearest to the wanted ones."""
+    """[n] indices of the ascending values nearest to the wanted ones."""
     after = np.searchsorted(rising, wanted).clip(1, max(1, len(rising) - 1))
     before = after - 1
     after = np.minimum(after, len(rising) - 1)

@@ -1,4 +1,4 @@
-"""The place in the clip, driven by the sound: pictures are dropped to keep up, never the sound."""
+"""Position in the clip, driven by the audio: images are dropped to keep up, never audio."""
 
 import numpy as np
 
@@ -9,17 +9,17 @@ class PlaybackClock:
     """Plays, pauses and seeks in one recording.
 
     Args:
-        output: what the sound goes to; it tells how much was heard.
+        output: where the sound goes; it reports how much was heard.
         samples: [S] mono sound in [-1, 1].
         rate: samples per second.
-        frame_rate: pictures per second.
+        frame_rate: frames per second.
     """
 
     def __init__(self, output: SoundOutput, samples: np.ndarray, rate: int, frame_rate: float):
         self.output, self.samples, self.rate, self.frame_rate = output, samples, rate, frame_rate
         self.playing = False
         self.loop = True
-        self._start = 0.0  # where the output began, or the place while paused, s
+        self._start = 0.0  # where the output started, or the position while paused, s
 
     @property
     def duration(self) -> float:
@@ -32,7 +32,7 @@ class PlaybackClock:
 
     @property
     def position(self) -> float:
-        """Seconds from the begin of what is heard now. Turns off the playing at the end, or begins again."""
+        """Seconds into the clip of what is heard now. Reading it at the end stops, or starts the loop again."""
         if not self.playing:
             return self._start
         heard = self._start + self.output.heard()
@@ -46,17 +46,17 @@ class PlaybackClock:
         return self._start
 
     def frame(self, ahead: float = 0.0) -> int:
-        """Number of the picture that belongs to a moment.
+        """Index of the frame to show.
 
         Args:
-            ahead: seconds from now, for a picture that is shown only then.
+            ahead: seconds from now at which it will be visible.
         """
-        place = self.position
+        position = self.position
         if self.playing:
-            place += ahead
+            position += ahead
             if self.loop and self.duration:
-                place %= self.duration
-        return min(int(place * self.frame_rate + 1e-6), self.n_frames - 1)
+                position %= self.duration
+        return min(int(position * self.frame_rate + 1e-6), self.n_frames - 1)
 
     def play(self) -> None:
         if self.playing or not len(self.samples):
@@ -73,13 +73,13 @@ class PlaybackClock:
             self.output.stop()
 
     def seek(self, seconds: float) -> None:
-        """Go to a place; what plays goes on from there."""
+        """Go to a time; playback continues from there."""
         self._start = min(max(seconds, 0.0), self.duration)
         if self.playing:
             self._begin()
 
     def step(self, frames: int) -> None:
-        """Pause, and go so many pictures on, to the middle of one so that rounding has no say."""
+        """Pause and move by so many frames, to the middle of one, so that rounding does not matter."""
         at = self.frame()
         self.pause()
         to = min(max(at + frames, 0), self.n_frames - 1)

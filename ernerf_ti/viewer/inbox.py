@@ -1,6 +1,6 @@
-"""A folder that is watched: what is dropped into it while the viewer runs is played or shown.
+"""A watched folder: audio and images copied into it while the viewer runs are played or shown.
 
-The window's toolkit hands on no files that are dropped onto it, so that a folder stands in.
+The window toolkit does not report files dropped onto the window; the folder takes their place.
 """
 
 from pathlib import Path
@@ -10,10 +10,10 @@ PICTURES = (".png", ".jpg", ".jpeg")
 
 
 class Inbox:
-    """New sounds and pictures of a folder, each once, when they have stopped growing.
+    """New audio and image files in a folder, each reported once, when it has stopped growing.
 
     Args:
-        folder: need not be there yet.
+        folder: may not exist yet.
     """
 
     def __init__(self, folder: Path):
@@ -22,7 +22,7 @@ class Inbox:
         self._growing: dict[Path, tuple[int, int]] = {}
 
     def new_files(self) -> list[Path]:
-        """Those that are complete since the last call."""
+        """Files completed since the last call."""
         found, complete = self._look(), []
         for path, stamp in found.items():
             if self._known.get(path) == stamp:
@@ -40,6 +40,6 @@ class Inbox:
                 if path.suffix.lower() in SOUNDS + PICTURES and path.is_file():
                     status = path.stat()
                     found[path] = (status.st_size, status.st_mtime_ns)
-        except OSError:  # not there, or a file that went while we looked
+        except OSError:  # no such folder, or a file was removed meanwhile
             return found
         return found

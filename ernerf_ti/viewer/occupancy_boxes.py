@@ -1,4 +1,4 @@
-"""The occupied cells of the scene as boxes in a picture."""
+"""Occupied cells of the scene, drawn as boxes."""
 
 import cv2
 import numpy as np
@@ -8,25 +8,25 @@ import taichi_kernels as tk
 from ernerf_ti.portrait.render.head_occupancy import OccupancyGrid
 from ernerf_ti.viewer.camera_control import Intrinsics
 
-_BOXES_ALONG_AXIS = 32
-_NEAREST = 0.05  # scene units before the camera; edges that come nearer are left out
+_BOXES_PER_AXIS = 32
+_NEAREST = 0.05  # scene units in front of the camera; edges that come closer are left out
 _SHADES = 8
-_NEAR_COLOUR, _FAR_COLOUR = np.array([255, 214, 92]), np.array([70, 84, 160])
+_NEAR_COLOR, _FAR_COLOR = np.array([255, 214, 92]), np.array([70, 84, 160])
 
 
 @torch.no_grad()
 def box_edges(grid: OccupancyGrid) -> np.ndarray:
     """Edges on the surface of the occupied boxes.
 
-    Cells are joined to boxes, at most 32 along an axis; a box is there if one of its cells is.
+    Cells are merged into boxes, at most 32 along an axis; a box is occupied if one of its cells is.
 
     Args:
-        grid: with its occupied cells.
+        grid: occupancy grid of the head.
 
     Returns:
         [n, 2, 3] float32 end points, scene units.
     """
-    n = min(grid.config.resolution, _BOXES_ALONG_AXIS)
+    n = min(grid.config.resolution, _BOXES_PER_AXIS)
     per_box = grid.config.resolution // n
     edges = []
     for cascade in range(len(grid.density_grid)):
@@ -37,11 +37,11 @@ def box_edges(grid: OccupancyGrid) -> np.ndarray:
 
 
 def occupied_cells(grid: OccupancyGrid, cascade: int) -> np.ndarray:
-    """[R, R, R] bool, by x, y and z, of a cascade."""
+    """[R, R, R] bool of a cascade, indexed by x, y and z."""
     n = grid.config.resolution
-    part = grid.bitfield.view(len(grid.density_grid), -1)[cascade]
-    bits = torch.arange(8, dtype=torch.uint8, device=part.device)
-    codes = ((part[:, None] >> bits) & 1).flatten().nonzero()[:, 0].int()
+    bitfield = grid.bitfield.view(len(grid.density_grid), -1)[cascade]
+    bits = torch.arange(8, dtype=torch.uint8, device=bitfield.device)
+    codes = ((bitfield[:, None] >> bits) & 1).flatten().nonzero()[:, 0].int()
     occupied = np.zeros((n, n, n), bool)
     if len(codes):
         occupied[tuple(tk.morton_decode(codes).cpu().numpy().T)] = True
@@ -51,7 +51,7 @@ def occupied_cells(grid: OccupancyGrid, cascade: int) -> np.ndarray:
 def draw_boxes(
     image: np.ndarray, edges: np.ndarray, pose_world_from_camera: np.ndarray, intrinsics: Intrinsics
 ) -> np.ndarray:
-    """Draw edges over a picture, near ones last and brightest.
+    """Draw edges over an image, near ones last and brightest.
 
     Args:
         image: [H, W, 3] uint8.
@@ -60,7 +60,7 @@ def draw_boxes(
         intrinsics: fx, fy, cx, cy in pixels.
 
     Returns:
-        A new picture.
+        A new image.
     """
     drawn = np.ascontiguousarray(image).copy()
     points = (edges - pose_world_from_camera[:3, 3]) @ pose_world_from_camera[:3, :3]
@@ -70,13 +70,13 @@ def draw_boxes(
     depth = points[..., 2].mean(1)
     fx, fy, cx, cy = intrinsics
     fraction_bits = 4
-    place = points[..., :2] / points[..., 2:] * (fx, fy) + (cx - 0.5, cy - 0.5)
-    place = np.clip(place * 2**fraction_bits, -(2**20), 2**20).astype(np.int32)
-    share = (depth - depth.min()) / max(float(np.ptp(depth)), 1e-6)
-    shade = np.minimum((share * _SHADES).astype(int), _SHADES - 1)
+    pixels = points[..., :2] / points[..., 2:] * (fx, fy) + (cx - 0.5, cy - 0.5)
+    pixels = np.clip(pixels * 2**fraction_bits, -(2**20), 2**20).astype(np.int32)
+    relative = (depth - depth.min()) / max(float(np.ptp(depth)), 1e-6)
+    shade = np.minimum((relative * _SHADES).astype(int), _SHADES - 1)
     for k in reversed(range(_SHADES)):
-        color = _NEAR_COLOUR + (_FAR_COLOUR - _NEAR_COLOUR) * (k / (_SHADES - 1))
-        lines = list(place[shade == k])
+        color = _NEAR_COLOR + (_FAR_COLOR - _NEAR_COLOR) * (k / (_SHADES - 1))
+        lines = list(pixels[shade == k])
         if lines:
             cv2.polylines(drawn, lines, False, tuple(map(int, color)), 1, cv2.LINE_AA, fraction_bits)
     return drawn

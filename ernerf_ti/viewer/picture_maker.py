@@ -1,4 +1,4 @@
-"""The pictures of a viewer: what is rendered for a state, at which scale, and when not at all."""
+"""Images for the viewer: what to render for a state, at which scale, and when to reuse the last image."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -23,16 +23,16 @@ from ernerf_ti.viewer.scale_control import ScaleControl
 from ernerf_ti.viewer.state import ViewState
 from ernerf_ti.viewer.training_session import TrainingSession
 
-_TRAINING_VIEW_EVERY = 1.0  # s between pictures of a portrait that is being trained
+_TRAINING_VIEW_EVERY = 1.0  # s between images of a portrait in training
 
 
 class PictureMaker:
-    """Renders what a state asks for, and keeps what need not be rendered again.
+    """Renders the images of a state, and reuses them while nothing changes.
 
     Args:
-        trained: whose pictures.
-        training: if the portrait is being trained.
-        refine_seconds: of a call of :meth:`update`, for refining a still picture.
+        trained: the portrait.
+        training: set if the portrait is being trained.
+        refine_seconds: of each :meth:`update`, for refining a still image.
         time: the wall clock, s.
     """
 
@@ -47,11 +47,11 @@ class PictureMaker:
         width, height = trained.size
         self.scale_control = ScaleControl(width * height)
         self.view: RenderedView | None = None
-        """What :meth:`pictures` are made of."""
+        """The last rendered view."""
         self.n_pictures = 0
-        """Different ones so far."""
+        """Number of different images so far."""
         self.frozen_frame = 0
-        """Whose head pose is taken when the state does not follow the capture."""
+        """Frame whose head pose is used when the state does not follow the capture."""
         self.next_training_view = 0.0
         self._refine_seconds, self._time = refine_seconds, time
         windows = silent_windows(trained)
@@ -64,13 +64,18 @@ class PictureMaker:
         self._edges: tuple[int, np.ndarray] | None = None
 
     def take_background(self, path: Path) -> None:
-        """Read the picture for background "picture"; errors as :func:`ernerf_ti.media.images.read_image`."""
+        """Read the image for background "picture"; raises as :func:`ernerf_ti.media.images.read_image`."""
         picture = cv2.resize(read_image(path)[..., :3], self.trained.size, interpolation=cv2.INTER_AREA)
         self._background = torch.from_numpy(picture).float().to(self.trained.background.device) / 255
         self._background_version += 1
 
+    @property
+    def has_background(self) -> bool:
+        """Whether there is an image for background "picture"."""
+        return self._background is not None
+
     def request(self, state: ViewState, clip: Clip, frame: int, scale: float = 1.0) -> RenderRequest:
-        """What is to be rendered of a frame."""
+        """The request to render a frame in a state."""
         eye = {"capture": clip.eye_closures, "natural": clip.natural_blinks}.get(state.eyes)
         width, height = self.trained.size
         return RenderRequest(
@@ -89,27 +94,32 @@ class PictureMaker:
 
     @property
     def weights_version(self) -> int:
-        """Changes when the weights do."""
+        """Changes whenever the weights change."""
         return self.training.weights_version if self.training else 0
 
+    @property
+    def legend(self) -> str:
+        """Meaning of the colors in the last images."""
+        return self._picture[3] if self._picture is not None else ""
+
     def render(self, request: RenderRequest) -> RenderedView:
-        """The finished picture, whatever it takes."""
+        """Render a request to the end."""
         job = RenderJob(self.trained, request, self._silence, self._background)
         job.advance()
         return job.view
 
     def head(self, request: RenderRequest) -> BoundHeadField:
-        """The head's field of a picture."""
+        """The head field of a request."""
         return RenderJob(self.trained, request, self._silence, self._background).head
 
     def camera_path(self, state: ViewState, clip: Clip) -> Tensor:
-        """[T, 4, 4] cameras of a clip's frames, scene."""
+        """[T, 4, 4] camera poses of a clip's frames, scene."""
         frames = range(len(clip))
-        filmed = [head_pose(clip.poses[self._pose_frame(state, k)], state) for k in frames]
-        return torch.stack([camera_pose(pose, state) for pose in filmed])
+        frame_poses = [head_pose(clip.poses[self._pose_frame(state, k)], state) for k in frames]
+        return torch.stack([camera_pose(pose, state) for pose in frame_poses])
 
     def still(self, state: ViewState, clip: Clip, frame: int) -> np.ndarray:
-        """[H, W, 3] uint8 of a frame at full scale, or with a fourth channel of alpha if there is no background."""
+        """[H, W, 3] uint8 of a frame at full resolution; with alpha, [H, W, 4], if there is no background."""
         view = self.render(self.request(state, clip, frame))
         if state.mode == "color" and state.background == "none":
             return transparent_picture(view)
@@ -119,15 +129,15 @@ class PictureMaker:
         """Bring the view up to date.
 
         Args:
-            state: what is asked for.
-            clip, frame: of what.
-            playing: else a picture that stays is refined.
-            latency: seconds that a tick took lately, all in all.
+            state: the settings.
+            clip, frame: the frame to show.
+            playing: whether the next frame follows; if not, the image is refined to full resolution.
+            latency: total seconds that recent ticks took.
         """
         exact = self.request(state, clip, frame, 1.0 if state.auto_scale else state.scale)
         now = self._time()
         if state.training and self.view is not None:
-            # Only the weights are new, again and again: the time is better spent on training.
+            # Only the weights change, all the time: the time is better spent on training.
             same = replace(self.view.request, weights_version=exact.weights_version)
             if now < self.next_training_view and replace(same, size=exact.size) == exact:
                 return
@@ -150,38 +160,39 @@ class PictureMaker:
             self.scale_control.observe(width * height, seconds, around)
 
     def _refine(self, exact: RenderRequest) -> None:
-        """Nothing moves: all pixels, in slices of time."""
+        """Render a still image at full resolution, in slices of time."""
         if self._job is None or self._wanted != exact:
             self._job, self._wanted = RenderJob(self.trained, exact, self._silence, self._background), exact
         if self._job.advance(self._refine_seconds):
             self.view, self._job = self._job.view, None
 
     def pictures(self, state: ViewState, clip: Clip) -> tuple[list[np.ndarray], str]:
-        """Those to show side by side of the view, [H, W, 3] uint8, and what their colors mean."""
+        """Images [H, W, 3] uint8 to show side by side, and the meaning of their colors."""
         view, key = self.view, (state.mode, state.comparison)
         if self._picture is not None and self._picture[0] is view and self._picture[1] == key:
             return self._picture[2:]
         picture = self._of_mode(view, state.mode)
-        pictures, legend = [picture.image], picture.legend
+        title = f"{state.mode}: {picture.legend}" if picture.legend else ""
+        pictures, legend = [picture.image], title
         if state.comparison != "off":
-            pictures, legend = self._compared(view, picture, state, clip)
+            pictures, legend = self._compared(view, picture.image, title or state.mode, state, clip)
         self._picture = (view, key, pictures, legend)
         self.n_pictures += 1
         return pictures, legend
 
     def _compared(
-        self, view: RenderedView, picture: Picture, state: ViewState, clip: Clip
+        self, view: RenderedView, image: np.ndarray, title: str, state: ViewState, clip: Clip
     ) -> tuple[list[np.ndarray], str]:
-        true_frame = clip.true_frame
-        if true_frame is None:
-            return [picture.image], "no true frame: play the capture's own sound, with --capture CAPTURE"
-        true = cv2.resize(true_frame(view.request.frame), view.request.size, interpolation=cv2.INTER_AREA)
+        if clip.true_frame is None:
+            return [image], f"{title} | no true frame: needs the capture, playing its own audio (key o)"
+        true = cv2.resize(clip.true_frame(view.request.frame), view.request.size, interpolation=cv2.INTER_AREA)
         difference = difference_picture(color_picture(view), true)
-        moved = "" if state.camera_is_captured and state.head == "capture" else "; another camera or pose"
+        legend = f"difference: {difference.legend}"
+        if not (state.camera_is_captured and state.head == "capture"):
+            legend += " (camera or head pose differs)"
         if state.comparison == "difference":
-            return [difference.image], f"difference {difference.legend}{moved}"
-        legend = f"{picture.legend + '; ' if picture.legend else ''}true frame; difference {difference.legend}{moved}"
-        return [picture.image, true, difference.image], legend
+            return [difference.image], legend
+        return [image, true, difference.image], f"{title} | true frame | {legend}"
 
     def _box_edges(self) -> np.ndarray:
         if self._edges is None or self._edges[0] != self.weights_version:

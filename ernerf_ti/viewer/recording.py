@@ -1,4 +1,4 @@
-"""What is taken away: a session or a whole clip as mp4 with sound, and the camera's path."""
+"""Files that the viewer writes: a recorded session or a whole clip as mp4 with sound, and the camera path."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,11 +14,11 @@ from ernerf_ti.portrait.camera import capture_from_scene
 from ernerf_ti.synthesis.video import SYNTHESIZED
 from ernerf_ti.viewer.clip import SAMPLES_PER_FRAME, Clip
 
-_JUMP = 0.12  # s between sound written and heard, beyond which it was a seek and not the jitter of a clock
+_JUMP = 0.12  # s; a larger gap between written and heard audio is a seek, a smaller one clock jitter
 
 
 class _GrowingSound:
-    """Sound of unknown length, for a writer that reads it when all pictures are there."""
+    """Audio of unknown length, for a writer that reads it when all images are written."""
 
     def __init__(self):
         self.parts: list[np.ndarray] = []
@@ -28,11 +28,11 @@ class _GrowingSound:
 
 
 class SessionRecording:
-    """Writes what the viewer shows, with what it plays, at 25 frames per second whatever the rate of the window.
+    """Records the screen and the audio at 25 frames per second, whatever the rate of the window.
 
     Args:
         path: an .mp4.
-        begin: time, s.
+        begin: time at the start, s.
     """
 
     def __init__(self, path: Path, begin: float):
@@ -43,17 +43,22 @@ class SessionRecording:
         self._next = 0
 
     @property
+    def sound(self) -> np.ndarray:
+        """[S] float32 audio recorded so far, mono 16 kHz."""
+        return np.asarray(self._sound)
+
+    @property
     def n_frames(self) -> int:
         return self._writer.n_frames
 
     def add(self, screen: np.ndarray, now: float, clip: Clip, position: float | None) -> None:
-        """Fill up to now with a screen and the sound.
+        """Fill the video up to now with a screen and the audio.
 
         Args:
             screen: [H, W, 3] uint8 of an even size.
-            now: s, by the clock of `begin`.
-            clip: what is played.
-            position: place in it, s; None while nothing is heard.
+            now: s, on the clock of `begin`.
+            clip: the clip being played.
+            position: in the clip, s; None while nothing is heard.
         """
         due = int((now - self._begin) * FPS + 1e-6) + 1
         while self._writer.n_frames < due:
@@ -68,28 +73,28 @@ class SessionRecording:
             self._writer.close()
 
     def close(self) -> None:
-        """Drop the file, if it was not finished."""
+        """Discard the file unless it is finished."""
         self._writer.close()
 
     def _piece(self, clip: Clip, position: float | None) -> np.ndarray:
-        """The next 40 ms; they follow on those before unless somebody went elsewhere."""
+        """The next 40 ms of audio, contiguous with those before unless the user seeked."""
         if position is None or not len(clip.samples):
             self._clip = None
             return np.zeros(SAMPLES_PER_FRAME, np.float32)
         heard = round(position * SAMPLE_RATE)
         if clip is not self._clip or abs(heard - self._next) > _JUMP * SAMPLE_RATE:
             self._clip, self._next = clip, heard
-        places = np.arange(self._next, self._next + SAMPLES_PER_FRAME) % len(clip.samples)
-        self._next = int(places[-1]) + 1
-        return clip.samples[places]
+        indices = np.arange(self._next, self._next + SAMPLES_PER_FRAME) % len(clip.samples)
+        self._next = int(indices[-1]) + 1
+        return clip.samples[indices]
 
 
 class ClipExport:
-    """Renders a clip from its begin to its end, a frame at a time.
+    """Renders a clip from start to end, one frame at a time.
 
     Args:
         path: an .mp4.
-        clip: what.
+        clip: the clip to render.
         picture: frame -> [H, W, 3] uint8.
     """
 
@@ -103,11 +108,11 @@ class ClipExport:
         return f"exporting {self._writer.n_frames} of {len(self.clip)} frames"
 
     def advance(self) -> np.ndarray | None:
-        """Add a frame and return it; None when the file is complete."""
+        """Write the next frame and return it; None when the file is complete."""
         return next(self._frames, None)
 
     def close(self) -> None:
-        """Drop the file, if it is not complete."""
+        """Discard the file unless it is complete."""
         self._writer.close()
 
     def _write(self, picture: Callable[[int], np.ndarray]) -> Iterator[np.ndarray]:
@@ -122,7 +127,7 @@ class ClipExport:
 
 
 def write_camera_path(path: Path, poses: Tensor, intrinsics: tuple[float, ...], size: tuple[int, int]) -> None:
-    """Write poses as a transforms file, which `tools/synthesize.py --pose` takes.
+    """Write poses as a transforms file, for `ernerf-ti synthesize --pose`.
 
     Args:
         path: a .json.

@@ -1,4 +1,4 @@
-"""One picture of the portrait, made in bands of rows, so that a window can answer in between."""
+"""One image of the portrait, rendered in chunks of rows so that a window stays responsive."""
 
 from dataclasses import dataclass, replace
 from functools import partial
@@ -17,21 +17,21 @@ from ernerf_ti.viewer.camera_control import Intrinsics, camera_pose, head_pose, 
 from ernerf_ti.viewer.clip import Clip
 from ernerf_ti.viewer.state import ViewState
 
-_BAND_PIXELS = 2**14
+_CHUNK_PIXELS = 2**14
 
 
 @dataclass(frozen=True)
 class RenderRequest:
-    """All that a picture depends on; equal requests give the same picture."""
+    """Everything an image depends on; equal requests give the same image."""
 
     clip: Clip
     frame: int
     pose_frame: int
-    """Whose head pose is taken."""
+    """Frame whose head pose is used."""
     eye: float
     audio: bool
     look: ViewState
-    """Of which only camera, torso, appearance and background matter, see :func:`look_of`."""
+    """The settings that change the image, see :func:`look_of`."""
     size: tuple[int, int]
     """Width, height in pixels."""
     background_version: int
@@ -42,7 +42,7 @@ class RenderRequest:
 
 @dataclass
 class RenderedView:
-    """A finished picture with what it was made from."""
+    """A finished image with what it was made from."""
 
     request: RenderRequest
     output: RenderOutput
@@ -50,7 +50,7 @@ class RenderedView:
     head_opacity: Tensor
     """[H, W]."""
     torso_offset: Tensor | None
-    """[H, W, 2] how far the torso's look-up was moved, in parts of half the picture, vertical first; 0 outside."""
+    """[H, W, 2] deformation of the torso's coordinates in units of half the image, vertical first; 0 outside it."""
     rays_d: Tensor
     """[H, W, 3] unit directions, scene."""
     pose: Tensor
@@ -67,18 +67,18 @@ _LOOK = (
 
 
 def look_of(state: ViewState) -> ViewState:
-    """The state with everything that no picture depends on at its default."""
+    """The state with every setting that changes no image at its default."""
     plain = ViewState(state.captured_field_of_view, state.n_embeddings)
     return replace(plain, **{name: getattr(state, name) for name in _LOOK})
 
 
 class RenderJob:
-    """Makes the picture of a request.
+    """Renders the image of a request.
 
     Args:
-        trained: whose.
-        request: what.
-        silence: [8, C, steps] audio that stands for a mouth that does not listen.
+        trained: portrait to render.
+        request: what to render.
+        silence: [8, C, steps] audio windows for a mouth that does not follow the audio.
         picture: [H, W, 3] in [0, 1], the background for "picture".
     """
 
@@ -88,53 +88,55 @@ class RenderJob:
         self._trained, self._request = trained, request
         clip, look, device = request.clip, request.look, trained.background.device
         width, height = request.size
-        self._filmed = head_pose(clip.poses[request.pose_frame].to(device), look)
-        self._pose = camera_pose(self._filmed, look)
+        self._frame_pose = head_pose(clip.poses[request.pose_frame].to(device), look)
+        self._pose = camera_pose(self._frame_pose, look)
         self._intrinsics = view_intrinsics(trained.intrinsics, trained.size, look, request.size)
         window = silence
         if request.audio:
             window = audio_context(clip.windows, request.frame, silent_ends=trained.as_published)
-        self._conditioning = FrameInputs(
+        self._inputs = FrameInputs(
             window.to(device),
             torch.tensor([request.eye], dtype=torch.float32, device=device),
             trained.appearance_index if look.appearance < 0 else look.appearance,
-            self._filmed,
+            self._frame_pose,
         )
         self._torso_appearance: Tensor | int = look.appearance
         if look.appearance < 0:
-            self._torso_appearance = trained.torso_appearance(self._filmed, int(clip.places[request.pose_frame]))
-        self.head = trained.portrait.head.bind(self._conditioning, with_uncertainty=request.with_uncertainty)
+            self._torso_appearance = trained.torso_appearance(
+                self._frame_pose, int(clip.pose_indices[request.pose_frame])
+            )
+        self.head = trained.portrait.head.bind(self._inputs, with_uncertainty=request.with_uncertainty)
         """The head's field of the frame."""
         self._backdrop = {"capture": trained.background, "picture": picture}.get(look.background)
         self._pixels = all_pixels(height, width, device)
-        rows = max(1, _BAND_PIXELS // width) if device.type == "cpu" else height
-        self._bands = list(self._pixels.split(rows * width))
-        self._parts: list[tuple] = []
+        rows = max(1, _CHUNK_PIXELS // width) if device.type == "cpu" else height
+        self._chunks = list(self._pixels.split(rows * width))
+        self._rendered: list[tuple] = []
         self.view: RenderedView | None = None
         self._seconds = {"audio": perf_counter() - begin, "rays": 0.0, "torso": 0.0, "head": 0.0}
 
     @torch.no_grad()
     def advance(self, seconds: float = float("inf")) -> bool:
-        """Work for about so long, one band at least; whether the picture is finished."""
+        """Render for about `seconds`, one chunk at least; returns whether the image is finished."""
         until = perf_counter() + seconds
         while self.view is None:
-            self._parts.append(self._band(self._bands[len(self._parts)]))
-            if len(self._parts) == len(self._bands):
+            self._rendered.append(self._render_chunk(self._chunks[len(self._rendered)]))
+            if len(self._rendered) == len(self._chunks):
                 self._finish()
             if perf_counter() >= until:
                 break
         return self.view is not None
 
-    def _band(self, pixels: Tensor) -> tuple:
+    def _render_chunk(self, pixels: Tensor) -> tuple:
         trained, look = self._trained, self._request.look
         begin = perf_counter()
         rays_o, rays_d = pixel_rays(self._pose, self._intrinsics, pixels)
-        coords = layer_coords(rays_o, rays_d, self._filmed, trained.intrinsics, trained.size)
+        coords = layer_coords(rays_o, rays_d, self._frame_pose, trained.intrinsics, trained.size)
         behind = self._behind(coords)
         begin = self._lap("rays", begin)
         torso = offset = None
         if look.torso:
-            field = partial(trained.portrait.torso, head_pose=self._filmed, appearance=self._torso_appearance)
+            field = partial(trained.portrait.torso, head_pose=self._frame_pose, appearance=self._torso_appearance)
             torso = TorsoScene(field, trained.portrait.torso_grid, coords)
             if self._request.with_torso_offset:
                 layer = field(coords.clamp(-1, 1))
@@ -152,20 +154,20 @@ class RenderJob:
         return output, offset, rays_d
 
     def _behind(self, coords: Tensor) -> Tensor | None:
-        """[N, 3] background where the layer lies, its edge repeated beside it; None for none."""
+        """[N, 3] background at coordinates of the layer, repeating its edges outside; None for none."""
         look = self._request.look
         if look.background == "color":
             return coords.new_tensor(look.color).expand(len(coords), 3)
         if self._backdrop is None:
             return None
         image = self._backdrop.permute(2, 0, 1)[None]
-        place = coords.flip(1).clamp(-2, 2)[None, None]
-        sampled = F.grid_sample(image, place, padding_mode="border", align_corners=True)
+        grid = coords.flip(1).clamp(-2, 2)[None, None]
+        sampled = F.grid_sample(image, grid, padding_mode="border", align_corners=True)
         return sampled[0, :, 0].t().contiguous()
 
     def _finish(self) -> None:
         width, height = self._request.size
-        outputs, offsets, rays_d = zip(*self._parts, strict=True)
+        outputs, offsets, rays_d = zip(*self._rendered, strict=True)
 
         def image(values: Tensor) -> Tensor:
             return values.view(height, width, *values.shape[1:])

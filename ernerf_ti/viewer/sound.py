@@ -1,4 +1,4 @@
-"""Where the sound goes: the computer's output through PortAudio, or nowhere at the same pace."""
+"""Audio output: the sound device through PortAudio, or silence at the same pace."""
 
 import threading
 from collections.abc import Callable
@@ -11,30 +11,30 @@ _LATENCY = 0.3  # s
 
 
 class SoundOutput(Protocol):
-    """Plays one piece of sound at a time and tells how much of it was heard."""
+    """Plays one recording at a time and reports how much of it was heard."""
 
     note: str
-    """What is to be said about it; empty if it plays."""
+    """Why there is no sound; empty if there is."""
     volume: float
-    """From 0 to 1; takes effect at once."""
+    """From 0 to 1; takes effect immediately."""
 
     def play(self, samples: np.ndarray, rate: int) -> None:
-        """Begin [S] mono samples in [-1, 1], instead of what played before."""
+        """Start playing [S] mono samples in [-1, 1], instead of what played before."""
 
     def stop(self) -> None: ...
 
     def heard(self) -> float:
-        """Seconds since the begin of the piece, of what leaves the loudspeaker now."""
+        """Seconds into the recording of what leaves the loudspeaker now."""
 
     def close(self) -> None: ...
 
 
 class SilentOutput:
-    """No sound; the time of a clock runs instead.
+    """No sound; a clock runs instead.
 
     Args:
         note: why there is no sound.
-        time: seconds, of whatever clock.
+        time: the clock, s.
     """
 
     def __init__(self, note: str = "", time: Callable[[], float] = perf_counter):
@@ -54,14 +54,14 @@ class SilentOutput:
 
 
 class DeviceOutput:
-    """The default sound device, by the library sounddevice.
+    """The default sound device, through the library sounddevice.
 
-    The device asks for blocks in a thread of its own and says when each will be heard, so that the time is that of
-    the loudspeaker, its delay included.
+    The device requests blocks in a thread of its own and reports when each will be heard, so that the time includes
+    the delay of the device.
 
     Args:
-        stream_type: sounddevice.OutputStream, or what behaves like it.
-        rate: samples per second of all that will be played.
+        stream_type: sounddevice.OutputStream, or a class with its interface.
+        rate: samples per second of everything that will be played.
     """
 
     note = ""
@@ -69,16 +69,17 @@ class DeviceOutput:
     def __init__(self, stream_type: Callable, rate: int):
         self.volume = 1.0
         self._lock = threading.Lock()
-        self._anchor: tuple[float, int] | None  # a time of the stream, and the sample that is heard then
+        self._anchor: tuple[float, int] | None  # a time of the stream, and the sample heard then
         self._begin(np.zeros(0, np.float32))
-        # The clock knows the delay, so that it may be long enough for a busy machine: blocks wait for Python.
-        self._stream = stream_type(samplerate=rate, channels=1, dtype="float32", latency=_LATENCY, callback=self._fill)
+        # The clock accounts for the delay, which is long so that a busy machine causes no gaps: blocks wait for Python.
+        self.stream = stream_type(samplerate=rate, channels=1, dtype="float32", latency=_LATENCY, callback=self._fill)
+        """The library's stream."""
         self._rate = rate
-        self._stream.start()
+        self.stream.start()
 
     def play(self, samples: np.ndarray, rate: int) -> None:
         if rate != self._rate:
-            raise ValueError(f"rate: expected {self._rate} samples per second, got {rate}; resample the sound")
+            raise ValueError(f"rate: expected {self._rate} samples per second, got {rate}; resample the audio")
         with self._lock:
             self._begin(np.asarray(samples, np.float32))
 
@@ -90,36 +91,36 @@ class DeviceOutput:
         with self._lock:
             if self._anchor is not None:
                 time, sample = self._anchor
-                now = sample / self._rate + self._stream.time - time
-                # A device that stalls has heard no more than it was given, and nothing is heard twice.
+                now = sample / self._rate + self.stream.time - time
+                # A stalled device has played no more than it was given, and time never runs backwards.
                 self._heard = max(self._heard, min(now, self._next / self._rate))
             return self._heard
 
     def close(self) -> None:
-        self._stream.stop()
-        self._stream.close()
+        self.stream.stop()
+        self.stream.close()
 
     def _begin(self, samples: np.ndarray) -> None:
         self._samples, self._next, self._anchor, self._heard = samples, 0, None, 0.0
 
     def _fill(self, block: np.ndarray, n: int, time, status) -> None:
         with self._lock:
-            part = self._samples[self._next : self._next + n]
-            block[: len(part), 0] = part * self.volume
-            block[len(part) :, 0] = 0
-            if len(part):
-                # Some hosts leave the time out; then the block is heard after the stream's latency.
-                self._anchor = (time.outputBufferDacTime or self._stream.time + self._stream.latency, self._next)
-                self._next += len(part)
+            block_samples = self._samples[self._next : self._next + n]
+            block[: len(block_samples), 0] = block_samples * self.volume
+            block[len(block_samples) :, 0] = 0
+            if len(block_samples):
+                # Some hosts report no time; then the block is heard after the stream's latency.
+                self._anchor = (time.outputBufferDacTime or self.stream.time + self.stream.latency, self._next)
+                self._next += len(block_samples)
 
 
 def open_output(rate: int) -> SoundOutput:
-    """The sound device, or silence that says why."""
+    """The sound device, or silence with the reason."""
     try:
         import sounddevice
     except ImportError:
         return SilentOutput("silent: the library sounddevice is not installed; pip install 'ernerf-ti[viewer]'")
-    except OSError:  # it looks for the system's library when it is imported
+    except OSError:  # raised on import if the system's library is missing
         return SilentOutput("silent: PortAudio is not installed; apt-get install libportaudio2")
     try:
         return DeviceOutput(sounddevice.OutputStream, rate)

@@ -1,14 +1,14 @@
-"""What the viewer shows and how actions change it, as plain values.
+"""The viewer's settings and how actions change them, as plain values.
 
 An action is a dict of one of these kinds, the same from keys, mouse, panel and scripts:
 
-    {"key": "space"}                              what the key stands for, see KEYS
-    {"set": {"eye": 0.5, "mode": "depth"}}        settings; numbers are kept within their limits
+    {"key": "space"}                              what the key does, see KEYS
+    {"set": {"eye": 0.5, "mode": "depth"}}        settings; numbers are clamped to their limits
     {"toggle": "torso"}                           a setting that is on or off
-    {"cycle": "mode"}                             the next choice of a setting; with "by": -1 the one before
-    {"drag": [0.1, 0], "button": "left"}          the mouse moved by this part of the picture's height, y down
+    {"cycle": "mode"}                             the next choice of a setting; with "by": -1 the previous one
+    {"drag": [0.1, 0], "button": "left"}          the mouse moved by this fraction of the image height, y down
     {"zoom": 1.1}                                 the distance to the head is divided by this
-    {"do": "seek", "seconds": 2.0}                something that is no setting; see COMMANDS
+    {"do": "seek", "seconds": 2.0}                anything that is not a setting; see COMMANDS
 """
 
 import math
@@ -63,7 +63,7 @@ class ViewState:
     captured_field_of_view: float
     """Of the capture's camera, vertical."""
     n_embeddings: int
-    """Training frames, each with an appearance code."""
+    """Training frames, each with an appearance embedding."""
     mode: str = "color"
     comparison: str = "off"
     """"side": beside the true frame and the difference; "difference": that alone."""
@@ -71,63 +71,63 @@ class ViewState:
     loop: bool = True
     volume: float = 1.0
     yaw: float = 0.0
-    """Camera around the head: to the right of the person's face is negative."""
+    """Camera around the head; negative on the left of the image."""
     pitch: float = 0.0
     distance: float = 1.0
-    """Of the camera to the head, times that of the captured camera."""
+    """From camera to head, relative to the captured camera."""
     pan_x: float = 0.0
     pan_y: float = 0.0
     field_of_view: float = 0.0
-    """Vertical; 0 stands for that of the capture."""
+    """Vertical; 0 for that of the capture."""
     head: str = "capture"
-    """Pose of the head: as filmed, that of one frame, or turned by the mouse."""
+    """Head pose: of each frame, of one frame, or turned by the mouse."""
     head_yaw: float = 0.0
     head_pitch: float = 0.0
     eyes: str = "capture"
     eye: float = 0.0
-    """Closure for eyes "slider"."""
+    """Eye closure for eyes "slider": 0 open, 1 closed."""
     audio: bool = True
-    """Whether the mouth listens."""
+    """Whether the mouth follows the audio."""
     torso: bool = True
     background: str = "capture"
     color: tuple[float, float, float] = (0.0, 0.69, 0.25)
     appearance: int = -1
-    """Training frame whose code is taken; -1 for the mean of all."""
+    """Training frame whose appearance embedding is used; -1 for the mean of all."""
     auto_scale: bool = True
     scale: float = 1.0
-    """Pixels along a side, over those of the capture, if auto_scale is off."""
+    """Rendered resolution relative to the capture's, if auto_scale is off."""
     target_rate: float = 12.0
     """Frames per second that auto_scale aims at."""
-    numbers: bool = True
-    """Rates and times on the picture."""
+    numbers: bool = False
+    """Whether frame rate and timings are shown."""
     help: bool = False
     training: bool = False
 
     @property
     def vertical_view(self) -> float:
-        """The field of view in force, degrees."""
+        """The vertical field of view in use, degrees."""
         return self.field_of_view or self.captured_field_of_view
 
     @property
     def camera_is_captured(self) -> bool:
-        """Whether camera and head are where the capture has them."""
+        """Whether camera and head pose are those of the capture."""
         return self.field_of_view == 0 and all(getattr(self, name) == value for name, value in HOME.items())
 
 
 COMMANDS: dict[str, str] = {
-    "seek": "go to a place: seconds, or fraction of the clip",
-    "step": "one frame on or back: frames",
-    "load": "play a sound file: path",
-    "capture_sound": "play the capture's own sound",
-    "background": "take a picture as background: path",
-    "screenshot": "save the picture, without what is written on it",
-    "record": "begin or end a recording of the session, with sound",
-    "export_clip": "render the whole clip to an mp4, with sound",
-    "export_mesh": "save the head's surface",
+    "seek": "go to a time: seconds, or fraction of the clip",
+    "step": "go forward by frames, negative for back",
+    "load": "play an audio file: path",
+    "capture_sound": "play the capture's own audio",
+    "background": "use an image as the background: path",
+    "screenshot": "save the image, without the text on it",
+    "record": "start or stop recording the screen with its sound",
+    "export_clip": "render the whole clip to an mp4 with sound; again to stop",
+    "export_mesh": "save the head's surface as a mesh",
     "export_path": "save the camera path of the clip",
-    "train_step": "one step of training",
-    "save_checkpoint": "save the run",
-    "quit": "leave",
+    "train_step": "train for one step",
+    "save_checkpoint": "save a checkpoint of the run",
+    "quit": "close the viewer",
 }
 
 
@@ -141,34 +141,34 @@ class Key:
 
 KEYS: dict[str, Key] = {
     "space": Key({"toggle": "playing"}, "play or pause"),
-    "right": Key({"do": "step", "frames": 1}, "one frame on"),
-    "left": Key({"do": "step", "frames": -1}, "one frame back"),
-    "l": Key({"toggle": "loop"}, "play in a loop or once"),
+    "right": Key({"do": "step", "frames": 1}, "next frame"),
+    "left": Key({"do": "step", "frames": -1}, "previous frame"),
+    "l": Key({"toggle": "loop"}, "loop on or off"),
     "v": Key({"toggle": "volume"}, "sound on or off"),
-    "a": Key({"toggle": "audio"}, "mouth listens or not"),
+    "a": Key({"toggle": "audio"}, "mouth follows audio or not"),
     "e": Key({"cycle": "eyes"}, "eyes: capture, natural, slider"),
     "h": Key({"cycle": "head"}, "head: capture, frozen, mouse"),
     "t": Key({"toggle": "torso"}, "torso on or off"),
     "b": Key({"cycle": "background"}, "background: capture, color, picture, none"),
-    "m": Key({"cycle": "mode"}, "next picture of the inside"),
-    "n": Key({"cycle": "mode", "by": -1}, "the one before"),
-    "1": Key({"set": {"mode": "color"}}, "color"),
-    "c": Key({"cycle": "comparison"}, "true frame: off, beside, difference"),
-    "r": Key({"do": "home"}, "back to the captured camera"),
-    "up": Key({"zoom": 1.1}, "nearer"),
-    "down": Key({"zoom": 1 / 1.1}, "farther"),
-    "i": Key({"toggle": "numbers"}, "rates and times"),
-    "o": Key({"do": "capture_sound"}, "the capture's own sound"),
-    "s": Key({"do": "screenshot"}, "screenshot"),
-    "w": Key({"do": "record"}, "record the session"),
-    "x": Key({"do": "export_clip"}, "export the clip"),
-    "g": Key({"do": "export_mesh"}, "export the mesh"),
+    "m": Key({"cycle": "mode"}, "next view"),
+    "n": Key({"cycle": "mode", "by": -1}, "previous view"),
+    "d": Key({"set": {"mode": "color"}}, "color view"),
+    "c": Key({"cycle": "comparison"}, "true frame: off, side, difference"),
+    "r": Key({"do": "home"}, "reset the camera"),
+    "up": Key({"zoom": 1.1}, "move closer"),
+    "down": Key({"zoom": 1 / 1.1}, "move away"),
+    "i": Key({"toggle": "numbers"}, "frame rate and timings"),
+    "o": Key({"do": "capture_sound"}, "play the capture's audio"),
+    "s": Key({"do": "screenshot"}, "save a screenshot"),
+    "w": Key({"do": "record"}, "record the screen"),
+    "x": Key({"do": "export_clip"}, "export the clip as video"),
+    "g": Key({"do": "export_mesh"}, "export the head as mesh"),
     "p": Key({"do": "export_path"}, "export the camera path"),
-    "y": Key({"toggle": "training"}, "train or pause"),
-    "u": Key({"do": "train_step"}, "one training step"),
-    "k": Key({"do": "save_checkpoint"}, "save the checkpoint"),
-    "q": Key({"toggle": "help"}, "these keys"),
-    "escape": Key({"do": "quit"}, "leave"),
+    "y": Key({"toggle": "training"}, "start or pause training"),
+    "u": Key({"do": "train_step"}, "train for one step"),
+    "k": Key({"do": "save_checkpoint"}, "save a checkpoint"),
+    "q": Key({"toggle": "help"}, "show or hide this list"),
+    "escape": Key({"do": "quit"}, "close the viewer"),
 }
 
 _FIELDS = {field.name for field in fields(ViewState)} - {"captured_field_of_view", "n_embeddings"}
@@ -179,10 +179,10 @@ def transition(state: ViewState, action: dict[str, Any]) -> tuple[ViewState, dic
     """Apply an action.
 
     Returns:
-        The new state, and what is left to do for the viewer: an action of kind "do", or None.
+        The new state, and an action of kind "do" that the viewer has to carry out, or None.
 
     Raises:
-        ValueError: an action, setting or choice that does not exist; a key without a meaning does nothing.
+        ValueError: an unknown action, setting or choice. An unassigned key does nothing.
     """
     kinds = [kind for kind in _KINDS if kind in action]
     if len(kinds) != 1:
@@ -207,8 +207,8 @@ def transition(state: ViewState, action: dict[str, Any]) -> tuple[ViewState, dic
         choices = CHOICES.get(value)
         if choices is None:
             raise ValueError(f"cycle: expected one of {', '.join(CHOICES)}, got {value!r}; choose one of these")
-        place = choices.index(getattr(state, value)) + action.get("by", 1)
-        return replace(state, **{value: choices[place % len(choices)]}), None
+        index = choices.index(getattr(state, value)) + action.get("by", 1)
+        return replace(state, **{value: choices[index % len(choices)]}), None
     current = getattr(state, value, None) if value in _FIELDS else None
     if value == "volume":
         return replace(state, volume=0.0 if state.volume else 1.0), None
@@ -218,7 +218,7 @@ def transition(state: ViewState, action: dict[str, Any]) -> tuple[ViewState, dic
 
 
 def changed(state: ViewState, **values: Any) -> ViewState:
-    """The state with settings replaced, numbers moved into their limits.
+    """The state with settings replaced, numbers clamped to their limits.
 
     Raises ValueError for an unknown setting, another choice, or a value of another type.
     """
@@ -258,7 +258,7 @@ def _dragged(state: ViewState, right: float, down: float, button: str) -> ViewSt
     if button == "right":
         return changed(state, distance=state.distance * math.exp(_ZOOM_PER_HEIGHT * down))
     if button == "middle":
-        # The person follows the mouse, so that the camera goes the other way.
+        # The person follows the mouse: the camera moves the other way.
         reach = _PAN_PER_HEIGHT * state.distance
         return changed(state, pan_x=state.pan_x - reach * right, pan_y=state.pan_y + reach * down)
     if button != "left":

@@ -1,4 +1,4 @@
-"""The viewer without its window: actions in, screens out."""
+"""The viewer apart from its window: actions in, screens out."""
 
 from collections import deque
 from collections.abc import Callable
@@ -15,42 +15,43 @@ from ernerf_ti.data.capture_files import FPS
 from ernerf_ti.media.images import write_image
 from ernerf_ti.run.folder import RunFolder
 from ernerf_ti.run.trained_portrait import TrainedPortrait
-from ernerf_ti.viewer.camera_control import field_of_view, view_intrinsics
+from ernerf_ti.viewer.camera_control import CapturedDirections, field_of_view, view_intrinsics
 from ernerf_ti.viewer.clip import Clip, sound_clip
 from ernerf_ti.viewer.clock import PlaybackClock
+from ernerf_ti.viewer.drawing import fit_text
 from ernerf_ti.viewer.inbox import PICTURES, Inbox
 from ernerf_ti.viewer.mesh_export import export_mesh
+from ernerf_ti.viewer.panel import PanelFacts, Widget, draw_panel, panel_widgets
 from ernerf_ti.viewer.picture_maker import PictureMaker
 from ernerf_ti.viewer.recording import ClipExport, SessionRecording, write_camera_path
 from ernerf_ti.viewer.render_job import RenderedView
 from ernerf_ti.viewer.screen import Layout, compose, draw_curves, waveform
 from ernerf_ti.viewer.sound import SoundOutput
 from ernerf_ti.viewer.state import KEYS, ViewState, transition
+from ernerf_ti.viewer.timings import Timings
 from ernerf_ti.viewer.training_session import TrainingSession
 
 _MESSAGE_SECONDS = 6.0
 _INBOX_EVERY = 0.5  # s
-_NUMBERS_EVERY = 0.25  # s, so that they can be read
-_RATE_SECONDS = 2.0  # over which the rate of pictures is counted
 _FILE_ERRORS = (OSError, ValueError, ImportError)
 
 
 @dataclass(frozen=True)
-class ViewerOptions:
-    """What does not change while the viewer runs."""
+class RuntimeOptions:
+    """Settings that are fixed while the viewer runs."""
 
     folder: Path
-    """Where screenshots, recordings and meshes go."""
+    """Where screenshots, recordings and meshes are written."""
     layout: Layout = field(default_factory=Layout)
     speech_model: Path | None = None
     inbox: Path | None = None
-    """Folder whose new sounds are played and whose new pictures become the background."""
+    """Folder whose new audio files are played and whose new images become the background."""
     refine_seconds: float = 0.03
-    """Of a tick, for refining a still picture."""
+    """Time in each tick for refining a still image."""
     train_seconds: float = 0.08
-    """Of a tick, for training; one step at least."""
+    """Time in each tick for training; it takes one step at least."""
     wait_for_sound: bool = False
-    """Whether a tick waits until a sound is loaded, for scripts."""
+    """Whether loading an audio file blocks, for scripts."""
     mesh_resolution: int = 192
 
 
@@ -58,13 +59,13 @@ class Viewer:
     """Shows a portrait.
 
     Args:
-        trained: whose.
-        clip: what is played at first.
-        output: where the sound goes, and whose time is that of the clip.
-        options: places and budgets.
-        time: the wall clock, s; of the script when it runs without a window.
-        training: if the portrait is being trained.
-        own_clip: that of the capture, to come back to.
+        trained: the portrait.
+        clip: played first.
+        output: where the sound goes; its time drives the clip.
+        options: folders and time budgets.
+        time: the wall clock, s; that of the script if there is no window.
+        training: set if the portrait is being trained.
+        own_clip: that of the capture, to return to.
     """
 
     def __init__(
@@ -72,7 +73,7 @@ class Viewer:
         trained: TrainedPortrait,
         clip: Clip,
         output: SoundOutput,
-        options: ViewerOptions,
+        options: RuntimeOptions,
         time: Callable[[], float] = perf_counter,
         training: TrainingSession | None = None,
         own_clip: Clip | None = None,
@@ -85,12 +86,13 @@ class Viewer:
         self.maker = PictureMaker(trained, training, options.refine_seconds, time)
         self.running = True
         self.message, self._message_until = "", 0.0
+        self.timings = Timings()
         self.offsets: deque[float] = deque(maxlen=100_000)
-        """Of each picture that was shown while playing: the sound's place less the picture's begin, s."""
+        """For each image shown while playing: position of the audio minus start of the frame, s."""
         self.n_shown = 0
-        """Different pictures while playing."""
+        """Number of different images shown while playing."""
         self.written: list[Path] = []
-        """Files that were taken away."""
+        """Files written so far."""
         self._export: ClipExport | None = None
         self._recording: SessionRecording | None = None
         self._loading: Future | None = None
@@ -99,32 +101,33 @@ class Viewer:
         self._next_look = 0.0
         self._latency = 0.0
         self._tick_begin = self.time()
-        self._shown_times: deque[float] = deque()
         self._n_pictures_shown = 0
-        self._milliseconds: dict[str, float] = {}
-        self._numbers: list[str] = []
-        self._next_numbers = 0.0
-        self._last: tuple[list[np.ndarray], tuple, np.ndarray] | None = None  # what a screen was made of, and it
+        self._last: tuple | None = None  # contents of the last screen, and the screen
+        self._captured = CapturedDirections.of(trained.poses)
+        self._panel: tuple[list[Widget], np.ndarray] | None = None  # the controls as drawn last
         self._set_clip(clip)
 
-    # What is asked.
+    # Actions.
 
     def act(self, action: dict[str, Any]) -> None:
         """Apply an action, see :mod:`ernerf_ti.viewer.state`.
 
         Raises:
-            ValueError, OSError, ImportError: it can't be done; nothing has changed then.
+            ValueError, OSError, ImportError: the action failed; nothing has changed then.
         """
         before = self.state
         state, command = transition(before, action)
         if self._export is not None and (command is None or command["do"] not in ("export_clip", "quit")):
-            self.say("an export goes on; x stops it")
+            self.say("exporting the clip; press x to stop it")
             return
         if state.head == "frozen" and before.head != "frozen":
             self.maker.frozen_frame = self.clock.frame()
         if state.training and self.training is None:
             state = replace(state, training=False)
-            self.say("nothing to train: start with --train CAPTURE")
+            self.say("no training: start the viewer with --train CAPTURE")
+        if state.background == "picture" != before.background and not self.maker.has_background:
+            where = f", or copy one into {self.options.inbox}" if self.options.inbox else ""
+            self.say(f"no background image: start the viewer with --background IMAGE{where}")
         self.state = state
         if state.playing != before.playing:
             self.clock.play() if state.playing else self.clock.pause()
@@ -138,10 +141,10 @@ class Viewer:
                 ) from None
 
     def say(self, text: str) -> None:
-        """Show a line for some seconds."""
+        """Show a message for some seconds."""
         self.message, self._message_until = text, self.time() + _MESSAGE_SECONDS
 
-    # What is shown.
+    # Output.
 
     @property
     def clip(self) -> Clip:
@@ -152,53 +155,60 @@ class Viewer:
         return self._recording is not None
 
     @property
-    def rate(self) -> float:
-        """Different pictures per second over the last two seconds."""
-        now = self.time()
-        while self._shown_times and self._shown_times[0] < now - _RATE_SECONDS:
-            self._shown_times.popleft()
-        return len(self._shown_times) / _RATE_SECONDS
-
-    @property
     def view(self) -> RenderedView | None:
-        """The picture that is shown, before it became one of a mode."""
+        """The rendered view that is shown."""
         return self.maker.view
 
+    @property
+    def widgets(self) -> list[Widget]:
+        """The controls on the screen; none if the layout has no panel."""
+        layout = self.options.layout
+        if not layout.panel:
+            return []
+        facts = PanelFacts(
+            self.own_clip is not None and self.clip is not self.own_clip,
+            self.recording,
+            self._export is not None,
+            self.training.text if self.training is not None else "",
+            str(self.options.inbox or ""),
+        )
+        return panel_widgets(self.state, facts, layout.picture[0])
+
     def tick(self) -> np.ndarray:
-        """Do what is due, and make the screen [H, W, 3] uint8: the one before if nothing on it has changed."""
+        """Do what is due and return the screen [H, W, 3] uint8, the same object if nothing on it has changed."""
         self._tick_begin = self.time()
         begin = perf_counter()
-        self._look_around()
+        self._check_files()
         if self.state.training or self._export is not None:
-            self._work_behind()
-        begin = self._lap("work", begin)
+            self._background_work()
+        begin = self.timings.lap("work", begin)
         pictures, legend = self._pictures()
-        begin = self._lap("picture", begin)
+        begin = self.timings.lap("picture", begin)
         screen = self._screen(pictures, legend)
-        self._lap("screen", begin)
+        self.timings.lap("screen", begin)
         if self._recording is not None:
             position = self.clock.position if self.clock.playing and self.state.volume else None
-            part = screen[:, : self.options.layout.picture[0]]
-            self._recording.add(np.ascontiguousarray(part), self.time(), self.clip, position)
+            without_panel = np.ascontiguousarray(screen[:, : self.options.layout.picture[0]])
+            self._recording.add(without_panel, self.time(), self.clip, position)
         self.state = replace(self.state, playing=self.clock.playing)  # the clip may have ended
         return screen
 
     def shown(self) -> None:
-        """To be called when the screen of the last tick is visible."""
+        """Call this when the screen of the last tick has become visible."""
         now = self.time()
         new = self.maker.n_pictures > self._n_pictures_shown
         self._n_pictures_shown = self.maker.n_pictures
         if new:
-            self._shown_times.append(now)
+            self.timings.note_image(now)
         if new and self.clock.playing and self.view is not None and self.view.request.clip is self.clip:
             self.n_shown += 1
             offset = self.clock.position - self.view.request.frame / FPS
-            if abs(offset) < self.clock.duration / 2:  # not across the seam of a loop
+            if abs(offset) < self.clock.duration / 2:  # not where the loop starts again
                 self.offsets.append(offset)
             self._latency += 0.2 * (now - self._tick_begin - self._latency)
 
     def close(self) -> None:
-        """Finish what is being written, stop the sound, save the training."""
+        """Finish the recording, discard an unfinished export, stop the sound, save the training."""
         self.running = False
         if self._recording is not None:
             self._toggle_recording()
@@ -225,7 +235,7 @@ class Viewer:
             self._load(Path(command["path"]))
         elif name == "capture_sound":
             if self.own_clip is None:
-                raise ValueError("capture: expected its sound, got none; start with --capture CAPTURE")
+                raise ValueError("capture: no audio of the capture; start the viewer with --capture CAPTURE")
             self._set_clip(self.own_clip)
         elif name == "background":
             self._take_background(Path(command["path"]))
@@ -244,7 +254,7 @@ class Viewer:
 
     def _load(self, path: Path) -> None:
         if self._loading is not None and not self._loading.done():
-            raise ValueError(f"{path}: expected to load one sound at a time, got a second; wait for the first")
+            raise ValueError(f"{path}: still loading another audio file; wait until it plays")
         self.say(f"loading {path.name}")
         self._loading = self._loader.submit(sound_clip, self.trained, path, self.options.speech_model)
         if self.options.wait_for_sound and self._loading.exception() is not None:
@@ -278,7 +288,7 @@ class Viewer:
     def _toggle_recording(self) -> None:
         if self._recording is None:
             self._recording = SessionRecording(self._new_path("session", ".mp4"), self.time())
-            self.say("recording; press again to stop")
+            self.say("recording the screen; press w to stop")
             return
         recording, self._recording = self._recording, None
         recording.finish()
@@ -313,7 +323,7 @@ class Viewer:
 
     def _train(self, name: str) -> None:
         if self.training is None:
-            raise ValueError("training: expected a run that is being trained, got none; start with --train CAPTURE")
+            raise ValueError("training: nothing is being trained; start the viewer with --train CAPTURE")
         if name == "save_checkpoint":
             self.training.save()
             self._wrote(RunFolder(self.training.trainer.folder).checkpoint)
@@ -332,10 +342,10 @@ class Viewer:
         self.written.append(path)
         self.say(f"wrote {path}{more}")
 
-    # Pictures.
+    # What a tick does.
 
-    def _look_around(self) -> None:
-        """Take in a sound that was loaded, and files that were dropped."""
+    def _check_files(self) -> None:
+        """Play an audio file that has been loaded, and load new files of the inbox."""
         if self._export is not None:
             return
         if self._loading is not None and self._loading.done():
@@ -355,19 +365,19 @@ class Viewer:
                 except _FILE_ERRORS as error:
                     self.say(str(error))
 
-    def _work_behind(self) -> None:
-        """Train, or go on with an export."""
+    def _background_work(self) -> None:
+        """Train for a while, or export the next frame."""
         if self.state.training:
             self.training.advance(self.options.train_seconds)
             if self.training.finished:
                 self.state = replace(self.state, training=False)
-                self.say("trained to the end")
+                self.say("training finished")
         if self._export is not None and self._export.advance() is None:
             export, self._export = self._export, None
             self._wrote(export.path)
 
     def _pictures(self) -> tuple[list[np.ndarray], str]:
-        """Those to show now, and what their colors mean."""
+        """Images to show now, and the meaning of their colors."""
         if self._export is None:
             playing = self.clock.playing
             frame = self.clock.frame(self._latency if playing else 0.0)
@@ -376,44 +386,40 @@ class Viewer:
 
     def _screen(self, pictures: list[np.ndarray], legend: str) -> np.ndarray:
         clock, state = self.clock, self.state
-        place = clock.position
-        help_lines = [f"{name:>7}  {key.help}" for name, key in KEYS.items()] if state.help else ()
-        points = self.training.curve if self.training is not None else ()
-        message = self.message if self.time() < self._message_until else ""
+        now, position = self.time(), clock.position
+        help_lines = [f"{name}  {key.help}" for name, key in KEYS.items()] if state.help else ()
+        message = self.message if now < self._message_until else ""
         if self._export is not None:
             message = self._export.text
-        strip_text = f"{self.clip.name}   {place:.2f} of {clock.duration:.2f} s   frame {clock.frame()}"
+        strip_text = (
+            f"{fit_text(self.clip.name, 240)}   {position:.2f} of {clock.duration:.2f} s   frame {clock.frame()}"
+        )
         strip_text += "" if clock.playing else "   paused"
         strip_text += "   REC" if self.recording else ""
         strip_text += f"   {self.output.note}" if self.output.note else ""
-        share = place / clock.duration if clock.duration else 0.0
-        now = self.time()
-        if now >= self._next_numbers:
-            self._next_numbers = now + _NUMBERS_EVERY
-            self._numbers = self._measured()
-        title = f"{state.mode}{': ' if legend else ''}{legend}"
-        lines = [*self._numbers, title] if state.numbers else [title] * bool(legend)
-        parts = (lines, share, strip_text, message, help_lines, self.maker.weights_version)
-        if self._last is not None and self._last[0] is pictures and self._last[1] == parts:
+        fraction = position / clock.duration if clock.duration else 0.0
+        lines = [legend] if legend else []
+        if state.numbers:
+            lines = [*self.timings.text(now, self.view), *lines]
+        warning = self._captured.warning(self.view.pose)
+        panel = self._drawn_panel()
+        parts = (lines, fraction, strip_text, warning, message, help_lines, self.maker.weights_version)
+        if self._last is not None and self._last[0] is pictures and self._last[1] == parts and self._last[3] is panel:
             return self._last[2]
+        points = self.training.curve if self.training is not None else ()
         curves = draw_curves([p.loss for p in points], [p.psnr for p in points], self.training.text) if points else None
-        layout = self.options.layout
-        screen = compose(layout, pictures, lines, self._strip, share, strip_text, message, help_lines, curves)
-        self._last = (pictures, parts, screen)
+        screen = compose(
+            *(self.options.layout, pictures, lines, self._strip, fraction, strip_text, warning, message, help_lines),
+            curves,
+            panel,
+        )
+        self._last = (pictures, parts, screen, panel)
         return screen
 
-    def _measured(self) -> list[str]:
-        width, height = self.view.request.size
-        milliseconds = self._milliseconds | {name: 1000 * value for name, value in self.view.seconds.items()}
-        names = ("audio", "rays", "torso", "head", "screen", "window", "work")
-        times = " ".join(f"{name} {milliseconds[name]:.0f}" for name in names if name in milliseconds)
-        return [f"{self.rate:.1f} pictures/s, {width} x {height}", f"ms: {times}"]
-
-    def note_window_time(self, seconds: float) -> None:
-        """What the window took to show the last screen, for the numbers."""
-        self._milliseconds["window"] = 1000 * seconds
-
-    def _lap(self, stage: str, begin: float) -> float:
-        now = perf_counter()
-        self._milliseconds[stage] = 1000 * (now - begin)
-        return now
+    def _drawn_panel(self) -> np.ndarray | None:
+        layout, widgets = self.options.layout, self.widgets
+        if not widgets:
+            return None
+        if self._panel is None or self._panel[0] != widgets:
+            self._panel = widgets, draw_panel(widgets, layout.picture[0], layout.panel, layout.height)
+        return self._panel[1]

@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from ernerf_ti.cli.main import main
 from ernerf_ti.data.synthetic.portrait_writers import write_portrait_capture
 from ernerf_ti.data.synthetic.synthetic_portrait import SyntheticPortrait
 from ernerf_ti.experiments.ablation import FIGURES, run_ablation, variants
@@ -104,11 +105,11 @@ def test_another_configuration_is_refused(tiny, tmp_path):
         run_ablation(dataclasses.replace(options, frames=2))
 
 
-def test_the_command(load_tool, capture, tmp_path, capsys):
+def test_the_command(capture, tmp_path, capsys):
     pytest.importorskip("matplotlib")
-    main = load_tool("ablate").main
-    arguments = [str(capture), str(tmp_path), "--preset", "small", "--iterations", "1", "--frames", "1"]
-    assert main([*arguments, "--only", "hash3d_con"]) == 0
+    arguments = ["ablate", str(capture), str(tmp_path), "--preset", "small", "--device", "cpu"]
+    arguments += ["--iterations", "1", "--frames", "1"]
+    assert main([*arguments, "--variants", "hash3d_con"]) == 0
     printed = capsys.readouterr().out.splitlines()
     assert printed[-2:] == [str(tmp_path / "ablation.json"), str(tmp_path / "ablation.png")]
     (row,) = json.loads((tmp_path / "ablation.json").read_text())

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 
+from ernerf_ti.cli.main import main
 from ernerf_ti.data.capture_files import write_sound
 from ernerf_ti.data.synthetic.portrait_writers import write_portrait_capture
 from ernerf_ti.data.synthetic.synthetic_portrait import SyntheticPortrait
@@ -12,19 +13,18 @@ from tests.quick_training import options
 
 
 @pytest.fixture(scope="module")
-def folders(tmp_path_factory, load_tool):
+def folders(tmp_path_factory):
     folder = tmp_path_factory.mktemp("evaluate")
     write_portrait_capture(SyntheticPortrait(22, 32, seed=4), folder / "capture")
-    assert load_tool("train").main([str(folder / "capture"), str(folder / "run"), *options(2, 0, 2)]) == 0
+    assert main(["train", str(folder / "capture"), str(folder / "run"), *options(2, 0, 2)]) == 0
     return folder / "capture", folder / "run"
 
 
-@pytest.fixture
-def evaluate(load_tool):
-    return load_tool("evaluate").main
+def evaluate(arguments):
+    return main(["evaluate", *arguments])
 
 
-def test_everything_is_evaluated(evaluate, folders, tmp_path, capsys, monkeypatch):
+def test_everything_is_evaluated(folders, tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))  # no weights there
     capture, run = folders
     write_sound(tmp_path / "speech.wav", np.sin(np.arange(1_900) * 0.05) * 0.3)
@@ -66,7 +66,7 @@ def test_everything_is_evaluated(evaluate, folders, tmp_path, capsys, monkeypatc
     assert "<h2>Worst frames</h2>" in page
 
 
-def test_some_frames_elsewhere(evaluate, folders, tmp_path):
+def test_some_frames_elsewhere(folders, tmp_path):
     capture, run = folders
     arguments = [str(run), "--capture", str(capture), "--output", str(tmp_path), "--frames", "1", "--keep-frames"]
     assert evaluate([*arguments, "--device", "cpu"]) == 0
@@ -76,7 +76,7 @@ def test_some_frames_elsewhere(evaluate, folders, tmp_path):
     assert len(list((tmp_path / "frames" / "head").iterdir())) == 1
 
 
-def test_another_capture(evaluate, folders, tmp_path, capsys):
+def test_another_capture(folders, tmp_path, capsys):
     write_portrait_capture(SyntheticPortrait(11, 32, seed=5), tmp_path / "other")
     assert evaluate([str(folders[1]), "--capture", str(tmp_path / "other"), "--device", "cpu"]) == 1
     error = capsys.readouterr().err
@@ -92,7 +92,7 @@ def test_another_capture(evaluate, folders, tmp_path, capsys):
         (["--cross-speaker-audio", "none.wav"], "none.wav: expected a video or sound file, got no such file"),
     ],
 )
-def test_wrong_input(evaluate, folders, tmp_path, capsys, option, message):
+def test_wrong_input(folders, tmp_path, capsys, option, message):
     capture, run = folders
     arguments = [str(run), "--capture", str(capture), "--output", str(tmp_path / "out"), "--device", "cpu", *option]
     assert evaluate(arguments) == 1
@@ -100,13 +100,13 @@ def test_wrong_input(evaluate, folders, tmp_path, capsys, option, message):
     assert not (tmp_path / "out").exists()
 
 
-def test_no_run(evaluate, folders, tmp_path, capsys):
+def test_no_run(folders, tmp_path, capsys):
     assert evaluate([str(tmp_path), "--capture", str(folders[0])]) == 1
     assert "expected a run folder or a checkpoint, got a folder without checkpoint.pt" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("has_run", [True, False])
-def test_frames_of_the_user_are_not_removed(evaluate, folders, tmp_path, capsys, has_run):
+def test_frames_of_the_user_are_not_removed(folders, tmp_path, capsys, has_run):
     capture, run = folders
     mine = tmp_path / "frames" / "00000.png"
     mine.parent.mkdir()

@@ -1,5 +1,6 @@
 """The commands that train a portrait and let it speak, on a tiny capture."""
 
+import itertools
 import json
 import signal
 import subprocess
@@ -7,12 +8,15 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 
+from ernerf_ti.cli.main import main
 from ernerf_ti.data.capture_files import write_sound
 from ernerf_ti.data.synthetic.portrait_writers import write_portrait_capture
 from ernerf_ti.data.synthetic.synthetic_portrait import SyntheticPortrait
 from ernerf_ti.media.sound import read_sound
 from ernerf_ti.media.video import read_frames
+from ernerf_ti.process.interruption import StopRequest
 from ernerf_ti.run.checkpoint import load_checkpoint
 from tests.cli.conftest import TOOLS
 from tests.quick_training import OPTIONS, options
@@ -25,31 +29,30 @@ def capture(tmp_path_factory):
     return folder
 
 
-@pytest.fixture
-def train(load_tool):
-    return load_tool("train").main
+def train(arguments):
+    return main(["train", *arguments])
 
 
-def test_train_then_synthesize(train, load_tool, capture, tmp_path, capsys):
+def test_train_then_synthesize(capture, tmp_path, capsys):
     run, out = tmp_path / "run", tmp_path / "out.mp4"
     assert train([str(capture), str(run), *options(3, 2, 3)]) == 0
     write_sound(tmp_path / "speech.wav", np.sin(np.arange(9_000) * 0.05) * 0.3)
-    synthesize = load_tool("synthesize").main
-    assert synthesize([str(run), "--audio", str(tmp_path / "speech.wav"), "-o", str(out), "--device", "cpu"]) == 0
+    arguments = ["synthesize", str(run), "--audio", str(tmp_path / "speech.wav"), "-o", str(out), "--device", "cpu"]
+    assert main(arguments) == 0
     assert capsys.readouterr().out.split() == [str(run), str(out)]
     assert len(list(read_frames(out, 25))) == 15  # 9,000 samples are 14.06 frames
     assert np.abs(read_sound(out)).max() > 0.2
 
 
-def test_settings_reach_the_run(train, capture, tmp_path):
+def test_settings_reach_the_run(capture, tmp_path):
     arguments = ["--head.iterations", "1", "--seed", "5", "--stages", "head"]
     assert train([str(capture), str(tmp_path), *OPTIONS, *arguments]) == 0
     config = json.loads((tmp_path / "config.json").read_text())
     assert (config["seed"], config["head"]["iterations"], config["head"]["n_rays"]) == (5, 1, 128)
 
 
-def test_choice_of_frames(train, capture, tmp_path, capsys):
-    arguments = [*OPTIONS, "--head.iterations", "1", "--stages", "head"]
+def test_choice_of_frames(capture, tmp_path, capsys):
+    arguments = [*QUICK, "--head.iterations", "1", "--stages", "head"]
     flags = ["--data_range", "0", "6", "--smooth_path", "--smooth_eye", "--skip-missing"]
     for name, more, n_train in (("range", [], 6), ("part", ["--part"], 1), ("part2", ["--part2"], 6)):
         assert train([str(capture), str(tmp_path / name), *arguments, *flags, *more]) == 0
@@ -58,7 +61,7 @@ def test_choice_of_frames(train, capture, tmp_path, capsys):
     assert "smooth_path: expected an odd number of frames, got 4" in capsys.readouterr().err
 
 
-def test_unknown_setting_stops(train, capture, tmp_path, capsys):
+def test_unknown_setting_stops(capture, tmp_path, capsys):
     with pytest.raises(SystemExit) as error:
         train([str(capture), str(tmp_path / "run"), *OPTIONS, "--head.iteratoins", "1"])
     assert error.value.code == 2
@@ -66,16 +69,55 @@ def test_unknown_setting_stops(train, capture, tmp_path, capsys):
     assert not (tmp_path / "run").exists()
 
 
-def test_run_is_not_overwritten(train, capture, tmp_path, capsys):
-    arguments = [str(capture), str(tmp_path), *OPTIONS, "--head.iterations", "1", "--stages", "head"]
+def test_run_is_not_overwritten(capture, tmp_path, capsys):
+    arguments = [str(capture), str(tmp_path), *QUICK, "--head.iterations", "1", "--stages", "head"]
     assert train(arguments) == 0
-    assert train(arguments) == 1
-    assert "expected a folder without a run, got one with a checkpoint; pass --resume" in capsys.readouterr().err
-    assert train([str(capture), str(tmp_path), "--resume", "--head.iterations", "5"]) == 1
-    assert "resume: expected no settings" in capsys.readouterr().err
+    capsys.readouterr()
+    resume = [str(capture), str(tmp_path), "--resume", "--device", "cpu"]
+    for command in (arguments, resume):
+        assert train([*command, "--head.iterations", "5"]) == 1
+        error = capsys.readouterr().err
+        assert error.count("\n") == 1
+        assert f"{tmp_path}: expected the settings that this run was started with" in error
+        assert "got others for --head.iterations (1 there, 5 here); pass --resume alone" in error
+    assert load_checkpoint(tmp_path / "checkpoint.pt")["train_config"]["head"]["iterations"] == 1
 
 
-def test_no_capture(train, tmp_path, capsys):
+def test_same_command_continues(capture, tmp_path, monkeypatch, capsys):
+    arguments = [str(capture), str(tmp_path / "run"), *QUICK, *STEPS]
+    whole = [str(capture), str(tmp_path / "whole"), *QUICK, *STEPS]
+    assert train(whole) == 0
+    asked = itertools.count(1)
+    monkeypatch.setattr(StopRequest, "__call__", lambda self: next(asked) >= 2)
+    monkeypatch.setattr(StopRequest, "exit_status", 130)
+    assert train(arguments) == 130
+    assert "stopped at stage head, step 2; the same command continues" in capsys.readouterr().err
+    monkeypatch.undo()
+    assert train(arguments) == 0
+    assert "continuing" in capsys.readouterr().err
+    first, second = (load_checkpoint(tmp_path / name / "checkpoint.pt")["portrait"] for name in ("whole", "run"))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert train(arguments) == 0  # nothing is left to do
+
+
+def test_resume_takes_the_settings_of_the_run(capture, tmp_path):
+    arguments = [str(capture), str(tmp_path), *QUICK, "--head.iterations", "1", "--stages", "head"]
+    assert train(arguments) == 0
+    assert train([str(capture), str(tmp_path), "--resume", "--device", "cpu", "--stages", "head"]) == 0
+    assert main(["train", str(capture), str(tmp_path / "new"), "--resume"]) == 1
+
+
+def test_the_run_says_what_it_uses(capture, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))  # no weights there
+    arguments = ["--device", "cpu", "--head.iterations", "1", "--finetune.iterations", "1", "--torso.iterations", "1"]
+    small = ["--head.n-rays", "64", "--finetune.n-rays", "64", "--torso.n-rays", "64", "--finetune.patch-size", "8"]
+    assert train([str(capture), str(tmp_path / "run"), *arguments, *small]) == 0
+    error = capsys.readouterr().err
+    assert f"training {tmp_path / 'run'}: preset small, device cpu\n" in error
+    assert "fine-tuning with the perceptual loss dssim; lpips would be better, but it needs AlexNet's weights" in error
+
+
+def test_no_capture(tmp_path, capsys):
     assert train([str(tmp_path / "none"), str(tmp_path / "run"), "--preset", "small"]) == 1
     assert "expected a capture folder, got no such folder" in capsys.readouterr().err
 
@@ -98,8 +140,8 @@ def test_signal_saves(capture, tmp_path, number):
     assert load_checkpoint(tmp_path / "checkpoint.pt")["step"] >= 1
 
 
-def test_synthesize_without_a_run(load_tool, tmp_path, capsys):
+def test_synthesize_without_a_run(tmp_path, capsys):
     write_sound(tmp_path / "speech.wav", np.zeros(1000))
-    arguments = [str(tmp_path), "--audio", str(tmp_path / "speech.wav"), "-o", str(tmp_path / "out.mp4")]
-    assert load_tool("synthesize").main(arguments) == 1
+    arguments = ["synthesize", str(tmp_path), "--audio", str(tmp_path / "speech.wav"), "-o", str(tmp_path / "out.mp4")]
+    assert main(arguments) == 1
     assert "expected a run folder or a checkpoint, got a folder without checkpoint.pt" in capsys.readouterr().err

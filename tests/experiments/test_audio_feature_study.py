@@ -4,7 +4,9 @@ import shutil
 import numpy as np
 import pytest
 
+from ernerf_ti.cli.main import main
 from ernerf_ti.evaluation import statistics
+from ernerf_ti.experiments import audio_feature_study
 from ernerf_ti.media.video import write_video
 from tests.evaluation.conftest import mesh_face, smooth_noise, talker
 
@@ -12,8 +14,8 @@ RATE = 16_000
 
 
 @pytest.fixture(scope="module")
-def tool(load_tool):
-    return load_tool("study_audio_features")
+def tool():
+    return audio_feature_study
 
 
 @pytest.fixture
@@ -121,7 +123,7 @@ def test_command_writes_table_and_figures(tool, small_nets, drawn_mouths, clip_f
     shutil.copy(clip_file, other)
     arguments = [str(clip_file), str(other), "--features", "mel", "mel-raw", "-o", str(output)]
     arguments += ["--meshes", str(tmp_path / "meshes")]
-    assert tool.main(arguments) == 0
+    assert main(["study-audio", *arguments]) == 0
     report = json.loads(output.read_text())
     assert [clip["name"] for clip in report["clips"]] == ["talk", "other"]
     assert [(clip["frames"], clip["used"]) for clip in report["clips"]] == [(125, 122)] * 2
@@ -137,7 +139,7 @@ def test_command_writes_table_and_figures(tool, small_nets, drawn_mouths, clip_f
     assert {p.name for p in output.parent.iterdir()} == {"figures.json"}  # nothing temporary is left
 
     assert drawn_mouths == [125, 125]
-    assert tool.main(arguments) == 0  # the meshes are kept
+    assert main(["study-audio", *arguments]) == 0  # the meshes are kept
     assert drawn_mouths == [125, 125]
     assert json.loads(output.read_text()) == report
 
@@ -160,36 +162,37 @@ def test_a_changed_clip_is_tracked_again(tool, drawn_mouths, clip_file, tmp_path
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("arguments", "status", "message"),
     [
-        (["{none}"], "none.mp4: expected a video or sound file, got no such file"),
-        (["{text}"], "text.mp4: ffmpeg can't read this as video or sound"),
-        (["{mute}"], "mute.mp4: no audio track; use a recording with the speaker's voice"),
+        (["{none}"], 1, "none.mp4: expected a video, got no such file"),
+        (["{text}"], 1, "text.mp4: ffmpeg can't read this as video or sound"),
+        (["{mute}"], 1, "mute.mp4: no audio track; use a recording with the speaker's voice"),
         (
             ["{short}"],
+            1,
             "short.mp4: expected a face in at least 100 frames, got it in 22 of 25; use a longer video of one person "
             "who looks at the camera",
         ),
         (
             ["{none}", "{none}"],
-            "clips: expected files with different names, got none 2 times; rename or omit one",
+            2,
+            "clips: expected files of different names, got none 2 times; rename or omit one",
         ),
-        (["{short}", "--features", "hubert"], "argument --features: invalid choice: 'hubert'"),
-        (["{short}", "-o", "{text}/figures.json"], "text.mp4"),
-        (["{short}", "-o", "{folder}"], "--output: expected a file, got the folder"),
-        (["{short}", "--seed", "-1"], "--seed: expected at least 0, got -1; pass a larger number"),
-        ([], "the following arguments are required: CLIP"),
+        (["{short}", "--features", "hubert"], 1, "--features: expected some of ppg, mel, mel-raw, got hubert"),
+        (["{short}", "-o", "{text}/figures.json"], 1, "text.mp4"),
+        (["{short}", "-o", "{folder}"], 1, ": expected a file to write, got a folder; add a file name"),
+        (["{short}", "--seed", "-1"], 2, "--seed: expected at least 0, got -1; pass a larger number"),
+        ([], 2, "clips: expected at least one video, got none"),
     ],
 )
-def test_wrong_input(tool, drawn_mouths, arguments, message, tmp_path, capsys):
+def test_wrong_input(drawn_mouths, arguments, status, message, tmp_path, capsys):
     paths = {name: tmp_path / f"{name}.mp4" for name in ("none", "text", "mute", "short")}
     paths["text"].write_text("not a video")
     frames = np.zeros((25, 64, 64, 3), np.uint8)
     write_video(paths["mute"], frames, 25)
     write_video(paths["short"], frames, 25, np.zeros(RATE, np.float32))
-    with pytest.raises(SystemExit) as exit_info:
-        tool.main([argument.format(**paths, folder=tmp_path) for argument in arguments])
-    assert exit_info.value.code == 2
+    arguments = [argument.format(**paths, folder=tmp_path) for argument in arguments]
+    assert main(["study-audio", *arguments]) == status
     assert message in " ".join(capsys.readouterr().err.split())
 
 
@@ -198,6 +201,5 @@ def test_without_mediapipe(tool, monkeypatch, clip_file, capsys):
         raise ImportError("face mesh: expected the package mediapipe, got none; pip install 'ernerf-ti[preprocess]'")
 
     monkeypatch.setattr(tool, "track_face", track_face)
-    with pytest.raises(SystemExit):
-        tool.main([str(clip_file), "--features", "mel"])
+    assert main(["study-audio", str(clip_file), "--features", "mel"]) == 1
     assert "face mesh: expected the package mediapipe, got none" in capsys.readouterr().err

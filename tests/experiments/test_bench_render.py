@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from ernerf_ti.cli.main import main
 from ernerf_ti.data.synthetic.portrait_writers import write_portrait_capture
 from ernerf_ti.data.synthetic.synthetic_portrait import SyntheticPortrait
 from tests.quick_training import options
@@ -16,12 +17,12 @@ def folders(tmp_path_factory):
     return folder / "capture", folder / "run"
 
 
-def test_times_everything(load_tool, folders, tmp_path, capsys):
+def test_times_everything(folders, tmp_path, capsys):
     capture, run = folders
-    assert load_tool("train").main([str(capture), str(run), *options(2, 2, 2)]) == 0
+    assert main(["train", str(capture), str(run), *QUICK]) == 0
     out = tmp_path / "bench.json"
     arguments = [str(run), "--capture", str(capture), "--sizes", "32", "48", "--frames", "1", "-o", str(out)]
-    assert load_tool("bench_render").main([*arguments, "--device", "cpu"]) == 0
+    assert main(["bench", "render", *arguments, "--device", "cpu"]) == 0
     figures = json.loads(out.read_text())
     assert set(figures) == {"machine", "32 x 32", "48 x 48", "training step"}
     assert set(figures["training step"]) == {"head", "finetune", "torso"}
@@ -31,6 +32,6 @@ def test_times_everything(load_tool, folders, tmp_path, capsys):
     assert "frames/s, end to end" in capsys.readouterr().out
 
 
-def test_no_run(load_tool, tmp_path, capsys):
-    assert load_tool("bench_render").main([str(tmp_path)]) == 1
+def test_no_run(tmp_path, capsys):
+    assert main(["bench", "render", str(tmp_path)]) == 1
     assert "expected a run folder or a checkpoint, got a folder without checkpoint.pt" in capsys.readouterr().err

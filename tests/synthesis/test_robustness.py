@@ -7,7 +7,6 @@ import threading
 import numpy as np
 import pytest
 
-from ernerf_ti.data.capture_files import write_sound
 from ernerf_ti.process.prefetch import ahead
 from ernerf_ti.synthesis import video as module
 from ernerf_ti.synthesis.frames import render_frames
@@ -45,7 +44,6 @@ def test_ahead_can_be_closed_early():
 ABANDONED = """
 import sys
 import torch
-from ernerf_ti.data.capture_files import write_sound
 from ernerf_ti.process.prefetch import ahead
 
 def frames():
@@ -140,11 +138,3 @@ def test_outputs_that_cannot_be_written_fail_before_rendering(
     (tmp_path / "taken.mp4").mkdir()
     with pytest.raises((OSError, ValueError), match=message):
         synthesize(trained, SynthesisOptions(speech, outputs["out"], depth=tmp_path / name))
-
-
-def test_colons_in_file_names(trained, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    write_sound(module.Path("take:1.wav"), np.zeros(1600))
-    out = module.Path("take:2.mp4")
-    assert synthesize(trained, SynthesisOptions(module.Path("take:1.wav"), out)) == [out]
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["take:1.wav", "take:2.mp4"]

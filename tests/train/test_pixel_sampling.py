@@ -8,6 +8,7 @@ from ernerf_ti.train.pixel_sampling import (
     Rectangle,
     eyes_rectangle,
     face_rectangle,
+    head_rectangle,
     inside,
     lips_rectangle,
     patch_pixels,
@@ -50,6 +51,8 @@ def test_rectangles_of_landmarks():
     assert face_rectangle(landmarks(), 100, 100) == Rectangle(30, 70, 20, 80)
     # Center (50, 55), half of the wider side, 10.
     assert lips_rectangle(landmarks(), 100, 100) == Rectangle(45, 65, 40, 60)
+    # A fifth of the width, 12, on each side; 0.65 of the height, 26, above, and 0.12 of it, 4.8, below.
+    assert head_rectangle(landmarks(), 100, 100) == Rectangle(5, 75, 8, 92)
     # A tenth of the eyes' width, 4, on each side.
     assert eyes_rectangle(landmarks(), 100, 100) == Rectangle(31, 40, 26, 75)
 

@@ -1,4 +1,4 @@
-"""A tiny untrained portrait whose pictures depend on all that they should, and a viewer on a clock of its own."""
+"""A tiny untrained portrait whose images depend on every input, and a viewer with a clock of its own."""
 
 import dataclasses
 
@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+import taichi_kernels as tk
 from ernerf_ti.portrait.camera import scene_from_capture
 from ernerf_ti.portrait.portrait import Portrait
 from ernerf_ti.run.trained_portrait import TrainedPortrait
@@ -14,7 +15,7 @@ from ernerf_ti.viewer.clip import SAMPLES_PER_FRAME, Clip
 from ernerf_ti.viewer.offscreen import ScriptTime
 from ernerf_ti.viewer.screen import Layout
 from ernerf_ti.viewer.sound import SilentOutput
-from ernerf_ti.viewer.viewer import Viewer, ViewerOptions
+from ernerf_ti.viewer.viewer import RuntimeOptions, Viewer
 
 N_FRAMES = 6
 
@@ -28,16 +29,16 @@ def trained() -> TrainedPortrait:
     # A block of dense cells, so that there is a head with an outline; weights that let each input count.
     grid = portrait.head_grid
     grid.density_grid.zero_()
-    centers = grid._centers(0, "cpu")
+    centers = tk.cell_centers(32)
     grid.density_grid[0, (centers.abs() < torch.tensor([0.3, 0.2, 0.2])).all(1)] = 20.0
     grid.mean_density.fill_(1.0)
-    grid._threshold()
+    grid.set_bitfield(tk.pack_bits(grid.density_grid, 10.0))
     portrait.torso_grid.alpha_grid.fill_(1.0)
     portrait.torso_grid.mean_alpha.fill_(1.0)
     for name, parameter in portrait.named_parameters():
         if name.endswith("table"):
             parameter.uniform_(0, 1.5)
-        if name.endswith("codes"):
+        if name.endswith("embeddings"):
             parameter.mul_(20)
         if name.startswith("head.audio_encoder"):
             parameter.mul_(2.5)
@@ -85,8 +86,12 @@ def time() -> ScriptTime:
 
 @pytest.fixture
 def viewer(trained, clip, time, tmp_path):
-    options = ViewerOptions(
-        *(tmp_path / "out", Layout(200, 220)), refine_seconds=float("inf"), wait_for_sound=True, mesh_resolution=48
+    options = RuntimeOptions(
+        *(tmp_path / "out", Layout(200, 220)),
+        inbox=tmp_path / "inbox",
+        refine_seconds=float("inf"),
+        wait_for_sound=True,
+        mesh_resolution=48,
     )
     viewer = Viewer(trained, clip, SilentOutput(time=time), options, time, own_clip=clip)
     viewer.act({"set": {"auto_scale": False}})

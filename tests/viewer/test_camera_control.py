@@ -5,6 +5,7 @@ import torch
 
 from ernerf_ti.portrait.camera import all_pixels, pixel_coords, pixel_rays, scene_from_capture
 from ernerf_ti.viewer.camera_control import (
+    CapturedDirections,
     camera_pose,
     field_of_view,
     head_pose,
@@ -62,6 +63,26 @@ def test_pan_and_distance(pose):
     assert camera_pose(pose, START) is pose
 
 
+def looking(pose, yaw: float, pitch: float):
+    return torch.stack([orbited(pose, *angles) for angles in ((0, 0), (yaw, pitch))])
+
+
+def test_range_of_the_captured_directions(pose):
+    front = pose.clone()
+    front[:3, 3] = torch.tensor([0.0, 3.0, 0.0])  # right in front of the face
+    captured = CapturedDirections.of(looking(front, 20, -10))
+    assert captured.yaw == pytest.approx((0, 20), abs=1e-3)
+    assert captured.pitch == pytest.approx((-10, 0), abs=1e-3)
+    for yaw, pitch in ((0, 0), (20, -10), (22.9, 2.9), (-2.9, -12.9)):
+        assert captured.warning(looking(front, yaw, pitch)[1]) == ""
+    assert captured.warning(looking(front, 31, -5)[1]) == "outside the captured poses: yaw 31, captured 0 to 20 deg"
+    both = captured.warning(looking(front, -40, 15)[1])
+    assert both == "outside the captured poses: yaw -40, captured 0 to 20 deg; pitch 15, captured -10 to 0 deg"
+    assert captured.warning(camera_pose(front, changed(START, distance=0.5, field_of_view=50.0))) == ""
+    assert "yaw" in captured.warning(camera_pose(front, changed(START, yaw=-20.0)))
+    assert "yaw" in captured.warning(head_pose(front, changed(START, head="mouse", head_yaw=20.0)))
+
+
 def test_field_of_view(pose):
     assert START.captured_field_of_view == pytest.approx(9.148, abs=1e-3)
     wide = view_intrinsics(INTRINSICS, SIZE, changed(START, field_of_view=40.0), SIZE)
@@ -71,7 +92,7 @@ def test_field_of_view(pose):
     assert same == pytest.approx(INTRINSICS)
 
 
-def test_layer_of_the_filmed_camera_is_its_picture(pose):
+def test_layer_of_the_frame_camera_is_its_image(pose):
     pixels = all_pixels(SIZE[1], SIZE[0])
     coords = layer_coords(*pixel_rays(pose, INTRINSICS, pixels), pose, INTRINSICS, SIZE)
     torch.testing.assert_close(coords, pixel_coords(pixels, SIZE[1], SIZE[0]), atol=1e-4, rtol=0)
@@ -87,7 +108,7 @@ def test_layer_seen_at_half_the_scale(pose):
 def test_layer_stands_upright_through_the_head(pose):
     state = changed(START, yaw=40.0, pan_x=0.05, distance=0.8)
     camera = camera_pose(pose, state)
-    # A point of the layer: beside the head's center, as deep as it for the filmed camera.
+    # A point of the layer: beside the head's center, at the same depth for the frame's camera.
     point = 0.1 * pose[:3, 0] + 0.05 * pose[:3, 1]
     column, row, _ = seen_at(point.tolist(), pose)
     ray = torch.nn.functional.normalize(point - camera[:3, 3], dim=0)

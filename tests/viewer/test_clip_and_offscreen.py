@@ -11,7 +11,8 @@ from ernerf_ti.media.sound import read_sound
 from ernerf_ti.media.video import read_frames
 from ernerf_ti.viewer.clip import capture_clip, silent_clip, sound_clip
 from ernerf_ti.viewer.offscreen import read_script, run_script
-from ernerf_ti.viewer.viewer import Viewer, ViewerOptions
+from ernerf_ti.viewer.state import KEYS
+from ernerf_ti.viewer.viewer import RuntimeOptions, Viewer
 from tests.train.conftest import capture  # noqa: F401
 from tests.viewer.conftest import Layout
 
@@ -59,7 +60,7 @@ def script(tmp_path, content):
 
 @pytest.fixture
 def make_viewer(trained, clip, tmp_path):
-    options = ViewerOptions(tmp_path / "out", Layout(200, 220), refine_seconds=float("inf"), wait_for_sound=True)
+    options = RuntimeOptions(tmp_path / "out", Layout(200, 220), refine_seconds=float("inf"), wait_for_sound=True)
     return lambda output, time: Viewer(trained, clip, output, options, time, own_clip=clip)
 
 
@@ -67,13 +68,12 @@ ACTIONS = [
     {"at": 0.12, "key": "space"},
     {"at": 0.04, "key": "space"},
     {"at": 0.16, "set": {"mode": "depth"}},
-    {"at": 0, "set": {"numbers": False}},  # they say how long things took
 ]
 
 
 def test_script_makes_a_video(make_viewer, clip, tmp_path):
     read = read_script(script(tmp_path, {"seconds": 0.28, "actions": ACTIONS}))
-    assert [at for at, _ in read.actions] == [0, 0.04, 0.12, 0.16]
+    assert [at for at, _ in read.actions] == [0.04, 0.12, 0.16]
     for name in ("a.mp4", "b.mp4"):
         assert run_script(make_viewer, read, tmp_path / name) == 7
     a, b = (np.stack(list(read_frames(tmp_path / name, 25))) for name in ("a.mp4", "b.mp4"))
@@ -84,6 +84,14 @@ def test_script_makes_a_video(make_viewer, clip, tmp_path):
     assert change[1:4].min() > 3 > 20 * change[[0, 4, 5]].max()
     sound = read_sound(tmp_path / "a.mp4")
     assert np.abs(sound[:400]).max() < 0.05 < np.abs(sound[800:1800]).max()
+
+
+def test_scripts_of_earlier_versions_are_understood(tmp_path):
+    old = [{"at": 0, "set": {"mode": "colour", "background": "colour", "colour": [1, 0, 0]}}, {"at": 1, "key": "1"}]
+    read = read_script(script(tmp_path, {"seconds": 1, "actions": old}))
+    (_, settings), (_, key) = read.actions
+    assert settings == {"set": {"mode": "color", "background": "color", "color": [1, 0, 0]}}
+    assert KEYS[key["key"]].action == {"set": {"mode": "color"}}
 
 
 def test_script_can_leave(make_viewer, tmp_path):
@@ -101,11 +109,13 @@ def test_a_wrong_action_leaves_no_file(make_viewer, tmp_path):
 @pytest.mark.parametrize(
     ("content", "text"),
     [
-        ([], "expected the fields seconds and actions"),
+        ([], "expected the fields seconds and actions, got a list"),
+        ({"seconds": 1, "key": "a"}, "expected the fields seconds and actions, got seconds, key"),
+        ({"seconds": 1, "actions": 3}, "expected a list of actions, got int"),
         ({"seconds": 0, "actions": []}, "expected seconds > 0, got 0"),
-        ({"seconds": 1, "actions": [{"key": "a"}]}, 'expected a time in "at" of action 0, got None'),
+        ({"seconds": 1, "actions": [{"key": "a"}]}, 'expected a time >= 0 in "at" of action 0, got None'),
     ],
 )
-def test_scripts_that_are_none(tmp_path, content, text):
+def test_invalid_scripts(tmp_path, content, text):
     with pytest.raises(ValueError, match=text):
         read_script(script(tmp_path, content))

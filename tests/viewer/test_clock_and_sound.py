@@ -121,7 +121,7 @@ def test_empty_sound_does_not_play(time):
 
 def test_device_plays_every_sample_once(time):
     output = DeviceOutput(Stream, RATE)
-    stream = output._stream
+    stream = output.stream
     clock = PlaybackClock(output, np.arange(1, 451, dtype=np.float32) / 450, RATE, 25.0)
     clock.loop = False
     clock.play()
@@ -138,28 +138,28 @@ def test_device_plays_every_sample_once(time):
 
 
 @pytest.mark.parametrize("knows_when", [True, False])
-def test_time_is_that_of_the_loudspeaker(knows_when):
+def test_time_includes_the_delay_of_the_device(knows_when):
     output = DeviceOutput(Stream, RATE)
-    output._stream.knows_when = knows_when
+    output.stream.knows_when = knows_when
     output.play(np.ones(1000, np.float32), RATE)
     assert output.heard() == 0
-    output._stream.run(1)
+    output.stream.run(1)
     assert output.heard() == 0  # asked for, but not out yet
-    output._stream.run(4)
+    output.stream.run(4)
     assert output.heard() == pytest.approx(0.25)
-    output._stream.time += 0.02
+    output.stream.time += 0.02
     assert output.heard() == pytest.approx(0.27)  # between blocks, too
 
 
-def test_a_device_that_stalls_is_waited_for():
+def test_stalled_device_stops_the_clock():
     output = DeviceOutput(Stream, RATE)
     output.play(np.ones(1000, np.float32), RATE)
-    output._stream.run(3)
-    output._stream.time += 5
+    output.stream.run(3)
+    output.stream.time += 5
     assert output.heard() == pytest.approx(0.3)  # all that it was given
-    output._stream.run(2)
-    assert output.heard() == pytest.approx(0.3)  # it goes on later, and not from an earlier place
-    output._stream.run(2)
+    output.stream.run(2)
+    assert output.heard() == pytest.approx(0.3)  # it continues later, not from an earlier time
+    output.stream.run(2)
     assert output.heard() == pytest.approx(0.3 + 0.15)
 
 
@@ -167,16 +167,16 @@ def test_seek_on_a_device_begins_at_the_sample():
     output = DeviceOutput(Stream, RATE)
     clock = PlaybackClock(output, np.arange(1000, dtype=np.float32), RATE, 25.0)
     clock.play()
-    output._stream.run(3)
+    output.stream.run(3)
     clock.seek(0.5)
-    output._stream.run(1)
-    assert output._stream.blocks[-1][0] == 500
+    output.stream.run(1)
+    assert output.stream.blocks[-1][0] == 500
     output.volume = 0.5
-    output._stream.run(1)
-    assert output._stream.blocks[-1][0] == 300
+    output.stream.run(1)
+    assert output.stream.blocks[-1][0] == 300
     clock.pause()
-    output._stream.run(1)
-    assert not output._stream.blocks[-1].any()
+    output.stream.run(1)
+    assert not output.stream.blocks[-1].any()
 
 
 def test_another_rate_is_refused():
@@ -204,10 +204,10 @@ def test_no_device(monkeypatch):
     assert open_output(RATE).note == "silent: no sound device (Error querying device -1)"
 
 
-def test_device_is_taken_where_there_is_one(monkeypatch):
+def test_sound_device_is_used_if_there_is_one(monkeypatch):
     library = types.SimpleNamespace(OutputStream=Stream, PortAudioError=RuntimeError)
     monkeypatch.setitem(sys.modules, "sounddevice", library)
     output = open_output(RATE)
-    assert isinstance(output, DeviceOutput) and output.note == "" and output._stream.started
+    assert isinstance(output, DeviceOutput) and output.note == "" and output.stream.started
     output.close()
-    assert not output._stream.started
+    assert not output.stream.started

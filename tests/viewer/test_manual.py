@@ -1,4 +1,4 @@
-"""The manual and the keys."""
+"""The manual lists every key, setting and command."""
 
 import re
 from pathlib import Path
@@ -18,4 +18,4 @@ def test_manual_has_every_word_of_a_script():
     text = MANUAL.read_text()
     script = text.split("## Without a window")[1]
     assert all(f"`{name}`" in script for name in [*COMMANDS, *LIMITS, *CHOICES])
-    assert all(mode in text.split("## Look inside")[1] for mode in MODES[1:])
+    assert all(mode in text.split("## Debug views")[1] for mode in MODES[1:])

@@ -1,4 +1,4 @@
-"""Pictures of the inside."""
+"""Debug views."""
 
 import numpy as np
 import pytest
@@ -87,7 +87,7 @@ def test_opacity_samples_and_uncertainty(ball):
     assert (image(ball, "opacity")[seen] == 255).all() and not image(ball, "opacity")[~seen].any()
     samples = picture_of_mode(ball, "samples", 16)
     assert len(np.unique(samples.image.reshape(-1, 3), axis=0)) == 2
-    assert samples.legend.startswith("samples per ray, 0 to 16; mean ")
+    assert samples.legend.startswith("per ray, 0 to 16; mean ")
     assert image(ball, "uncertainty")[-1].sum() > image(ball, "uncertainty")[0].sum()
 
 
@@ -98,7 +98,7 @@ def test_occupied_boxes_are_drawn_over_the_picture(ball):
     assert picture.image[row, 30].sum() > 300
     half_length = 0.2 / DISTANCE * INTRINSICS[0]
     assert picture.image[row, round(48 - half_length) - 3].sum() < 300
-    assert picture.legend == "surface of the occupied boxes, 1 edges"
+    assert picture.legend == "surface of the occupied cells, 1 edges"
 
 
 def test_deformation(ball):
@@ -106,9 +106,9 @@ def test_deformation(ball):
     left, right = picture.image[10, 10].astype(int), picture.image[10, -10].astype(int)
     assert left[0] > 200 and left[1] < 60 and left[2] < 60  # to the right: red
     assert right[1] == max(right) and max(right) < max(left)  # down: green, and less of it
-    assert "0 to 4.8 pixels of 96" in picture.legend
+    assert "0 to 4.8 of 96 pixels" in picture.legend
     ball.torso_offset = None
-    assert picture_of_mode(ball, "torso deformation", 16).legend == "the torso is off"
+    assert picture_of_mode(ball, "torso deformation", 16).legend == "no deformation: the torso is off"
 
 
 def test_no_background(ball):

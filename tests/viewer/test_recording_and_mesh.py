@@ -1,4 +1,4 @@
-"""Sound of recordings in detail, and the mesh."""
+"""Audio of recordings in detail, and the mesh."""
 
 import sys
 
@@ -21,7 +21,7 @@ def record(path, clip, places: list[tuple[float, float | None]]) -> np.ndarray:
     for now, place in places:
         recording.add(SCREEN, now, clip, place)
     recording.finish()
-    return np.asarray(recording._sound)
+    return recording.sound
 
 
 def test_jitter_of_the_clock_leaves_no_gaps(clip, tmp_path):

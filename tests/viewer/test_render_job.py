@@ -1,4 +1,4 @@
-"""Pictures of requests."""
+"""Images of requests."""
 
 import numpy as np
 import pytest
@@ -36,7 +36,7 @@ def render(trained, request, picture=None) -> RenderedView:
 def test_captured_camera_gives_what_synthesis_gives(trained, clip, request_of):
     eyes = np.full(len(clip), 0.5)
     *_, expected = render_frames(
-        trained, clip.windows[:3], clip.poses, eyes, trained.background, capture_indices=clip.places
+        trained, clip.windows[:3], clip.poses, eyes, trained.background, capture_indices=clip.pose_indices
     )
     output = render(trained, request_of()).output
     for name in ("rgb", "opacity", "depth", "audio_attention", "eye_attention"):
@@ -45,9 +45,9 @@ def test_captured_camera_gives_what_synthesis_gives(trained, clip, request_of):
     assert output.opacity.max() > 0.5 and (output.n_samples == 0).any()  # there is a head, and something beside it
 
 
-def test_bands_give_the_whole(trained, request_of, monkeypatch):
+def test_chunks_of_rows_give_the_whole_image(trained, request_of, monkeypatch):
     whole = render(trained, request_of())
-    monkeypatch.setattr("ernerf_ti.viewer.render_job._BAND_PIXELS", 96)
+    monkeypatch.setattr("ernerf_ti.viewer.render_job._CHUNK_PIXELS", 96)
     job, steps = RenderJob(trained, request_of(), SILENCE, None), 1
     while not job.advance(0.0):
         assert job.view is None

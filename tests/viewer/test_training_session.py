@@ -10,7 +10,7 @@ from ernerf_ti.viewer import app
 from ernerf_ti.viewer.clip import capture_clip
 from ernerf_ti.viewer.sound import SilentOutput
 from ernerf_ti.viewer.training_session import TrainingSession
-from ernerf_ti.viewer.viewer import Viewer, ViewerOptions
+from ernerf_ti.viewer.viewer import RuntimeOptions, Viewer
 from tests.train.conftest import capture, config  # noqa: F401, the tiny capture of the trainer's own tests
 from tests.viewer.conftest import Layout
 
@@ -69,7 +69,7 @@ def test_errors_arrive(session, monkeypatch):
 def test_viewer_of_a_training(session, time, tmp_path):
     trained = session.portrait()
     clip = capture_clip(trained, session.trainer.capture)
-    options = ViewerOptions(tmp_path, Layout(320, 240), refine_seconds=float("inf"), train_seconds=0.0)
+    options = RuntimeOptions(tmp_path, Layout(320, 240), refine_seconds=float("inf"), train_seconds=0.0)
     viewer = Viewer(trained, clip, SilentOutput(time=time), options, time, training=session, own_clip=clip)
     viewer.act({"set": {"auto_scale": False, "numbers": False}})
 
@@ -99,7 +99,7 @@ def test_viewer_of_a_training(session, time, tmp_path):
         if not viewer.state.training:
             break
         tick()
-    assert session.finished and "trained to the end" in viewer.message
+    assert session.finished and viewer.message == "training finished"
     viewer.close()
 
 
@@ -113,7 +113,7 @@ def test_training_opens_with_its_window(capture, config, tmp_path, monkeypatch):
             viewer.shown()
         viewer.close()
 
-    monkeypatch.setattr(app, "check_window", lambda: None)
+    monkeypatch.setattr(app, "check_display", lambda: None)
     monkeypatch.setattr(app, "run_window", ticks)
     trainer = Trainer(capture, config, tmp_path / "run")
     assert app.watch_training(trainer, ("head",))

@@ -1,4 +1,4 @@
-"""The viewer without a window: what changes the screen, what does not, and what is taken away."""
+"""The viewer without a window: what changes the screen, what does not, and the files it writes."""
 
 import numpy as np
 import pytest
@@ -10,7 +10,8 @@ from ernerf_ti.media.images import read_image, write_image
 from ernerf_ti.media.sound import read_sound
 from ernerf_ti.media.video import probe, read_frames
 from ernerf_ti.portrait.camera import scene_from_capture
-from ernerf_ti.viewer.inbox import Inbox
+from ernerf_ti.viewer.drawing import ACCENT
+from ernerf_ti.viewer.scale_control import ScaleControl
 from ernerf_ti.viewer.state import MODES
 
 
@@ -26,8 +27,7 @@ def run(viewer, time, n: int) -> list[int]:
 
 
 def picture(viewer) -> np.ndarray:
-    """The screen without its words."""
-    viewer.act({"set": {"numbers": False}})
+    """The screen without the strip."""
     return viewer.tick()[:160].copy()
 
 
@@ -107,6 +107,42 @@ def test_back_home_is_the_same_picture(viewer):
     assert np.array_equal(picture(viewer), before)
 
 
+def warned(viewer) -> bool:
+    """Whether there is text in the warning's color at the top."""
+    return bool((np.abs(viewer.tick()[:40].astype(int) - ACCENT) < 40).all(-1).any())
+
+
+def test_orbit_beyond_the_captured_poses_is_reported(viewer):
+    assert not warned(viewer)
+    viewer.act({"set": {"yaw": 2.0}})
+    assert not warned(viewer)
+    viewer.act({"set": {"yaw": 30.0}})
+    assert warned(viewer)
+    viewer.act({"key": "r"})
+    assert not warned(viewer)
+    viewer.act({"set": {"head": "mouse", "head_pitch": -20.0}})
+    assert warned(viewer)
+
+
+def test_frame_rate_and_timings_are_shown_on_request(viewer):
+    plain = viewer.tick()
+    viewer.act({"key": "i"})
+    assert not np.array_equal(viewer.tick()[:40], plain[:40])
+    viewer.act({"key": "i"})
+    assert np.array_equal(viewer.tick(), plain)
+
+
+def test_a_background_picture_that_is_missing_is_reported(viewer, tmp_path):
+    viewer.act({"set": {"background": "picture"}})
+    assert viewer.message.startswith("no background image: ") and str(viewer.options.inbox) in viewer.message
+    write_image(tmp_path / "red.png", np.full((8, 8, 3), (255, 0, 0), np.uint8))
+    viewer.say("")
+    viewer.act({"do": "background", "path": tmp_path / "red.png"})
+    viewer.act({"set": {"background": "none"}})
+    viewer.act({"set": {"background": "picture"}})
+    assert viewer.message == ""
+
+
 def test_frozen_head_keeps_its_pose(viewer, time):
     viewer.act({"do": "seek", "seconds": 0.09})
     viewer.act({"set": {"head": "frozen"}})
@@ -125,7 +161,7 @@ def test_scale_adapts_and_a_still_picture_is_refined(viewer, time):
     viewer.act({"set": {"playing": False}})
     run(viewer, time, 3)
     assert viewer.view.request.size == (32, 32)
-    viewer.maker.scale_control.scale, viewer.maker.scale_control._per_pixel = 0.25, None
+    viewer.maker.scale_control = ScaleControl(32 * 32, scale=0.25)
     viewer.act({"drag": [0.1, 0]})
     run(viewer, time, 1)
     assert viewer.view.request.size == (8, 8)
@@ -136,10 +172,10 @@ def test_compared_with_the_true_frame(viewer):
     viewer.act({"set": {"comparison": "side"}})
     middle = picture(viewer)[82, 100]  # the true frame 3 is a gray of 120
     assert np.abs(middle.astype(int) - 120).max() <= 1
-    assert "PSNR" in viewer.maker._picture[3] and "another camera" not in viewer.maker._picture[3]
+    assert "PSNR" in viewer.maker.legend and "differs" not in viewer.maker.legend
     viewer.act({"drag": [0.1, 0]})
     viewer.tick()
-    assert viewer.maker._picture[3].endswith("another camera or pose")
+    assert viewer.maker.legend.endswith("(camera or head pose differs)")
 
 
 def test_screenshots(viewer):
@@ -200,9 +236,8 @@ def test_camera_path(viewer):
         assert np.allclose(got, expected, atol=1e-5)
 
 
-def test_sound_and_background_dropped_while_running(viewer, time, tmp_path):
-    inbox = tmp_path / "inbox"
-    viewer._inbox = Inbox(inbox)
+def test_audio_and_background_from_the_inbox(viewer, time):
+    inbox = viewer.options.inbox
     run(viewer, time, 1)
     inbox.mkdir()
     write_sound(inbox / "speech.wav", 0.3 * np.sin(np.arange(9 * 640) * 0.1))
@@ -219,9 +254,9 @@ def test_sound_and_background_dropped_while_running(viewer, time, tmp_path):
     assert viewer.clip.name == "tone"
 
 
-def test_a_broken_file_in_the_inbox_is_said(viewer, time, tmp_path):
-    viewer._inbox = Inbox(tmp_path)
-    (tmp_path / "broken.wav").write_text("nothing")
+def test_a_broken_file_in_the_inbox_is_reported(viewer, time):
+    viewer.options.inbox.mkdir()
+    (viewer.options.inbox / "broken.wav").write_text("nothing")
     for _ in range(3):
         time.frame += 20
         run(viewer, time, 1)
@@ -238,7 +273,7 @@ def test_a_broken_file_in_the_inbox_is_said(viewer, time, tmp_path):
             "none.wav: expected a video or sound file, got no such",
         ),
         ({"do": "background", "path": "none.png"}, FileNotFoundError, "none.png: expected an image, got no such file"),
-        ({"do": "train_step"}, ValueError, "training: expected a run that is being trained, got none"),
+        ({"do": "train_step"}, ValueError, "training: nothing is being trained; start the viewer with --train CAPTURE"),
         ({"do": "seek"}, ValueError, "seek: expected the value 'seconds', got"),
     ],
 )

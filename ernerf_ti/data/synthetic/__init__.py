@@ -1,1 +1,1 @@
-"""A person who does not exist, for demonstrations and tests with known truth."""
+"""A synthetic talking person with exact ground truth, for the demo and for tests."""

@@ -1,4 +1,4 @@
-"""What changes from frame to frame, as the row of floats that the render kernels read."""
+"""State of one frame of the scene, and its packing into the row of floats that the kernels read."""
 
 from dataclasses import dataclass
 
@@ -6,7 +6,7 @@ import numpy as np
 
 HEAD_FROM_CAMERA = 0  # 3 x 4, row by row, in cm
 TORSO_FROM_CAMERA = 12
-NECK_TOP = 24  # where the neck ends inside the head, in the torso's frame, cm
+NECK_TOP = 24  # where the neck ends inside the head, in torso coordinates, cm
 BLINK = 27
 OPENING = 28  # cm between the inner lips
 HALF_WIDTH = 29  # cm from the middle of the mouth to its corner
@@ -20,14 +20,14 @@ _NECK_TOP_IN_HEAD = np.array([0.0, -5.5, -4.2])
 
 @dataclass(frozen=True)
 class FrameState:
-    """One frame of the scene.
+    """State of one frame.
 
     Attributes:
-        pose_world_from_camera: [4, 4] metres, world = head.
-        torso_from_camera: [4, 4] metres; the torso's frame is the head's while both are at rest.
+        pose_world_from_camera: [4, 4] meters, world = head.
+        torso_from_camera: [4, 4] meters; at rest the torso's frame is the head's.
         blink: 0 open, 1 closed.
-        opening: metres between the inner lips.
-        width: metres from corner to corner of the mouth.
+        opening: meters between the inner lips.
+        width: meters from corner to corner of the mouth.
         rounding: 0 spread or neutral, 1 fully protruded.
     """
 

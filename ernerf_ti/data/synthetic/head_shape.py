@@ -1,7 +1,7 @@
-"""The parts of the synthetic head that never deform, as grids of signed distances.
+"""Rigid parts of the synthetic head as grids of signed distances.
 
-Skin at rest (skull, nose, jaw, ears, eyelids as if shut) and the body of the hair. Lengths are
-centimetres in the head frame. Proportions are those of an average adult (Farkas 1994).
+Skin at rest (skull, nose, jaw, ears, closed eyelids) and the volume of the hair. Lengths are
+centimeters in the head frame. Proportions are those of an average adult (Farkas 1994).
 """
 
 import functools
@@ -15,10 +15,10 @@ from ernerf_ti.data.synthetic.solid_noise import noises
 from taichi_kernels.runtime import array, launch, start, taichi
 
 CELL = 0.15
-"""Distance of grid points in cm."""
+"""Spacing of grid points in cm."""
 GRID_LOW = (-9.6, -11.1, -14.4)
 GRID_SIZE = (129, 189, 162)
-"""Points along x, y, z. The first is GRID_LOW."""
+"""Grid points along x, y, z; the first is at GRID_LOW."""
 EYE = (3.15, 3.0, 3.3)
 """Center of the eyeball on the side of positive x."""
 EYE_RADIUS = 1.2
@@ -37,7 +37,7 @@ def head_grids(device: torch.device) -> Tensor:
 
 @functools.cache
 def grid_lookup():
-    """Taichi function (grids, which, p) -> distance; outside of the grid, never too large."""
+    """Taichi function (grids, which, p) -> distance; outside the grid a lower bound of it."""
     ti = taichi()
     nx, ny, nz = GRID_SIZE
 
@@ -45,8 +45,8 @@ def grid_lookup():
     def lookup(grids: ti.template(), which: ti.i32, p):
         low = ti.Vector([GRID_LOW[0], GRID_LOW[1], GRID_LOW[2]])
         top = ti.Vector([nx - 1.001, ny - 1.001, nz - 1.001])
-        place = (p - low) * (1.0 / CELL)
-        inside = ti.min(ti.max(place, 0.0), top)
+        position = (p - low) * (1.0 / CELL)
+        inside = ti.min(ti.max(position, 0.0), top)
         i, j, k = ti.cast(inside.x, ti.i32), ti.cast(inside.y, ti.i32), ti.cast(inside.z, ti.i32)
         fx, fy, fz = inside.x - i, inside.y - j, inside.z - k
         at = ((which * nx + i) * ny + j) * nz + k
@@ -55,7 +55,7 @@ def grid_lookup():
         at += ny * nz
         c10 = grids[at] * (1.0 - fz) + grids[at + 1] * fz
         c11 = grids[at + nz] * (1.0 - fz) + grids[at + nz + 1] * fz
-        outside = (place - inside).norm() * CELL
+        outside = (position - inside).norm() * CELL
         value = (c00 * (1.0 - fy) + c01 * fy) * (1.0 - fx) + (c10 * (1.0 - fy) + c11 * fy) * fx
         return ti.select(outside > 0.01, ti.max(outside, value - outside), value)
 
@@ -71,15 +71,15 @@ def _shape() -> SimpleNamespace:
 
     @ti.func
     def ear(p):
-        # Its plate turns out from the head by half a radian and leans back a little.
+        # The shell is rotated outward by half a radian and tilted back a little.
         q = p - vec(7.15, 0.9, -2.6)
         out, back = 0.88 * q.x + 0.47 * q.z, 0.47 * q.x - 0.88 * q.z
         back, up = 0.98 * back + 0.2 * q.y, 0.98 * q.y - 0.2 * back
-        plate = s.ellipsoid(vec(out, up, back), vec(0.1, 0.4, 0.9), vec(0.6, 2.45, 1.5))
-        plate = s.join(plate, s.ellipsoid(vec(out, up, back), vec(0.0, -2.0, 0.5), vec(0.5, 1.0, 0.75)), 0.5)
+        shell = s.ellipsoid(vec(out, up, back), vec(0.1, 0.4, 0.9), vec(0.6, 2.45, 1.5))
+        shell = s.join(shell, s.ellipsoid(vec(out, up, back), vec(0.0, -2.0, 0.5), vec(0.5, 1.0, 0.75)), 0.5)
         hollow = s.ellipsoid(vec(out, up, back), vec(0.75, -0.2, 0.75), vec(0.7, 1.1, 0.75))
         upper = s.ellipsoid(vec(out, up, back), vec(0.8, 1.5, 1.0), vec(0.45, 0.95, 0.85))
-        return s.cut(s.cut(plate, hollow, 0.25), upper, 0.3)
+        return s.cut(s.cut(shell, hollow, 0.25), upper, 0.3)
 
     @ti.func
     def nose(p):
@@ -121,7 +121,7 @@ def _shape() -> SimpleNamespace:
         face = s.ellipsoid(p, vec(-0.2, -1.4, 8.6), vec(10.5, 11.3, 10.5)) + 0.9 * wave
         d = s.cut(d, face, 0.7)
         d = s.cut(d, s.ellipsoid(p, vec(3.9, 8.6, 7.2), vec(2.3, 2.3, 4.5)), 0.9)
-        # The edge in front of the ears, round them, and at the nape.
+        # Hairline in front of the ears, around them, and at the nape.
         edge = 1.6 + 1.0 * wave - 5.0 * s.smooth_step(-2.8, -5.0, p.z)
         return -s.join(-d, p.y - edge, 0.6)
 

@@ -1,7 +1,7 @@
 """The 68 landmarks of the synthetic face, in the order of iBUG 300-W (Sagonas et al. 2013).
 
-Outlines of lips and lids are evaluated where they are drawn; the other points are found on the skin at
-rest and go with the jaw.
+Points on lips and lids come from the curves that shape them; the other points lie on the skin at rest and
+move with the jaw.
 """
 
 import functools
@@ -39,11 +39,11 @@ _LIP_EDGE = np.array([1] * 7 + [3] * 5 + [0] * 5 + [2] * 3)
 
 def face_landmarks(frame: torch.Tensor) -> np.ndarray:
     """[35] packed state of a frame -> [68, 2] float64 x, y in pixels; centers of pixels are at + 0.5."""
-    placed = torch.empty(3 * N_LANDMARKS, dtype=torch.float32, device=frame.device)
+    moved = torch.empty(3 * N_LANDMARKS, dtype=torch.float32, device=frame.device)
     table = torch.from_numpy(_rest_table(frame.device)).to(frame.device)
     start(frame.device, "frame")
-    launch(_kernel(), table, frame, placed)
-    points = placed.view(-1, 3).cpu().numpy().astype(np.float64)
+    launch(_kernel(), table, frame, moved)
+    points = moved.view(-1, 3).cpu().numpy().astype(np.float64)
     row = frame.cpu().numpy().astype(np.float64)
     transform = row[:12].reshape(3, 4)
     seen = (points - transform[:, 3]) @ transform[:, :3]
@@ -52,7 +52,7 @@ def face_landmarks(frame: torch.Tensor) -> np.ndarray:
 
 @functools.cache
 def _rest_table(device: torch.device) -> np.ndarray:
-    """[68, 3] float32: a place in cm; for lids x, whether upper, side; for lips x in half widths, edge, -."""
+    """[68, 3] float32: a position in cm; for lids x, whether upper, side; for lips x in half widths, edge, 0."""
     table = np.zeros((N_LANDMARKS, 3), np.float32)
     skin = head_grids(device)[: np.prod(GRID_SIZE)].view(GRID_SIZE).cpu().numpy()
     forwards = np.array([0.0, 0.0, 1.0])
@@ -61,9 +61,9 @@ def _rest_table(device: torch.device) -> np.ndarray:
         table[i] = _surface(skin, np.array([0.0, 1.8, -0.3 + 4.6 * np.sin(angle) ** 3]), outwards)
     for i, u in enumerate((0.95, 0.73, 0.5, 0.26, 0.05)):
         height = BROW_CURVE[0] + BROW_CURVE[1] * u * (BROW_CURVE[2] - u)
-        place = np.array([BROW_X + BROW_LENGTH * u, height, 0.0])
-        table[17 + i] = _surface(skin, place * (-1, 1, 1), forwards)
-        table[26 - i] = _surface(skin, place, forwards)
+        position = np.array([BROW_X + BROW_LENGTH * u, height, 0.0])
+        table[17 + i] = _surface(skin, position * (-1, 1, 1), forwards)
+        table[26 - i] = _surface(skin, position, forwards)
     for i, y in enumerate((3.0, 1.75, 0.5, -0.75)):
         table[27 + i] = _surface(skin, np.array([0.0, y, 0.0]), forwards)
     for i, (x, y) in enumerate(((-1.35, -1.75), (-0.7, -2.15), (0.0, -2.05), (0.7, -2.15), (1.35, -1.75))):
@@ -74,12 +74,12 @@ def _rest_table(device: torch.device) -> np.ndarray:
 
 
 def _surface(skin: np.ndarray, origin: np.ndarray, direction: np.ndarray) -> np.ndarray:
-    """The outermost point of the skin on a ray from inside of the head."""
+    """Outermost point of the skin along a ray from inside the head."""
     points = origin + np.arange(0.0, 12.0, 0.01)[:, None] * direction
-    place = (np.abs(points) * (1, 0, 0) + points * (0, 1, 1) - GRID_LOW) / CELL
-    place = np.clip(place, 0, np.array(GRID_SIZE) - 1.001)
-    base = place.astype(int)
-    f = place - base
+    cells = (np.abs(points) * (1, 0, 0) + points * (0, 1, 1) - GRID_LOW) / CELL
+    cells = np.clip(cells, 0, np.array(GRID_SIZE) - 1.001)
+    base = cells.astype(int)
+    f = cells - base
     distances = np.zeros(len(points))
     for corner in np.ndindex(2, 2, 2):
         weights = np.where(corner, f, 1 - f).prod(1)
@@ -95,10 +95,10 @@ def _kernel():
     Floats = array(torch.float32)
 
     @ti.kernel
-    def place(
+    def move(
         table: Floats,  # [68, 3]
         frame: Floats,
-        placed: Floats,  # [68, 3] cm in the head frame
+        moved: Floats,  # [68, 3] cm in the head frame
     ):
         for i in range(N_LANDMARKS):
             a = vec(table[3 * i], table[3 * i + 1], table[3 * i + 2])
@@ -123,6 +123,6 @@ def _kernel():
                 c, n = ti.cos(angle), ti.sin(angle)
                 p = vec(a.x, JAW_HINGE[0] + c * y - n * z, JAW_HINGE[1] + c * z + n * y)
             for k in ti.static(range(3)):
-                placed[3 * i + k] = p[k]
+                moved[3 * i + k] = p[k]
 
-    return place
+    return move

@@ -1,6 +1,6 @@
-"""What a point of the synthetic portrait's surface is made of.
+"""Materials of the synthetic portrait.
 
-The order lets the shading test ranges: both skins come first, what has fine detail is in one run.
+The shading tests ranges: both skins come first, and materials with fine detail are consecutive.
 """
 
 SKIN, NECK, CAVITY, TEETH, EYEBALL, HAIR, CLOTH, COLLAR = range(8)

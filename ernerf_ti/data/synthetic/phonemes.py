@@ -1,4 +1,4 @@
-"""The sounds that the synthetic portrait can say: how each sounds and how the mouth looks.
+"""The phones that the synthetic portrait can say: formants, sources and mouth shape of each.
 
 Formants of vowels are the means of men in Hillenbrand et al. 1995; those of consonants are loci after
 Klatt 1980. Symbols are those of ARPABET, without stress.
@@ -12,21 +12,21 @@ LIPS_CLOSED = frozenset("PBM")
 
 @dataclass(frozen=True)
 class Phone:
-    """One sound, at a vocal tract of 17 cm.
+    """One phone, spoken by a vocal tract of 17 cm.
 
     Attributes:
-        formants: F1, F2, F3 in Hz where it begins.
-        formants_end: where it ends, for diphthongs; else the same.
-        mouth: opening in mm, width in mm, rounding in [0, 1] where it begins.
-        mouth_end: where it ends.
-        seconds: typical length.
-        voice: strength of the buzz of the vocal folds, 0 to 1.
-        breath: strength of noise through the whole tract.
-        hiss: strength of noise made at a narrowing.
-        hiss_hz: center and width of its spectrum.
-        stop: whether the tract closes first and then bursts open.
+        formants: F1, F2, F3 in Hz at its start.
+        formants_end: F1, F2, F3 at its end, for diphthongs; None if they do not change.
+        mouth: opening in mm, width in mm and rounding in [0, 1] at its start.
+        mouth_end: the same at its end; None if they do not change.
+        seconds: typical duration.
+        voice: amplitude of the glottal source, 0 to 1.
+        breath: amplitude of aspiration noise, which passes through the whole tract.
+        hiss: amplitude of frication noise.
+        hiss_hz: center and width of the frication spectrum.
+        stop: whether the tract closes first and then opens with a burst.
         nasal: whether the sound leaves through the nose.
-        pull: how much it, and not its neighbors, decides opening, width and rounding.
+        pull: dominance over the neighboring phones for opening, width and rounding.
     """
 
     formants: tuple[float, float, float]
@@ -43,7 +43,7 @@ class Phone:
     pull: tuple[float, float, float] = (1.0, 1.0, 1.0)
 
 
-_TONGUE = (0.7, 0.35, 0.2)  # made by the tongue, so that the lips go with the neighbors
+_TONGUE = (0.7, 0.35, 0.2)  # articulated by the tongue: the lips follow the neighboring phones
 _LIPS = (2.5, 1.5, 1.5)
 
 VOWELS = {
@@ -108,4 +108,7 @@ CONSONANTS = {
     "Y": Phone((280, 2200, 2950), (4, 55, 0.0), 0.07, 0.7, pull=(1, 1, 1)),
 }
 
-PHONES = VOWELS | CONSONANTS | {SILENCE: Phone((500, 1500, 2500), (0, 50, 0.0), 0.4, 0.0)}
+_ZH = Phone((290, 1800, 2500), (3.5, 42, 0.7), 0.09, 0.4, hiss=0.4, hiss_hz=(3200, 1100), pull=(1, 1.2, 1.2))
+
+PHONES = VOWELS | CONSONANTS | {"ZH": _ZH, SILENCE: Phone((500, 1500, 2500), (0, 50, 0.0), 0.4, 0.0)}
+"""All phones of CMUdict, and silence."""

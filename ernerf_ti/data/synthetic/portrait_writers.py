@@ -1,4 +1,4 @@
-"""A synthetic portrait as files: a capture with exact truth, or a video with sound."""
+"""Write a synthetic portrait as a capture with exact ground truth, or as a video with sound."""
 
 from pathlib import Path
 
@@ -29,11 +29,13 @@ def write_portrait_capture(
 ) -> None:
     """Write a training capture with the portrait's own poses, masks, landmarks and blinks.
 
+    Files of a frame that is complete are kept, so that an interrupted call continues.
+
     Args:
-        portrait: what to write, at least 2 frames of it.
-        folder: made if it is not there; files of the same names are replaced.
+        portrait: at least 2 frames.
+        folder: made if it does not exist; it may hold frames of the same portrait.
         extractor: of the audio features, "ppg" or "mel".
-        progress: show a bar.
+        progress: show a progress bar.
 
     Raises:
         ValueError: fewer than 2 frames, or an unknown extractor.
@@ -47,8 +49,10 @@ def write_portrait_capture(
     write_sound(paths.sound, portrait.samples)
     write_image(paths.background, portrait.background())
     for k in trange(n, desc="synthetic portrait", unit="frame", disable=not progress):
+        if paths.landmarks(k).is_file():  # the last file of a frame
+            continue
         frame = portrait.render(k)
-        # Rendered before the plate itself: the frame as filmed is the frame before the plate.
+        # The background is exact, so the frame and the frame composited over the background are the same.
         for path in (paths.frame(k), paths.image(k)):
             write_image(path, frame.image)
         write_image(paths.torso(k), frame.torso)
@@ -68,7 +72,7 @@ def write_portrait_capture(
 
 
 def write_portrait_video(portrait: SyntheticPortrait, path: Path, progress: bool = False) -> None:
-    """Write an mp4 with sound, as a camera would have filmed the portrait."""
+    """Write an mp4 with sound."""
     frames = (
         portrait.render(k).image
         for k in trange(portrait.n_frames, desc="synthetic portrait", unit="frame", disable=not progress)

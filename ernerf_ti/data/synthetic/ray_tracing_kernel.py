@@ -1,13 +1,14 @@
-"""Rays through the pixels of one frame of the synthetic portrait: sphere tracing (Hart 1996) and shading.
+"""Ray tracing of one frame of the synthetic portrait: sphere tracing (Hart 1996) and shading.
 
-Head and torso are traced apart, so that the torso is also seen without the head, which then only casts
-its shadow. Everything is lit in the frame of the camera, in cm.
+Head and torso are traced separately, so that the torso is also rendered without the head, which then only
+casts its shadow. Lighting is computed in camera coordinates, in cm.
 """
 
 import functools
 import math
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ernerf_ti.data.synthetic import frame_state as state
@@ -20,17 +21,18 @@ from taichi_kernels.runtime import array, launch, start, taichi
 
 BACKGROUND_LABEL, HEAD_LABEL, NECK_LABEL, TORSO_LABEL = range(4)
 
-# Lies round the head, the jaw dropped: center in the head frame and radius, cm.
-_BOUND_CENTRE, _BOUND_RADIUS = (0.0, 2.8, -2.0), 13.6
+# Bounding sphere of the head with the jaw down: center in head coordinates and radius, cm.
+_BOUND_CENTER, _BOUND_RADIUS = (0.0, 2.8, -2.0), 13.6
+_DETAIL = 0.08  # of the displayed range between neighboring pixels; smoother areas look the same with one ray
 
 
 def render_layers(frame: Tensor, background: Tensor, n_samples: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Trace one frame.
+    """Trace one frame: one ray through the center of each pixel, then `n_samples` rays through pixels with detail.
 
     Args:
         frame: [35] float32, see :mod:`ernerf_ti.data.synthetic.frame_state`.
         background: [H, W, 3] float32 in [0, 1] as displayed, H = W even.
-        n_samples: rays per pixel, a square number.
+        n_samples: rays per pixel where the picture has detail, a square number.
 
     Returns:
         [H, W, 3] float32 picture in [0, 1]; [H, W, 4] float32 of neck and torso without the head,
@@ -42,11 +44,32 @@ def render_layers(frame: Tensor, background: Tensor, n_samples: int) -> tuple[Te
     labels = background.new_empty(size, size, dtype=torch.uint8)
     start(background.device, "background")
     grids = head_grids(background.device)
-    # On the CPU each thread gets a contiguous run of rows: shuffled, so that all have the same work.
-    row_step = next(step for step in range(round(0.618 * size), 0, -1) if math.gcd(step, size) == 1)
-    per_side = round(n_samples**0.5)
-    launch(_kernel(), frame, grids, background, size, row_step, per_side, image, torso, labels)
+    pixels = _shuffled_pixels(size, background.device)
+    launch(_kernel(), frame, grids, background, pixels, size, len(pixels), 1, image, torso, labels)
+    pixels = pixels[_has_detail(image, torso, labels)[pixels.long()]]
+    if len(pixels):
+        per_side = round(n_samples**0.5)
+        launch(_kernel(), frame, grids, background, pixels, size, len(pixels), per_side, image, torso, labels)
     return image, torso, labels
+
+
+@functools.cache
+def _shuffled_pixels(size: int, device: torch.device) -> Tensor:
+    """[size^2] int32 indices of pixels, row by row, with the rows shuffled.
+
+    On the CPU each thread gets a contiguous run of them, and all runs should have the same work.
+    """
+    row_step = next(step for step in range(round(0.618 * size), 0, -1) if math.gcd(step, size) == 1)
+    rows = torch.arange(size, device=device) * row_step % size
+    return (rows[:, None] * size + torch.arange(size, device=device)).flatten().int()
+
+
+def _has_detail(image: Tensor, torso: Tensor, labels: Tensor) -> Tensor:
+    """[size^2] bool: pixels that differ from a neighbor in label or coverage, or visibly in color."""
+    layers = torch.cat((image, torso, 0.1 * labels[..., None]), 2).permute(2, 0, 1)[None]
+    highest = F.max_pool2d(layers, 3, 1, 1)
+    lowest = -F.max_pool2d(-layers, 3, 1, 1)
+    return (highest - lowest).amax((0, 1)).flatten() > _DETAIL
 
 
 @functools.cache
@@ -58,7 +81,7 @@ def _kernel():
 
     @ti.func
     def moved(p, frame: ti.template(), at: ti.template()):
-        """A point of the camera's frame in that of the head or torso."""
+        """A point in camera coordinates -> coordinates of the head or the torso."""
         q = vec(0.0)
         for i in ti.static(range(3)):
             a = at + 4 * i
@@ -73,22 +96,22 @@ def _kernel():
         return q
 
     @ti.func
-    def part(p, which: ti.i32, frame: ti.template(), grids: ti.template()):
-        """Distance and kind of the torso (0), the head (1), or both, at a point of the camera's frame.
+    def scene(p, which: ti.i32, frame: ti.template(), grids: ti.template()):
+        """Distance and material of the torso (0), the head (1), or both (2), at a point in camera coordinates.
 
-        With 3 for both, the head is hollow: its distance is positive inside, too.
+        With 3 for both, the head is hollow: its distance is positive inside too.
         """
         d = vec2(1e3, SKIN)
         if which != 1:
             q = moved(p, frame, state.TORSO_FROM_CAMERA)
             if which >= 2 and q.y > 0.0:
-                d.x = 2.5 + q.y  # the neck is inside of the head there
+                d.x = 2.5 + q.y  # the neck is inside the head there
             else:
                 d = trunk(q, frame)
         if which != 0:
             q = moved(p, frame, state.HEAD_FROM_CAMERA)
-            # Far from the head its bounding sphere will do.
-            far = (q - vec(_BOUND_CENTRE)).norm() - _BOUND_RADIUS
+            # Far from the head its bounding sphere is enough.
+            far = (q - vec(_BOUND_CENTER)).norm() - _BOUND_RADIUS
             h = vec2(far, SKIN)
             if far < 1.0:
                 h = head(q, frame, grids)
@@ -105,10 +128,10 @@ def _kernel():
 
     @ti.func
     def trace(d, which: ti.i32, t_near, t_far, frame: ti.template(), grids: ti.template()):
-        """Distance, material (-1: none) and normal of what a ray meets.
+        """Distance, material (-1: none) and normal of the first hit of a ray.
 
-        One loop walks the ray, then probes the distances around the hit for the normal: the scene is
-        compiled once for each place that it is called from, which takes seconds.
+        One loop marches along the ray and then samples the distances around the hit for the normal: each call
+        site compiles the scene again, which takes seconds.
         """
         t = t_near
         kind, n_probes, width = -1, 0, 0.0
@@ -117,7 +140,7 @@ def _kernel():
         for _ in range(70):
             if kind < 0 and t > t_far:
                 break
-            hit = part(t * d + width * e, which, frame, grids)
+            hit = scene(t * d + width * e, which, frame, grids)
             if kind >= 0:
                 n += e * hit.x
                 n_probes += 1
@@ -133,7 +156,7 @@ def _kernel():
 
     @ti.func
     def display(c):
-        """Linear light -> what a screen shows, in [0, 1]: a filmic shoulder and the sRGB curve."""
+        """Linear light -> display values in [0, 1]: a filmic shoulder and the sRGB curve."""
         c = ti.max(c, 0.0)
         c = c * (1.0 + c * 0.12) / (1.0 + c * 0.62)
         c = ti.min(c, 1.0)
@@ -141,7 +164,7 @@ def _kernel():
 
     @ti.func
     def lit(p, d, which: ti.i32, kind: ti.i32, n, frame: ti.template(), grids: ti.template()):
-        """Color of the point p of torso (0) or head (1), seen along d, with the normal n."""
+        """Display color of the point p of torso (0) or head (1), seen along d, with the normal n."""
         key, fill, rim = vec(-0.50, 0.46, 0.73), vec(0.80, 0.15, 0.58), vec(0.75, 0.45, -0.48)
         # Openness to the sky above the surface, and the shadow of the key light: from the nearest
         # surfaces along a few steps (Evans 2006), from the nearest miss (Quilez 2010).
@@ -154,8 +177,8 @@ def _kernel():
             probing_openness = step < 4
             height = 0.25 + 0.55 * step * (1.0 + 0.35 * step)
             q = p + height * n if probing_openness else start_at + key * t
-            # What the head hides of the neck is dark only along the line where they meet.
-            h = part(q, ti.select(probing_openness and which == 0, 3, 2), frame, grids).x
+            # Behind the head the neck is darkened only along the line where they meet.
+            h = scene(q, ti.select(probing_openness and which == 0, 3, 2), frame, grids).x
             if probing_openness:
                 open_ -= weight * ti.max(height - h, 0.0) / height
                 weight *= 0.62
@@ -186,7 +209,7 @@ def _kernel():
         if kind == HAIR:
             along = turned_to_camera(paint.strand(local), frame, state.HEAD_FROM_CAMERA)
             along = (along - n * along.dot(n)).normalized()
-            # Light along a strand: Kajiya and Kay 1989.
+            # Hair shading: Kajiya and Kay 1989.
             th, tk = along.dot(half), along.dot(key)
             sheen = ti.sqrt(ti.max(1.0 - th * th, 0.0))
             body = ti.sqrt(ti.max(1.0 - tk * tk, 0.0)) * ti.max(0.35 + 0.65 * ndk, 0.0)
@@ -196,7 +219,7 @@ def _kernel():
             edge = 2.4 * (0.4 + 0.6 * gloss) * ti.max(ndr + 0.25, 0.0) * (1.0 - facing) ** 2
             c += (albedo * 1.2 + 0.02) * back * edge
         else:
-            # Light that wraps round skin comes out red.
+            # Subsurface scattering: wrapped diffuse light, wider in red.
             wrap = vec(0.0)
             if kind <= NECK:
                 wrap = vec(0.34, 0.16, 0.10)
@@ -205,7 +228,7 @@ def _kernel():
             c = albedo * (warm * soft * shade + sky * open_ + cool * ti.max((ndf + 0.3) / 1.3, 0.0) * open_)
             shine = ti.max(n.dot(half), 0.0)
             if kind == EYEBALL:
-                # The cornea bulges: a small sharp reflection of the window.
+                # Specular reflection of the cornea.
                 c += 2.2 * light * ti.math.smoothstep(0.985, 0.991, shine) + 0.15 * fresnel
             elif kind != CAVITY:
                 c += gloss * (0.10 * shine**14 + 0.09 * shine**48) * warm * light * (0.4 + 0.6 * open_)
@@ -221,16 +244,17 @@ def _kernel():
         frame: Floats,  # [35]
         grids: Floats,
         background: Floats,  # [H, W, 3]
+        pixels: array(torch.int32),  # [N] indices of the pixels to trace
         size: ti.i32,
-        row_step: ti.i32,
+        n_pixels: ti.i32,
         per_side: ti.i32,
         image: Floats,  # [H, W, 3]
         torso: Floats,  # [H, W, 4]
         labels: array(torch.uint8),  # [H, W]
     ):
-        for i in range(size * size):
-            row, column = i // size * row_step % size, i % size
-            pixel = row * size + column
+        for i in range(n_pixels):
+            pixel = pixels[i]
+            row, column = pixel // size, pixel % size
             behind = vec(background[3 * pixel], background[3 * pixel + 1], background[3 * pixel + 2])
             shown, worn = vec(0.0), vec(0.0)
             n_worn = 0
@@ -246,7 +270,7 @@ def _kernel():
                     at = ti.select(which == 0, state.TORSO_FROM_CAMERA, state.HEAD_FROM_CAMERA)
                     t, t_far = 55.0, 135.0
                     if which == 1:
-                        q = vec(_BOUND_CENTRE) - vec(frame[at + 3], frame[at + 7], frame[at + 11])
+                        q = vec(_BOUND_CENTER) - vec(frame[at + 3], frame[at + 7], frame[at + 11])
                         center = turned_to_camera(q, frame, state.HEAD_FROM_CAMERA)
                         along = center.dot(d)
                         inside = _BOUND_RADIUS**2 - (center - along * d).norm_sqr()

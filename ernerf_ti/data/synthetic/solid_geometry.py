@@ -1,6 +1,6 @@
 """Signed distances of simple solids, as Taichi functions.
 
-A distance is negative inside. Those of ellipsoids are approximate: exact to first order at the surface.
+Distances are negative inside. Those of ellipsoids are exact only to first order at the surface.
 """
 
 import functools
@@ -11,18 +11,18 @@ from taichi_kernels.runtime import taichi
 
 @functools.cache
 def solids() -> SimpleNamespace:
-    """The functions; positions and sizes are 3-vectors and floats of any one unit of length."""
+    """The functions; positions are 3-vectors, sizes floats, all in one unit of length."""
     ti = taichi()
 
     @ti.func
     def join(a, b, k):
-        """Smallest of two distances, rounded over a width k: the union with a fillet."""
+        """Union with a fillet of width k."""
         h = ti.max(k - ti.abs(a - b), 0.0)
         return ti.min(a, b) - 0.25 * h * h / k
 
     @ti.func
     def cut(a, b, k):
-        """The solid a without the solid b, the edge rounded over a width k."""
+        """Solid a minus solid b, with edges rounded over a width k."""
         return -join(-a, b, k)
 
     @ti.func
@@ -34,7 +34,7 @@ def solids() -> SimpleNamespace:
 
     @ti.func
     def cone(p, a, b, radius_a, radius_b):
-        """A capsule from a to b whose radius goes from radius_a to radius_b."""
+        """Capsule from a to b whose radius varies linearly from radius_a to radius_b."""
         along = b - a
         h = ti.min(ti.max((p - a).dot(along) / along.dot(along), 0.0), 1.0)
         return (p - a - h * along).norm() - (radius_a + h * (radius_b - radius_a))

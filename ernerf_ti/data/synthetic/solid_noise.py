@@ -1,4 +1,4 @@
-"""Smooth noise in space, as Taichi functions: the same at the same place on any device."""
+"""Solid noise as Taichi functions, with the same values on all devices."""
 
 import functools
 from types import SimpleNamespace
@@ -13,7 +13,7 @@ def noises() -> SimpleNamespace:
 
     @ti.func
     def hashed(x: ti.i32, y: ti.i32, z: ti.i32):
-        """A number in [0, 1) of three integers."""
+        """Hash of three integers in [0, 1)."""
         h = ti.cast(x, ti.u32) * ti.u32(0x9E3779B1) ^ ti.cast(y, ti.u32) * ti.u32(0x85EBCA77)
         h = h ^ ti.cast(z, ti.u32) * ti.u32(0xC2B2AE3D)
         h = (h ^ (h >> 15)) * ti.u32(0x2C1B3C6D)
@@ -23,7 +23,7 @@ def noises() -> SimpleNamespace:
 
     @ti.func
     def smooth(p):
-        """Value noise: random values at integer places, blended between them."""
+        """Value noise: random values at integer positions, interpolated between them."""
         base = ti.floor(p)
         f = p - base
         w = f * f * (3.0 - 2.0 * f)
@@ -47,7 +47,7 @@ def noises() -> SimpleNamespace:
 
     @ti.func
     def spots(p, radius):
-        """1 inside of sparse soft spots, one for each unit cell, of a radius below `radius` cells."""
+        """Soft spots, one in each unit cell, with radii below `radius` cells: 1 at their centers, 0 outside."""
         base = ti.floor(p)
         x, y, z = ti.cast(base.x, ti.i32), ti.cast(base.y, ti.i32), ti.cast(base.z, ti.i32)
         f = p - base

@@ -1,7 +1,7 @@
-"""Babble in English sounds, spoken by a source and a filter: samples whose timeline is known exactly.
+"""Source-filter speech synthesis with an exactly known timeline, and random syllables to feed it.
 
-Buzz is a sum of harmonics, hiss is white noise; both pass through the resonances of a vocal tract that
-move from sound to sound (Fant 1960; Klatt 1980). The words mean nothing.
+The glottal source is a sum of harmonics, aspiration and frication are white noise; all pass through the
+resonances of a vocal tract that move from phone to phone (Fant 1960; Klatt 1980).
 """
 
 from dataclasses import dataclass
@@ -12,16 +12,23 @@ from ernerf_ti.audio.frame_features import SAMPLE_RATE
 from ernerf_ti.data.synthetic.phonemes import CONSONANTS, PHONES, SILENCE, VOWELS
 
 CONTROL_HOP = 80
-"""Samples from one setting of the tract to the next: 5 ms."""
+"""Samples between control points of source and tract: 5 ms."""
 
 
 @dataclass(frozen=True)
 class Voice:
-    """A speaker: mean pitch in Hz, formants relative to those of a tract of 17 cm, share of breath."""
+    """A speaker's voice."""
 
     pitch: float
+    """Mean fundamental frequency in Hz."""
     tract: float
+    """Formant frequencies relative to those of a vocal tract of 17 cm."""
     breath: float
+    """Amplitude of aspiration noise in voiced phones."""
+    brightness: float = 1.0
+    """Corner frequency of the glottal spectrum relative to 300 Hz: low sounds soft, high sounds pressed."""
+    melody: float = 1.0
+    """Range of the intonation; 0 is monotonous."""
 
 
 VOICES = {"bass": Voice(92.0, 0.95, 0.02), "tenor": Voice(128.0, 1.02, 0.03), "alto": Voice(198.0, 1.15, 0.05)}
@@ -29,7 +36,7 @@ VOICES = {"bass": Voice(92.0, 0.95, 0.02), "tenor": Voice(128.0, 1.02, 0.03), "a
 
 @dataclass(frozen=True)
 class Segment:
-    """One sound of the timeline: its ARPABET symbol, where it begins and ends in seconds."""
+    """One phone of a timeline: its ARPABET symbol, its start and end in seconds."""
 
     symbol: str
     start: float
@@ -38,10 +45,10 @@ class Segment:
 
 @dataclass(frozen=True)
 class Speech:
-    """Sound of which it is known what is said when.
+    """Synthesized speech.
 
     Attributes:
-        timeline: sounds and silences without gaps, from 0 to the end.
+        timeline: phones and silences without gaps, from 0 to the end.
         samples: [S] float32 in [-1, 1] at 16 kHz.
     """
 
@@ -50,24 +57,25 @@ class Speech:
 
 
 def speak(duration: float, seed: int, voice: str = "tenor") -> Speech:
-    """Babble for a while.
+    """Random syllables.
 
     Args:
         duration: seconds, > 0; the sound has round(16000 * duration) samples.
-        seed: decides what is said, and how it is timed and intoned.
-        voice: one of VOICES. Voices say the same for the same seed.
+        seed: of the syllables, their timing and intonation.
+        voice: one of VOICES. The timeline does not depend on it.
 
     Deterministic. Raises ValueError for a duration or seed out of range or an unknown voice.
     """
     if voice not in VOICES:
         raise ValueError(f"voice: expected one of {', '.join(VOICES)}, got {voice!r}; choose one of these")
     timeline = babble(duration, seed)
-    samples = _sound(timeline, round(SAMPLE_RATE * duration), VOICES[voice], np.random.default_rng([seed, 2]))
+    rng = np.random.default_rng([seed, 2])
+    samples = synthesize_sound(timeline, round(SAMPLE_RATE * duration), VOICES[voice], rng)
     return Speech(timeline, samples)
 
 
 def babble(duration: float, seed: int) -> tuple[Segment, ...]:
-    """The timeline that :func:`speak` gives a voice to; for the same seed, a longer one begins with the shorter."""
+    """The timeline of :func:`speak`. For the same seed, a longer timeline starts with the shorter one."""
     if not duration > 0:
         raise ValueError(f"duration: expected seconds > 0, got {duration}; ask for at least a frame, 0.04")
     if seed < 0:
@@ -99,7 +107,7 @@ def babble(duration: float, seed: int) -> tuple[Segment, ...]:
 
 @dataclass
 class _Controls:
-    """Settings every 5 ms: [T] each, formants [T, 3] in Hz, hiss_hz [T, 2]."""
+    """Control points every 5 ms: [T] each, formants [T, 3] in Hz, hiss_hz [T, 2]."""
 
     voice: np.ndarray
     breath: np.ndarray
@@ -126,7 +134,7 @@ def _controls(timeline: tuple[Segment, ...], n: int) -> _Controls:
         c.nasal[at] = phone.nasal
         pulls[at] = 0.05 if segment.symbol in (SILENCE, "HH") else 1.0
         if phone.stop:
-            # Closed, a burst, then breath or the friction of CH and JH until the next sound.
+            # Closure, burst, then aspiration or the frication of CH and JH until the next phone.
             affricate = segment.symbol in ("CH", "JH")
             burst = np.where(u >= 0.6, np.exp(-((u - 0.6) * (segment.end - segment.start) / 0.012)), 0.0)
             c.hiss[at] = phone.hiss * ((u >= 0.5) * 0.9 if affricate else 1.6 * burst)
@@ -134,7 +142,7 @@ def _controls(timeline: tuple[Segment, ...], n: int) -> _Controls:
             c.voice[at] = 0.1 * (segment.symbol in "BDG") * (u < 0.6) + phone.voice * (u > 0.85)
         else:
             c.voice[at], c.breath[at], c.hiss[at] = phone.voice, phone.breath, phone.hiss
-    # The tract moves in about 25 ms, the folds start and stop a little faster.
+    # The tract moves within about 25 ms; the vocal folds start and stop a little faster.
     c.formants = _smooth(c.formants * pulls[:, None], 5.0) / _smooth(pulls, 5.0)[:, None]
     c.voice, c.hiss, c.breath = _smooth(c.voice, 2.0), _smooth(c.hiss, 0.8), _smooth(c.breath, 1.2)
     c.nasal = _smooth(c.nasal, 1.5)
@@ -142,7 +150,7 @@ def _controls(timeline: tuple[Segment, ...], n: int) -> _Controls:
 
 
 def _smooth(track: np.ndarray, sigma: float) -> np.ndarray:
-    """Gaussian smoothing along the first axis, sigma in steps; the ends continue with their values."""
+    """Gaussian smoothing along the first axis, sigma in steps; the ends are padded with their values."""
     reach = int(np.ceil(4 * sigma))
     kernel = np.exp(-0.5 * (np.arange(-reach, reach + 1) / sigma) ** 2)
     padded = np.pad(track, [(reach, reach)] + [(0, 0)] * (track.ndim - 1), "edge")
@@ -166,23 +174,26 @@ def _tract(hz: np.ndarray, c: _Controls, voice: Voice) -> np.ndarray:
     return gains
 
 
-def _sound(timeline: tuple[Segment, ...], n_samples: int, voice: Voice, rng: np.random.Generator) -> np.ndarray:
+def synthesize_sound(
+    timeline: tuple[Segment, ...], n_samples: int, voice: Voice, rng: np.random.Generator
+) -> np.ndarray:
+    """[n_samples] float32 in [-1, 1] at 16 kHz: a voice speaking the timeline."""
     n = n_samples // CONTROL_HOP + 2
     c = _controls(timeline, n)
     sound = _buzz(c, voice, n_samples, _pitch(timeline, n, voice, rng))
     sound += _noise(c, voice, n_samples, rng)
-    sound += 2e-4 * rng.standard_normal(n_samples)  # the room
+    sound += 2e-4 * rng.standard_normal(n_samples)  # background noise
     return (0.6 * np.tanh(sound / 0.6)).astype(np.float32)
 
 
 def _pitch(timeline: tuple[Segment, ...], n: int, voice: Voice, rng: np.random.Generator) -> np.ndarray:
-    """[T] Hz: falls over each phrase, rises and falls with the syllables, trembles."""
+    """[T] fundamental frequency in Hz: falls over each phrase, varies with the syllables, and jitters."""
     times = np.arange(n) * CONTROL_HOP / SAMPLE_RATE
     pauses = np.array([0.0] + [segment.end for segment in timeline if segment.symbol == SILENCE])
     since = times - pauses[np.searchsorted(pauses, times, "right") - 1]
     melody = _smooth(rng.standard_normal(n), 20.0) * np.sqrt(2 * 20.0 * np.sqrt(np.pi))
     tremble = _smooth(rng.standard_normal(n), 1.0)
-    return voice.pitch * np.exp(0.12 - 0.10 * since + 0.10 * melody + 0.012 * tremble)
+    return voice.pitch * np.exp(0.12 - 0.10 * since + 0.10 * voice.melody * melody + 0.012 * tremble)
 
 
 def _buzz(c: _Controls, voice: Voice, n_samples: int, pitch: np.ndarray) -> np.ndarray:
@@ -193,8 +204,8 @@ def _buzz(c: _Controls, voice: Voice, n_samples: int, pitch: np.ndarray) -> np.n
     n_harmonics = int(0.47 * SAMPLE_RATE / pitch.min())
     harmonics = pitch[:, None] * np.arange(1, n_harmonics + 1)
     gains = _tract(harmonics, c, voice) * (0.06 * c.voice)[:, None]
-    # The folds' pulses fall by 12 dB an octave above 300 Hz, the mouth's radiation raises by 6.
-    gains *= (harmonics / 500) / (1 + (harmonics / 300) ** 2) * (harmonics < 0.47 * SAMPLE_RATE)
+    # Glottal pulses fall by 12 dB an octave above 300 Hz; radiation at the mouth adds 6.
+    gains *= (harmonics / 500) / (1 + (harmonics / (300 * voice.brightness)) ** 2) * (harmonics < 0.47 * SAMPLE_RATE)
     sound = np.zeros(n_samples)
     for k in range(n_harmonics):
         sound += np.interp(at, steps, gains[:, k].real) * np.sin((k + 1) * phase)
@@ -203,7 +214,7 @@ def _buzz(c: _Controls, voice: Voice, n_samples: int, pitch: np.ndarray) -> np.n
 
 
 def _noise(c: _Controls, voice: Voice, n_samples: int, rng: np.random.Generator) -> np.ndarray:
-    """Noise shaped step by step, added up from overlapping windows."""
+    """Aspiration and frication: noise filtered in overlapping windows."""
     window = 4 * CONTROL_HOP
     n = len(c.voice)
     hz = np.broadcast_to(np.fft.rfftfreq(window, 1 / SAMPLE_RATE), (n, window // 2 + 1))

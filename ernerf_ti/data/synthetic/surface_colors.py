@@ -1,7 +1,7 @@
-"""Colors of the synthetic portrait's surfaces, painted in space, as Taichi functions.
+"""Solid textures of the synthetic portrait, as Taichi functions.
 
-Colors are linear RGB reflectances. A point is given in the frame of the part that it belongs to, in
-cm, so that the paint moves with head and torso; lips and eyelids follow their outlines.
+Colors are linear RGB reflectances. Points are in coordinates of the head or the torso, in cm, so that
+textures move with them; lips and eyelids follow their outlines.
 """
 
 import functools
@@ -33,7 +33,7 @@ def surface_colors() -> SimpleNamespace:
     def skin(p, frame: ti.template()):
         opening, half_width = frame[state.OPENING], frame[state.HALF_WIDTH]
         side = vec(ti.abs(p.x), p.y, p.z)
-        # The lower face carries its paint along as the jaw drops.
+        # The texture of the lower face moves with the jaw.
         drop = JAW_PER_OPENING * 7.0 * opening * s.smooth_step(MOUTH_Y, MOUTH_Y - 1.0 - opening, p.y)
         rest = vec(p.x, p.y + drop, p.z)
         c = vec(0.57, 0.300, 0.192)
@@ -53,7 +53,7 @@ def surface_colors() -> SimpleNamespace:
         c *= 1.0 - 0.16 * blob(side, vec(2.9, 1.75, 5.0), vec(1.6, 0.5, 3.0))
         gloss = 0.35
 
-        # Lips: inside of their borders.
+        # Lips: inside their borders.
         edges = curves.lip_edges(p.x, opening, half_width)
         inside = ti.min(edges[1] - p.y, p.y - edges[3])
         lip = s.smooth_step(-0.06, 0.07, inside) * s.smooth_step(3.2, 4.2, p.z)
@@ -65,7 +65,7 @@ def surface_colors() -> SimpleNamespace:
         seam = s.smooth_step(0.09, 0.0, ti.min(ti.abs(p.y - edges[0]), ti.abs(p.y - edges[2])))
         c *= 1.0 - 0.45 * seam * lip
 
-        # Brows, of short strokes along their curve.
+        # Brows: short strokes along a curve.
         u = (side.x - BROW_X) / BROW_LENGTH
         middle = BROW_CURVE[0] + BROW_CURVE[1] * u * (BROW_CURVE[2] - u)
         height = 0.46 * s.smooth_step(-0.06, 0.12, u) * s.smooth_step(1.05, 0.35, u) + 0.05
@@ -76,7 +76,7 @@ def surface_colors() -> SimpleNamespace:
         brow *= s.smooth_step(-0.08, 0.03, u) * s.smooth_step(1.07, 0.95, u) * s.smooth_step(2.0, 3.0, p.z)
         c = mix(c, vec(0.06, 0.032, 0.02), 0.95 * brow * (0.7 + 0.3 * stroke))
 
-        # Lashes at the edges of the lids, and the crease over the eye.
+        # Lashes along the lids, and the crease above the eye.
         q = side - vec(EYE[0], EYE[1], EYE[2])
         lids = curves.lid_edges(q.x, frame[state.BLINK])
         near_eye = s.smooth_step(1.62, 1.38, ti.abs(q.x)) * s.smooth_step(0.0, 0.4, q.z)
@@ -106,7 +106,7 @@ def surface_colors() -> SimpleNamespace:
         iris *= 1.0 - 0.75 * s.smooth_step(0.40, 0.52, r)
         c = mix(iris, white, s.smooth_step(0.49, 0.56, r))
         c = mix(vec(0.004, 0.004, 0.005), c, s.smooth_step(0.17, 0.21, r))
-        # The upper lid and its lashes shade the eye.
+        # The upper lid and its lashes cast a shadow on the eye.
         c *= 0.45 + 0.55 * s.smooth_step(0.0, 0.4, lids[0] - q.y)
         c *= 0.75 + 0.25 * s.smooth_step(0.0, 0.15, q.y - lids[1])
         return vec4(c, 1.0)
@@ -114,7 +114,7 @@ def surface_colors() -> SimpleNamespace:
     @ti.func
     def teeth(p):
         along = ti.abs(p.x) * (1.0 + 0.02 * p.x * p.x)
-        # Edges of the teeth from the middle: central, lateral, canine, premolars.
+        # Gaps between the teeth, from the middle: incisors, canine, premolars.
         nearest = ti.min(along, ti.abs(along - 0.86))
         nearest = ti.min(nearest, ti.min(ti.abs(along - 1.52), ti.min(ti.abs(along - 2.25), ti.abs(along - 2.95))))
         c = vec(0.82, 0.77, 0.66) * (0.5 + 0.5 * s.smooth_step(0.0, 0.07, nearest))
@@ -137,7 +137,7 @@ def surface_colors() -> SimpleNamespace:
 
     @ti.func
     def strand(p):
-        """Unit direction of the hair, in planes through the axis across the head."""
+        """Unit direction of the hair, in planes through the transverse axis."""
         away = 1.0 / ti.sqrt((p.z + 3.0) ** 2 + (p.y + 2.0) ** 2)
         sideways = ti.select(p.x > 3.0, 1.0, -1.0)
         return vec(sideways, -(p.y + 2.0) * away * ti.abs(p.x - 3.0) * 0.12, -(p.z + 3.0) * away * 0.3).normalized()
@@ -146,7 +146,7 @@ def surface_colors() -> SimpleNamespace:
     def hair(p):
         across, radius = ti.atan2(p.z + 3.0, p.y + 2.0), ti.sqrt((p.z + 3.0) ** 2 + (p.y + 2.0) ** 2)
         fine = s.smooth_step(0.2, 0.8, noise.smooth(vec(across * 140.0, p.x * 0.25, radius * 0.9)))
-        # Over the forehead the surface runs along the radius, so that the radius tells strands apart, too.
+        # Above the forehead the surface is parallel to the radius, so that strands differ along the radius too.
         layer = s.smooth_step(0.2, 0.8, noise.smooth(vec(radius * 5.5 + 0.6 * p.x, p.x * 0.22, across * 9.0)))
         over_forehead = s.smooth_step(5.6, 2.5, ti.abs(p.x + 0.5)) * s.smooth_step(3.0, 5.2, p.z)
         fine = mix(fine, 0.35 * fine + 0.65 * layer, over_forehead)

@@ -1,7 +1,7 @@
-"""Distance to the head of the synthetic portrait as it speaks and blinks, as Taichi functions.
+"""Signed distance to the head of the synthetic portrait while it speaks and blinks, as Taichi functions.
 
-The grids of the head at rest are read at places moved back by the jaw and by the lips' protrusion; lips,
-teeth, tongue and the slits of the eyes are added as solids. Lengths are centimetres in the head frame.
+The grids of the head at rest are sampled at positions with jaw rotation and lip protrusion undone; lips,
+teeth, tongue and eye openings are added as solids. Lengths are centimeters in the head frame.
 """
 
 import functools
@@ -19,43 +19,43 @@ MOUTH_Y = -3.95
 JAW_HINGE = (0.5, -2.0)
 """y and z of the axis about which the jaw turns."""
 JAW_PER_OPENING = 0.088
-"""Radians of the jaw for each cm between the lips: the lower lip is 8 cm in front of the hinge."""
-UPPER_SHARE, LOWER_SHARE = 0.27, 0.73
-"""How much of the opening each lip makes."""
+"""Radians of jaw rotation per cm between the lips: the lower lip is 8 cm in front of the hinge."""
+UPPER_FRACTION, LOWER_FRACTION = 0.27, 0.73
+"""Fractions of the opening by which the upper and the lower lip move."""
 FISSURE = 1.5
-"""Half of the length of the slit between the eyelids."""
+"""Half the distance between the corners of the eye."""
 LID_SHIFT = 0.1
-"""How much nearer to the nose the middle of the slit is than that of the eyeball."""
+"""Offset of the eye opening's center from the eyeball's, toward the nose."""
 BROW_X, BROW_LENGTH = 1.0, 4.2
-"""Where the brows begin beside the middle of the face, how far they go outwards."""
+"""Inner end of the brows beside the middle of the face, and their length."""
 BROW_CURVE = (4.6, 1.5, 1.2)
-"""a, b, c of their height a + b u (c - u) at the share u of the length."""
+"""a, b, c of their height a + b u (c - u) at the fraction u of the length."""
 
 
 @functools.cache
 def face_curves() -> SimpleNamespace:
-    """Outlines of lips and eyelids: functions of x that geometry and colors share."""
+    """Outlines of lips and eyelids as functions of x, for geometry and colors."""
     ti = taichi()
 
     @ti.func
     def lip_edges(x, opening, half_width):
-        """Inner edge and outer border of the upper lip, then of the lower one: four heights."""
+        """Heights of the inner edge and outer border of the upper lip, then of the lower one."""
         t2 = ti.min((x / half_width) ** 2, 1.0)
         bulge = ti.sqrt(1.0 - t2) * (1.0 - 0.25 * t2)
         line = MOUTH_Y - 0.1 * ti.exp(-((x / 0.7) ** 2)) + (0.15 - 0.3 * opening) * t2
-        upper, lower = line + UPPER_SHARE * opening * bulge, line - LOWER_SHARE * opening * bulge
+        upper, lower = line + UPPER_FRACTION * opening * bulge, line - LOWER_FRACTION * opening * bulge
         fade = (1.0 - t2) ** 0.8
         bow = ti.exp(-(((ti.abs(x) - 0.5) / 0.4) ** 2)) - 0.55 * ti.exp(-((x / 0.25) ** 2))
         return ti.Vector([upper, upper + fade * (0.62 + 0.16 * bow), lower, lower - (1.0 - t2) ** 0.6 * 0.88])
 
     @ti.func
     def lip_front(x, rounding):
-        """How far in front the lips are."""
+        """z of the front of the lips."""
         return 6.1 - 0.17 * x * x + 0.75 * rounding * ti.exp(-((x / 2.0) ** 2))
 
     @ti.func
     def lid_edges(x, blink):
-        """Edge of the upper and of the lower lid above the eye's middle, x outwards from there."""
+        """Heights of the upper and the lower lid's edge above the center of the eye; x points outward."""
         t2 = ((x + LID_SHIFT) / FISSURE) ** 2
         slant = 0.07 * x
         lower = slant - (0.43 - 0.1 * blink) * (1.0 - t2) * (1.0 + 0.12 * x)
@@ -67,7 +67,7 @@ def face_curves() -> SimpleNamespace:
 
 @functools.cache
 def head_distance():
-    """Taichi function (p, frame, grids) -> distance, material of what is nearest."""
+    """Taichi function (p, frame, grids) -> distance and material of the nearest surface."""
     ti = taichi()
     s, noise, curves = solids(), noises(), face_curves()
     lookup = grid_lookup()
@@ -75,15 +75,15 @@ def head_distance():
     vec2 = ti.math.vec2
 
     @ti.func
-    def turned_back(p, angle):
-        """Where a point of the jaw was before it turned down."""
+    def unrotated(p, angle):
+        """Undo the rotation of the jaw."""
         y, z = p.y - JAW_HINGE[0], p.z - JAW_HINGE[1]
         c, n = ti.cos(angle), ti.sin(angle)
         return vec(p.x, JAW_HINGE[0] + c * y + n * z, JAW_HINGE[1] + c * z - n * y)
 
     @ti.func
     def mouth(p, skin, opening, half_width, rounding):
-        """Cut the mouth into the distance of the skin; add lips, teeth and tongue."""
+        """Cut the mouth out of the skin; add lips, teeth and tongue."""
         x, y = p.x, p.y
         edges = curves.lip_edges(x, opening, half_width)
         slit = ti.max(ti.max(y - edges[0], edges[2] - y), ti.abs(x) - half_width)
@@ -110,7 +110,7 @@ def head_distance():
         if -empty > outer:
             result = vec2(-empty, CAVITY)
 
-        jaw = turned_back(p, JAW_PER_OPENING * opening)
+        jaw = unrotated(p, JAW_PER_OPENING * opening)
         arch = 0.32 * x
         lean = 1.0 / ti.sqrt(1.0 + arch * arch)
         gap = 0.03 * ti.abs(ti.sin(x * 3.7))
@@ -133,9 +133,9 @@ def head_distance():
     @ti.func
     def distance(p, frame: ti.template(), grids: ti.template()):
         opening, half_width, rounding = frame[state.OPENING], frame[state.HALF_WIDTH], frame[state.ROUNDING]
-        # Back to the head at rest. Over a band around the mouth the skin goes with the jaw in part.
+        # To the head at rest. In a band around the mouth the skin follows the jaw partly.
         follows = s.smooth_step(MOUTH_Y + 0.5, MOUTH_Y - 0.8 - 0.8 * opening, p.y) * s.smooth_step(-5.0, -1.0, p.z)
-        rest = turned_back(p, JAW_PER_OPENING * opening * follows)
+        rest = unrotated(p, JAW_PER_OPENING * opening * follows)
         near_lips = ti.exp(-((p.x / 2.2) ** 2) - ((p.y - MOUTH_Y + 0.3 * opening) / 1.8) ** 2)
         rest.z -= 0.6 * rounding * near_lips * s.smooth_step(1.0, 5.0, p.z)
 
@@ -152,7 +152,7 @@ def head_distance():
                 d = vec2(eyeball, EYEBALL)
         hair = lookup(grids, 1, p)
         if hair < 0.9:
-            # Strands run from the parting down the sides, so they lie in planes through an axis across the head.
+            # Strands run from the parting down the sides, in planes through a transverse axis.
             across = ti.atan2(p.z + 3.0, p.y + 2.0)
             radius = ti.sqrt((p.z + 3.0) ** 2 + (p.y + 2.0) ** 2)
             wisp = noise.smooth(vec(across * 16.0, p.x * 0.22, radius * 0.2))

@@ -1,6 +1,6 @@
-"""Distance to the neck and the clothed shoulders of the synthetic portrait, as a Taichi function.
+"""Signed distance to the neck and the clothed shoulders of the synthetic portrait, as a Taichi function.
 
-Lengths are centimetres in the torso's frame, which is the head's while both are at rest.
+Lengths are centimeters in torso coordinates, which at rest are those of the head.
 """
 
 import functools
@@ -14,7 +14,7 @@ from taichi_kernels.runtime import taichi
 
 @functools.cache
 def torso_distance():
-    """Taichi function (p, frame) -> distance, material of what is nearest."""
+    """Taichi function (p, frame) -> distance and material of the nearest surface."""
     ti = taichi()
     s, noise = solids(), noises()
     vec = ti.math.vec3
@@ -29,7 +29,7 @@ def torso_distance():
         body = s.join(body, s.ellipsoid(q, vec(15.8, -21.0, -3.6), vec(5.2, 5.6, 5.4)), 3.0)
         body = s.join(body, s.ellipsoid(q, vec(0.0, -28.0, -2.0), vec(18.5, 13.8, 9.8)), 4.0)
         skin = s.join(neck, body, 2.5)
-        # The cloth ends some way from the neck and below a slanted plane, so that it is lower in front.
+        # The neckline: at a distance from the neck, and below a plane that slopes down to the front.
         over = p.y + 11.2 + 0.3 * ti.max(p.z + 4.0, 0.0)
         inside = 0.8 + 0.07 * ti.max(p.z + 5.0, 0.0) - neck
         folds = 0.5 * noise.smooth(vec(p.x * 0.28, p.y * 0.18 + 0.1 * q.x, p.z * 0.2)) - 0.25

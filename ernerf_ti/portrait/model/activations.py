@@ -1,5 +1,7 @@
 """Activations that map network outputs to densities and colors."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
@@ -19,14 +21,14 @@ def unit_interval(x: Tensor) -> Tensor:
 
 class _TruncatedExp(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x):
+    def forward(ctx: Any, x: Tensor) -> Tensor:
         y = torch.exp(x)
         ctx.save_for_backward(y)
         return y
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, grad):
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
         (y,) = ctx.saved_tensors
         limit = torch.exp(y.new_tensor(_LARGEST_EXPONENT))
         return grad * torch.minimum(y, limit)

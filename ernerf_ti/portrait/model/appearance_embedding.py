@@ -20,6 +20,8 @@ class AppearanceEmbedding(nn.Module):
     Raises ValueError for no training frame, or an even smoothing.
     """
 
+    _weights: Tensor
+
     def __init__(self, n_embeddings: int, size: int, smoothing: int = 1):
         super().__init__()
         if n_embeddings < 1:

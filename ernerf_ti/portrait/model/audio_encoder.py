@@ -24,6 +24,9 @@ class AudioEncoder(nn.Module):
         code_size: length of the audio code.
     """
 
+    feature_mean: Tensor
+    feature_scale: Tensor
+
     def __init__(self, feature_dimension: int, code_size: int = 32):
         super().__init__()
         self.feature_dimension = feature_dimension
@@ -103,4 +106,5 @@ def _keep_variance(layer: nn.Conv1d | nn.Linear) -> None:
     with few rays per step then ends with dead ReLUs and a mouth that never moves.
     """
     nn.init.kaiming_normal_(layer.weight, a=_SLOPE)
-    nn.init.zeros_(layer.bias)
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)

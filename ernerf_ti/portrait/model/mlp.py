@@ -1,6 +1,7 @@
 """A multi-layer perceptron without biases, on channel-major features."""
 
 import itertools
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -36,7 +37,7 @@ class MLP(nn.Module):
         """
         h = x.t()
         for i, layer in enumerate(self.layers):
-            weight = layer.weight
+            weight = cast(nn.Linear, layer).weight
             if i:
                 h = F.relu(h, inplace=True)
             if i == 0 and shared is not None:

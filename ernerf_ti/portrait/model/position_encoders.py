@@ -20,7 +20,13 @@ from ernerf_ti.portrait.config import (
 from ernerf_ti.portrait.model.mlp import MLP
 
 
-class TriplaneHash(nn.Module):
+class PositionEncoder(nn.Module):
+    """Features of positions: [M, 3] -> [M, n_outputs]."""
+
+    n_outputs: int
+
+
+class TriplaneHash(PositionEncoder):
     """See :class:`TriplaneHashConfig`."""
 
     def __init__(self, config: TriplaneHashConfig, bound: float):
@@ -41,7 +47,7 @@ class TriplaneHash(nn.Module):
         return self.encoding(positions)
 
 
-class HashGrid(nn.Module):
+class HashGrid(PositionEncoder):
     """See :class:`HashGridConfig`."""
 
     def __init__(self, config: HashGridConfig, bound: float):
@@ -62,7 +68,7 @@ class HashGrid(nn.Module):
         return self.encoding(positions)
 
 
-class PlainTriplane(nn.Module):
+class PlainTriplane(PositionEncoder):
     """See :class:`PlainTriplaneConfig`."""
 
     _FEATURES_PER_ENTRY = 8  # per grid look-up
@@ -89,7 +95,7 @@ class PlainTriplane(nn.Module):
         return self.encoding(positions).t().view(3, self.n_outputs, -1).sum(0).t()
 
 
-class Frequency(nn.Module):
+class Frequency(PositionEncoder):
     """See :class:`FrequencyConfig`."""
 
     def __init__(self, config: FrequencyConfig, bound: float):
@@ -114,7 +120,7 @@ POSITION_ENCODERS: dict[str, type[PositionEncoderConfig]] = {
 }
 """Configurations of the encoders by name."""
 
-_MODULES: dict[type, Callable[..., nn.Module]] = {
+_MODULES: dict[type, Callable[..., PositionEncoder]] = {
     TriplaneHashConfig: TriplaneHash,
     HashGridConfig: HashGrid,
     PlainTriplaneConfig: PlainTriplane,
@@ -122,7 +128,7 @@ _MODULES: dict[type, Callable[..., nn.Module]] = {
 }
 
 
-def position_encoder(config: PositionEncoderConfig, bound: float) -> nn.Module:
+def position_encoder(config: PositionEncoderConfig, bound: float) -> PositionEncoder:
     """Construct the encoder of a configuration.
 
     Args:

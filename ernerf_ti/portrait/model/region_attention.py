@@ -115,7 +115,7 @@ ATTENTIONS = ("channel", "feature", "none")
 
 def region_attention(
     attention: str, n_features: int, audio_code_size: int, audio_width: int, eye_width: int
-) -> nn.Module:
+) -> ChannelAttention | FeatureAttention | Concatenation:
     """Construct the variant of a name in ATTENTIONS; raises ValueError for another name."""
     if attention == "channel":
         return ChannelAttention(n_features, audio_code_size, audio_width, eye_width)

@@ -53,13 +53,16 @@ def render_portrait(
     if (torso is None) != (torso_grid is None):
         raise ValueError("torso: expected torso and torso_grid together, got one of them; pass both or none")
     pixels = all_pixels(height, width, pose.device)
+    scene = None
+    if torso is not None and torso_grid is not None:
+        scene = TorsoScene(torso, torso_grid, pixel_coords(pixels, height, width))
     output = render_layers(
         head,
         head_grid,
         *pixel_rays(pose, intrinsics, pixels),
         config,
         None if background is None else background.reshape(-1, 3),
-        None if torso is None else TorsoScene(torso, torso_grid, pixel_coords(pixels, height, width)),
+        scene,
         in_passes,
     )
     return output.map(lambda value: value.view(height, width, *value.shape[1:]))

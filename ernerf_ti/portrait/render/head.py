@@ -83,7 +83,7 @@ def render_head_in_passes(
     """
     t_near, t_far = tk.intersect_aabb(rays_o, rays_d, grid.aabb, config.min_near)
 
-    def evaluate(samples: tk.RaySamples):
+    def evaluate(samples: tk.RaySamples) -> tuple[Tensor, Tensor, Tensor]:
         output = field(samples.positions, samples.directions)
         weighted, summed = _channels(EvaluatedSamples(output, samples.ts, samples.deltas, samples.packed_info))
         # An unweighted channel of ones counts the samples that a ray visits.
@@ -99,7 +99,9 @@ def render_head_in_passes(
     return _output(rays, background_rgb, rays.summed[:, 2].int())
 
 
-def _march(grid: OccupancyGrid, rays_o: Tensor, rays_d: Tensor, config: MarchConfig, noise) -> tk.RaySamples:
+def _march(
+    grid: OccupancyGrid, rays_o: Tensor, rays_d: Tensor, config: MarchConfig, noise: Tensor | None
+) -> tk.RaySamples:
     fixed_o, fixed_d = rays_o.detach(), rays_d.detach()
     t_near, t_far = tk.intersect_aabb(fixed_o, fixed_d, grid.aabb, config.min_near)
     box = grid.occupied_box.tolist()

@@ -30,6 +30,11 @@ class OccupancyGrid(nn.Module):
         config: resolution and update schedule.
     """
 
+    density_grid: Tensor
+    mean_density: Tensor
+    bitfield: Tensor
+    occupied_box: Tensor
+
     def __init__(self, config: OccupancyGridConfig):
         super().__init__()
         self.config = config

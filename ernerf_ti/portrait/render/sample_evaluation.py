@@ -7,7 +7,7 @@ evaluated in chunks, which on the CPU fit into the cache.
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -68,7 +68,9 @@ def evaluate_samples(
     remaining = torch.arange(n_samples, device=device)
     thickness = torch.zeros(len(begin), dtype=samples.ts.dtype, device=device)
     opaque = -math.log(max(T_threshold * _MARGIN, torch.finfo(torch.float32).tiny))
-    outputs, indices, end = [], [], 0
+    outputs: list[FieldOutput] = []
+    indices: list[Tensor] = []
+    end = 0
     while True:
         end += samples_per_pass
         index = remaining[position_in_ray[remaining] < end]
@@ -98,7 +100,7 @@ def _evaluate(field: Field, samples: RaySamples, index: Tensor, recompute: bool)
 
 
 def _join(outputs: list[FieldOutput], order: Tensor) -> FieldOutput:
-    def join(name: str) -> Tensor | None:
+    def join(name: str) -> Any:
         values = [getattr(output, name) for output in outputs]
         return None if values[0] is None else _TakeRows.apply(torch.cat(values), order)
 
@@ -109,13 +111,13 @@ class _TakeRows(torch.autograd.Function):
     """x[index] for an index without repetitions: its gradient is a copy, without the sums of `index_select`."""
 
     @staticmethod
-    def forward(ctx, x, index):
+    def forward(ctx: Any, x: Tensor, index: Tensor) -> Tensor:
         ctx.save_for_backward(index)
         ctx.shape = x.shape
         return x.index_select(0, index)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, grad):
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         (index,) = ctx.saved_tensors
         return grad.new_zeros(ctx.shape).index_copy_(0, index, grad.contiguous()), None

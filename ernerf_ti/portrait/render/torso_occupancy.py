@@ -18,6 +18,9 @@ class TorsoGrid(nn.Module):
         config: resolution and update schedule.
     """
 
+    alpha_grid: Tensor
+    mean_alpha: Tensor
+
     def __init__(self, config: TorsoGridConfig):
         super().__init__()
         self.config = config

@@ -43,6 +43,17 @@ def test_blinks_close_fully_and_rarely():
     assert np.mean(blinks > 0.5) < 0.15
 
 
+def test_frequent_blinks_hold_closed_eyes_in_the_same_poses():
+    natural, frequent = natural_motion(1500, 3), natural_motion(1500, 3, "frequent")
+    assert frequent.poses.tobytes() == natural.poses.tobytes()
+    closed = frequent.blinks > 0.9
+    assert 0.12 < closed.mean() < 0.45
+    assert 0.2 < np.mean(frequent.blinks < 0.1)
+    # In left and right turns of the head alike.
+    turned = frequent.poses[:, 0, 2]
+    assert turned[closed].min() < np.quantile(turned, 0.1) and turned[closed].max() > np.quantile(turned, 0.9)
+
+
 def test_motion_is_that_of_the_seed():
     first, again, other = natural_motion(40, 1), natural_motion(40, 1), natural_motion(40, 2)
     longer = natural_motion(80, 1)

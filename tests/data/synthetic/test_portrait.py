@@ -130,6 +130,15 @@ def test_a_blink_hides_the_eyes(portrait, device):
     assert n_grey(shut) < 0.3 * n_grey(opened)
 
 
+def test_detail_is_sampled_as_finely_as_in_a_frame_with_many_rays(device):
+    """Pixels that get one ray alone look like those of a frame with 16 rays per pixel."""
+    few, many = (SyntheticPortrait(1, 128, seed=3, n_samples=n, device=device).render(0) for n in (4, 16))
+    difference = np.abs(few.image.astype(int) - many.image)
+    assert difference.mean() < 1.5
+    assert np.mean(difference.max(2) > 24) < 0.03
+    assert np.mean(few.labels != many.labels) < 0.02
+
+
 def test_an_open_mouth_is_dark_inside_and_a_shut_one_is_not(portrait):
     state = portrait.state(0)
     opened = portrait.render_state(dataclasses.replace(state, opening=0.016))
@@ -156,7 +165,7 @@ def test_only_the_mouth_changes_with_the_mouth(portrait):
         ({"size": 8}, "size: expected an even number >= 16, got 8; choose for example 256"),
         ({"seed": -1}, "seed: expected a number >= 0, got -1; choose for example 0"),
         ({"n_samples": 1}, "n_samples: expected 4, 9 or 16, got 1; choose one of these"),
-        ({"voice": "cat"}, "voice: expected one of bass, tenor, alto, got 'cat'; choose one of these"),
+        ({"voice": "cat"}, "voice: expected one of bass, tenor, alto, varied, got 'cat'; choose one of these"),
     ],
 )
 def test_bad_arguments(arguments, message):

@@ -1,10 +1,10 @@
-"""The room behind the synthetic portrait, out of focus."""
+"""Background of the synthetic portrait: an out-of-focus room."""
 
 import numpy as np
 
 
-def backdrop(size: int, seed: int) -> np.ndarray:
-    """[size, size, 3] float32 in [0, 1] as displayed: a soft wall with blurred discs of light."""
+def background(size: int, seed: int) -> np.ndarray:
+    """[size, size, 3] float32 in [0, 1] display values: a soft wall with blurred discs of light."""
     rng = np.random.default_rng([seed, 4])
     y, x = (np.mgrid[:size, :size] + 0.5) / size
     wall = np.array([0.36, 0.45, 0.48]) * (1.12 - 0.55 * y)[..., None]

@@ -1,0 +1,213 @@
+"""Benchmarks: kernels, rendering, the viewer, threads."""
+
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ernerf_ti.cli.options import Command, Device, OptionalOutput, Positional
+from ernerf_ti.cli.paths import capture_folder, make_parent, output_file, run_folder
+from ernerf_ti.cli.running import UsageError
+from ernerf_ti.media.files import write_json
+from ernerf_ti.process.device import resolve_device
+
+_INTERRUPTED = "interrupted; no figures were written"
+
+
+@dataclass(frozen=True)
+class KernelsOptions:
+    """Options of `ernerf-ti bench kernels`."""
+
+    ops: tuple[str, ...] = ()
+    """Ops to time, by the beginnings of their names; by default all. An unknown name lists them."""
+    scale: float = 1.0
+    """Fraction of the full problem sizes, for a quick trial."""
+    repeats: int = 9
+    """Timings of which the best counts."""
+    output: OptionalOutput = None
+    """JSON file for the figures."""
+    device: Device = "auto"
+    """Device to time; auto is CUDA if torch can use it, else the CPU."""
+
+
+def _kernels(options: KernelsOptions) -> None:
+    _check_at_least_1("repeats", options.repeats)
+    _check_output(options.output)
+    device = resolve_device(options.device)
+
+    from ernerf_ti.experiments.bench_kernels import run
+
+    report, table = run(device, options.ops, options.scale, options.repeats)
+    print(table)
+    _write(options.output, report)
+
+
+@dataclass(frozen=True)
+class RenderOptions:
+    """Options of `ernerf-ti bench render`."""
+
+    run: Positional[Path]
+    """Run folder of `ernerf-ti train`, or a checkpoint file."""
+    capture: Path | None = None
+    """Capture of the run, to time training steps too."""
+    sizes: tuple[int, ...] = (256, 512)
+    """Widths and heights in pixels."""
+    frames: int = 10
+    """Frames, or training steps, of which each figure is the median."""
+    output: OptionalOutput = None
+    """JSON file for the figures."""
+    device: Device = "auto"
+    """Device to time; auto is CUDA if torch can use it, else the CPU."""
+
+
+def _render(options: RenderOptions) -> None:
+    _check_at_least_1("frames", options.frames)
+    for size in options.sizes:
+        _check_at_least_1("sizes", size)
+    path = run_folder(options.run)
+    capture = None if options.capture is None else capture_folder(options.capture)
+    _check_output(options.output)
+    device = resolve_device(options.device)
+
+    from ernerf_ti.experiments.bench_render import run
+
+    figures = run(path, capture, options.sizes, options.frames, str(device))
+    for title, rows in figures.items():
+        print(title)
+        for name, value in rows.items():
+            print(f"  {name:28} {value if isinstance(value, str) else format(value, '9.2f')}")
+    _write(options.output, figures)
+
+
+@dataclass(frozen=True)
+class ViewerOptions:
+    """Options of `ernerf-ti bench viewer`."""
+
+    run: Positional[Path]
+    """Run folder of `ernerf-ti train`, or a checkpoint file."""
+    capture: Path | None = None
+    """Capture of the run, for its sound."""
+    seconds: float = 60.0
+    """Seconds to play."""
+    target_rate: float = 12.0
+    """Frames per second that the resolution adapts to."""
+    output: OptionalOutput = None
+    """JSON file for the figures."""
+    device: Device = "auto"
+    """Device to render on; auto is CUDA if torch can use it, else the CPU."""
+
+
+def _viewer(options: ViewerOptions) -> None:
+    path = run_folder(options.run)
+    capture = None if options.capture is None else capture_folder(options.capture)
+    _check_output(options.output)
+    device = resolve_device(options.device)
+
+    from ernerf_ti.experiments.bench_viewer import run
+
+    figures = run(path, capture, options.seconds, options.target_rate, str(device))
+    for name, value in figures.items():
+        print(f"{name:44} {value if isinstance(value, str) else format(value, '10.2f')}")
+    _write(options.output, figures)
+
+
+@dataclass(frozen=True)
+class ThreadsOptions:
+    """Options of `ernerf-ti bench threads`."""
+
+    capture: Positional[Path]
+    """Capture folder to train on."""
+    seconds: float = 45.0
+    """Length of each turn in seconds; there are six."""
+    busy: bool = False
+    """Keep every core busy with another process meanwhile."""
+    output: OptionalOutput = None
+    """JSON file for the figures."""
+
+
+def _threads(options: ThreadsOptions) -> None:
+    capture = capture_folder(options.capture)
+    _check_output(options.output)
+
+    from ernerf_ti.experiments.bench_threads import run
+
+    figures = run(capture, options.seconds, options.busy)
+    for mode, steps in figures.items():
+        print(f"{mode:8} {' and '.join(map(str, steps))} steps in {options.seconds:g} s")
+    _write(options.output, figures)
+
+
+def _check_at_least_1(name: str, value: int) -> None:
+    if value < 1:
+        raise UsageError(f"--{name}: expected at least 1, got {value}; pass a larger number")
+
+
+def _check_output(output: Path | None) -> None:
+    if output is not None:
+        output_file(output)
+
+
+def _write(output: Path | None, figures: Mapping[str, Any]) -> None:
+    if output is not None:
+        write_json(make_parent(output), figures)
+        print(output)
+
+
+_KERNELS = """Time each kernel and its plain torch twin side by side, after checking that they agree.
+
+    ernerf-ti bench kernels
+    ernerf-ti bench kernels --device cuda -o bench.json
+
+The best of several timings counts. "limit" is the time that this machine needs to move the inputs and outputs of an op
+through memory once, or to gather its table entries at random, whichever is longer; "of limit" is its ratio to our time.
+"""
+_RENDER = """Time rendering and training steps of a portrait, part by part.
+
+    ernerf-ti bench render runs/speaker
+    ernerf-ti bench render runs/speaker --capture captures/speaker -o bench_render.json
+
+Figures are medians, in milliseconds.
+"""
+_VIEWER = """Play a portrait in the viewer's window and measure frame rate, sound offset and memory.
+
+    ernerf-ti bench viewer runs/speaker --capture captures/speaker --seconds 60
+    xvfb-run -a -s "-screen 0 1280x800x24" ernerf-ti bench viewer runs/speaker
+
+The second example needs no screen. The offset is positive when the sound is ahead of the picture.
+"""
+_THREADS = """Count training steps on the CPU with one thread, with all, and with the number chosen at run time.
+
+    ernerf-ti bench threads captures/speaker
+    ernerf-ti bench threads captures/speaker --busy
+
+The modes take two turns each, in processes of their own. OMP_NUM_THREADS must not be set.
+"""
+BENCHMARKS: Mapping[str, Command] = {
+    "kernels": Command(
+        "bench kernels",
+        KernelsOptions,
+        _kernels,
+        _KERNELS,
+        renamed={"only": "ops", "json": "output"},
+        interrupted=_INTERRUPTED,
+    ),
+    "render": Command("bench render", RenderOptions, _render, _RENDER, interrupted=_INTERRUPTED),
+    "viewer": Command("bench viewer", ViewerOptions, _viewer, _VIEWER, interrupted=_INTERRUPTED),
+    "threads": Command("bench threads", ThreadsOptions, _threads, _THREADS, interrupted=_INTERRUPTED),
+}
+"""Benchmarks by name."""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run `ernerf-ti bench NAME`; arguments and exit status are those of :class:`Command`."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if not arguments or arguments[0] in ("-h", "--help", "--help-all"):
+        print("usage: ernerf-ti bench NAME ...\n")
+        for name, command in BENCHMARKS.items():
+            print(f"  {name:8} {command.description.splitlines()[0]}")
+        return 0
+    if arguments[0] not in BENCHMARKS:
+        print(f"ernerf-ti bench: expected one of {', '.join(BENCHMARKS)}, got {arguments[0]!r}", file=sys.stderr)
+        return 2
+    return BENCHMARKS[arguments[0]](arguments[1:])

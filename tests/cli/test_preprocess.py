@@ -1,0 +1,29 @@
+"""The command that turns a video into a capture; its stages are tested in tests/preprocess."""
+
+import numpy as np
+
+from ernerf_ti.cli.main import main
+from ernerf_ti.media.video import write_video
+
+
+def test_failure_is_one_line(tmp_path, capsys):
+    assert main(["preprocess", str(tmp_path / "none.mp4"), str(tmp_path / "out")]) == 1
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "none.mp4: expected a video, got no such file" in error
+
+
+def test_unknown_stage(tmp_path, capsys):
+    write_video(tmp_path / "gray.mp4", [np.full((64, 64, 3), 90, np.uint8)] * 3, 25, np.zeros(1920, np.float32))
+    assert main(["preprocess", str(tmp_path / "gray.mp4"), str(tmp_path / "out"), "--only", "hair"]) == 1
+    assert "only: expected one of crop, frames, sound," in capsys.readouterr().err
+
+
+def test_interruption_says_how_to_go_on(tmp_path, capsys, monkeypatch):
+    def interrupted(self, only):
+        raise KeyboardInterrupt
+
+    write_video(tmp_path / "gray.mp4", [np.full((64, 64, 3), 90, np.uint8)] * 3, 25, np.zeros(1920, np.float32))
+    monkeypatch.setattr("ernerf_ti.preprocess.pipeline.Pipeline.run", interrupted)
+    assert main(["preprocess", str(tmp_path / "gray.mp4"), str(tmp_path / "out")]) == 130
+    assert "the same command continues with the stage that was interrupted" in capsys.readouterr().err

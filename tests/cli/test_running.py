@@ -1,0 +1,102 @@
+"""Errors and signals of a command end in one line."""
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+
+import av
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from ernerf_ti.cli.running import Terminated, one_line, run_reporting_errors
+
+
+def raises(error):
+    def work():
+        raise error
+
+    return work
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (ValueError("a:\n  expected b"), "a: expected b"),
+        (ImportError("no lpips"), "no lpips"),
+        (FileNotFoundError("x.wav: expected speech"), "x.wav: expected speech"),
+        (PermissionError(13, "Permission denied", "/a/b"), "/a/b: Permission denied"),
+        (torch.OutOfMemoryError("CUDA out of memory"), "CUDA out of memory"),
+        (RuntimeError("PytorchStreamReader failed"), "PytorchStreamReader failed"),
+        (MemoryError(), "MemoryError"),
+        (EOFError(), "EOFError"),
+    ],
+)
+def test_expected_errors_are_one_line(error, line, capsys):
+    assert run_reporting_errors(raises(error)) == 1
+    shown = capsys.readouterr()
+    assert (shown.out, shown.err) == ("", line + "\n")
+
+
+def test_errors_of_libraries_are_one_line(tmp_path, capsys):
+    (tmp_path / "a.mp4").write_bytes(b"nothing")
+    assert run_reporting_errors(lambda: av.open(str(tmp_path / "a.mp4"))) == 1
+    assert run_reporting_errors(lambda: cv2.resize(np.zeros((0, 0)), (3, 3))) == 1
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 2 and "a.mp4" in lines[0] and "resize" in lines[1]
+
+
+def test_faults_of_the_program_keep_their_traceback(monkeypatch):
+    with pytest.raises(KeyError):
+        run_reporting_errors(raises(KeyError("x")))
+    monkeypatch.setenv("ERNERF_TI_TRACEBACK", "1")
+    with pytest.raises(ValueError, match="bad"):
+        run_reporting_errors(raises(ValueError("bad")))
+
+
+def test_interruptions(capsys):
+    assert run_reporting_errors(raises(KeyboardInterrupt()), "stopped; nothing was written") == 130
+    assert run_reporting_errors(raises(Terminated()), "stopped; nothing was written") == 143
+    assert capsys.readouterr().err == "stopped; nothing was written\n" * 2
+
+
+def test_sigterm_runs_what_must_be_run(tmp_path):
+    before = signal.getsignal(signal.SIGTERM)
+
+    def work():
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            signal.pause()
+        finally:
+            (tmp_path / "cleaned").touch()
+
+    assert run_reporting_errors(work) == 143
+    assert (tmp_path / "cleaned").exists()
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_status():
+    assert run_reporting_errors(lambda: None) == 0
+    assert run_reporting_errors(lambda: 130) == 130
+    assert one_line(OSError("no space")) == "no space"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no SIGPIPE")
+def test_a_reader_that_leaves_is_no_error(tmp_path):
+    program = textwrap.dedent("""
+        import sys
+        from ernerf_ti.cli.running import run_reporting_errors
+        def work():
+            for i in range(100_000):
+                print(i)
+        sys.exit(run_reporting_errors(work))
+    """)
+    process = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stdout.readline() == b"0\n"
+    process.stdout.close()
+    assert process.stderr.read() == b""
+    process.stderr.close()
+    assert process.wait() == 141
