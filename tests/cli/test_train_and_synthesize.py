@@ -52,7 +52,7 @@ def test_settings_reach_the_run(capture, tmp_path):
 
 
 def test_choice_of_frames(capture, tmp_path, capsys):
-    arguments = [*QUICK, "--head.iterations", "1", "--stages", "head"]
+    arguments = [*OPTIONS, "--head.iterations", "1", "--stages", "head"]
     flags = ["--data_range", "0", "6", "--smooth_path", "--smooth_eye", "--skip-missing"]
     for name, more, n_train in (("range", [], 6), ("part", ["--part"], 1), ("part2", ["--part2"], 6)):
         assert train([str(capture), str(tmp_path / name), *arguments, *flags, *more]) == 0
@@ -70,7 +70,7 @@ def test_unknown_setting_stops(capture, tmp_path, capsys):
 
 
 def test_run_is_not_overwritten(capture, tmp_path, capsys):
-    arguments = [str(capture), str(tmp_path), *QUICK, "--head.iterations", "1", "--stages", "head"]
+    arguments = [str(capture), str(tmp_path), *OPTIONS, "--head.iterations", "1", "--stages", "head"]
     assert train(arguments) == 0
     capsys.readouterr()
     resume = [str(capture), str(tmp_path), "--resume", "--device", "cpu"]
@@ -84,8 +84,8 @@ def test_run_is_not_overwritten(capture, tmp_path, capsys):
 
 
 def test_same_command_continues(capture, tmp_path, monkeypatch, capsys):
-    arguments = [str(capture), str(tmp_path / "run"), *QUICK, *STEPS]
-    whole = [str(capture), str(tmp_path / "whole"), *QUICK, *STEPS]
+    arguments = [str(capture), str(tmp_path / "run"), *quick_options(3, 2, 3)]
+    whole = [str(capture), str(tmp_path / "whole"), *quick_options(3, 2, 3)]
     assert train(whole) == 0
     asked = itertools.count(1)
     monkeypatch.setattr(StopRequest, "__call__", lambda self: next(asked) >= 2)
@@ -101,7 +101,7 @@ def test_same_command_continues(capture, tmp_path, monkeypatch, capsys):
 
 
 def test_resume_takes_the_settings_of_the_run(capture, tmp_path):
-    arguments = [str(capture), str(tmp_path), *QUICK, "--head.iterations", "1", "--stages", "head"]
+    arguments = [str(capture), str(tmp_path), *OPTIONS, "--head.iterations", "1", "--stages", "head"]
     assert train(arguments) == 0
     assert train([str(capture), str(tmp_path), "--resume", "--device", "cpu", "--stages", "head"]) == 0
     assert main(["train", str(capture), str(tmp_path / "new"), "--resume"]) == 1

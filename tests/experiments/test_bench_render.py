@@ -19,7 +19,7 @@ def folders(tmp_path_factory):
 
 def test_times_everything(folders, tmp_path, capsys):
     capture, run = folders
-    assert main(["train", str(capture), str(run), *QUICK]) == 0
+    assert main(["train", str(capture), str(run), *options(2, 2, 2)]) == 0
     out = tmp_path / "bench.json"
     arguments = [str(run), "--capture", str(capture), "--sizes", "32", "48", "--frames", "1", "-o", str(out)]
     assert main(["bench", "render", *arguments, "--device", "cpu"]) == 0

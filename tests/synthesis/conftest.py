@@ -20,7 +20,7 @@ def trained() -> TrainedPortrait:
     poses[:, 0, 3] = torch.linspace(-0.02, 0.02, 5)
     return TrainedPortrait(
         portrait,
-        "senone",
+        "ppg",
         42,
         (80.0, 80.0, 16.0, 16.0),
         (32, 32),
