@@ -49,9 +49,6 @@ def count_steps(capture: Path, seconds: float, mode: str) -> int:
     """Steps of the head stage, after one that compiles the kernels."""
     import torch
 
-    if mode == "one":
-        torch.set_num_threads(1)
-
     from ernerf_ti.data.capture import open_capture
     from ernerf_ti.process.threads import ThreadTuner
     from ernerf_ti.train.config import PRESETS
@@ -60,6 +57,8 @@ def count_steps(capture: Path, seconds: float, mode: str) -> int:
     with tempfile.TemporaryDirectory() as folder:
         trainer = Trainer(open_capture(capture), PRESETS["small"], Path(folder))
         trainer.train_step()
+        if mode == "one":
+            torch.set_num_threads(1)  # Taichi's stay as many as there are cores
         tuner = ThreadTuner("cpu" if mode == "adaptive" else "none")
         n, end = 0, perf_counter() + seconds
         while perf_counter() < end:

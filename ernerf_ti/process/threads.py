@@ -66,7 +66,9 @@ class ThreadTuner:
 
     def __enter__(self) -> "ThreadTuner":
         if self.is_active:
-            self._use(self._trials[0] if self._trials else self._choice)
+            # Taichi starts with the number of threads that torch has then: the first units run with all.
+            n = self._choice if self._is_warm else self._initial
+            self._use(self._trials[0] if self._trials else n)
         self._begin = self._clock()
         return self
 

@@ -124,7 +124,7 @@ def test_an_error_is_no_measurement():
     for _ in range(20):
         with pytest.raises(KeyError), tuner:
             raise KeyError
-    assert set(machine.changes) == {1}
+    assert set(machine.changes) == {2}
 
 
 def test_release_restores_the_threads():
