@@ -84,8 +84,8 @@ def test_run_is_not_overwritten(capture, tmp_path, capsys):
 
 
 def test_same_command_continues(capture, tmp_path, monkeypatch, capsys):
-    arguments = [str(capture), str(tmp_path / "run"), *quick_options(3, 2, 3)]
-    whole = [str(capture), str(tmp_path / "whole"), *quick_options(3, 2, 3)]
+    arguments = [str(capture), str(tmp_path / "run"), *options(3, 2, 3)]
+    whole = [str(capture), str(tmp_path / "whole"), *options(3, 2, 3)]
     assert train(whole) == 0
     asked = itertools.count(1)
     monkeypatch.setattr(StopRequest, "__call__", lambda self: next(asked) >= 2)
