@@ -59,7 +59,7 @@ def face_rectangle(landmarks: np.ndarray, height: int, width: int) -> Rectangle:
 
 
 def head_rectangle(landmarks: np.ndarray, height: int, width: int) -> Rectangle:
-    """The box around all 68 landmarks with room for hair, ears and the outline of the jaw, cut to the frame."""
+    """The box around all 68 landmarks with room for hair, ears and the outline of the jaw, clipped to the frame."""
     low, high = landmarks.min(0), landmarks.max(0)
     size = high - low
     low, high = low - size * (0.2, 0.65), high + size * (0.2, 0.12)
