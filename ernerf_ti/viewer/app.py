@@ -1,8 +1,11 @@
 """Build a viewer from options, and run it in a window or through a script."""
 
+import math
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from time import perf_counter
 
 import numpy as np
 
@@ -104,17 +107,17 @@ def _make_viewer(
         clip = sound_clip(trained, options.audio, options.speech_model)
     else:
         clip = own or silent_clip(trained)
-    budgets = {"refine_seconds": float("inf"), "train_seconds": 0.0, "wait_for_sound": True} if scripted else {}
-    runtime = RuntimeOptions(
-        *(options.output or RunFolder(folder).viewer, layout, options.speech_model),
-        inbox=None if scripted and options.inbox is None else options.inbox or RunFolder(folder).inbox,
-        **budgets,
-    )
+    inbox = options.inbox
+    if inbox is None and not scripted:
+        inbox = RunFolder(folder).inbox
+    runtime = RuntimeOptions(options.output or RunFolder(folder).viewer, layout, options.speech_model, inbox)
+    if scripted:
+        runtime = replace(runtime, refine_seconds=math.inf, train_seconds=0.0, wait_for_sound=True)
     if problem:
         print(problem, file=sys.stderr)
 
-    def make(output: SoundOutput, *time: Callable[[], float]) -> Viewer:
-        viewer = Viewer(trained, clip, output, runtime, *time, training=training, own_clip=own)
+    def make(output: SoundOutput, time: Callable[[], float] = perf_counter) -> Viewer:
+        viewer = Viewer(trained, clip, output, runtime, time, training, own)
         if options.background is not None:
             viewer.act({"do": "background", "path": options.background})
         if problem:
