@@ -8,7 +8,7 @@ and now and then in case another choice has become faster.
 Nothing is changed on CUDA, with one core, or if the user has set OMP_NUM_THREADS or MKL_NUM_THREADS.
 
 The order in which torch adds up floats on the CPU may depend on the number of threads. Work that has to give the same
-bits each time needs a fixed number: set OMP_NUM_THREADS.
+bits each time needs one thread: set OMP_NUM_THREADS=1.
 """
 
 import os

@@ -55,8 +55,8 @@ class Trainer:
     """Trains a portrait of a capture in a run folder.
 
     The random numbers of a step depend on the seed, the stage and the step alone, so that a run that is resumed
-    continues as if it had not been interrupted: to the same bits if the number of CPU threads is fixed
-    (OMP_NUM_THREADS; see :mod:`ernerf_ti.process.threads`).
+    continues as if it had not been interrupted: to the same bits with one CPU thread
+    (OMP_NUM_THREADS=1; see :mod:`ernerf_ti.process.threads`).
 
     Constructing a trainer starts a new run; nothing is written before :meth:`run` or :meth:`save`. `notes` are lines
     about its configuration that a command should print.

@@ -21,25 +21,25 @@ ENCODERS = [
 ]
 
 
-def make(encoder=ENCODERS[0], device="cpu", **changes):
+def make(device, encoder=ENCODERS[0], **changes):
     return HeadField(HeadFieldConfig(position_encoder=encoder, **changes), 5, 3).to(device)
 
 
-def inputs(device="cpu", appearance=1, eye=0.7):
+def inputs(device, appearance=1, eye=0.7):
     torch.manual_seed(4)
     eye_closure = None if eye is None else torch.tensor([eye], device=device)
-    return FrameInputs(torch.randn(8, 5, 16, device=device), eye_closure, appearance, torch.eye(4, device=device))
+    return FrameInputs(torch.randn(8, 5, 16).to(device), eye_closure, appearance, torch.eye(4, device=device))
 
 
-def points(n, device="cpu"):
-    positions = torch.rand(n, 3, device=device) * 2 - 1
-    return positions, torch.nn.functional.normalize(torch.randn(n, 3, device=device), dim=1)
+def points(n, device):
+    positions = torch.rand(n, 3) * 2 - 1
+    return positions.to(device), torch.nn.functional.normalize(torch.randn(n, 3), dim=1).to(device)
 
 
 @pytest.mark.parametrize("attention", ["channel", "feature", "none"])
 @pytest.mark.parametrize("encoder", ENCODERS, ids=lambda e: type(e).__name__)
 def test_shapes_and_gradients(encoder, attention, device):
-    field = make(encoder, device, attention=attention)
+    field = make(device, encoder, attention=attention)
     output = field.bind(inputs(device))(*points(64, device))
     values = list(vars(output).values())
     assert [tuple(v.shape) for v in values] == [(64,), (64, 3), (64,), (64,), (64,)]
@@ -51,7 +51,7 @@ def test_shapes_and_gradients(encoder, attention, device):
 
 
 def test_partial_evaluations_agree_with_the_whole(device):
-    field, at = make(device=device), inputs(device)
+    field, at = make(device), inputs(device)
     positions, directions = points(40, device)
     whole = field.bind(at)(positions, directions)
     without = field.bind(at, with_uncertainty=False)(positions, directions)
@@ -64,17 +64,17 @@ def test_partial_evaluations_agree_with_the_whole(device):
         torch.testing.assert_close(value, getattr(whole, name))
 
 
-def test_uncertainty_shapes_only_its_own_network():
-    field = make()
-    field.bind(inputs())(*points(30)).uncertainty.sum().backward()
+def test_uncertainty_shapes_only_its_own_network(device):
+    field = make(device)
+    field.bind(inputs(device))(*points(30, device)).uncertainty.sum().backward()
     reached = {name.split(".")[0] for name, p in field.named_parameters() if p.grad is not None and p.grad.any()}
     assert reached == {"uncertainty_net"}
 
 
-def test_what_depends_on_what():
-    field, at = make(), inputs()
+def test_what_depends_on_what(device):
+    field, at = make(device), inputs(device)
     torch.nn.init.normal_(field.position_encoder.encoding.tables)
-    positions, directions = points(30)
+    positions, directions = points(30, device)
     output = field.bind(at)(positions, directions)
     turned = field.bind(at)(positions, -directions)
     torch.testing.assert_close(turned.sigmas, output.sigmas)
@@ -82,17 +82,18 @@ def test_what_depends_on_what():
     other_person = field.bind(dataclasses.replace(at, appearance_index=2))(positions, directions)
     torch.testing.assert_close(other_person.sigmas, output.sigmas)
     assert (other_person.rgbs - output.rgbs).abs().max() > 1e-4
-    for change in ({"eye_closure": torch.tensor([0.0])}, {"audio_window": torch.randn(8, 5, 16) * 9}):
+    loud = torch.randn(8, 5, 16).to(device) * 9
+    for change in ({"eye_closure": torch.zeros(1, device=device)}, {"audio_window": loud}):
         changed = field.bind(dataclasses.replace(at, **change))(positions, directions)
         assert (changed.sigmas - output.sigmas).abs().max() > 1e-4
-    open_eyes = field.bind(dataclasses.replace(at, eye_closure=torch.zeros(1)))(positions, directions)
+    open_eyes = field.bind(dataclasses.replace(at, eye_closure=torch.zeros(1, device=device)))(positions, directions)
     no_eyes = field.bind(dataclasses.replace(at, eye_closure=None))(positions, directions)
     torch.testing.assert_close(no_eyes.sigmas, open_eyes.sigmas)
 
 
-def test_an_audio_code_replaces_the_window():
-    field, at = make(), inputs()
-    positions, directions = points(10)
+def test_an_audio_code_replaces_the_window(device):
+    field, at = make(device), inputs(device)
+    positions, directions = points(10, device)
     code = field.audio_encoder(at.audio_window)
     torch.testing.assert_close(
         field.bind(at, audio_code=code)(positions, directions).sigmas, field.bind(at)(positions, directions).sigmas
@@ -105,23 +106,23 @@ def test_released_size():
     assert sum(p.numel() for p in field.parameters()) == 587989
 
 
-def test_appearance_index_is_checked():
+def test_appearance_index_is_checked(device):
     with pytest.raises(ValueError, match="n_embeddings: expected at least 1, got 0"):
         HeadField(HeadFieldConfig(), 5, 0)
     with pytest.raises(
         ValueError, match="appearance_index: expected 0 to 2, got 3; pass None for a frame that was not"
     ):
-        make().bind(inputs(appearance=3))
+        make(device).bind(inputs(device, appearance=3))
 
 
-def test_direction_and_position_gradients_by_differences():
+def test_direction_and_position_gradients_by_differences(device):
     """The whole chain against finite differences: a smooth encoder, in float64."""
-    field = make(ENCODERS[3]).double()
-    at = inputs()
+    field = make(device, ENCODERS[3]).double()
+    at = inputs(device)
     bound = field.bind(
         dataclasses.replace(at, audio_window=at.audio_window.double(), eye_closure=at.eye_closure.double())
     )
-    positions, directions = (x.double().requires_grad_() for x in points(3))
+    positions, directions = (x.double().requires_grad_() for x in points(3, device))
 
     def function(positions, directions):
         output = bound(positions, directions)
@@ -131,7 +132,7 @@ def test_direction_and_position_gradients_by_differences():
 
 
 def test_networks_in_half_precision(device):
-    field, at = make(device=device), inputs(device)
+    field, at = make(device), inputs(device)
     torch.nn.init.normal_(field.position_encoder.encoding.tables)
     positions, directions = points(50, device)
     expected = field.bind(at)(positions, directions)

@@ -69,15 +69,15 @@ def test_equals_the_same_in_plain_torch(device):
     torch.testing.assert_close(torch.cat((layer.alpha[:, None], layer.rgb), 1), output, atol=1e-5, rtol=1e-4)
 
 
-def test_embeddings_encode_where_the_shoulders_are():
+def test_embeddings_encode_where_the_shoulders_are(device):
     """An edge that wanders while the head rests: only a frame's code tells where it is."""
-    positions = 0.5 * torch.sin(torch.linspace(0, 6, 24))
+    positions = 0.5 * torch.sin(torch.linspace(0, 6, 24, device=device))
     config = TorsoFieldConfig(
         n_levels=4, base_resolution=8, finest_resolution=32, log2_table_size=10, appearance_smoothing=5
     )
-    field, pose = TorsoField(config, len(positions)), frontal_pose()
+    field, pose = TorsoField(config, len(positions)).to(device), frontal_pose(device)
     optimizer = torch.optim.Adam(field.parameters(), lr=5e-3)
-    axis = torch.linspace(-1, 1, 24)
+    axis = torch.linspace(-1, 1, 24, device=device)
     coords = torch.stack(torch.meshgrid(axis, axis, indexing="ij"), -1).view(-1, 2)
 
     def error(i: int, appearance) -> torch.Tensor:
@@ -99,8 +99,8 @@ def test_released_size():
     assert field.encoding.config.level_resolutions[-1] == 2048
 
 
-def test_appearance_index_is_checked():
+def test_appearance_index_is_checked(device):
     with pytest.raises(ValueError, match="n_embeddings: expected at least 1, got 0"):
         TorsoField(TorsoFieldConfig(), 0)
     with pytest.raises(ValueError, match="appearance_index: expected 0 to 2, got -1"):
-        small()(torch.zeros(1, 2), frontal_pose(), -1)
+        small(device)(torch.zeros(1, 2, device=device), frontal_pose(device), -1)

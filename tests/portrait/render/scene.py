@@ -41,7 +41,7 @@ def small_head(device, n_embeddings=3):
 
 
 def small_inputs(device, appearance=1):
-    window = torch.randn(8, 5, 16, device=device)
+    window = torch.randn(8, 5, 16).to(device)
     return FrameInputs(window, torch.tensor([0.6], device=device), appearance, torch.eye(4, device=device))
 
 
@@ -54,6 +54,6 @@ def ball_grid(device, resolution=32, radius=0.45):
 
 def random_rays(n, device, dtype=torch.float32):
     """From outside the box, most of them through it."""
-    rays_o = torch.nn.functional.normalize(torch.randn(n, 3, device=device, dtype=dtype), dim=1) * 3
-    target = (torch.rand(n, 3, device=device, dtype=dtype) - 0.5) * 1.6
+    rays_o = torch.nn.functional.normalize(torch.randn(n, 3, dtype=dtype), dim=1).to(device) * 3
+    target = (torch.rand(n, 3, dtype=dtype).to(device) - 0.5) * 1.6
     return rays_o, torch.nn.functional.normalize(target - rays_o, dim=1)

@@ -29,7 +29,7 @@ def test_training_pass_equals_a_torch_twin(per_pass, chunk, recompute, device):
     with torch.no_grad():
         # Positive, behind a ReLU: dense enough that some rays become opaque.
         head.density_net.layers[-1].weight[0].abs_().mul_(60)
-    background, target, noise = (torch.rand(200, *shape, device=device) for shape in ((3,), (3,), ()))
+    background, target, noise = (torch.rand(200, *shape).to(device) for shape in ((3,), (3,), ()))
     config = dataclasses.replace(
         CONFIG, samples_per_pass=per_pass, samples_per_chunk=chunk, recompute=recompute, T_threshold=0.01
     )
