@@ -62,6 +62,7 @@ def _modules(package: str) -> list[str]:
 
 def _add_page(files: Files, config: MkDocsConfig, package: str, modules: list[str]) -> None:
     blocks = [f"# {package}", *(f"::: {module}" for module in modules)]
+    blocks[1] += "\n    options: {show_root_heading: false}"  # the page's title says it
     files.append(File.generated(config, f"api/{package}.md", content="\n\n".join(blocks) + "\n"))
 
 
@@ -81,7 +82,7 @@ def _help(command: list[str]) -> str:
     """The help of a command as a block of text."""
     main = import_module("ernerf_ti.cli.main").main
     output = io.StringIO()
-    os.environ["COLUMNS"] = "100"
+    os.environ["COLUMNS"] = "84"
     with contextlib.redirect_stdout(output), contextlib.suppress(SystemExit):
         main([*command, "--help"])
     if not output.getvalue():
