@@ -3,7 +3,7 @@
 - `assets/` lies beside `docs/`, because the README uses it too: its images are added, and `../assets/` in pages that are
   also read on the repository's page becomes `assets/`.
 - Notebooks become Markdown.
-- `{{ help COMMAND }}` becomes the output of `ernerf-ti COMMAND --help`.
+- `{{ help COMMAND }}` becomes the output of `ernerf-ti COMMAND --help`, `{{ help COMMAND all }}` that of `--help-all`.
 - Each package gets an API page.
 """
 
@@ -83,8 +83,9 @@ def _help(command: list[str]) -> str:
     main = import_module("ernerf_ti.cli.main").main
     output = io.StringIO()
     os.environ["COLUMNS"] = "84"
+    arguments = [*command[:-1], "--help-all"] if command[-1] == "all" else [*command, "--help"]
     with contextlib.redirect_stdout(output), contextlib.suppress(SystemExit):
-        main([*command, "--help"])
+        main(arguments)
     if not output.getvalue():
         raise ValueError(f"ernerf-ti {' '.join(command)} --help printed nothing")
     return f"```text\n{output.getvalue().rstrip()}\n```"

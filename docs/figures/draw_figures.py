@@ -243,7 +243,9 @@ def stages() -> None:
         (7.5, "3  torso", GREEN, "random pixels;\nthe head stays as it is;\nsquared error"),
     ]
     for x, title, color, text in columns:
-        axes.add_patch(FancyBboxPatch((x, 1.5), 3.2, 2.2, "round,pad=0,rounding_size=0.1", ec=color, fc="white", lw=1.8))
+        axes.add_patch(
+            FancyBboxPatch((x, 1.5), 3.2, 2.2, "round,pad=0,rounding_size=0.1", ec=color, fc="white", lw=1.8)
+        )
         axes.text(x + 0.2, 3.35, title, size=12, weight="bold", color=color, va="center")
         axes.text(x + 0.2, 2.35, text, size=10, va="center")
     arrow(axes, (3.4, 2.6), (3.85, 2.6))
