@@ -1,7 +1,7 @@
 """Hooks of mkdocs.yml: pages made from the sources when the site is built.
 
-- `assets/` lies beside `docs/`, because the README uses it too: its images are added, and `../assets/` in pages that are
-  also read on the repository's page becomes `assets/`.
+- `assets/` lies beside `docs/`, because the README uses it too: its images are added, and `../assets/` in pages becomes
+  `assets/`. Where the repository itself is browsed, the former is right.
 - Notebooks become Markdown.
 - `{{ help COMMAND }}` becomes the output of `ernerf-ti COMMAND --help`, `{{ help COMMAND all }}` that of `--help-all`.
 - Each package gets an API page.

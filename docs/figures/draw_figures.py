@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.patches import Circle, Ellipse, FancyArrowPatch, FancyBboxPatch, Polygon, Rectangle
 
 FOLDER = Path(__file__).resolve().parent
-INK, PALE = "#263238", "#eceff1"
+INK, PALE, SKY = "#263238", "#eceff1", "#bbdefb"
 BLUE, ORANGE, GREEN, RED, GRAY = "#1976d2", "#f57c00", "#388e3c", "#c62828", "#90a4ae"
 mpl.rcParams.update({"svg.hashsalt": "ernerf-ti", "font.size": 11, "text.color": INK, "font.family": "DejaVu Sans"})
 
@@ -158,7 +158,7 @@ def marching() -> None:
         return 0.62 < np.hypot((p[0] - middle[0]) / 0.85, p[1] - middle[1]) < 1.55
 
     for p in centers:
-        fill = "#bbdefb" if occupied(p) else "white"
+        fill = SKY if occupied(p) else "white"
         axes.add_patch(Rectangle((p[0] - cell / 2, p[1] - cell / 2), cell, cell, fc=fill, ec=GRAY, lw=0.7))
     eye = np.array([0.6, 2.75])
     for target, absorbed in ((np.array([x0 + n * cell, 1.05]), 9), (np.array([x0 + n * cell, 3.85]), 99)):
@@ -178,7 +178,7 @@ def marching() -> None:
     axes.add_patch(Polygon([eye + (-0.35, 0.25), eye + (-0.35, -0.25), eye], fc=INK))
     axes.text(0.45, 2.2, "camera", ha="center", size=9.5)
     notes = [
-        (3.55, Rectangle((8.7, 3.45), 0.25, 0.25, fc="#bbdefb", ec=GRAY), "occupied cell: one bit,\nfrom a running density"),
+        (3.55, Rectangle((8.7, 3.45), 0.25, 0.25, fc=SKY, ec=GRAY), "occupied cell, one bit;\nfrom past densities"),
         (2.65, Rectangle((8.7, 2.55), 0.25, 0.25, fc="white", ec=GRAY), "empty cell: skipped"),
         (1.75, Circle((8.82, 1.77), 0.07, fc=RED, ec=RED), "sample: field evaluated"),
         (0.85, Circle((8.82, 0.87), 0.07, fc="white", ec=RED), "behind opaque samples:\nnot evaluated"),

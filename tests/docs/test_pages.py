@@ -9,8 +9,9 @@ import yaml
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("docs/**/*.ipynb")])
 OLD_WORDS = (
-    r"senones?|eye[ _]area|identity codes?|conditioning|ambient audio|background plate|the plate|calm|foreign (audio|voice)"
-    r"|there and back|take away|forms of the head|opening r\b|over[ _-]noise|lips[ _-]share|net[ _-]rate|final[ _-]rate"
+    r"senones?|eye[ _]area|identity codes?|conditioning|ambient audio|background plate|the plate|calm"
+    r"|foreign (audio|voice)|there and back|take away|forms of the head|opening r\b|over[ _-]noise|lips[ _-]share"
+    r"|net[ _-]rate|final[ _-]rate"
 )
 BRITISH = (
     r"\w*colour\w*|\w*(optim|normal|initial|recogn|synthes|standard|regular|serial)is(e|es|ed|er|ing|ation)\b|grey"
