@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 NOTEBOOKS = sorted((Path(__file__).resolve().parents[2] / "docs" / "notebooks").glob("*.ipynb"))
-TINY = {"NOTEBOOK_STEPS": "10", "NOTEBOOK_SIZE": "64", "NOTEBOOK_SECONDS": "2"}
+TINY = {"NOTEBOOK_STEPS": "10", "NOTEBOOK_SIZE": "96", "NOTEBOOK_SECONDS": "1.4"}
 
 
 def outputs(path: Path) -> list[dict]:
