@@ -88,4 +88,4 @@ def _help(command: list[str]) -> str:
         main(arguments)
     if not output.getvalue():
         raise ValueError(f"ernerf-ti {' '.join(command)} --help printed nothing")
-    return f"```text\n{output.getvalue().rstrip()}\n```"
+    return f"``` {{ .text .help }}\n{output.getvalue().rstrip()}\n```"
