@@ -29,8 +29,8 @@ def encodings(positions: Tensor, directions: Tensor) -> Tensor:
     assert_type(config.n_outputs, int)
     features = assert_type(tk.grid_encode(positions, encoding.table, config), Tensor)
     harmonics = assert_type(tk.spherical_harmonics(directions, 4), Tensor)
-    waves = assert_type(tk.frequency_encode(positions, 6), Tensor)
-    return torch.cat((features, harmonics, waves), 1)
+    sines = assert_type(tk.frequency_encode(positions, 6), Tensor)
+    return torch.cat((features, harmonics, sines), 1)
 
 
 def rendering(rays_o: Tensor, rays_d: Tensor, density: Tensor) -> tk.CompositedRays:
