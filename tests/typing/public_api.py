@@ -1,6 +1,6 @@
-"""A program over the public API that `mypy` checks: every call is typed, and every result has the type it should have.
+"""A program over the public API, checked by `mypy --disallow-untyped-calls`: every call is typed, and so is its result.
 
-Nothing runs it. `assert_type` fails in the type checker.
+Nothing runs it; `assert_type` fails in the type checker.
 """
 
 from pathlib import Path
