@@ -13,7 +13,7 @@ from taichi_kernels.compat.torch_ngp.marching import alive_rays
 from taichi_kernels.compositing import CompositedRays, accumulate_, composite
 
 Channels = dict[str, Tensor]
-"""Of each channel that a variant has besides colour and depth: the name of the argument, and the values [M]."""
+"""Of each channel that a variant has besides color and depth: the name of the argument, and the values [M]."""
 
 
 class BlendedRays(NamedTuple):
@@ -45,14 +45,14 @@ def blend_training_rays(
 
     Args:
         depth: what the second column of deltas holds.
-        sigmas: [M] or [M, 1] densities; rgbs: [M, 3] colours; deltas: [M, 2] steps.
+        sigmas: [M] or [M, 1] densities; rgbs: [M, 3] colors; deltas: [M, 2] steps.
         rays: [N, 3] int32, ray, first sample, number of samples. Rows may be in any order. A ray whose samples
             end past M has none.
         T_thresh: a ray ends with the sample after which its transmittance is below this.
-        weighted: channels that are summed with the weights, as colours are.
+        weighted: channels that are summed with the weights, as colors are.
         summed: channels that are summed plainly over the samples that the ray visits.
 
-    Differentiable once in densities, colours and channels, not through depth. Deterministic. Raises ValueError if an
+    Differentiable once in densities, colors and channels, not through depth. Deterministic. Raises ValueError if an
     argument is not as above.
     """
     arguments = Arguments()

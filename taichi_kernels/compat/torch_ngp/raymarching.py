@@ -1,6 +1,6 @@
 """`raymarching` of ER-NeRF and RAD-NeRF: marching with distances in `deltas`, compositing with ambient terms.
 
-The variants of compositing differ in their channels beside colour and depth:
+The variants of compositing differ in their channels beside color and depth:
 
     plain                 nothing (inference only)
     ambient               one plain sum; in training this is the variant without a name
@@ -8,7 +8,7 @@ The variants of compositing differ in their channels beside colour and depth:
     uncertainty           one plain sum, one with the weights
     triplane              two plain sums (audio, eye), one with the weights (uncertainty)
 
-Training functions take the samples of `march_rays_train` and give gradients to densities, colours and channels,
+Training functions take the samples of `march_rays_train` and give gradients to densities, colors and channels,
 none through depth. Inference functions add the samples of `march_rays` to sums, in place, and return ().
 Arguments and errors are described at :func:`~taichi_kernels.compat.torch_ngp.blending.blend_training_rays` and
 :func:`~taichi_kernels.compat.torch_ngp.blending.blend_alive_rays_`.
