@@ -51,7 +51,7 @@ def test_same_seed_same_image(device, tmp_path, monkeypatch):
     ("arguments", "status", "message"),
     [
         (["missing.png"], 1, "missing.png: expected an image, got no such file; check the path"),
-        (["{text}"], 1, "text.png: "),
+        (["{text}"], 1, "text.png: not an image, or a damaged one"),
         (["--steps", "0"], 2, "--steps: expected at least 1, got 0; pass a larger number"),
         (["--size", "4"], 2, "--size: expected at least 8, got 4; pass a larger number"),
     ],
