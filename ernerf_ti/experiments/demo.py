@@ -40,7 +40,7 @@ from ernerf_ti.train.trainer import Trainer
 
 SENTENCE = "I am a synthetic portrait. This voice is new to me."
 _VOICE = "alto"
-_ITERATIONS = {"head": 4500, "finetune": 400, "torso": 2500}
+_ITERATIONS = {"head": 5000, "finetune": 400, "torso": 6000}
 _HELD_OUT_FRAMES = 18
 _BLINK_FRAMES = 6
 _SHEET_ROWS = 5
@@ -72,7 +72,7 @@ class Demo:
         """Training configuration: the small preset with fewer steps, and closed eyes drawn often."""
         config = PRESETS["small"]
         # The head covers a fifth of the frame, and the background needs few rays.
-        rays = {"n_rays": 1536, "lips_fraction": 0.25, "eyes_fraction": 0.15, "head_fraction": 0.4}
+        rays = {"n_rays": 1536, "lips_fraction": 0.25, "eyes_fraction": 0.15, "head_fraction": 0.3}
         config = dataclasses.replace(config, head=dataclasses.replace(config.head, **rays))
         stages = {
             name: dataclasses.replace(getattr(config, name), iterations=max(2, round(iterations / self.speed_up)))

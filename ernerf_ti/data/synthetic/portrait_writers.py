@@ -48,7 +48,8 @@ def write_portrait_capture(
     write_blinks(paths.blinks, portrait.blinks, np.ones(n, bool))
     write_sound(paths.sound, portrait.samples)
     write_image(paths.background, portrait.background())
-    for k in trange(n, desc="synthetic portrait", unit="frame", disable=not progress):
+    bar, is_first = trange(n, desc="synthetic portrait", unit="frame", disable=not progress), True
+    for k in bar:
         if paths.landmarks(k).is_file():  # the last file of a frame
             continue
         frame = portrait.render(k)
@@ -58,6 +59,9 @@ def write_portrait_capture(
         write_image(paths.torso(k), frame.torso)
         write_labels(paths.labels(k), frame.labels)
         write_landmarks(paths.landmarks(k), frame.landmarks)
+        if is_first and progress:
+            bar.unpause()  # the first frame compiles kernels, which must not count in the remaining time
+        is_first = False
     write_description(
         paths.description,
         Description(
