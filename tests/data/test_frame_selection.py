@@ -1,13 +1,11 @@
 """Selection of frames, compared with what ER-NeRF's loader does with the same folder."""
 
-import argparse
-
 import numpy as np
 import pytest
 import torch
 from scipy.spatial.transform import Rotation
 
-from ernerf_ti.cli.frame_options import add_frame_options, frame_selection
+from ernerf_ti.cli.train import main as train
 from ernerf_ti.data.capture import open_capture
 from ernerf_ti.data.capture_files import CaptureError
 from ernerf_ti.data.frame_selection import FrameSelection
@@ -137,6 +135,4 @@ def test_range_without_frames(official):
     ],
 )
 def test_options_of_a_command_line(arguments, expected):
-    parser = argparse.ArgumentParser()
-    add_frame_options(parser)
-    assert frame_selection(parser.parse_args(arguments)) == expected
+    assert train.parse(["CAPTURE", "RUN", *arguments]).frames.selection() == expected
