@@ -1,6 +1,7 @@
 """Argument checks of the public functions, in one message format: name, expected, got, remedy."""
 
 import operator
+from typing import NoReturn
 
 import torch
 
@@ -13,7 +14,7 @@ class ArgumentCheck:
     The first tensor sets the device, and each named size is set where it first appears.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._sizes: dict[str, tuple[int, str]] = {}
         self.device: torch.device | None = None
         self._device_name = ""
@@ -41,7 +42,7 @@ class ArgumentCheck:
             ValueError: wrong shape, dtype, device, memory layout, or a gradient is asked for in vain.
         """
         if not isinstance(value, torch.Tensor):
-            raise TypeError(f"{name}: expected a torch.Tensor, got {type(value).__name__}; use torch.as_tensor")
+            refuse_non_tensor(name, value)
         self._check_shape(name, value, shape)
         dtypes = dtypes if isinstance(dtypes, tuple) else (dtypes,)
         if value.dtype not in dtypes:
@@ -83,12 +84,17 @@ class ArgumentCheck:
                     fits = False
         if fits:
             return
-        known = {s: self._sizes[s] for s in shape if isinstance(s, str) and self._sizes.get(s, (0, name))[1] != name}
-        where = ", ".join(f"{s} = {size} (from {origin})" for s, (size, origin) in known.items())
+        others = {s: self._sizes[s] for s in shape if isinstance(s, str) and self._sizes.get(s, (0, name))[1] != name}
+        where = ", ".join(f"{s} = {size} (from {origin})" for s, (size, origin) in others.items())
         raise ValueError(
             f"{name}: expected shape {_shape_text(shape)}{' with ' + where if where else ''}, "
             f"got {_shape_text(value.shape)}; reshape it or pass the matching tensor"
         )
+
+
+def refuse_non_tensor(name: str, value: object) -> NoReturn:
+    """Raise the TypeError for an argument that should have been a tensor."""
+    raise TypeError(f"{name}: expected a torch.Tensor, got {type(value).__name__}; use torch.as_tensor")
 
 
 def expect(condition: bool, name: str, expected: str, got: object, remedy: str) -> None:

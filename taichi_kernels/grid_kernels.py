@@ -104,7 +104,8 @@ def grid_kernels(
 
     @ti.func
     def find_cell(positions: ti.template(), i, n_axes, bound, inverse_extent, level):
-        cell = Cell(is_inside=1)
+        cell = Cell()
+        cell.is_inside = 1
         for d in ti.static(range(D)):
             j = i * n_axes + level.axes[d]
             if ti.static(along):

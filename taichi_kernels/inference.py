@@ -67,7 +67,9 @@ def render_rays(
             max_samples=n_pass,
             dt_gamma=dt_gamma,
         )
-        sigmas, weighted, summed = (cast_under_autocast(x) for x in field(samples))
+        sigmas, weighted, summed = field(samples)
+        sigmas, weighted = cast_under_autocast(sigmas), cast_under_autocast(weighted)
+        summed = None if summed is None else cast_under_autocast(summed)
         if rays is None:
             rays = CompositedRays(
                 weighted.new_zeros(n_rays, weighted.shape[1]),

@@ -173,7 +173,7 @@ def _march(
     return *samples, packed_info
 
 
-def _empty_samples(rays_o: Tensor, n: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _empty_samples(rays_o: Tensor, n: int | torch.SymInt) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     return rays_o.new_empty(n, 3), rays_o.new_empty(n, 3), rays_o.new_empty(n), rays_o.new_empty(n)
 
 

@@ -15,6 +15,7 @@ import tempfile
 import threading
 import warnings
 import weakref
+from collections.abc import Callable
 from typing import Any, NoReturn
 
 import torch
@@ -38,13 +39,13 @@ _forked_after_start = False
 class _Session:
     """What is known of the Taichi program that is running; replaced when the host re-initialises."""
 
-    def __init__(self, program, device_type: str, debug: bool):
+    def __init__(self, program: Any, device_type: str, debug: bool):
         # Weak, so that Taichi alone decides when its program ends.
         self.program = weakref.ref(program)
         self.device_type = device_type
         # kernel -> function that launches it; None: every launch goes through Taichi's public call,
         # which debug mode needs to translate assertion errors.
-        self.launchers = None if debug else {}
+        self.launchers: dict[Any, Callable[[tuple[Any, ...]], None]] | None = None if debug else {}
 
 
 _session: _Session | None = None
@@ -81,6 +82,7 @@ def scalar(dtype: torch.dtype) -> Any:
 
 def is_cuda() -> bool:
     """True if Taichi runs on CUDA. Call :func:`start` first."""
+    assert _session is not None
     return _session.device_type == "cuda"
 
 
@@ -111,6 +113,7 @@ def start(device: torch.device, name: str = "tensor") -> None:
                 _initialise(device, name)
             program = _running_program()
             _session = _Session(program, _program_device_type(), program.config().debug)
+    assert _session is not None
     if _session.device_type not in ("cpu", "cuda"):
         raise RuntimeError(
             f"taichi_kernels: expected Taichi to run on cpu or cuda, got arch={_session.device_type} from this "
@@ -142,6 +145,7 @@ def launch(kernel: Any, *args: Any) -> None:
     """
     if not _session_is_current():
         start(next(a for a in args if isinstance(a, torch.Tensor)).device)
+    assert _session is not None
     if _session.device_type == "cuda":
         _launch_on_torch_stream(kernel, args)
     else:
@@ -149,6 +153,7 @@ def launch(kernel: Any, *args: Any) -> None:
 
 
 def _launch_now(kernel, args) -> None:
+    assert _session is not None
     launchers = _session.launchers
     launcher = None if launchers is None else launchers.get(kernel)
     if launcher is not None:

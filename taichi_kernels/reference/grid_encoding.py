@@ -56,7 +56,7 @@ def grid_encode(positions: Tensor, table: Tensor, config: GridConfig, bound: flo
         upper_weights = p - lower
         if config.interpolation == "smoothstep":
             upper_weights = upper_weights**2 * (3 - 2 * upper_weights)
-        features = 0
+        features = table.new_zeros(())
         for corner in range(2**config.n_dims):
             bits = torch.tensor([corner >> d & 1 for d in range(config.n_dims)], device=positions.device)
             slots = corner_slots(lower.long() + bits, resolution, entries, config.kind)

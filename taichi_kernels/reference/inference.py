@@ -37,7 +37,11 @@ def render_rays(
     sigmas, weighted, summed = field(samples)
     if summed is None:
         summed = sigmas.new_empty(len(sigmas), 0)
-    rays = tuple(sigmas.new_zeros(n_rays, *x.shape[1:]) for x in (weighted, summed, sigmas))
+    rays = (
+        sigmas.new_zeros(n_rays, weighted.shape[1]),
+        sigmas.new_zeros(n_rays, summed.shape[1]),
+        sigmas.new_zeros(n_rays),
+    )
     alive = torch.arange(n_rays, device=rays_o.device)
     n_taken, n_steps = 0, 0  # rays that are alive have taken the same number of samples
     while n_steps < max_steps and len(alive):

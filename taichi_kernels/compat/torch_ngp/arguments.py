@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from taichi_kernels.checks import FLOATS, ArgumentCheck
+from taichi_kernels.checks import FLOATS, ArgumentCheck, refuse_non_tensor
 
 FLOATING = (*FLOATS, torch.float16, torch.bfloat16)
 
@@ -30,7 +30,7 @@ class Arguments(ArgumentCheck):
         Raises TypeError or ValueError as :meth:`ArgumentCheck.tensor`.
         """
         if not isinstance(value, Tensor):
-            self.tensor(name, value, shape, FLOATING)  # raises
+            refuse_non_tensor(name, value)
         if value.dtype in FLOATING:
             self.dtype = self.dtype or kernel_dtype(value)
             value = value.to(self.dtype)

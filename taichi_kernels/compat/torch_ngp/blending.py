@@ -58,16 +58,16 @@ def blend_training_rays(
     arguments = Arguments()
     sigmas = arguments.floats("sigmas", sigmas, ("M",))
     rgbs = arguments.floats("rgbs", rgbs, ("M", 3))
-    weighted = [arguments.floats(name, x, ("M",)) for name, x in (weighted or {}).items()]
-    summed = [arguments.floats(name, x, ("M",)) for name, x in (summed or {}).items()]
+    weighted_values = [arguments.floats(name, x, ("M",)) for name, x in (weighted or {}).items()]
+    summed_values = [arguments.floats(name, x, ("M",)) for name, x in (summed or {}).items()]
     deltas = arguments.floats("deltas", deltas, ("M", 2)).detach()
     packed_info = _by_ray(arguments.integers("rays", rays, ("N", 3)), len(sigmas))
     depths = depth.decode_rays(deltas[:, 1], packed_info)
     sums = composite(
         sigmas,
         deltas[:, 0].contiguous(),
-        torch.cat((rgbs, torch.stack((depths, *weighted), 1)), 1),
-        torch.stack(summed, 1) if summed else None,
+        torch.cat((rgbs, torch.stack((depths, *weighted_values), 1)), 1),
+        torch.stack(summed_values, 1) if summed_values else None,
         packed_info,
         T_thresh,
     )
@@ -139,15 +139,16 @@ def blend_alive_rays_(
     check.tensor("image", image, ("N", 3), FLOATING)
 
     alive = alive_rays(rays_alive, n_alive)
-    t_before = rays_t[alive].to(arguments.dtype)
+    dtype = sigmas.dtype
+    t_before = rays_t[alive].to(dtype)
     steps, column = (x.contiguous() for x in deltas[:n_rows].unbind(1))
     ends = depth.decode_round(column.view(n_alive, n_step), t_before)
     weighted_sums = [image, depth_sum, *weighted[1].values()]
     summed_sums = list(summed[1].values())
     sums = CompositedRays(
-        _rows(weighted_sums, alive, arguments.dtype),
-        _rows(summed_sums, alive, arguments.dtype),
-        weights_sum[alive].to(arguments.dtype),
+        _rows(weighted_sums, alive, dtype),
+        _rows(summed_sums, alive, dtype),
+        weights_sum[alive].to(dtype),
     )
     # A row of zeros is where a ray ran out of samples.
     count = (steps.view(n_alive, n_step) != 0).int().cumprod(1).sum(1)

@@ -98,6 +98,8 @@ class GridEncoder(nn.Module):
     Raises ValueError if an argument is not as above.
     """
 
+    offsets: Tensor
+
     def __init__(
         self,
         input_dim: int = 3,
@@ -137,7 +139,7 @@ class GridEncoder(nn.Module):
         self.n_params = offsets[-1] * level_dim
         self.register_buffer("offsets", torch.tensor(offsets, dtype=torch.int32))
         self.embeddings = nn.Parameter(torch.empty(offsets[-1], level_dim))
-        self._known_grid = (None, None, None)
+        self._known_grid: tuple[Tensor, int | None, EncoderGrid] | None = None
         self._grid()  # so that a wrong argument is an error here
         self.reset_parameters()
 
@@ -184,22 +186,25 @@ class GridEncoder(nn.Module):
         grid_regularisers.add_weight_decay(self._gradient(), self.embeddings, self._grid(), weight)
 
     def _gradient(self) -> Tensor:
-        expect(
-            self.embeddings.grad is not None,
-            *("embeddings.grad", "a gradient", None, "call this after loss.backward() and before optimizer.step()"),
-        )
-        return self.embeddings.grad
+        gradient = self.embeddings.grad
+        if gradient is None:
+            raise ValueError(
+                "embeddings.grad: expected a gradient, got None; call this after loss.backward() and before "
+                "optimizer.step()"
+            )
+        return gradient
 
     def _grid(self) -> EncoderGrid:
         # A checkpoint may bring other offsets, in place or as another tensor; reading them waits for the GPU.
-        offsets, version, grid = self._known_grid
-        current = None if self.offsets.is_inference() else self.offsets._version
-        if offsets is not self.offsets or version != current:
-            grid = _grid(
-                *(tuple(self.offsets.tolist()), self.input_dim, self.level_dim, self.per_level_scale),
-                *(self.base_resolution, self.gridtype_id, self.align_corners, self.interp_id),
-            )
-            self._known_grid = self.offsets, current, grid
+        offsets, known = self.offsets, self._known_grid
+        version = None if offsets.is_inference() else offsets._version
+        if known is not None and known[0] is offsets and known[1] == version:
+            return known[2]
+        grid = _grid(
+            *(tuple(offsets.tolist()), self.input_dim, self.level_dim, self.per_level_scale),
+            *(self.base_resolution, self.gridtype_id, self.align_corners, self.interp_id),
+        )
+        self._known_grid = offsets, version, grid
         return grid
 
 
@@ -222,7 +227,7 @@ def _grid(
         n_dims=n_dims,
         n_levels=n_levels,
         base_resolution=base_resolution,
-        finest_resolution=base_resolution * growth ** (n_levels - 1),
+        finest_resolution=round(base_resolution * growth ** (n_levels - 1)),
         n_features=n_features,
         kind=KINDS[gridtype],
         interpolation=INTERPOLATIONS[interpolation],
