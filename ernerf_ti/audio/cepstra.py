@@ -44,8 +44,8 @@ def cepstra(samples: np.ndarray, before: float = 0.0) -> np.ndarray:
 @functools.cache
 def _mel_filters() -> np.ndarray:
     """[25, 257] triangles of unit area with their corners at bins of the spectrum."""
-    mel = 2595 * np.log10(1 + np.array([_LOWEST_HZ, _HIGHEST_HZ]) / 700)
-    corners = 700 * (10 ** (np.linspace(*mel, _N_FILTERS + 2) / 2595) - 1)
+    lowest, highest = 2595 * np.log10(1 + np.array([_LOWEST_HZ, _HIGHEST_HZ]) / 700)
+    corners = 700 * (10 ** (np.linspace(lowest, highest, _N_FILTERS + 2) / 2595) - 1)
     bin_hz = SAMPLE_RATE / _N_FFT
     corners = np.floor(corners / bin_hz + 0.5) * bin_hz
     low, middle, high = corners[:-2, None], corners[1:-1, None], corners[2:, None]

@@ -82,8 +82,8 @@ class FeatureStream:
         self._fixed = statistics
         self._running = _RunningStatistics()
         self._samples, self._before = np.zeros(extractor.padding), 0.0
-        self._frames: np.ndarray | None = None  # still needed by steps to come; None before the first
-        self._mean = self._variance = None  # at each of these frames, without the context
+        # Frames that steps to come still need, and mean and variance at each of these frames, without the context.
+        self._frames: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None  # None before the first
         self._n_samples = 0
         self._ended = False
 
@@ -103,8 +103,10 @@ class FeatureStream:
         """End the sound and return the remaining steps, [n, dimension] float32."""
         if not self._ended and self._n_samples:
             self._append(np.zeros(-self._n_samples % STEP + self._extractor.padding))
-            last = np.repeat(self._frames[-1:], self._extractor.context, 0)
-            self._frames = np.concatenate((self._frames, last))
+            assert self._frames is not None  # padded like this, any sound fills a window
+            frames, mean, variance = self._frames
+            last = np.repeat(frames[-1:], self._extractor.context, 0)
+            self._frames = np.concatenate((frames, last)), mean, variance
         self._ended = True
         return self._complete_steps()
 
@@ -120,27 +122,33 @@ class FeatureStream:
         else:
             mean, variance = (np.broadcast_to(values, frames.shape) for values in self._fixed)
         if self._frames is None:
-            self._frames = np.repeat(frames[:1], self._extractor.context, 0)
-            self._mean, self._variance = mean[:0], variance[:0]
-        self._frames = np.concatenate((self._frames, frames))
-        self._mean = np.concatenate((self._mean, mean))
-        self._variance = np.concatenate((self._variance, variance))
+            self._frames = np.repeat(frames[:1], self._extractor.context, 0), mean[:0], variance[:0]
+        earlier_frames, earlier_mean, earlier_variance = self._frames
+        self._frames = (
+            np.concatenate((earlier_frames, frames)),
+            np.concatenate((earlier_mean, mean)),
+            np.concatenate((earlier_variance, variance)),
+        )
 
     def _complete_steps(self) -> np.ndarray:
         context = 2 * self._extractor.context
-        n = 0 if self._frames is None else max(0, len(self._frames) - context) // 2 * 2
-        if n == 0:
-            return np.zeros((0, self._extractor.dimension), np.float32)
-        steps = self._extractor.steps(self._frames[: n + context], self._mean[:n], self._variance[:n])
-        self._frames, self._mean, self._variance = self._frames[n:], self._mean[n:], self._variance[n:]
-        return steps
+        if self._frames is not None:
+            frames, mean, variance = self._frames
+            n = max(0, len(frames) - context) // 2 * 2
+            if n:
+                steps = self._extractor.steps(frames[: n + context], mean[:n], variance[:n])
+                self._frames = frames[n:], mean[n:], variance[n:]
+                return steps
+        return np.zeros((0, self._extractor.dimension), np.float32)
 
 
 class _RunningStatistics:
     """Mean and variance of the recent frames (Welford 1962, with a bounded count)."""
 
-    def __init__(self):
-        self._n, self._mean, self._variance = 0, 0.0, 0.0
+    def __init__(self) -> None:
+        self._n = 0
+        self._mean: np.ndarray | float = 0.0
+        self._variance: np.ndarray | float = 0.0
 
     def at(self, frames: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """[T, D] further frames -> mean and variance after each of them, [T, D]."""

@@ -4,7 +4,9 @@ The weights are not part of this package. They are read from a folder, or from t
 nothing is downloaded.
 """
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -91,7 +93,7 @@ class Wav2Vec2Letters:
         return np.concatenate(parts)
 
 
-def _load(kind: str, model: str | Path, device: torch.device | str):
+def _load(kind: str, model: str | Path, device: torch.device | str) -> tuple[Callable[[np.ndarray], torch.Tensor], Any]:
     """A function from samples to the model's input, and the model in evaluation mode."""
     try:
         import transformers

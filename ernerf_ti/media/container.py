@@ -2,8 +2,12 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import av
+from av.audio.stream import AudioStream
+from av.container import InputContainer
+from av.video.stream import VideoStream
 
 from ernerf_ti.media.files import require_file
 
@@ -22,7 +26,7 @@ def ffmpeg_name(path: Path) -> str:
     return f"file:{path}"
 
 
-def open_media(path: Path):
+def open_media(path: Path) -> InputContainer:
     """Open a video or sound file for reading, as a context manager.
 
     Raises:
@@ -44,11 +48,12 @@ def open_media(path: Path):
         ) from None
 
 
-def decode(path: Path, file, stream) -> Iterator:
+def decode(path: Path, file: InputContainer, stream: VideoStream | AudioStream) -> Iterator[Any]:
     """Decoded frames of a stream; raises ValueError, naming the file, where its data are damaged."""
     time = None
     try:
-        for frame in file.decode(stream):
+        frames: Iterator[Any] = file.decode(stream)
+        for frame in frames:
             time = frame.time
             yield frame
     except av.error.FFmpegError as error:

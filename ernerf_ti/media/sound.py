@@ -5,6 +5,8 @@ from pathlib import Path
 
 import av
 import numpy as np
+from av.audio.stream import AudioStream
+from av.container import OutputContainer
 
 from ernerf_ti.media.container import LONGEST_GAP, decode, open_media
 
@@ -67,7 +69,7 @@ def read_sound(path: Path, rate: int = 16_000) -> np.ndarray:
     return np.clip(np.pad(samples, (delay, 0)) if delay > 0 else samples[-delay:], -1, 1)
 
 
-def mux_sound(file, stream, samples: np.ndarray, rate: int) -> None:
+def mux_sound(file: OutputContainer, stream: AudioStream, samples: np.ndarray, rate: int) -> None:
     """Encode [S] float32 mono samples and write them to a stream of an open output file."""
     context = stream.codec_context
     context.open(strict=False)

@@ -8,6 +8,9 @@ from pathlib import Path
 
 import av
 import numpy as np
+from av.container import InputContainer
+from av.video.stream import VideoStream
+from numpy.typing import ArrayLike
 
 from ernerf_ti.media.container import LONGEST_GAP, decode, ffmpeg_name, open_media
 from ernerf_ti.media.files import replacing
@@ -88,7 +91,10 @@ def probe(path: Path) -> VideoInfo:
         width, height = first.width, first.height
         if _quarter_turns(first) % 2:
             width, height = height, width
-        duration = float(stream.duration * stream.time_base) if stream.duration else (file.duration or 0) / av.time_base
+        if stream.duration and stream.time_base:
+            duration = float(stream.duration * stream.time_base)
+        else:
+            duration = (file.duration or 0) / av.time_base
         sound = file.streams.audio
         rate = float(stream.average_rate or stream.guessed_rate or 0)
         return VideoInfo(width, height, rate, duration, stream.codec_context.name, sound[0].rate if sound else None)
@@ -156,7 +162,7 @@ class VideoWriter:
         self,
         path: Path,
         rate: float,
-        samples: np.ndarray | None = None,
+        samples: ArrayLike | None = None,
         sound_rate: int = 16_000,
         quality: int = 18,
         metadata: dict[str, str] | None = None,
@@ -254,7 +260,7 @@ def write_video(
     return writer.n_frames
 
 
-def _video_stream(path: Path, file):
+def _video_stream(path: Path, file: InputContainer) -> VideoStream:
     if not file.streams.video:
         raise ValueError(f"{path}: expected a video, got a file without a video track; pass the video of the speaker")
     return file.streams.video[0]
@@ -264,7 +270,7 @@ def _no_frames(path: Path) -> ValueError:
     return ValueError(f"{path}: the video track has no frames; record or convert the video again")
 
 
-def _repeat(frame, until: float, rate: float, counts: FrameCounts) -> Iterator[np.ndarray]:
+def _repeat(frame: av.VideoFrame, until: float, rate: float, counts: FrameCounts) -> Iterator[np.ndarray]:
     """Yield the frame once for each output time before `until`."""
     image = None
     while counts.written / rate < until - 1e-9:
@@ -273,7 +279,7 @@ def _repeat(frame, until: float, rate: float, counts: FrameCounts) -> Iterator[n
         yield image
 
 
-def _upright(frame) -> np.ndarray:
+def _upright(frame: av.VideoFrame) -> np.ndarray:
     # Without a color tag ffmpeg assumes BT.601, but players use BT.709 for high definition.
     untagged = int(frame.colorspace) == _UNSPECIFIED
     matrix = "ITU709" if untagged and frame.height >= 720 else None
@@ -281,6 +287,6 @@ def _upright(frame) -> np.ndarray:
     return np.ascontiguousarray(np.rot90(image, _quarter_turns(frame)))
 
 
-def _quarter_turns(frame) -> int:
+def _quarter_turns(frame: av.VideoFrame) -> int:
     """Counterclockwise turns by 90 degrees: phones store how they were held."""
     return round(frame.rotation / 90)

@@ -2,7 +2,7 @@
 
 import queue
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from typing import TypeVar
 
 Item = TypeVar("Item")
@@ -11,7 +11,7 @@ _END = object()
 _POLL_SECONDS = 0.1
 
 
-def ahead(items: Iterable[Item], n: int = 4) -> Iterator[Item]:
+def ahead(items: Iterable[Item], n: int = 4) -> Generator[Item, None, None]:
     """Yield `items` in order while another thread computes up to `n` of them ahead.
 
     An exception in the thread is raised at its position in the sequence. Close the iterator to stop the thread early
