@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -112,9 +113,10 @@ def open_capture(folder: Path, extractor: str | None = None, frames: FrameSelect
     """
     folder = Path(folder)
     _require_folder(folder)
-    paths, problems = CapturePaths(folder), []
+    paths = CapturePaths(folder)
+    problems: list[str] = []
 
-    def attempt(read: Callable, *arguments):
+    def attempt(read: Callable[..., Any], *arguments: object) -> Any:
         try:
             return read(*arguments)
         except (OSError, ValueError) as error:
@@ -158,7 +160,8 @@ def open_capture(folder: Path, extractor: str | None = None, frames: FrameSelect
     if problems:
         raise _error(folder, problems)
     eye_closures = frames.smooth_closures(eye_closures, (train, val))
-    return Capture(folder, *size, intrinsics, train, val, extractor, eye_closures, description)
+    width, height = size
+    return Capture(folder, width, height, intrinsics, train, val, extractor, eye_closures, description)
 
 
 def _require_folder(folder: Path) -> None:
@@ -201,12 +204,12 @@ def _description_problems(paths: CapturePaths, made: Description, size: tuple[in
 
 def _image_problems(paths: CapturePaths, size: tuple[int, int], frame_ids: np.ndarray) -> list[str]:
     problems = []
-    for what, path in (("images", paths.image), ("torso layers", paths.torso), ("landmarks", paths.landmarks)):
-        missing = [k for k in frame_ids if not path(k).is_file()]
+    for what, path_of in (("images", paths.image), ("torso layers", paths.torso), ("landmarks", paths.landmarks)):
+        missing = [k for k in frame_ids if not path_of(k).is_file()]
         if missing:
             problems.append(
-                f"{path(0).parent}: expected {what} of {len(frame_ids)} frames (from the transforms), "
-                f"got {len(frame_ids) - len(missing)} (first missing: {path(missing[0]).name}); preprocess again"
+                f"{path_of(0).parent}: expected {what} of {len(frame_ids)} frames (from the transforms), "
+                f"got {len(frame_ids) - len(missing)} (first missing: {path_of(missing[0]).name}); preprocess again"
             )
     if not paths.background.is_file():
         problems.append(

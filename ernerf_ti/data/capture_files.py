@@ -137,7 +137,7 @@ def split_frames(n: int) -> int:
 
 
 def write_transforms(
-    folder: Path, focal: float, size: tuple[int, int], frame_ids: Sequence[int], poses: np.ndarray
+    folder: Path, focal: float, size: tuple[int, int], frame_ids: Sequence[int] | np.ndarray, poses: np.ndarray
 ) -> None:
     """Write both transforms files, with the first 10/11 of the frames for training.
 
@@ -373,11 +373,12 @@ def _camera(path: Path, content: dict) -> tuple[tuple[int, int], np.ndarray]:
         if value is not None and not (isinstance(value, int | float) and 0 < value < math.inf):
             raise CaptureError(f"{path}: expected a positive number for {key}, got {value!r}; track the video again")
     cx, cy = content.get("cx"), content.get("cy")
-    if (cx is None and "w" not in content) or (cy is None and "h" not in content):
-        raise CaptureError(f"{path}: expected cx and cy, or w and h, got neither; track the video again")
     # Without a size, they take twice the integer part of the principal point.
-    width = int(content.get("w") or int(cx) * 2)
-    height = int(content.get("h") or int(cy) * 2)
+    width = content.get("w") or (None if cx is None else int(cx) * 2)
+    height = content.get("h") or (None if cy is None else int(cy) * 2)
+    if width is None or height is None:
+        raise CaptureError(f"{path}: expected cx and cy, or w and h, got neither; track the video again")
+    width, height = int(width), int(height)
     if width % 2 or height % 2:
         raise CaptureError(
             f"{path}: expected an even width and height, got {width}x{height}; preprocess again at an even size"

@@ -27,7 +27,7 @@ class FrameSelection:
     skip_missing: bool = False
     """Skip frames without an image, as ER-NeRF's loader always does; otherwise a missing image is an error."""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         first, end = self.data_range
         if first < 0 or (end != -1 and end <= first):
             raise ValueError(

@@ -121,7 +121,7 @@ def _controls(timeline: tuple[Segment, ...], n: int) -> _Controls:
     times = np.arange(n) * CONTROL_HOP / SAMPLE_RATE
     ends = np.array([segment.end for segment in timeline])
     which = np.minimum(np.searchsorted(ends, times, "right"), len(timeline) - 1)
-    c = _Controls(*(np.zeros(n) for _ in range(3)), np.zeros((n, 2)), np.zeros((n, 3)), np.zeros(n))
+    c = _Controls(np.zeros(n), np.zeros(n), np.zeros(n), np.zeros((n, 2)), np.zeros((n, 3)), np.zeros(n))
     pulls = np.ones(n)
     for i, segment in enumerate(timeline):
         at = which == i
