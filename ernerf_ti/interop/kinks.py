@@ -6,8 +6,8 @@ found from the magnitude of the sums behind their inputs, and from how the input
 rounding error of their positions.
 """
 
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -27,8 +27,8 @@ class _Layer(NamedTuple):
     """Units of a layer at M samples, [width, M] each."""
 
     inputs: Tensor
-    magnitudes: Tensor
-    """Sums of the absolute values of the inputs' terms."""
+    magnitudes: Tensor | None
+    """Sums of the absolute values of the inputs' terms; None if they are no product."""
     outputs: Tensor
     """Outputs of the ReLU; their .grad is filled by backward()."""
 
@@ -36,12 +36,14 @@ class _Layer(NamedTuple):
 class ReluTrace(TorchFunctionMode):
     """While active, records the layers of :class:`ernerf_ti.portrait.model.mlp.MLP` before a ReLU, in order."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         self.layers: list[_Layer] = []
         self._magnitudes: Tensor | None = None
 
-    def __torch_function__(self, func, types, args=(), kwargs=None):
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
         if func is F.relu:
             outputs = torch.relu(args[0])  # not in place, to keep the inputs
             if outputs.requires_grad:
@@ -52,7 +54,8 @@ class ReluTrace(TorchFunctionMode):
         if func in (torch.Tensor.__matmul__, torch.Tensor.matmul):
             self._record_magnitudes(*args)
         elif func is torch.addmm:
-            self._record_magnitudes(*args[1:], bias=args[0])
+            bias, weight, x = args
+            self._record_magnitudes(weight, x, bias)
         return result
 
     @torch.no_grad()
@@ -74,7 +77,7 @@ def find_kinks(
     trace: ReluTrace,
     moved: ReluTrace,
     evaluate: Callable[[Tensor], ReluTrace],
-    parameters: dict[str, Tensor],
+    parameters: Mapping[str, Tensor],
     norms: dict[str, float],
 ) -> list[Kink]:
     """Find the units at kinks that matter to a gradient.
@@ -90,6 +93,7 @@ def find_kinks(
     for number, (layer, elsewhere) in enumerate(zip(trace.layers, moved.layers, strict=True)):
         if layer.outputs.grad is None:
             continue
+        assert layer.magnitudes is not None  # an MLP has a product before each ReLU
         roundoff = torch.finfo(layer.inputs.dtype).eps / 2
         rounding = _ROUNDING * roundoff * layer.magnitudes + (elsewhere.inputs - layer.inputs).abs()
         at_kink = layer.inputs.abs() <= rounding
@@ -134,7 +138,8 @@ def choose_sides(errors: dict[str, Tensor], kinks: list[Kink], limit: float) -> 
     Returns:
         The remaining errors, and the units that were flipped, at most ten.
     """
-    errors, remaining, flipped = dict(errors), list(kinks), []
+    errors, remaining = dict(errors), list(kinks)
+    flipped: list[Kink] = []
 
     def gain(kink: Kink) -> float:
         return sum(

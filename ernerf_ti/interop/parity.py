@@ -12,7 +12,7 @@ from ernerf_ti.interop.kinks import Kink, ReluTrace, choose_sides, find_kinks
 from ernerf_ti.interop.tensors import EMBEDDINGS, by_official_name
 from ernerf_ti.portrait.config import MarchConfig
 from ernerf_ti.portrait.portrait import Portrait
-from ernerf_ti.portrait.records import FrameInputs, RenderOutput
+from ernerf_ti.portrait.records import FieldOutput, FrameInputs, RenderOutput
 from ernerf_ti.portrait.render.frame import render_portrait
 from ernerf_ti.portrait.render.head import render_head
 
@@ -96,15 +96,13 @@ def check_frame(portrait: Portrait, has_torso: bool, frame: dict[str, Tensor]) -
 def _render(portrait: Portrait, has_torso: bool, frame: dict[str, Tensor]) -> RenderOutput:
     inputs = _frame_inputs(frame, 0)
     pose, (height, width) = inputs.head_pose, frame["bg"].shape[:2]
-    layers = {}
-    if has_torso:
-        layers = {"torso": lambda coords: portrait.torso(coords, pose, 0), "torso_grid": portrait.torso_grid}
     with torch.no_grad():
         head = portrait.head.bind(inputs, with_uncertainty=False)
     intrinsics = tuple(frame["intrinsics"].tolist())
     return render_portrait(
         *(head, portrait.head_grid, pose, intrinsics, (width, height), MarchConfig(), frame["bg"].float()),
-        **layers,
+        torso=(lambda coords: portrait.torso(coords, pose, 0)) if has_torso else None,
+        torso_grid=portrait.torso_grid if has_torso else None,
         in_passes=True,
     )
 
@@ -124,19 +122,19 @@ def _check_training(portrait: Portrait, frame: dict[str, Tensor]) -> list[Differ
     inputs = _frame_inputs(frame, int(frame["index"]))
     seen, trace = [], ReluTrace()
 
-    def field(positions: Tensor, directions: Tensor):
+    def field(positions: Tensor, directions: Tensor) -> FieldOutput:
         seen.append((positions, directions))
         return head.bind(inputs)(positions, directions)
 
+    rays_o, rays_d = (frame[name].reshape(-1, 3).float().contiguous() for name in ("rays_o", "rays_d"))
     with trace:
         output = render_head(
-            field,
-            portrait.head_grid,
-            *(frame[name].reshape(-1, 3).float().contiguous() for name in ("rays_o", "rays_d")),
+            *(field, portrait.head_grid, rays_o, rays_d),
             # All samples at once, as in the public code, so that each layer is recorded once.
             MarchConfig(samples_per_pass=march.max_steps, samples_per_chunk=2**62),
             frame["bg"].reshape(-1, 3).float(),
         )
+    assert output.uncertainty is not None  # requested by the field
     loss = (
         (output.rgb - frame["train_gt"].reshape(-1, 3)).square().mean()
         + 1e-3 * output.audio_attention.mean()
@@ -168,7 +166,7 @@ def _compare_gradients(
     portrait: Portrait, frame: dict[str, Tensor], trace: ReluTrace, evaluate: Callable[..., ReluTrace]
 ) -> list[Difference]:
     named = dict(portrait.head.named_parameters(prefix="head"))
-    gradients = {name: p.grad for name, p in named.items()}
+    gradients = {name: torch.zeros_like(p) if p.grad is None else p.grad for name, p in named.items()}
     expected = {name: frame[_GRADIENT + name].double() for name in by_official_name(gradients)}
     norms = {name: max(float(value.norm()), 1e-30) for name, value in expected.items()}
 

@@ -259,7 +259,7 @@ def _carry_average(source: OfficialFile, trainer: Trainer) -> str:
         return "moving average of the weights: starts with the file's weights"
     shadows = source.average()
     state = trainer.average.state_dict()
-    named = {name.removeprefix("average."): tensor for name, tensor in state.items() if name != "n"}
+    named = {name.removeprefix("average."): tensor for name, tensor in state.items() if isinstance(tensor, Tensor)}
     copy_tensors(source.path, shadows, by_official_name(named))
     n = int(source.entries["ema"].get("num_updates") or 0)
     trainer.average.load_state_dict({"n": n, **{f"average.{name}": tensor for name, tensor in named.items()}})

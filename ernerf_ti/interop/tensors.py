@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from ernerf_ti.portrait.model.position_encoders import TriplaneHash
 from ernerf_ti.portrait.portrait import Portrait
 from ernerf_ti.train.config import PRESETS
 from taichi_kernels import GridConfig
@@ -47,7 +48,7 @@ def by_official_name(named: Mapping[str, Tensor]) -> dict[str, Tensor]:
     The result is in the order of its `model.parameters()`. The tables of the three planes are views of ours. Names
     that belong to no parameter are left out.
     """
-    found = {}
+    found: dict[str, Tensor] = {}
     for ours, theirs in _PREFIXES:
         for name, tensor in named.items():
             if name == ours == _TABLES:
@@ -81,7 +82,9 @@ def official_state(portrait: Portrait, has_torso: bool, with_density_grid: bool 
     if has_torso:
         buffers["density_grid_torso"] = portrait.torso_grid.alpha_grid.view(-1)
     buffers["step_counter"] = torch.zeros(16, 2, dtype=torch.int32)
-    offsets = {f"{plane}.offsets": _offsets(portrait.head.position_encoder.encoding.config) for plane in _PLANES}
+    encoder = portrait.head.position_encoder
+    assert isinstance(encoder, TriplaneHash)  # that of RELEASED
+    offsets = {f"{plane}.offsets": _offsets(encoder.encoding.config) for plane in _PLANES}
     offsets["torso_encoder.offsets"] = _offsets(portrait.torso.encoding.config)
 
     # A module's own parameters come first, then its own buffers, then its submodules.

@@ -57,8 +57,7 @@ def ready_made_windows(trained: TrainedPortrait, path: Path, n: int) -> Tensor:
         FileNotFoundError, ValueError: no such file, an unknown format, or features of another dimension than in
             training.
     """
-    _, windows = read_windows(path)
-    windows = torch.from_numpy(windows)
+    windows = torch.from_numpy(read_windows(path)[1])
     _check_dimension(trained, str(path), windows)
     return windows[torch.arange(n).clamp(max=len(windows) - 1)]
 

@@ -97,7 +97,7 @@ def synthesize(trained: TrainedPortrait, options: SynthesisOptions) -> list[Path
 def _videos(options: SynthesisOptions, image_with_alpha: Image, poses: Tensor) -> list[tuple[Path, Image]]:
     """Videos to write, each with the image of a frame that goes into it."""
     suffix = options.output.suffix.lower()
-    videos = [
+    videos: list[tuple[Path | None, Image]] = [
         (options.output if suffix else None, image_with_alpha if suffix in TRANSPARENT_SUFFIXES else picture_of),
         (options.depth, DepthImages(poses)),
         (options.attention, attention_image),

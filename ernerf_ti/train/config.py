@@ -165,7 +165,7 @@ class TrainConfig:
         "standardise_audio": "standardize_audio",
     }
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name in ("grid_update_every", "save_every", "validate_every", "validation_frames", "log_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}: expected at least 1, got {getattr(self, name)}; pass a larger number")

@@ -3,7 +3,7 @@
 [ER-NeRF, Li et al. 2023, section 3.5, and its code]
 """
 
-from functools import cached_property
+from functools import cached_property, reduce
 
 import torch
 from torch import Tensor, nn
@@ -56,6 +56,7 @@ class _HeadFieldStage(Stage):
             batch.rays_o, batch.rays_d = self.cameras(batch.rays_o, batch.rays_d, frame)
         inputs = self.frames.inputs(frame)
         jitter = (torch.rand(1, generator=generator) - 0.5) * _EYE_JITTER
+        assert inputs.eye_closure is not None  # every frame of a capture has one
         inputs.eye_closure = inputs.eye_closure + jitter.to(self.frames.device)
         noise = torch.rand(len(batch.rays_o), generator=generator).to(self.frames.device)
         field = self.portrait.head.bind(inputs, with_uncertainty=with_uncertainty)
@@ -117,7 +118,7 @@ class HeadStage(_HeadFieldStage):
         with torch.no_grad():
             at_surface = head.regularized(points.clamp(-bound, bound))
         nearby = head.regularized((points + noise * _SMOOTHNESS_DISTANCE).clamp(-bound, bound))
-        return sum((a - b).square().mean() for a, b in zip(nearby, at_surface, strict=True))
+        return reduce(torch.add, ((a - b).square().mean() for a, b in zip(nearby, at_surface, strict=True)))
 
 
 class FinetuneStage(_HeadFieldStage):

@@ -21,10 +21,11 @@ def uncertainty_weighted(error: Tensor, output: RenderOutput, batch: RayBatch, p
 
     Args:
         error: [N] squared errors.
-        output, batch: the rays.
+        output, batch: the rays; their uncertainty was requested.
         progress: fraction of the stage that is done.
     """
     u, face = output.uncertainty, batch.face_mask.to(error.dtype)
+    assert u is not None
     weights = torch.softmax(u.detach(), 0) * len(u)
     weighted = error * (0.2 + 0.8 * ((1 - progress) + progress * weights).clamp(0, 10))
     distance = (output.rgb - batch.target_rgb).detach().norm(dim=1)

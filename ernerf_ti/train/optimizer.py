@@ -1,6 +1,7 @@
 """The optimizer of a stage, with a learning rate per kind of parameter, and the moving average of the weights."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -76,7 +77,7 @@ class WeightAverage:
     def state_dict(self) -> dict[str, Tensor | int]:
         return {"n": self._n, **{f"average.{name}": value for name, value in self._average.items()}}
 
-    def load_state_dict(self, state: dict[str, Tensor | int]) -> None:
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self._n = state["n"]
         for name, value in self._average.items():
             value.copy_(state[f"average.{name}"])

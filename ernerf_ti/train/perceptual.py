@@ -4,6 +4,7 @@ import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -30,6 +31,7 @@ def resolve_perceptual(config: TrainConfig) -> tuple[TrainConfig, str]:
     """
     if config.finetune.perceptual != "auto" or not config.finetune.iterations:
         return config, ""
+    kind: Literal["lpips", "dssim"]
     try:
         _load_lpips()
         kind, note = "lpips", "fine-tuning with the perceptual loss lpips"

@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from functools import reduce
 from typing import ClassVar, NamedTuple
 
 import torch
@@ -34,7 +35,7 @@ class StepLoss:
 
     @property
     def total(self) -> Tensor:
-        return sum(self.terms.values())
+        return reduce(torch.add, self.terms.values())
 
 
 class Stage(ABC):

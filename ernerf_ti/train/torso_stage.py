@@ -1,11 +1,13 @@
 """The stage that trains the torso [ER-NeRF, Li et al. 2023, section 3.4]."""
 
+from collections.abc import Callable
 from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from ernerf_ti.portrait.camera import all_pixels
+from ernerf_ti.portrait.records import TorsoLayer
 from ernerf_ti.portrait.render.torso import render_torso
 from ernerf_ti.train import losses
 from ernerf_ti.train.pixel_sampling import random_pixels
@@ -45,6 +47,6 @@ class TorsoStage(Stage):
         field = self._field(frame)
         self.portrait.torso_grid.update(lambda pixel_coords: field(pixel_coords).alpha, noise)
 
-    def _field(self, frame: int):
+    def _field(self, frame: int) -> Callable[[Tensor], TorsoLayer]:
         pose = self.frames.poses[frame].to(self.frames.device)
         return partial(self.portrait.torso, head_pose=pose, appearance=frame)

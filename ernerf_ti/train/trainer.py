@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import reduce
 from pathlib import Path
 from time import perf_counter
 
@@ -318,13 +319,13 @@ class Trainer:
         }
 
     def _check_finite(self) -> None:
-        tensors = {f"portrait.{name}": p for name, p in self.portrait.named_parameters()}
+        tensors: dict[str, Tensor] = {f"portrait.{name}": p for name, p in self.portrait.named_parameters()}
         tensors |= {f"cameras.{name}": p for name, p in self.cameras.named_parameters()}
         tensors |= {name: value for name, value in self.average.state_dict().items() if torch.is_tensor(value)}
         for group, values in self.optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{group}.{name}": v for name, v in values.items() if torch.is_tensor(v)}
         with torch.no_grad():
-            total = sum(tensor.sum(dtype=torch.float32) for tensor in tensors.values())
+            total = reduce(torch.add, (tensor.sum(dtype=torch.float32) for tensor in tensors.values()))
             if torch.isfinite(total):
                 return
             broken = [name for name, tensor in tensors.items() if not torch.isfinite(tensor).all()]
@@ -404,8 +405,9 @@ class _StageClock:
 class _Rates:
     """Rays and samples since the last log line."""
 
-    def __init__(self):
-        self._begin, self._rays, self._samples = perf_counter(), 0, 0
+    def __init__(self) -> None:
+        self._begin, self._rays = perf_counter(), 0
+        self._samples: Tensor | int = 0
 
     def add(self, statistics: StepStatistics) -> None:
         self._rays += statistics.n_rays

@@ -35,7 +35,7 @@ class TrainingLog:
     def __enter__(self) -> "TrainingLog":
         return self
 
-    def __exit__(self, *exception) -> None:
+    def __exit__(self, *exception: object) -> None:
         self._lines.close()
         self._board.close()
 
