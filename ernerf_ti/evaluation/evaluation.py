@@ -76,7 +76,7 @@ def evaluate(options: EvaluationOptions, frames: Path) -> Evaluation:
     samples = read_sound(capture.paths.sound, SAMPLE_RATE) if capture.paths.sound.is_file() else None
     other_speaker = None
     if options.cross_speaker_audio is not None:
-        other_speaker = _other_speaker(trained, options)
+        other_speaker = _other_speaker(trained, options.cross_speaker_audio, options)
     metrics = all_metrics(capture, options.weights or weights_folder(), options.device)
     missing = {metric.name: metric.missing() for metric in metrics}
 
@@ -136,16 +136,19 @@ def measure(
         missing: by name of a metric, what it lacks, or None.
         seed: seed of the bootstrap.
     """
-    results = {metric.name: missing[metric.name] for metric in metrics if missing[metric.name] is not None}
+    results: dict[str, MetricValue | NotComputed] = {
+        metric.name: problem for metric in metrics if (problem := missing[metric.name]) is not None
+    }
     available = [metric for metric in metrics if metric.name not in results]
     of_frames = [metric for metric in available if isinstance(metric, FrameMetric)]
     values = np.full((len(of_frames), len(setting)), math.nan)
     if of_frames:
+        assert setting.truth is not None  # they need it
         for i in tqdm(range(len(setting)), setting.name, unit="frame", leave=False):
             frame = setting.images[i], setting.truth[i], setting.landmarks(i)
             values[:, i] = [metric.of_frame(*frame) for metric in of_frames]
-    for metric, per_frame in zip(of_frames, values, strict=True):
-        results[metric.name] = mean_over_frames(per_frame, setting.times, seed)
+    for frame_metric, per_frame in zip(of_frames, values, strict=True):
+        results[frame_metric.name] = mean_over_frames(per_frame, setting.times, seed)
     for metric in available:
         if isinstance(metric, SequenceMetric):
             results[metric.name] = metric.measure(setting, seed)
@@ -168,14 +171,16 @@ def _check_capture(expected: dict, capture: Capture, checkpoint: Path) -> None:
         )
 
 
-def _other_speaker(trained: TrainedPortrait, options: EvaluationOptions) -> tuple[np.ndarray, torch.Tensor]:
+def _other_speaker(
+    trained: TrainedPortrait, audio: Path, options: EvaluationOptions
+) -> tuple[np.ndarray, torch.Tensor]:
     """[S] mono sound of the other speaker at 16 kHz, and [T, steps, C] audio windows of it."""
-    samples = read_sound(options.cross_speaker_audio, SAMPLE_RATE)
+    samples = read_sound(audio, SAMPLE_RATE)
     if options.max_seconds is not None:
         samples = samples[: round(options.max_seconds * SAMPLE_RATE)]
     windows = speech_windows(trained, samples, options.speech_model)
     if not len(windows):
-        raise ValueError(f"{options.cross_speaker_audio}: expected speech, got no sound; pass a longer recording")
+        raise ValueError(f"{audio}: expected speech, got no sound; pass a longer recording")
     return samples, windows
 
 

@@ -40,6 +40,7 @@ class Fid(SequenceMetric):
 
         if len(setting) < 2:
             return NotComputed("a covariance needs two frames or more")
+        assert setting.truth is not None  # needs_truth
         true, rendered = (images.cached(self.name, self._statistics) for images in (setting.truth, setting.images))
         note = "fewer frames than features: biased" if len(setting) < _FULL_RANK else ""
         value = fid_statistics_to_metric(true, rendered, verbose=False)[KEY_METRIC_FID]
@@ -59,6 +60,7 @@ class Fid(SequenceMetric):
     def _extractor(self) -> torch.nn.Module:
         from torch_fidelity import FeatureExtractorInceptionV3
 
+        assert not isinstance(self._weights, NotComputed)  # :meth:`missing` says so
         read_weights(self._weights)  # the package loads with pickle: check first that the file holds tensors alone
         extractor = FeatureExtractorInceptionV3("inception", [_LAYER], str(self._weights))
         return extractor.to(self._device)

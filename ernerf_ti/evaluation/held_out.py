@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 
@@ -15,6 +16,7 @@ from ernerf_ti.data.capture_files import FPS, HEAD
 from ernerf_ti.evaluation.metric import ImageSequence, Setting
 from ernerf_ti.media.images import read_image, write_image
 from ernerf_ti.portrait.camera import all_pixels, scene_from_capture
+from ernerf_ti.portrait.records import RenderOutput
 from ernerf_ti.portrait.render.alpha import over
 from ernerf_ti.process.threads import adaptive_threads
 from ernerf_ti.run.trained_portrait import TrainedPortrait
@@ -130,7 +132,7 @@ def held_out_settings(
     def setting(name: str, images: ImageSequence) -> Setting:
         compared = {"head_only": head_truth, "truth": None}.get(name, truth)
         return Setting(
-            *(name, DESCRIPTIONS[name], images, compared, lambda i: capture.landmarks(held_out.ids[i])),
+            *(name, DESCRIPTIONS[name], images, compared, lambda i: capture.landmarks(int(held_out.ids[i]))),
             *(held_out.times, samples, windows),
         )
 
@@ -206,7 +208,7 @@ def _render(
     pixels = all_pixels(capture.height, capture.width)
     times: dict[str, list[float]] = {}
 
-    def timed(name: str, render: Callable):
+    def timed(name: str, render: Callable[[], RenderOutput]) -> RenderOutput:
         _synchronize(device)
         start = perf_counter()
         output = render()
@@ -217,13 +219,13 @@ def _render(
     indices = tqdm(held_out.indices, "held-out frames", unit="frame")
     for i, index in enumerate(adaptive_threads(indices, device.type)):
         inputs = held_out.frames.inputs(int(index), trained=False)
-        head = timed("head", lambda inputs=inputs: trained.render(inputs, None, with_torso=False))
+        head = timed("head", partial(trained.render, inputs, None, with_torso=False))
         torso = held_out.frames.rays(int(index), pixels, "head").background_rgb.view_as(head.rgb)
         _save(folder / "head", i, over(head.rgb, head.opacity, torso))
         if "head_only" in names:
             _save(folder / "head_only", i, over(head.rgb, head.opacity, background))
         if "portrait" in names:
-            portrait = timed("portrait", lambda inputs=inputs: trained.render(inputs, background))
+            portrait = timed("portrait", partial(trained.render, inputs, background))
             _save(folder / "portrait", i, portrait.rgb)
     # The first frame may compile kernels.
     return {name: float(np.median(seconds[1:] or seconds)) for name, seconds in times.items()}

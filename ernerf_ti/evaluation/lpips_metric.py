@@ -47,6 +47,7 @@ class Lpips(FrameMetric):
     def _network(self) -> torch.nn.Module:
         import lpips
 
+        assert not isinstance(self._weights, NotComputed)  # :meth:`missing` says so
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # it calls torchvision with deprecated arguments
             network = lpips.LPIPS(net=self.net, pnet_rand=True, verbose=False)

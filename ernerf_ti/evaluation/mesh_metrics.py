@@ -67,10 +67,12 @@ class MeshMetric(SequenceMetric):
         return tracker_problem()
 
     def measure(self, setting: Setting, seed: int) -> MetricValue | NotComputed:
+        assert setting.truth is not None  # needs_truth
         rendered, true = meshes_of(setting.images), meshes_of(setting.truth)
-        for found, kind in ((rendered, "rendered"), (true, "true")):
-            if isinstance(found, NotComputed):
-                return NotComputed(f"no face is found in the {kind} images")
+        if isinstance(rendered, NotComputed):
+            return NotComputed("no face is found in the rendered images")
+        if isinstance(true, NotComputed):
+            return NotComputed("no face is found in the true images")
         both = rendered.valid & true.valid
         if not both.any():
             return NotComputed("no frame in which a face is found in both the rendered and the true image")
@@ -96,7 +98,9 @@ class MeshError(MeshMetric):
     def __init__(self, name: str, unit: str, description: str, error: Callable[[np.ndarray, np.ndarray], np.ndarray]):
         self.name, self.unit, self.description, self._error = name, unit, f"{description} {_TRACKER}.", error
 
-    def of_meshes(self, rendered, true, both, times, seed) -> MetricValue | NotComputed:
+    def of_meshes(
+        self, rendered: np.ndarray, true: np.ndarray, both: np.ndarray, times: np.ndarray, seed: int
+    ) -> MetricValue | NotComputed:
         return mean_over_frames(_spread(self._error(rendered, true), both), times, seed)
 
 
@@ -113,7 +117,9 @@ class MeshCorrelation(MeshMetric):
     def __init__(self, name: str, description: str, motion: Callable[[np.ndarray], np.ndarray]):
         self.name, self.description, self._motion = name, f"Pearson's r of {description}. {_TRACKER}.", motion
 
-    def of_meshes(self, rendered, true, both, times, seed) -> MetricValue | NotComputed:
+    def of_meshes(
+        self, rendered: np.ndarray, true: np.ndarray, both: np.ndarray, times: np.ndarray, seed: int
+    ) -> MetricValue | NotComputed:
         return correlate({"true": self._motion(true), "rendered": self._motion(rendered)}, both, times, seed)
 
 
@@ -132,7 +138,9 @@ class ClosedEyeAperture(MeshMetric):
         f"the rendered one should be. {_TRACKER}."
     )
 
-    def of_meshes(self, rendered, true, both, times, seed) -> MetricValue | NotComputed:
+    def of_meshes(
+        self, rendered: np.ndarray, true: np.ndarray, both: np.ndarray, times: np.ndarray, seed: int
+    ) -> MetricValue | NotComputed:
         closed = eye_closure(true) >= _CLOSED_EYES
         if not closed.any():
             return NotComputed("no frame with closed eyes")
@@ -159,10 +167,12 @@ def correlate(
         return NotComputed(f"expected {_MIN_FRAMES} frames with a face or more, got {n}")
     if min(map(np.ptp, motions.values())) < 1e-9:
         return NotComputed("nothing moves")
-    pair = [motion[:, None] for motion in motions.values()]
-    low, high = correlation_interval(*pair, block_length(times[known]), seed)[0]
+    a, b = (motion[:, None] for motion in motions.values())
+    block = block_length(times[known])
+    assert block is not None  # there are enough frames
+    low, high = correlation_interval(a, b, block, seed)[0]
     curves = {name: _spread(motion, known) for name, motion in motions.items()}
-    return MetricValue(float(correlation(*pair)[0]), (float(low), float(high)), None, n, curves=curves)
+    return MetricValue(float(correlation(a, b)[0]), (float(low), float(high)), None, n, curves=curves)
 
 
 def _spread(values: np.ndarray, known: np.ndarray) -> np.ndarray:

@@ -126,7 +126,9 @@ class SequenceMetric(Metric):
         """Value in a setting; `seed` is that of the bootstrap."""
 
 
-def mean_over_frames(values: np.ndarray, times: np.ndarray, seed: int, note: str = "", **curves: np.ndarray):
+def mean_over_frames(
+    values: np.ndarray, times: np.ndarray, seed: int, note: str = "", **curves: np.ndarray
+) -> MetricValue | NotComputed:
     """Mean of per-frame values with its confidence interval.
 
     Args:

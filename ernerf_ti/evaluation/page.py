@@ -56,10 +56,12 @@ def page(evaluation: Evaluation) -> str:
 
 def worst(result: MetricValue, better: str, n: int = _N_WORST) -> list[int]:
     """Indices of the frames with the worst values, the worst first, at least half a second apart."""
-    order = np.argsort(result.per_frame if better == "higher" else -result.per_frame)  # NaN last in both
+    values = result.per_frame
+    assert values is not None
+    order = np.argsort(values if better == "higher" else -values)  # NaN last in both
     indices: list[int] = []
     for i in map(int, order):
-        if np.isfinite(result.per_frame[i]) and all(abs(i - other) >= FPS / 2 for other in indices):
+        if np.isfinite(values[i]) and all(abs(i - other) >= FPS / 2 for other in indices):
             indices.append(i)
         if len(indices) == n:
             break
@@ -128,18 +130,20 @@ def _curves(evaluation: Evaluation) -> str:
     plots = []
     for metric in evaluation.metrics:
         unit = f", {metric.unit}" if metric.unit else ""
-        found = {
-            setting.name: (setting.times, evaluation.results.get((setting.name, metric.name)))
-            for setting in evaluation.settings
+        found: dict[str, tuple[np.ndarray, MetricValue]] = {}
+        for setting in evaluation.settings:
+            result = evaluation.results.get((setting.name, metric.name))
+            if isinstance(result, MetricValue):
+                found[setting.name] = setting.times, result
+        rows = {
+            name: (times, result.per_frame) for name, (times, result) in found.items() if result.per_frame is not None
         }
-        found = {name: row for name, row in found.items() if isinstance(row[1], MetricValue)}
-        rows = {name: row for name, row in found.items() if row[1].per_frame is not None}
         # The other speaker's sound has a time axis of its own.
         for cross_speaker in (False, True):
             group = {name: row for name, row in rows.items() if name.startswith(CROSS_SPEAKER) == cross_speaker}
             if group:
                 times = next(iter(group.values()))[0]
-                values = {name: result.per_frame for name, (_, result) in group.items()}
+                values = {name: per_frame for name, (_, per_frame) in group.items()}
                 plots.append(plot(metric.name + unit, values, times / FPS))
         for name, (times, result) in found.items():
             if result.curves is not None:
@@ -154,6 +158,7 @@ def _worst_frames(evaluation: Evaluation) -> str:
             result = evaluation.results.get((setting.name, metric.name))
             if not isinstance(result, MetricValue):
                 continue
+            assert setting.truth is not None and result.per_frame is not None  # these metrics compare single frames
             for i in worst(result, metric.better):
                 caption = f"{setting.name}, frame at {setting.times[i] / FPS:.2f} s: {metric.name} "
                 caption += f"{result.per_frame[i]:.4g} {metric.unit} (mean {result.value:.4g})"

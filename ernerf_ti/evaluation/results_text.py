@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -125,7 +126,7 @@ def _result_json(result: MetricValue | NotComputed) -> dict:
     if isinstance(result, NotComputed):
         missing = {"file": result.file, "folder": result.folder} if result.file else {}
         return {"not_computed": result.reason, **missing}
-    values = {}
+    values: dict[str, Any] = {}
     if result.per_frame is not None:
         values["per_frame"] = _plain(result.per_frame)
     if result.curves is not None:

@@ -1,7 +1,7 @@
 """Ridge regression from windows of audio features."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -62,7 +62,7 @@ def fit_ridge(windows: np.ndarray, targets: np.ndarray, seed: int = 0) -> Predic
     return chosen
 
 
-def _ridges(windows: np.ndarray, targets: np.ndarray, penalties: Sequence) -> list[Predictor]:
+def _ridges(windows: np.ndarray, targets: np.ndarray, penalties: Iterable[float | np.ndarray]) -> list[Predictor]:
     """One regression per penalty, a number or [K], relative to the mean squared error over frames."""
     standardize = Standardization.of(windows)
     inputs = standardize(windows).reshape(len(windows), -1)
@@ -70,7 +70,7 @@ def _ridges(windows: np.ndarray, targets: np.ndarray, penalties: Sequence) -> li
     left, values, right = np.linalg.svd(inputs, full_matrices=False)
     projected = values[:, None] * (left.T @ (targets - bias))
 
-    def predictor(penalty) -> Predictor:
+    def predictor(penalty: float | np.ndarray) -> Predictor:
         weights = right.T @ (projected / (values[:, None] ** 2 + len(inputs) * penalty))
         return lambda others: standardize(others).reshape(len(others), -1) @ weights + bias
 

@@ -52,6 +52,7 @@ def end_to_end(
     with tempfile.TemporaryDirectory() as folder:
         start = perf_counter()
         if extract:
+            assert heard is not None
             try:
                 extracted = speech_windows(trained, heard, speech_model)
                 windows, n = extracted[:n], min(n, len(extracted))

@@ -100,6 +100,7 @@ class Sync(SequenceMetric):
 
     @cached_property
     def _network(self) -> SyncNet:
+        assert not isinstance(self._weights, NotComputed)  # :meth:`missing` says so
         network = SyncNet()
         load_exactly(network, read_weights(self._weights), self._weights)
         return network.to(self._device).eval().requires_grad_(False)

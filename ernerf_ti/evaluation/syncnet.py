@@ -4,6 +4,7 @@ Two networks embed five frames of a face, and the 20 cepstra of the same 200 ms,
 Layers, inputs and weight names are those of the published `syncnet_v2.model`.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,13 +20,14 @@ SHIFTS = 15
 """Largest shift of the sound in frames, in either direction, in the search for the offset."""
 
 _STEPS_PER_FRAME = 4
+_Size = int | tuple[int, ...]
 _BATCH_SIZE = 24  # frames: 150 MB in the widest layer
 
 
 class SyncNet(nn.Module):
     """Both networks, with the attribute names of the published file."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         self.netcnnaud = nn.Sequential(
             *_convolution(nn.Conv2d, 1, 64, 3, 1, padding=1),
@@ -82,7 +84,7 @@ class Synchrony:
 
 
 @torch.no_grad()
-def face_vectors(network: SyncNet, faces, n: int, device: torch.device | str) -> Tensor:
+def face_vectors(network: SyncNet, faces: Callable[[int], np.ndarray], n: int, device: torch.device | str) -> Tensor:
     """[n - 4, 1024] vectors of n face crops, on the CPU; `faces(i)` -> [224, 224, 3] uint8 RGB is called in batches."""
     vectors = []
     for start in range(0, n - FRAMES + 1, _BATCH_SIZE):
@@ -112,7 +114,9 @@ def synchrony(faces: Tensor, sounds: Tensor, shifts: int = SHIFTS) -> Synchrony:
     return Synchrony(distances[best].double().numpy(), float(means.median()), shifts - best)
 
 
-def _convolution(kind: type, n_in: int, n_out: int, kernel, stride, padding=0) -> tuple[nn.Module, ...]:
+def _convolution(
+    kind: type, n_in: int, n_out: int, kernel: _Size, stride: _Size, padding: _Size = 0
+) -> tuple[nn.Module, ...]:
     norm = nn.BatchNorm2d if kind is nn.Conv2d else nn.BatchNorm3d
     return kind(n_in, n_out, kernel, stride, padding), norm(n_out), nn.ReLU(inplace=True)
 
