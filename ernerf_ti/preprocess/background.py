@@ -57,7 +57,7 @@ def estimate_background(frames: Sequence[np.ndarray], masks: Sequence[np.ndarray
     return Background(_fill(image, seen, margin), seen, spread)
 
 
-def margin_of(size: tuple[int, int]) -> int:
+def margin_of(size: tuple[int, ...]) -> int:
     """Width in pixels of the band around the person's outline in which the mask is uncertain."""
     return max(2, round(min(size) * _MARGIN))
 

@@ -149,7 +149,7 @@ def head_frame(shape: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
     scale = OUTER_EYE_CORNERS / np.linalg.norm(shape[LEFT_EYE_CORNERS[0]] - shape[RIGHT_EYE_CORNERS[0]])
     eyes = shape[[*RIGHT_EYE_CORNERS, *LEFT_EYE_CORNERS]].mean(0)
     middle = np.array([eyes @ x, eyes @ y - EYES_ABOVE / scale, shape[NOSE_TIP] @ turn[2] - NOSE_TIP_IN_FRONT / scale])
-    return scale, turn, turn.T @ middle
+    return float(scale), turn, turn.T @ middle
 
 
 def _check(points: np.ndarray, valid: np.ndarray) -> np.ndarray:
@@ -195,7 +195,9 @@ def _symmetric(shape: np.ndarray) -> np.ndarray:
     return shape
 
 
-def _into_head(mesh, focal, rotations, translations, rigid):
+def _into_head(
+    mesh: np.ndarray, focal: float, rotations: np.ndarray, translations: np.ndarray, rigid: np.ndarray
+) -> np.ndarray:
     """Mesh points [F, 478, 3] of each frame, in the coordinates of the rigid shape.
 
     Their depth is an affine function of the three mesh coordinates, fitted to the rigid points of each frame, because
@@ -217,22 +219,27 @@ def _cross_matrix(vectors: np.ndarray) -> np.ndarray:
     return np.stack((o, -z, y, z, o, -x, -y, x, o), -1).reshape(*x.shape, 3, 3)
 
 
+_State = tuple[float, np.ndarray, np.ndarray, np.ndarray]  # focal length, rotations, translations, shape
+
+
 class _Adjustment:
     """The least-squares problem of P observed points [F, P, 2] with weights [P] and prior shape [P, 3]."""
 
-    def __init__(self, observed, weights, prior, focal_guess):
+    def __init__(self, observed: np.ndarray, weights: np.ndarray, prior: np.ndarray, focal_guess: float):
         self._observed, self._weights, self._prior, self._focal_guess = observed, weights, prior, focal_guess
         self._data_weight = min(1.0, _INDEPENDENT_FRAMES / len(observed))
         self._deviation = 1.0
 
-    def residuals(self, focal, rotations, translations, shape):
+    def residuals(self, focal: float, rotations: np.ndarray, translations: np.ndarray, shape: np.ndarray) -> np.ndarray:
         """[F, P, 2] px."""
         camera = shape @ np.swapaxes(rotations, -1, -2) + translations[:, None]
         return -focal * camera[..., :2] / camera[..., 2:] - self._observed
 
-    def solve(self, focal, rotations, translations, shape=None):
+    def solve(
+        self, focal: float, rotations: np.ndarray, translations: np.ndarray, shape: np.ndarray | None = None
+    ) -> _State:
         """Focal length, rotations [F, 3, 3], translations [F, 3] and shape [P, 3] that minimize the cost."""
-        state = (focal, rotations, translations, self._prior if shape is None else shape)
+        state: _State = (focal, rotations, translations, self._prior if shape is None else shape)
         damping = 1e-3
         for step in range(_MAX_STEPS):
             if step % 5 == 0:  # not every step, so that costs stay comparable
@@ -252,13 +259,13 @@ class _Adjustment:
                 break
         return state
 
-    def _cost(self, state):
+    def _cost(self, state: _State) -> float:
         lengths = np.linalg.norm(self.residuals(*state), axis=-1) * self._weights / self._deviation
         huber = np.where(lengths < _HUBER, lengths**2, _HUBER * (2 * lengths - _HUBER)).sum()
         focal_error = np.log(state[0] / self._focal_guess) / _LOG_FOCAL_DEVIATION
         return self._data_weight * huber + focal_error**2 + (((state[3] - self._prior) / _SHAPE_DEVIATION) ** 2).sum()
 
-    def _step(self, state, damping):
+    def _step(self, state: _State, damping: float) -> _State:
         focal, rotations, translations, shape = state
         n_frames, n_points = self._observed.shape[:2]
         turned = shape @ np.swapaxes(rotations, -1, -2)

@@ -10,7 +10,7 @@ from ernerf_ti.preprocess.mediapipe_models import quiet, solutions
 class FaceDetector(contextlib.AbstractContextManager):
     """Detects faces of at least a tenth of the image width; raises ImportError without mediapipe."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         detection = solutions().face_detection
         with quiet():
             # The long-range model (up to 5 m) comes first, as the other misses small faces.
@@ -18,7 +18,7 @@ class FaceDetector(contextlib.AbstractContextManager):
             for detector in self._detectors:  # start them here: their threads write to stderr
                 detector.process(np.zeros((64, 64, 3), np.uint8))
 
-    def __exit__(self, *exception):
+    def __exit__(self, *exception: object) -> None:
         for detector in self._detectors:
             detector.close()
 

@@ -187,7 +187,7 @@ def _follow(
 class _MeshFinder(contextlib.AbstractContextManager):
     """MediaPipe's Face Mesh on crops, with coordinates in pixels."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         face_mesh = solutions().face_mesh
         with quiet():
             self._mesh = face_mesh.FaceMesh(static_image_mode=True, refine_landmarks=True)
@@ -195,7 +195,7 @@ class _MeshFinder(contextlib.AbstractContextManager):
             self._mesh.process(np.zeros((_CROP_SIDE, _CROP_SIDE, 3), np.uint8))
         self._warm = False
 
-    def __exit__(self, *exception):
+    def __exit__(self, *exception: object) -> None:
         self._mesh.close()
 
     def meshes(self, frame: np.ndarray, box: np.ndarray) -> np.ndarray:

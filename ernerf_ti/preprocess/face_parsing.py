@@ -146,7 +146,7 @@ class _ResidualBlock(nn.Module):
 class _ResNet18(nn.Module):
     """Features at 1/8 [128 channels], 1/16 [256] and 1/32 [512] of the resolution."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(3, 64, 7, stride=2, padding=3, bias=False)
         self.bn1 = nn.BatchNorm2d(64)
@@ -183,7 +183,7 @@ class _AttentionRefinement(nn.Module):
 class _ContextPath(nn.Module):
     """Features of the backbone [128 channels] and context features [128], both at 1/8 of the resolution."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         self.resnet = _ResNet18()
         self.arm16 = _AttentionRefinement(256, 128)

@@ -90,7 +90,7 @@ def part_labels(frame: np.ndarray, alpha: np.ndarray, points: np.ndarray, skin: 
     return labels
 
 
-def _above_jaw(points: np.ndarray, shape: tuple[int, int], width: float) -> np.ndarray:
+def _above_jaw(points: np.ndarray, shape: tuple[int, ...], width: float) -> np.ndarray:
     """[H, W] bool: above the jaw line, which is stretched in width and extended sideways at its ends."""
     across = points[_RIGHT, :2] - points[_LEFT, :2]
     up = points[_TOP, :2] - points[_CHIN, :2]
@@ -102,7 +102,7 @@ def _above_jaw(points: np.ndarray, shape: tuple[int, int], width: float) -> np.n
     return _fill_polygon(outline, shape)
 
 
-def _neck_region(points: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+def _neck_region(points: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     """[H, W] bool: the region below the face, as wide as the jaw."""
     down = points[_CHIN, :2] - points[_TOP, :2]
     sides = points[[JAW[0], JAW[-1]], :2]
@@ -125,10 +125,10 @@ def _chromaticity(colors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return logs[..., ::2] - logs[..., 1:2], colors @ np.array([0.299, 0.587, 0.114], np.float32)
 
 
-def _fill_polygon(outline: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+def _fill_polygon(outline: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     inside = np.zeros(shape, np.uint8)
     # Pixel centers are at half-integers here and at integers in OpenCV; 4 fractional bits.
-    cv2.fillPoly(inside, [np.round((outline - 0.5) * 16).astype(np.int32)], 1, shift=4)
+    cv2.fillPoly(inside, [np.round((outline - 0.5) * 16).astype(np.int32)], (1,), shift=4)
     return inside.astype(bool)
 
 

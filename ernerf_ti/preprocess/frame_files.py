@@ -3,7 +3,7 @@
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +21,7 @@ class ImageSequence(Sequence[np.ndarray]):
     def __len__(self) -> int:
         return self._n
 
-    def __getitem__(self, k: int) -> np.ndarray:
+    def __getitem__(self, k: int) -> np.ndarray:  # type: ignore[override]  # no slices, which would read many images
         if not 0 <= k < self._n:
             raise IndexError(k)
         image = read_image(self._path(k))
@@ -35,7 +35,7 @@ def for_each(work: Callable, items: Iterable, title: str, total: int | None = No
     """
     # OpenCV and NumPy release the interpreter lock while they compute.
     workers = os.cpu_count() or 1
-    pending = deque()
+    pending: deque[Future] = deque()
     with ThreadPoolExecutor(workers) as pool:
         try:
             for item in tqdm(items, title, total, unit="frame"):

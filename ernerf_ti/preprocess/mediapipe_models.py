@@ -3,9 +3,10 @@
 import contextlib
 import os
 from collections.abc import Iterator
+from typing import Any
 
 
-def solutions():
+def solutions() -> Any:
     """The module mediapipe.solutions.
 
     Raises:

@@ -28,12 +28,13 @@ def person_masks(frames: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
 
 def median_of_three(masks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
     """Median of each mask with the previous and the next one; the first and last mask are repeated."""
-    before = current = None
+    before: np.ndarray | None = None
+    current: np.ndarray | None = None
     for after in masks:
-        if current is not None:
+        if before is not None and current is not None:
             yield _median(before, current, after)
         before, current = (after if current is None else current), after
-    if current is not None:
+    if before is not None and current is not None:
         yield _median(before, current, current)
 
 

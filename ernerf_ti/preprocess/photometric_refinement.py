@@ -8,13 +8,12 @@ so nothing is smoothed over time.
 
 from dataclasses import dataclass, replace
 
-import cv2
 import numpy as np
 from tqdm import tqdm
 
 from ernerf_ti.preprocess.bundle_adjustment import HeadFit, camera_from_world, rotation, world_from_camera
 from ernerf_ti.preprocess.rigid_face import RIGID_POINTS, RIGID_WEIGHTS
-from ernerf_ti.preprocess.texture_alignment import FaceCrops, facing
+from ernerf_ti.preprocess.texture_alignment import FaceCrops, facing, sample_image
 
 _PASSES = 4  # each computes the median texture, then the poses
 _MEDIAN_FRAMES = 300  # in the median; other frames are only refined in the last pass
@@ -59,7 +58,8 @@ def refine_poses(crops: FaceCrops, fit: HeadFit, progress: bool = False) -> tupl
     surface = crops.surface
     masks = [surface.regions[name] for name in _REGION_WEIGHTS]
     samples = _Samples(
-        *(np.concatenate([values[mask] for mask in masks]) for values in (surface.points, surface.normals)),
+        np.concatenate([surface.points[mask] for mask in masks]),
+        np.concatenate([surface.normals[mask] for mask in masks]),
         np.concatenate(
             [np.full(mask.sum(), weight) for mask, weight in zip(masks, _REGION_WEIGHTS.values(), strict=True)]
         ),
@@ -80,12 +80,15 @@ def refine_poses(crops: FaceCrops, fit: HeadFit, progress: bool = False) -> tupl
     return replace(fit, poses=poses), refined
 
 
-def _median_texture(crops, samples, poses, focal, frames):
+def _median_texture(
+    crops: FaceCrops, samples: _Samples, poses: np.ndarray, focal: float, frames: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """Median texture of each sample over the frames [N], and weights [N] that fall with its variation."""
     textures = np.full((len(frames), len(samples.points)), np.nan, np.float32)
     for row, k in enumerate(frames):
         image, corner = crops.band(k)
-        view = _View(crops, samples, focal, *camera_from_world(poses[k]), corner)
+        turn, shift = camera_from_world(poses[k])
+        view = _View(crops, samples, focal, turn, shift, corner)
         seen = view.weights > 0
         textures[row, seen] = view.sample(image)[seen]
     some = np.isfinite(textures).any(0)
@@ -99,32 +102,40 @@ def _median_texture(crops, samples, poses, focal, frames):
 class _View:
     """Projection of the samples for R [3, 3] and t [3]: pixels [N, 2] of the crop, with weights [N]."""
 
-    def __init__(self, crops, samples, focal, rotation, translation, corner):
+    def __init__(
+        self,
+        crops: FaceCrops,
+        samples: _Samples,
+        focal: float,
+        rotation: np.ndarray,
+        translation: np.ndarray,
+        corner: np.ndarray,
+    ):
         self.turned = samples.points @ rotation.T
         camera = self.turned + translation
         self.depth = -camera[:, 2]
         self.ray = camera[:, :2] / self.depth[:, None] * (1, -1)
         self._at = (self.ray * focal + (crops.width / 2, crops.height / 2) - corner - 0.5).astype(np.float32)
-        cosine = facing(samples, world_from_camera(rotation, translation))
+        cosine = facing(samples.points, samples.normals, world_from_camera(rotation, translation))
         weights = np.clip((cosine - _LEAST_FACING) / (_FULL_FACING - _LEAST_FACING), 0, 1)
         limit = (crops.width, crops.height) - corner - 1
         inside = ((self._at >= 0) & (self._at <= limit)).all(1)
         self.weights = samples.weights * weights * inside
 
-    def sample(self, image):
+    def sample(self, image: np.ndarray) -> np.ndarray:
         """Values of an image [h, w] or [h, w, C] at the samples."""
-        return cv2.remap(image, self._at[:, None], None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)[:, 0]
+        return sample_image(image, self._at[:, None])[:, 0]
 
 
 class _Matcher:
     """Gauss-Newton on the pose of one frame at a time."""
 
-    def __init__(self, crops, samples, fit, median):
+    def __init__(self, crops: FaceCrops, samples: _Samples, fit: HeadFit, median: np.ndarray):
         self._crops, self._samples, self._fit, self._median = crops, samples, fit, median
         self._rigid = fit.shape[RIGID_POINTS]
         self._middle = samples.points.mean(0)
 
-    def match(self, k, pose):
+    def match(self, k: int, pose: np.ndarray) -> np.ndarray | None:
         """The pose [4, 4] at which the frame matches the median texture; None if there is no match."""
         rotations, translations = camera_from_world(np.stack((pose, self._fit.poses[k])))
         (turn, prior_turn), (shift, prior_shift) = rotations, translations
@@ -162,14 +173,14 @@ class _Matcher:
             return None
         return world_from_camera(turn, shift)
 
-    def _moved(self, change, turn, shift):
+    def _moved(self, change: np.ndarray, turn: np.ndarray, shift: np.ndarray) -> float:
         """Motion in px of the center of the face under a small change [6] of the pose."""
         arm = turn @ self._middle
         x, y, z = arm + shift
         right, up, nearer = np.cross(change[:3], arm) + change[3:]
         return np.hypot(right - nearer * x / z, up - nearer * y / z) * self._fit.focal / -z
 
-    def _prior(self, turn, shift):
+    def _prior(self, turn: np.ndarray, shift: np.ndarray) -> np.ndarray:
         """Information matrix [6, 6] of the pose given the rigid landmarks."""
         turned = self._rigid @ turn.T
         camera = turned + shift
@@ -184,7 +195,7 @@ class _Matcher:
         return information / _CORRELATED_POINTS
 
 
-def _rotation_vector(matrix):
+def _rotation_vector(matrix: np.ndarray) -> np.ndarray:
     """Rotation matrix [3, 3] -> axis times angle [3], for angles well below pi."""
     vector = np.array([matrix[2, 1] - matrix[1, 2], matrix[0, 2] - matrix[2, 0], matrix[1, 0] - matrix[0, 1]]) / 2
     sine = np.linalg.norm(vector)

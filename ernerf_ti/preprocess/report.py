@@ -318,7 +318,7 @@ def _flat(figures: dict, prefix: str = "") -> list[tuple[str, str]]:
     return rows
 
 
-def _text(value) -> str:
+def _text(value: object) -> str:
     if isinstance(value, float):
         return f"{value:.4g}"
     if isinstance(value, list):

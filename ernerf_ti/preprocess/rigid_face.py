@@ -80,7 +80,7 @@ def face_surface(shape: np.ndarray, step: float) -> FaceSurface:
         mask = np.zeros((rows, columns), np.uint8)
         for outline in patches:
             corners = (shape[list(outline), :2] - (left, top)) / (step, -step)
-            cv2.fillPoly(mask, [np.round(corners).astype(np.int32)], 1)
+            cv2.fillPoly(mask, [np.round(corners).astype(np.int32)], (1,))
         regions[name] = mask.astype(bool)
     x, y = np.meshgrid(left + step * np.arange(columns), top - step * np.arange(rows))
     z = _spline(shape[_SURFACE_POINTS], np.column_stack((x.ravel(), y.ravel()))).reshape(x.shape)

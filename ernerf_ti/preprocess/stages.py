@@ -1,5 +1,6 @@
 """The preprocessing stages from a video to a capture."""
 
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from importlib.metadata import version
@@ -77,7 +78,7 @@ class Settings:
     blinks: Path | None = None
     """CSV of OpenFace; None to measure eye closure on the mesh."""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         object.__setattr__(self, "features", current_name(self.features))
         if self.size < 64 or self.size % 2:
             raise ValueError(f"size: expected an even number of pixels, 64 or more, got {self.size}; try 512 or 256")
@@ -234,7 +235,8 @@ class _CaptureStages:
 
     def find_crop(self) -> None:
         info = probe(self.settings.video)
-        boxes, n_searched, n_crowded = [], 0, 0
+        boxes: list[np.ndarray] = []
+        n_searched = n_crowded = 0
         if self.settings.crop is not None:
             crop = parse_crop(self.settings.crop, info.width, info.height)
         with FaceDetector() as detect:
@@ -262,9 +264,10 @@ class _CaptureStages:
 
     def decode(self) -> None:
         crop, size = Crop(**read_json(self.work / "crop.json")["crop"]), self.settings.size
-        counts, repeated, before = FrameCounts(), 0, None
+        counts, repeated = FrameCounts(), 0
+        before: np.ndarray | None = None
 
-        def cropped():
+        def cropped() -> Iterator[tuple[int, np.ndarray]]:
             nonlocal repeated, before
             for k, frame in enumerate(read_frames(self.settings.video, FPS, counts)):
                 repeated += before is not None and np.array_equal(before, frame)

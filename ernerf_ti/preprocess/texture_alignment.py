@@ -7,13 +7,14 @@ to errors of the poses and of the rigid model.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
 from tqdm import tqdm
 
 from ernerf_ti.preprocess.bundle_adjustment import OUTER_EYE_CORNERS, HeadFit, camera_from_world, project
-from ernerf_ti.preprocess.rigid_face import REGIONS, FaceSurface, face_surface
+from ernerf_ti.preprocess.rigid_face import REGIONS, face_surface
 
 SURFACE_STEP = 0.001  # m
 # Fractions of the distance between the outer corners of the eyes: 1 and 5.5 px for 135 px.
@@ -78,8 +79,10 @@ class FaceCrops:
         pixels = project(self.surface.points.reshape(-1, 3), pose, focal, self.width, self.height) - corner
         inside = ((pixels >= 0) & (pixels <= image.shape[::-1])).all(-1)
         at = (pixels - 0.5).astype(np.float32).reshape(*self.surface.grid, 2)
-        texture = cv2.remap(image, at, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-        return texture, inside.reshape(self.surface.grid) & (facing(self.surface, pose) > _LEAST_FACING)
+        texture = sample_image(image, at)
+        return texture, inside.reshape(self.surface.grid) & (
+            facing(self.surface.points, self.surface.normals, pose) > _LEAST_FACING
+        )
 
 
 @dataclass(frozen=True)
@@ -105,10 +108,10 @@ class TextureAlignment:
     the root mean square of the texture; over the three regions, median over frames. 0 for identical frames."""
 
 
-def facing(surface: FaceSurface, pose: np.ndarray) -> np.ndarray:
-    """Cosine [...] of the angle between the surface normals and the direction to the camera at a pose [4, 4]."""
-    to_camera = pose[:3, 3] - surface.points
-    return (surface.normals * to_camera).sum(-1) / np.linalg.norm(to_camera, axis=-1)
+def facing(points: np.ndarray, normals: np.ndarray, pose: np.ndarray) -> np.ndarray:
+    """Cosine [...] of the angle between normals and the direction to the camera at a pose [4, 4]; [..., 3] both."""
+    to_camera = pose[:3, 3] - points
+    return (normals * to_camera).sum(-1) / np.linalg.norm(to_camera, axis=-1)
 
 
 def measure_alignment(crops: FaceCrops, fit: HeadFit) -> TextureAlignment:
@@ -148,8 +151,8 @@ def measure_alignment(crops: FaceCrops, fit: HeadFit) -> TextureAlignment:
         known, pairs = np.isfinite(shifts[:, 0]), np.isfinite(steps[:, 0])
         regions[name] = RegionShift(
             shifts,
-            tuple(map(float, shifts[known].std(0))) if known.any() else (np.nan, np.nan),
-            tuple(map(float, np.sqrt((steps[pairs] ** 2).mean(0)))) if pairs.any() else (np.nan, np.nan),
+            _pair(shifts[known].std(0)) if known.any() else (np.nan, np.nan),
+            _pair(np.sqrt((steps[pairs] ** 2).mean(0))) if pairs.any() else (np.nan, np.nan),
         )
     patches = np.logical_or.reduce(list(crops.surface.regions.values()))
     residuals = [
@@ -200,3 +203,14 @@ def _relative_residual(texture: np.ndarray, reference: np.ndarray) -> float:
         return 0.0
     match = (texture @ reference) ** 2 / max((reference.astype(np.float64) ** 2).sum(), 1e-12)
     return float(np.sqrt(max(0.0, 1 - match / power)))
+
+
+def sample_image(image: np.ndarray, at: np.ndarray) -> np.ndarray:
+    """Values of an image [h, w] or [h, w, C] at [H, W, 2] float32 x, y in px, interpolated; its border is repeated."""
+    second: Any = None  # the first map holds both coordinates, which OpenCV's annotations do not know
+    return cv2.remap(image, at, second, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+
+
+def _pair(values: np.ndarray) -> tuple[float, float]:
+    x, y = values
+    return float(x), float(y)
