@@ -67,7 +67,7 @@ def variants(triplane: TriplaneHashConfig) -> list[Variant]:
 
     hash3d = min(map(hash_grid, range(10, 20)), key=lambda config: abs(math.log(_size(config) / n_parameters)))
     planes = PlainTriplaneConfig(round(math.sqrt(n_parameters / (3 * _PLANE_FEATURES))), _PLANE_FEATURES)
-    encoders = {
+    encoders: dict[str, tuple[str, PositionEncoderConfig]] = {
         "frequency": ("frequency encoding (AD-NeRF)", FrequencyConfig()),
         "planes": ("dense tri-plane (EG3D)", planes),
         "hash3d": ("3-D hash grid (Instant-NGP)", hash3d),
@@ -105,7 +105,9 @@ def run_ablation(options: AblationOptions, should_stop: Callable[[], bool] = lam
         TrainingError, FileNotFoundError: as :meth:`Trainer.run`.
     """
     capture, rows = open_capture(options.capture), []
-    for variant in variants(options.config.portrait.head.position_encoder):
+    encoder = options.config.portrait.head.position_encoder
+    assert isinstance(encoder, TriplaneHashConfig)  # all presets have one
+    for variant in variants(encoder):
         if variant.name not in options.variant_names:
             continue
         row = _row(options, capture, variant, should_stop)

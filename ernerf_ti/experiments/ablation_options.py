@@ -40,7 +40,7 @@ class AblationOptions:
     device: str = "cpu"
     """Device to train and to evaluate on."""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not self.variant_names:
             raise ValueError(
                 f"variants: expected the start of {', '.join(VARIANT_NAMES)}, got {' '.join(self.variants)}; "

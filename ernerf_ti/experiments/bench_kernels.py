@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -186,8 +187,8 @@ def cases(device: torch.device, scale: float) -> list[Case]:
     result.append(
         Case(
             *("march_rays", f"{rays}, up to 16 samples"),
-            lambda *a: tk.march_rays(*a, max_steps=16),
-            lambda *a: reference.march_rays(*a, max_steps=16),
+            lambda o, d, near, far, bits: tk.march_rays(o, d, near, far, bits, max_steps=16),
+            lambda o, d, near, far, bits: reference.march_rays(o, d, near, far, bits, max_steps=16),
             [rays_o, rays_d, t_near, t_far, bitfield],
             tolerance=1e-2,  # float32: a few samples within rounding of a cell's face may differ
         )
@@ -257,9 +258,16 @@ def measure(case: Case, repeats: int, bandwidth: float) -> Row:
         moved = 2 * read + written + size_in_bytes(upstream) + wanted
         both_limit = max(moved / bandwidth, 2 * gather_time)
     return Row(
-        *(case.name, case.size, difference, 1e3 * forward, 1e3 * twin_forward),
-        *(both and 1e3 * both, twin_both and 1e3 * twin_both),
-        *((read + written) / forward / 1e9, 1e3 * limit, both_limit and 1e3 * both_limit),
+        name=case.name,
+        size=case.size,
+        difference=difference,
+        forward=1e3 * forward,
+        twin_forward=1e3 * twin_forward,
+        both=both and 1e3 * both,
+        twin_both=twin_both and 1e3 * twin_both,
+        gigabytes_per_second=(read + written) / forward / 1e9,
+        limit=1e3 * limit,
+        both_limit=both_limit and 1e3 * both_limit,
     )
 
 
@@ -385,7 +393,7 @@ def commit() -> str:
     return (revision or "unknown") + ("+changes" if git("status", "--porcelain") else "")
 
 
-def as_table(report: dict[str, object], rows: list[Row]) -> str:
+def as_table(report: dict[str, Any], rows: list[Row]) -> str:
     def ms(value: float | None) -> str:
         return "" if value is None else f"{value:.3g}"
 

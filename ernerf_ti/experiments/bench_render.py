@@ -23,7 +23,7 @@ from ernerf_ti.data.capture import open_capture
 from ernerf_ti.data.capture_files import FPS
 from ernerf_ti.media.video import write_video
 from ernerf_ti.portrait.camera import all_pixels, pixel_coords, pixel_rays
-from ernerf_ti.portrait.records import FrameInputs
+from ernerf_ti.portrait.records import FrameInputs, TorsoLayer
 from ernerf_ti.portrait.render.torso import render_torso
 from ernerf_ti.process.prefetch import ahead
 from ernerf_ti.run.checkpoint import load_checkpoint
@@ -52,7 +52,7 @@ def run(
         OSError, ValueError: as :func:`load_portrait` and :func:`open_capture`.
     """
     trained = load_portrait(run, device)
-    figures = {"machine": _machine(device)}
+    figures: dict[str, dict[str, float] | dict[str, str]] = {"machine": _machine(device)}
     for size in sizes:
         figures[f"{size} x {size}"] = time_frames(resized(trained, size), n)
     if capture is not None:
@@ -63,11 +63,12 @@ def run(
 def resized(trained: TrainedPortrait, size: int) -> TrainedPortrait:
     """The portrait seen by a camera of another resolution, `size` pixels wide and high."""
     scale = size / trained.size[0]
+    fx, fy, cx, cy = trained.intrinsics
     background = cv2.resize(trained.background.cpu().numpy(), (size, size), interpolation=cv2.INTER_LINEAR)
     return dataclasses.replace(
         trained,
         size=(size, size),
-        intrinsics=tuple(value * scale for value in trained.intrinsics),
+        intrinsics=(fx * scale, fy * scale, cx * scale, cy * scale),
         background=torch.from_numpy(background).to(trained.background.device),
     )
 
@@ -99,7 +100,7 @@ def time_frames(trained: TrainedPortrait, n: int) -> dict[str, float]:
     output = field(samples.positions, samples.directions)
     weighted = torch.cat((output.rgbs, samples.ts[:, None]), 1)
 
-    def torso(coords):
+    def torso(coords: torch.Tensor) -> TorsoLayer:
         return portrait.torso(coords, inputs.head_pose, None)
 
     coords = pixel_coords(pixels, size[1], size[0])

@@ -52,6 +52,7 @@ def _measure(viewer: Viewer, seconds: float) -> dict[str, float | str]:
         viewer.offsets.clear()
         shown, begin, cpu = viewer.n_shown, perf_counter(), process_time()
         while (passed := perf_counter() - begin) < seconds and window.step():
+            assert viewer.view is not None  # there is one after the first step
             scales.append(viewer.view.request.size[0] / viewer.trained.size[0])
             if first_memory is None and passed > seconds / 5:
                 first_memory = _memory()

@@ -33,7 +33,8 @@ from ernerf_ti.run.folder import RunFolder
 from ernerf_ti.run.trained_portrait import TrainedPortrait, load_portrait
 from ernerf_ti.synthesis.driving import speech_windows
 from ernerf_ti.synthesis.frames import render_frames
-from ernerf_ti.synthesis.video import SYNTHESIZED, picture_of
+from ernerf_ti.synthesis.images import picture_of
+from ernerf_ti.synthesis.video import SYNTHESIZED
 from ernerf_ti.train.config import PRESETS, STAGES, TrainConfig
 from ernerf_ti.train.losses import psnr
 from ernerf_ti.train.trainer import Trainer
@@ -61,7 +62,7 @@ class Demo:
     """Divides the training steps."""
     seed: int
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.seconds < 2:
             raise ValueError(f"seconds: expected at least 2, got {self.seconds}; a portrait needs some speech")
         if not self.speed_up >= 1:
@@ -72,8 +73,8 @@ class Demo:
         """Training configuration: the small preset with fewer steps, and closed eyes drawn often."""
         config = PRESETS["small"]
         # The head covers a fifth of the frame, and the background needs few rays.
-        rays = {"n_rays": 1536, "lips_fraction": 0.25, "eyes_fraction": 0.15, "head_fraction": 0.3}
-        config = dataclasses.replace(config, head=dataclasses.replace(config.head, **rays))
+        head = dataclasses.replace(config.head, n_rays=1536, lips_fraction=0.25, eyes_fraction=0.15, head_fraction=0.3)
+        config = dataclasses.replace(config, head=head)
         stages = {
             name: dataclasses.replace(getattr(config, name), iterations=max(2, round(iterations / self.speed_up)))
             for name, iterations in _ITERATIONS.items()
