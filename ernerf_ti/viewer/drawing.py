@@ -42,7 +42,7 @@ def draw_text(
     if outline:
         result *= 1 - dark[rows, columns, None]
     coverage = coverage[rows, columns, None]
-    area[:] = result * (1 - coverage) + np.float32(color) * coverage + 0.5
+    area[:] = result * (1 - coverage) + np.array(color, np.float32) * coverage + 0.5
 
 
 @lru_cache(4096)
@@ -69,7 +69,7 @@ def _coverage(text: str, size: float) -> tuple[np.ndarray, np.ndarray]:
     """
     height = 2 * _PAD + _ascent(size) + round(12 * size)
     glyphs = np.zeros((height, 2 * _PAD + text_width(text, size)), np.uint8)
-    cv2.putText(glyphs, text, (_PAD, _PAD + _ascent(size)), _FONT, size, 255, 1, cv2.LINE_AA)
+    cv2.putText(glyphs, text, (_PAD, _PAD + _ascent(size)), _FONT, size, (255,), 1, cv2.LINE_AA)
     outline = cv2.dilate(glyphs, np.ones((3, 3), np.uint8))
     return glyphs.astype(np.float32) / 255, outline.astype(np.float32) / 255
 

@@ -46,6 +46,7 @@ def picture_of_mode(
     if mode in ("audio attention", "eye attention"):
         return _attention(view, "audio_attention" if mode == "audio attention" else "eye_attention")
     if mode == "uncertainty":
+        assert view.output.uncertainty is not None  # requested for this mode
         values = view.output.uncertainty.cpu().numpy()
         largest = _high_end(values)
         return Picture(_map(values / largest, cv2.COLORMAP_VIRIDIS), f"learned scale of the error, 0 to {largest:.2g}")
@@ -57,6 +58,7 @@ def picture_of_mode(
         return Picture(_map(values / max_steps, cv2.COLORMAP_TURBO), legend)
     if mode == "occupancy":
         dim = (color_picture(view) * 0.35).astype(np.uint8)
+        assert edges is not None  # given for this mode
         found = edges()
         image = draw_boxes(dim, found, view.pose.cpu().numpy(), view.intrinsics)
         return Picture(image, f"surface of the occupied cells, {len(found)} edges")

@@ -29,7 +29,7 @@ class Script:
 class ScriptTime:
     """A clock that is advanced frame by frame, so that a script gives the same video on every machine."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.frame = 0
 
     def __call__(self) -> float:

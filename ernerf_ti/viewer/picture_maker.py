@@ -106,6 +106,7 @@ class PictureMaker:
         """Render a request to the end."""
         job = RenderJob(self.trained, request, self._silence, self._background)
         job.advance()
+        assert job.view is not None  # no time limit: the job is finished
         return job.view
 
     def head(self, request: RenderRequest) -> BoundHeadField:
@@ -169,6 +170,7 @@ class PictureMaker:
     def pictures(self, state: ViewState, clip: Clip) -> tuple[list[np.ndarray], str]:
         """Images [H, W, 3] uint8 to show side by side, and the meaning of their colors."""
         view, key = self.view, (state.mode, state.comparison)
+        assert view is not None  # :meth:`update` has rendered one
         if self._picture is not None and self._picture[0] is view and self._picture[1] == key:
             return self._picture[2:]
         picture = self._of_mode(view, state.mode)

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import DTypeLike
 from torch import Tensor
 
 from ernerf_ti.audio.frame_features import SAMPLE_RATE
@@ -20,10 +21,10 @@ _JUMP = 0.12  # s; a larger gap between written and heard audio is a seek, a sma
 class _GrowingSound:
     """Audio of unknown length, for a writer that reads it when all images are written."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.parts: list[np.ndarray] = []
 
-    def __array__(self, dtype=None, copy=None) -> np.ndarray:
+    def __array__(self, dtype: DTypeLike = None, copy: bool | None = None) -> np.ndarray:
         return np.concatenate([*self.parts, np.zeros(0, np.float32)]).astype(dtype or np.float32)
 
 

@@ -34,7 +34,7 @@ class ScaleControl:
 
     def choose(self, rate: float) -> float:
         """The scale for a rate in images per second; it changes by at least a step of 1/16."""
-        if self._per_pixel is None:
+        if self._per_pixel is None or self._around is None:
             return self.scale
         budget = max(0.2 / rate, 1 / rate - self._around)
         fitting = math.sqrt(budget / (self._per_pixel * self.n_pixels))

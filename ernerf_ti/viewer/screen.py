@@ -23,7 +23,7 @@ class Layout:
     panel: int = 0
     """Width of the controls at the right."""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.width % 2 or self.height % 2 or self.panel % 2:
             raise ValueError(
                 f"screen: expected even sizes, got {self.width}x{self.height} with a panel of {self.panel}; "

@@ -3,7 +3,7 @@
 import threading
 from collections.abc import Callable
 from time import perf_counter
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -70,6 +70,7 @@ class DeviceOutput:
         self.volume = 1.0
         self._lock = threading.Lock()
         self._anchor: tuple[float, int] | None  # a time of the stream, and the sample heard then
+        self._heard: float
         self._begin(np.zeros(0, np.float32))
         # The clock accounts for the delay, which is long so that a busy machine causes no gaps: blocks wait for Python.
         self.stream = stream_type(samplerate=rate, channels=1, dtype="float32", latency=_LATENCY, callback=self._fill)
@@ -103,7 +104,7 @@ class DeviceOutput:
     def _begin(self, samples: np.ndarray) -> None:
         self._samples, self._next, self._anchor, self._heard = samples, 0, None, 0.0
 
-    def _fill(self, block: np.ndarray, n: int, time, status) -> None:
+    def _fill(self, block: np.ndarray, n: int, time: Any, status: object) -> None:
         with self._lock:
             block_samples = self._samples[self._next : self._next + n]
             block[: len(block_samples), 0] = block_samples * self.volume

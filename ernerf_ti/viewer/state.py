@@ -48,7 +48,15 @@ LIMITS: dict[str, tuple[float, float]] = {
     "scale": (0.125, 1.0),
     "target_rate": (2.0, 25.0),
 }
-HOME = {"yaw": 0.0, "pitch": 0.0, "distance": 1.0, "pan_x": 0.0, "pan_y": 0.0, "head_yaw": 0.0, "head_pitch": 0.0}
+HOME: dict[str, Any] = {
+    "yaw": 0.0,
+    "pitch": 0.0,
+    "distance": 1.0,
+    "pan_x": 0.0,
+    "pan_y": 0.0,
+    "head_yaw": 0.0,
+    "head_pitch": 0.0,
+}
 """The captured camera; the field of view goes back too."""
 
 _DEGREES_PER_HEIGHT = 90.0
@@ -198,7 +206,8 @@ def transition(state: ViewState, action: dict[str, Any]) -> tuple[ViewState, dic
             raise ValueError(f"do: expected one of {', '.join(COMMANDS)}, got {value!r}; choose one of these")
         return state, action
     if kind == "drag":
-        return _dragged(state, *value, action.get("button", "left")), None
+        right, down = value
+        return _dragged(state, right, down, action.get("button", "left")), None
     if kind == "zoom":
         return changed(state, distance=state.distance / _number("zoom", value)), None
     if kind == "set":
@@ -214,7 +223,8 @@ def transition(state: ViewState, action: dict[str, Any]) -> tuple[ViewState, dic
         return replace(state, volume=0.0 if state.volume else 1.0), None
     if not isinstance(current, bool):
         raise ValueError(f"toggle: expected a setting that is on or off, got {value!r}; see docs/viewer.md")
-    return replace(state, **{value: not current}), None
+    flipped: dict[str, Any] = {value: not current}
+    return replace(state, **flipped), None
 
 
 def changed(state: ViewState, **values: Any) -> ViewState:

@@ -13,7 +13,7 @@ _STAGES = ("audio", "rays", "torso", "head", "screen", "window", "work")
 class Timings:
     """Collects times, and puts them into words."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._milliseconds: dict[str, float] = {}
         self._shown: deque[float] = deque()  # times of the last images
         self._text: list[str] = []

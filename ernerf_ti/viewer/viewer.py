@@ -68,6 +68,8 @@ class Viewer:
         own_clip: that of the capture, to return to.
     """
 
+    clock: PlaybackClock
+
     def __init__(
         self,
         trained: TrainedPortrait,
@@ -257,10 +259,11 @@ class Viewer:
             raise ValueError(f"{path}: still loading another audio file; wait until it plays")
         self.say(f"loading {path.name}")
         self._loading = self._loader.submit(sound_clip, self.trained, path, self.options.speech_model)
-        if self.options.wait_for_sound and self._loading.exception() is not None:
-            loading, self._loading = self._loading, None
+        error = self._loading.exception() if self.options.wait_for_sound else None
+        if error is not None:
+            self._loading = None
             self.say("")
-            raise loading.exception()
+            raise error
 
     def _set_clip(self, clip: Clip) -> None:
         playing = self.state.playing
@@ -367,7 +370,7 @@ class Viewer:
 
     def _background_work(self) -> None:
         """Train for a while, or export the next frame."""
-        if self.state.training:
+        if self.state.training and self.training is not None:
             self.training.advance(self.options.train_seconds)
             if self.training.finished:
                 self.state = replace(self.state, training=False)
@@ -387,6 +390,8 @@ class Viewer:
     def _screen(self, pictures: list[np.ndarray], legend: str) -> np.ndarray:
         clock, state = self.clock, self.state
         now, position = self.time(), clock.position
+        view = self.view
+        assert view is not None  # the pictures show it
         help_lines = [f"{name}  {key.help}" for name, key in KEYS.items()] if state.help else ()
         message = self.message if now < self._message_until else ""
         if self._export is not None:
@@ -400,14 +405,16 @@ class Viewer:
         fraction = position / clock.duration if clock.duration else 0.0
         lines = [legend] if legend else []
         if state.numbers:
-            lines = [*self.timings.text(now, self.view), *lines]
-        warning = self._captured.warning(self.view.pose)
+            lines = [*self.timings.text(now, view), *lines]
+        warning = self._captured.warning(view.pose)
         panel = self._drawn_panel()
         parts = (lines, fraction, strip_text, warning, message, help_lines, self.maker.weights_version)
         if self._last is not None and self._last[0] is pictures and self._last[1] == parts and self._last[3] is panel:
             return self._last[2]
-        points = self.training.curve if self.training is not None else ()
-        curves = draw_curves([p.loss for p in points], [p.psnr for p in points], self.training.text) if points else None
+        curves = None
+        if self.training is not None and self.training.curve:
+            points = self.training.curve
+            curves = draw_curves([p.loss for p in points], [p.psnr for p in points], self.training.text)
         screen = compose(
             *(self.options.layout, pictures, lines, self._strip, fraction, strip_text, warning, message, help_lines),
             curves,

@@ -147,7 +147,7 @@ class Display:
         return x, 1 - y
 
 
-def _fill_kernel(field, width: int, height: int) -> Callable:
+def _fill_kernel(field: Any, width: int, height: int) -> Callable:
     """A kernel that copies [height, width, 3] bytes into a field [width, height] whose second axis points up."""
     ti = runtime.taichi()
     byte_array = runtime.array(torch.uint8)
