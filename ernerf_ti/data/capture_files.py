@@ -351,7 +351,7 @@ def read_transforms(path: Path) -> tuple[np.ndarray, tuple[int, int], Split]:
             f"{path}: expected non-negative img_id and aud_id and each img_id once, got negative or repeated ones; "
             "track the video again"
         )
-    wrong = ~np.isfinite(poses).all((1, 2))
+    wrong = ~np.all(np.isfinite(poses), (1, 2))
     rotations = np.where(wrong[:, None, None], np.eye(3), poses[:, :3, :3])
     wrong |= np.abs(rotations @ rotations.swapaxes(1, 2) - np.eye(3)).max((1, 2)) > 1e-3
     wrong |= np.linalg.det(rotations) < 0

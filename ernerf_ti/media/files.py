@@ -114,8 +114,9 @@ def read_json(path: Path) -> Any:
 
 def write_arrays(path: Path, **arrays: np.ndarray) -> None:
     """Write an uncompressed .npz; equal arrays give equal bytes."""
+    entries: dict[str, Any] = arrays  # or NumPy 2 has one of them annotated as its option allow_pickle
     with replacing(path) as temporary:
-        np.savez(temporary, **arrays)
+        np.savez(temporary, **entries)
 
 
 def read_arrays(path: Path) -> dict[str, np.ndarray]:

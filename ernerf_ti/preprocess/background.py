@@ -46,7 +46,7 @@ def estimate_background(frames: Sequence[np.ndarray], masks: Sequence[np.ndarray
     for i, k in enumerate(selected):
         stack[i] = frames[k]
         free[i] = distance_to_person(masks[k]) > margin
-    image, seen, spread = np.zeros((*size, 3), np.uint8), free.any(0), np.zeros(size, np.float32)
+    image, seen, spread = np.zeros((*size, 3), np.uint8), np.any(free, 0), np.zeros(size, np.float32)
     for row in range(size[0]):  # by rows to save memory, as nanmedian needs floats
         values = np.where(free[:, row, :, None], stack[:, row].astype(np.float32), np.nan)
         columns = seen[row]

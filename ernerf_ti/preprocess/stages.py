@@ -294,7 +294,7 @@ class _CaptureStages:
     def track(self) -> None:
         face = track_face(self.frames, self.n_frames, progress=True)
         for k in np.flatnonzero(face.valid):
-            write_landmarks(self.paths.landmarks(k), ibug_landmarks(face.points[k]))
+            write_landmarks(self.paths.landmarks(int(k)), ibug_landmarks(face.points[k]))
         write_arrays(
             self.work / "mesh.npz",
             points=face.points,

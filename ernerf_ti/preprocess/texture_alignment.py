@@ -128,7 +128,7 @@ def measure_alignment(crops: FaceCrops, fit: HeadFit) -> TextureAlignment:
     textures = np.zeros((len(crops.frames), *crops.surface.grid), np.float16)
     visible = np.zeros(textures.shape, bool)
     for row, k in enumerate(crops.frames):
-        textures[row], visible[row] = crops.texture(k, fit.poses[k], fit.focal)
+        textures[row], visible[row] = crops.texture(int(k), fit.poses[k], fit.focal)
     total = np.zeros(crops.surface.grid)
     for texture, seen in zip(textures, visible, strict=True):
         total += np.where(seen, texture.astype(np.float32), 0)

@@ -30,7 +30,8 @@ def box_edges(grid: OccupancyGrid) -> np.ndarray:
     per_box = grid.config.resolution // n
     edges = []
     for cascade in range(len(grid.density_grid)):
-        boxes = occupied_cells(grid, cascade).reshape(n, per_box, n, per_box, n, per_box).any((1, 3, 5))
+        cells = occupied_cells(grid, cascade).reshape(n, per_box, n, per_box, n, per_box)
+        boxes = np.any(cells, (1, 3, 5))
         half_side = min(2.0**cascade, grid.config.bound)
         edges += [ends * (2 * half_side / n) - half_side for ends in _edges_of(boxes)]
     return np.concatenate(edges).astype(np.float32)

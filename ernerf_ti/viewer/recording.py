@@ -24,7 +24,7 @@ class _GrowingSound:
     def __init__(self) -> None:
         self.parts: list[np.ndarray] = []
 
-    def __array__(self, dtype: DTypeLike = None, copy: bool | None = None) -> np.ndarray:
+    def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> np.ndarray:
         return np.concatenate([*self.parts, np.zeros(0, np.float32)]).astype(dtype or np.float32)
 
 
