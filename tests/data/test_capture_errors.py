@@ -355,10 +355,12 @@ def test_camera_values(capture, key, value):
     assert f"transforms_train.json: expected a positive number for {key}, got {value!r}; track" in message
 
 
-def test_no_size(capture):
+@pytest.mark.parametrize("w", [{}, {"w": None}])
+def test_no_size(capture, w):
     def strip(content):
         for key in ("cx", "w"):
             content.pop(key)
+        content.update(w)
 
     capture.change_json(capture.paths.transforms("train"), strip)
     assert "expected cx and cy, or w and h, got neither; track" in message_of(capture.folder)
