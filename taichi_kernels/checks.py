@@ -4,8 +4,10 @@ import operator
 from typing import NoReturn
 
 import torch
+from torch.compiler import is_compiling
 
 FLOATS = (torch.float32, torch.float64)
+_HALF = (torch.bfloat16, torch.float16)
 
 
 class ArgumentCheck:
@@ -63,7 +65,7 @@ class ArgumentCheck:
                 f"{name}: expected a contiguous tensor, got strides {tuple(value.stride())} "
                 f"for shape {_shape_text(value.shape)}; call .contiguous()"
             )
-        if not torch.compiler.is_compiling() and value.is_neg():  # Dynamo can't trace is_neg; operators take any layout
+        if not is_compiling() and value.is_neg():  # Dynamo can't trace is_neg; operators take any layout
             raise ValueError(
                 f"{name}: expected a tensor that holds its own values, got a lazily negated view; call .resolve_neg()"
             )
@@ -116,7 +118,9 @@ def expect_integer(name: str, value: int, low: int, high: int | None, remedy: st
 
 def dense(tensor: torch.Tensor) -> torch.Tensor:
     """A tensor laid out as kernels take it: autograd may pass gradients as expanded or lazily negated views."""
-    return tensor.resolve_neg().contiguous()
+    if is_compiling() or tensor.is_neg():  # the check is cheaper than a call that does nothing
+        tensor = tensor.resolve_neg()
+    return tensor.contiguous()
 
 
 def cast_under_autocast(tensor: torch.Tensor, half_allowed: bool = False) -> torch.Tensor:
@@ -131,7 +135,8 @@ def cast_under_autocast(tensor: torch.Tensor, half_allowed: bool = False) -> tor
     """
     if (
         isinstance(tensor, torch.Tensor)
-        and (tensor.dtype == torch.bfloat16 or (tensor.dtype == torch.float16 and not half_allowed))
+        and tensor.dtype in _HALF
+        and not (half_allowed and tensor.dtype == torch.float16)
         and tensor.device.type in ("cpu", "cuda")
         and torch.is_autocast_enabled(tensor.device.type)
     ):

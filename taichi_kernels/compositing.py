@@ -8,7 +8,6 @@ plain sums, sum_k v_k, over the samples that the ray visits (ER-NeRF's ambient t
 """
 
 import functools
-from collections.abc import Iterator
 from itertools import zip_longest
 from typing import Any, NamedTuple
 
@@ -128,14 +127,17 @@ def _check_samples(
     return check
 
 
-def _channel_blocks(n_weighted: int, n_summed: int) -> Iterator[tuple[int, int, int, int]]:
+@functools.cache
+def _channel_blocks(n_weighted: int, n_summed: int) -> tuple[tuple[int, int, int, int], ...]:
     """First channel and number of channels of either kind for each launch, at least one launch."""
     weighted = range(0, n_weighted, _CHANNELS_PER_LAUNCH)
     summed = range(0, n_summed, _CHANNELS_PER_LAUNCH)
+    blocks = []
     for w, s in list(zip_longest(weighted, summed)) or [(None, None)]:
         n_w = 0 if w is None else min(_CHANNELS_PER_LAUNCH, n_weighted - w)
         n_s = 0 if s is None else min(_CHANNELS_PER_LAUNCH, n_summed - s)
-        yield w or 0, n_w, s or 0, n_s
+        blocks.append((w or 0, n_w, s or 0, n_s))
+    return tuple(blocks)
 
 
 def _composite(
@@ -241,7 +243,7 @@ def _accumulate(
     for changed in (sums_w, sums_s, opacity):
         if not changed.is_inference():
             torch.autograd.graph.increment_version(changed)  # kernels write behind autograd's back
-    return has_ended.bool()
+    return has_ended.view(torch.bool)
 
 
 class _Kernels(NamedTuple):

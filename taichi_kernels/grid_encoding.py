@@ -212,9 +212,10 @@ def _gradient_layout(grad_features: Tensor) -> tuple[Tensor, int, int]:
     """Upstream gradients as kernels read them, and the strides of points and of channels."""
     # On the CPU a transposition costs as much as the scatter itself, so row-major gradients are read
     # where they lie; on CUDA neighboring threads would then read far apart.
-    if is_cuda() or grad_features.t().is_contiguous():
-        return dense(grad_features.t()), 1, grad_features.shape[0]
-    return dense(grad_features), grad_features.shape[1], 1
+    n, n_channels = grad_features.shape
+    if is_cuda() or grad_features.stride() == (1, n):
+        return dense(grad_features.t()), 1, n
+    return dense(grad_features), n_channels, 1
 
 
 def _encode(positions: Tensor, tables: Tensor, grids: _Grids, tangents: Tensor | None = None) -> Tensor:

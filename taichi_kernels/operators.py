@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.compiler import is_compiling
 
 from taichi_kernels.checks import cast_under_autocast, dense
 from taichi_kernels.runtime import start
@@ -28,7 +29,7 @@ class Operator:
     """A torch operator `torch.ops.taichi_kernels.NAME`; call it like a function, with positional arguments.
 
     Args:
-        schema: name, arguments and results in torch's schema language.
+        schema: name, arguments and results in torch's schema language; arguments that are tensors come first.
         implementation: computes the results by launching kernels. Its tensors are contiguous and on the device
             where Taichi runs, but for arguments named grad_...: these are as autograd passes them, in any layout.
         fake: the same arguments -> empty tensors of the results' shapes, dtypes and strides.
@@ -53,7 +54,7 @@ class Operator:
         arguments = self.overload._schema.arguments
         self._implementation = implementation
         self._first_argument = arguments[0].name
-        self._tensors = [i for i, a in enumerate(arguments) if isinstance(a.type, torch.TensorType)]
+        self._n_tensors = sum(isinstance(a.type, torch.TensorType) for a in arguments)
         self._is_mutated = [a.alias_info is not None and a.alias_info.is_write for a in arguments]
         self._any_layout = [a.name.startswith("grad_") for a in arguments]
         self._half_allowed = [a.name in half_allowed for a in arguments]
@@ -64,24 +65,24 @@ class Operator:
             _LIBRARY.impl(name, self._autocast(dispatch_key), key)
         torch.library.register_fake(qualified_name, fake, lib=_LIBRARY)
         if not any(self._is_mutated):  # torch derives no gradients for these; the public functions refuse to be asked
-            complete = _complete(name, backward or _no_gradients)
+            complete = _complete(name, self._n_tensors, backward or _no_gradients)
             torch.library.register_autograd(qualified_name, complete, setup_context=setup_context, lib=_LIBRARY)
             self._function = _autograd_function(name, implementation, setup_context, complete)
 
     def __call__(self, *args: Any) -> Any:
         # Dynamo evaluates the first condition while it traces, and looks no further.
         if (
-            torch.compiler.is_compiling()
+            is_compiling()
             or torch._C._len_torch_dispatch_stack()  # FakeTensorMode, tracing, counting of operations
             or torch._C._are_functorch_transforms_active()
         ):
             return self.overload(*args)
         needs_gradient = False
-        for i in self._tensors:
-            a = args[i]
+        for a in args[: self._n_tensors]:
             if type(a) not in _ORDINARY_TYPES or a.is_meta:
                 return self.overload(*args)
-            needs_gradient |= a.requires_grad
+            if a.requires_grad:
+                needs_gradient = True
         start(args[0].device, self._first_argument)
         if self._function is not None and ((needs_gradient and torch.is_grad_enabled()) or _in_forward_mode()):
             return self._function.apply(*args)
@@ -135,12 +136,12 @@ def _in_forward_mode() -> bool:
     return torch.autograd.forward_ad._current_level >= 0
 
 
-def _complete(name: str, backward: Callable[..., Any]) -> Callable[..., Any]:
+def _complete(name: str, n_tensors: int, backward: Callable[..., Any]) -> Callable[..., Any]:
     """`backward`, which must not leave out a gradient that is asked for: None would read as zero."""
 
     def complete(ctx: Any, *grads: Tensor) -> Any:
         results = backward(ctx, *grads)
-        for i, needed in enumerate(ctx.needs_input_grad):
+        for i, needed in enumerate(ctx.needs_input_grad[:n_tensors]):
             if needed and results[i] is None:
                 raise RuntimeError(
                     f"taichi_kernels::{name}: expected argument {i} without requires_grad, because no gradient is "

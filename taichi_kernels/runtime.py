@@ -16,7 +16,7 @@ import threading
 import warnings
 import weakref
 from collections.abc import Callable
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 
@@ -43,6 +43,7 @@ class _Session:
         # Weak, so that Taichi alone decides when its program ends.
         self.program = weakref.ref(program)
         self.device_type = device_type
+        self.device: torch.device | None = None  # the last one that start() accepted
         # kernel -> function that launches it; None: every launch goes through Taichi's public call,
         # which debug mode needs to translate assertion errors.
         self.launchers: dict[Any, Callable[[tuple[Any, ...]], None]] | None = None if debug else {}
@@ -100,6 +101,8 @@ def start(device: torch.device, name: str = "tensor") -> None:
         RuntimeError: Taichi can't start there, or this process was forked after it started.
     """
     global _session
+    if _session is not None and _session_is_current() and device == _session.device and not _forked_after_start:
+        return
     if _forked_after_start:
         raise RuntimeError(
             "taichi_kernels: expected a process in which Taichi was started, got one forked from it, "
@@ -129,6 +132,7 @@ def start(device: torch.device, name: str = "tensor") -> None:
             f"{name}: expected a tensor on cuda:0, the one device that Taichi uses, got one on {device}; "
             f"set CUDA_VISIBLE_DEVICES={device.index} before the process starts and use cuda:0"
         )
+    _session.device = device
 
 
 def launch(kernel: Any, *args: Any) -> None:
@@ -167,26 +171,23 @@ def _launch_now(kernel, args) -> None:
 
 def _public_launch(kernel, args) -> None:
     for a in args:
-        if isinstance(a, torch.Tensor) and not _can_be_launched(a.numel(), a.data_ptr()):
-            _refuse(a)
+        if isinstance(a, torch.Tensor):
+            _check_launchable(a)
     with _compile_lock:
         kernel(*_flat(args))
 
 
-def _can_be_launched(n_elements: int, address: int) -> bool:
-    return n_elements <= MAX_ELEMENTS and (address != 0 or n_elements == 0)
-
-
-def _refuse(tensor: torch.Tensor) -> NoReturn:
+def _check_launchable(tensor: torch.Tensor) -> None:
     if tensor.numel() > MAX_ELEMENTS:
         raise ValueError(
             f"taichi_kernels: expected tensors of at most {MAX_ELEMENTS} elements, which 32-bit indices reach, "
             f"got one of shape {list(tensor.shape)} among inputs and results; split the inputs over several calls"
         )
-    raise ValueError(
-        f"taichi_kernels: expected tensors with memory, got one of shape {list(tensor.shape)} without storage; "
-        "allocate its storage before the call"
-    )
+    if tensor.data_ptr() == 0 and tensor.numel() > 0:
+        raise ValueError(
+            f"taichi_kernels: expected tensors with memory, got one of shape {list(tensor.shape)} without storage; "
+            "allocate its storage before the call"
+        )
 
 
 def _flat(args) -> list:
@@ -241,8 +242,8 @@ def _fast_launcher(kernel, args):
                 set_number(context, index, a)
                 continue
             n_elements, address = a.numel(), a.data_ptr()
-            if not _can_be_launched(n_elements, address):
-                _refuse(a)
+            if n_elements > MAX_ELEMENTS or address == 0:
+                _check_launchable(a)
             set_array(context, index, address, a.nbytes, (n_elements,), 0)
         _session.program().launch_kernel(compiled, context)
 
@@ -250,8 +251,10 @@ def _fast_launcher(kernel, args):
 
 
 def _session_is_current() -> bool:
-    program = _running_program()
-    return _session is not None and program is not None and _session.program() is program
+    if _session is None:
+        return False
+    program = _session.program()
+    return program is not None and program is _running_program()
 
 
 def _running_program():

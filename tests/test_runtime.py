@@ -85,7 +85,7 @@ def test_collection_of_the_tests_starts_nothing(run):
         import sys
         import pytest
         options = ["--collect-only", "-qq", "--device", "cuda", "-p", "no:cacheprovider"]
-        folders = [f'{ROOT}/tests/{{name}}' for name in ("kernels", "compat", "model", "render")]
+        folders = [f'{ROOT}/tests/{{name}}' for name in ("kernels", "compat", "portrait")]
         assert pytest.main([*options, *folders]) == 0
         assert "taichi" not in sys.modules
         """
