@@ -54,7 +54,7 @@ def test_unseen_cells_by_projection(device):
     seen = torch.zeros(R**3, dtype=torch.bool)
     for pose in poses:
         world_to_camera = torch.linalg.inv(pose)
-        for i, center in enumerate(cell_centers(R)):
+        for i, center in enumerate(cell_centers(R, device=device).cpu()):
             x, y, z = (world_to_camera[:3, :3] @ center + world_to_camera[:3, 3]).tolist()
             seen[i] |= z > 0 and abs(x) < cx / fx * z + 2 / R and abs(y) < cy / fy * z + 2 / R
     expected = torch.where(seen.to(device) & (was[0] >= 0), 0.0, -1.0)
