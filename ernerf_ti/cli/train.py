@@ -3,7 +3,7 @@
     ernerf-ti train captures/speaker runs/speaker
     ernerf-ti train captures/speaker runs/speaker --preset small --head.iterations 5000
 
-Ctrl-C saves the state and stops; the same command continues, with the result of an uninterrupted run.
+Ctrl-C saves the state and stops; the same command continues.
 
 Presets: `paper` has the published settings and is meant for a GPU; `small` is a smaller portrait with a shorter
 schedule, meant for a CPU; `released` has the shape of the checkpoints that ER-NeRF's authors published. `auto` is
