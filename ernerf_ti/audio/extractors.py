@@ -1,12 +1,16 @@
 """Audio features by the name of their extractor, as captures and checkpoints record it."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ernerf_ti.audio.mel_spectrum import MelSpectrum
 from ernerf_ti.audio.phone_posteriors import PhonePosteriors
 from ernerf_ti.audio.windows import audio_windows
+
+if TYPE_CHECKING:
+    import torch
 
 DEFAULT_EXTRACTOR = "ppg"
 """Phone posteriors (PPG)."""
@@ -22,7 +26,11 @@ def current_name(extractor: str) -> str:
 
 
 def extract_windows(
-    samples: np.ndarray, extractor: str, n_frames: int | None = None, model: Path | None = None
+    samples: np.ndarray,
+    extractor: str,
+    n_frames: int | None = None,
+    model: Path | None = None,
+    device: "torch.device | str" = "cpu",
 ) -> np.ndarray:
     """Windows of features around each frame of a 25 fps video.
 
@@ -31,6 +39,7 @@ def extract_windows(
         extractor: one of EXTRACTORS, or a former name.
         n_frames: number of windows; None for as many as the sound covers.
         model: folder of the speech model, for "esperanto" and "hubert".
+        device: where the speech model runs; the other extractors run on the CPU.
 
     Returns:
         [n_frames, window, dimension] float32.
@@ -42,14 +51,14 @@ def extract_windows(
     """
     extractor = current_name(extractor)
     if extractor == "hubert":
-        from ernerf_ti.audio.speech_models import HubertStates
+        from ernerf_ti.audio.speech_models import HUBERT, HubertStates
 
-        states = (HubertStates(model) if model else HubertStates())(samples)
+        states = HubertStates(model or HUBERT, device)(samples)
         return states if n_frames is None else _fit_length(states, n_frames)
     if extractor == "esperanto":
-        from ernerf_ti.audio.speech_models import Wav2Vec2Letters
+        from ernerf_ti.audio.speech_models import WAV2VEC2, Wav2Vec2Letters
 
-        features = (Wav2Vec2Letters(model) if model else Wav2Vec2Letters())(samples)
+        features = Wav2Vec2Letters(model or WAV2VEC2, device)(samples)
     elif extractor == "ppg":
         features = PhonePosteriors()(samples)
     elif extractor == "mel":

@@ -13,9 +13,10 @@ from typing import Annotated
 
 import tyro
 
-from ernerf_ti.cli.options import Command, Positional
+from ernerf_ti.cli.options import Command, Device, Positional
 from ernerf_ti.cli.paths import existing_file, is_capture, output_folder
 from ernerf_ti.media.files import read_json
+from ernerf_ti.process.device import resolve_device
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,9 @@ class PreprocessOptions:
     """CSV file of OpenFace with eye closures; by default they are measured on the face mesh."""
     stages: tuple[str, ...] = ()
     """Run only these stages, whether they are up to date or not; an unknown name lists all."""
+    device: Device = "auto"
+    """Device of the face parser and the speech models, where they are used; auto is CUDA if torch can use it, else the
+    CPU. All else runs on the CPU."""
 
 
 def _preprocess(options: PreprocessOptions) -> None:
@@ -48,12 +52,13 @@ def _preprocess(options: PreprocessOptions) -> None:
         raise ValueError(f"{options.video}: expected a video, got {kind}; pass a video file")
     existing_file(options.video, "a video")
     output_folder(options.capture)
+    device = resolve_device(options.device)
 
     from ernerf_ti.preprocess.stages import Settings, capture_pipeline
 
     settings = Settings(
         *(options.video, options.size, options.crop, options.features, options.speech_model),
-        *(options.face_parser, options.blinks),
+        *(options.face_parser, options.blinks, str(device)),
     )
     pipeline = capture_pipeline(options.capture, settings)
     for stage in options.stages or [None]:

@@ -77,6 +77,8 @@ class Settings:
     """Weights of BiSeNet; None to compute the masks with MediaPipe and the mesh."""
     blinks: Path | None = None
     """CSV of OpenFace; None to measure eye closure on the mesh."""
+    device: str = "cpu"
+    """Where BiSeNet and the speech models run."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "features", current_name(self.features))
@@ -286,9 +288,8 @@ class _CaptureStages:
         if self.settings.features.endswith(".npy"):
             _, windows = read_windows(Path(self.settings.features))
         else:
-            windows = extract_windows(
-                read_sound(self.paths.sound), self.extractor, self.n_frames, self.settings.speech_model
-            )
+            settings, samples = self.settings, read_sound(self.paths.sound)
+            windows = extract_windows(samples, self.extractor, self.n_frames, settings.speech_model, settings.device)
         save_windows(self.folder, self.extractor, windows)
 
     def track(self) -> None:
@@ -336,7 +337,8 @@ class _CaptureStages:
         if self.settings.face_parser is None:
             masks = person_masks(self.frames)
         else:
-            masks = map(_coded_mask, map(FaceParser(self.settings.face_parser), self.frames))
+            parser = FaceParser(self.settings.face_parser, self.settings.device)
+            masks = map(_coded_mask, map(parser, self.frames))
         for_each(
             lambda item: write_image(self._mask_path(item[0]), item[1]),
             enumerate(masks),

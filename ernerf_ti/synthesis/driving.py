@@ -37,7 +37,7 @@ def speech_windows(trained: TrainedPortrait, samples: np.ndarray, model: Path | 
         ValueError: the extractor is not available here, or its features have another dimension than in training.
     """
     n = -(-len(samples) // SAMPLES_PER_FRAME)
-    windows = torch.from_numpy(extract_windows(samples, trained.extractor, n, model))
+    windows = torch.from_numpy(extract_windows(samples, trained.extractor, n, model, trained.background.device))
     _check_dimension(trained, f"{trained.extractor} features", windows)
     return windows
 

@@ -23,11 +23,14 @@ def test_windows_are_those_of_the_extractor(speech):
 @pytest.mark.parametrize("n_frames", [3, 4, 6])
 def test_hubert_windows_fit_the_frames(monkeypatch, n_frames):
     class FourFrames:
+        def __init__(self, model, device):
+            assert (model, device) == ("facebook/hubert-large-ls960-ft", "cuda")
+
         def __call__(self, samples):
             return np.arange(4, dtype=np.float32)[:, None, None] * np.ones((1, 2, 8), np.float32)
 
     monkeypatch.setattr("ernerf_ti.audio.speech_models.HubertStates", FourFrames)
-    windows = extract_windows(np.zeros(16_000), "hubert", n_frames)
+    windows = extract_windows(np.zeros(16_000), "hubert", n_frames, device="cuda")
     assert windows[:, 0, 0].tolist() == [0, 1, 2, 3, 3, 3][:n_frames]
 
 
