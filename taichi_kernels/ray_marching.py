@@ -26,7 +26,7 @@ from taichi_kernels.runtime import array, launch, scalar, taichi
 
 
 class RaySamples(NamedTuple):
-    """M samples on N rays, ray after ray."""
+    """M samples on N rays, ray after ray. With a capacity the last rows may be zeros, which belong to no ray."""
 
     positions: Tensor
     """[M, 3] world units, in [-bound, bound]."""
@@ -38,6 +38,8 @@ class RaySamples(NamedTuple):
     """[M] length of the step."""
     packed_info: Tensor
     """[N, 2] int32, first sample and number of samples; row i is ray i."""
+    n_found: Tensor
+    """[] int64, samples of all rays, had there been room for them: M without a capacity."""
 
 
 class _Lattice(NamedTuple):
@@ -75,6 +77,7 @@ def march_rays(
     max_samples: int | None = None,
     dt_gamma: float = 0.0,
     noise: Tensor | None = None,
+    capacity: int | None = None,
 ) -> RaySamples:
     """Samples of rays in the occupied cells of a grid.
 
@@ -90,18 +93,21 @@ def march_rays(
         max_samples: a ray stops after this many samples; max_steps if None.
         dt_gamma: growth of the step with distance, 0 for constant steps.
         noise: [N] in [0, 1), moves the start of a ray by that part of its first step.
+        capacity: M, the rows of the results; None for exactly the samples found.
 
     Returns:
-        RaySamples of exactly the samples found.
+        RaySamples. With a capacity, rays get their samples in order while there is room for all of them: a ray whose
+        samples would end past the capacity has none, and neither has any ray after it. Rows beyond the last sample are
+        zeros. n_found > capacity if samples were left out.
 
     Positions and directions are differentiable once in rays_o and rays_d, with the distances ts held
-    fixed; t_near, t_far and noise are not differentiable. Deterministic. On CUDA the call waits for
-    the number of samples. Raises ValueError if an argument is not as above, and RuntimeError for a
-    second derivative.
+    fixed; t_near, t_far and noise are not differentiable. Deterministic. Without a capacity the call waits for
+    the number of samples on CUDA; with one it waits for nothing. Raises ValueError if an argument is not as above, and
+    RuntimeError for a second derivative.
 
-    Under `torch.compile` the number of samples is a symbolic size, which Dynamo traces without a graph
-    break if `torch._dynamo.config.capture_dynamic_output_shape_ops` is set. Meta tensors can't say how
-    many samples there are: use FakeTensor.
+    Without a capacity the number of samples is a symbolic size under `torch.compile`, which Dynamo traces without a
+    graph break if `torch._dynamo.config.capture_dynamic_output_shape_ops` is set, and meta tensors can't say how many
+    samples there are: use FakeTensor.
     """
     rays_o, rays_d = cast_under_autocast(rays_o), cast_under_autocast(rays_d)
     t_near, t_far = cast_under_autocast(t_near), cast_under_autocast(t_far)
@@ -115,8 +121,10 @@ def march_rays(
         noise = torch.zeros_like(t_near)
     noise = cast_under_autocast(noise)
     check.tensor("noise", noise, ("N",), rays_o.dtype, differentiable=False)
+    if capacity is not None:
+        capacity = expect_integer("capacity", capacity, 0, None, "pass None for exactly the samples found")
     lattice = _lattice(bitfield.shape[0], bound, max_steps, max_samples, dt_gamma)
-    return RaySamples(*_MARCH_RAYS(rays_o, rays_d, t_near, t_far, noise, bitfield, *lattice))
+    return RaySamples(*_MARCH_RAYS(rays_o, rays_d, t_near, t_far, noise, bitfield, capacity, *lattice))
 
 
 def _lattice(n_bytes: int, bound: float, max_steps: int, max_samples: int | None, dt_gamma: float) -> _Lattice:
@@ -145,7 +153,14 @@ def _lattice(n_bytes: int, bound: float, max_steps: int, max_samples: int | None
 
 
 def _march(
-    rays_o: Tensor, rays_d: Tensor, t_near: Tensor, t_far: Tensor, noise: Tensor, bitfield: Tensor, *numbers: Any
+    rays_o: Tensor,
+    rays_d: Tensor,
+    t_near: Tensor,
+    t_far: Tensor,
+    noise: Tensor,
+    bitfield: Tensor,
+    capacity: int | None,
+    *numbers: Any,
 ) -> tuple[Tensor, ...]:
     lattice = _Lattice(*numbers)
     n_rays, n_words = len(rays_o), lattice.n_words
@@ -161,36 +176,52 @@ def _march(
         *(hits, counts, first_ts),
     )
     ends = torch.cumsum(counts, 0)
-    n_samples = int(ends[-1]) if n_rays else 0  # waits for the GPU: the price of exact allocation
-    packed_info = torch.stack((ends - counts, counts), 1).to(torch.int32)
-    samples = _empty_samples(rays_o, n_samples)
+    n_found = counts.sum()
+    begins = ends - counts
+    if capacity is None:
+        samples = _empty_samples(rays_o, int(n_found))  # waits for the GPU: the price of exact allocation
+    else:
+        samples = tuple(rows.zero_() for rows in _empty_samples(rays_o, capacity))
+        counts = torch.where(ends <= capacity, counts, 0)
+        begins = begins.clamp(max=capacity)
+    packed_info = torch.stack((begins, counts), 1).to(torch.int32)
     launch(
         kernels.write,
         *(rays_o, rays_d, hits, first_ts, packed_info),
         *(n_rays, n_words, lattice.bound, *lattice.step),
         *samples,
     )
-    return *samples, packed_info
+    return *samples, packed_info, n_found
 
 
 def _empty_samples(rays_o: Tensor, n: int | torch.SymInt) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     return rays_o.new_empty(n, 3), rays_o.new_empty(n, 3), rays_o.new_empty(n), rays_o.new_empty(n)
 
 
-def _fake_march(rays_o: Tensor, *others: Any) -> tuple[Tensor, ...]:
-    n_samples = torch.library.get_ctx().new_dynamic_size()
-    return *_empty_samples(rays_o, n_samples), rays_o.new_empty(rays_o.shape[0], 2, dtype=torch.int32)
+def _fake_march(
+    rays_o: Tensor,
+    rays_d: Tensor,
+    t_near: Tensor,
+    t_far: Tensor,
+    noise: Tensor,
+    bitfield: Tensor,
+    capacity: int | None,
+    *numbers: Any,
+) -> tuple[Tensor, ...]:
+    n_samples = torch.library.get_ctx().new_dynamic_size() if capacity is None else capacity
+    packed_info = rays_o.new_empty(rays_o.shape[0], 2, dtype=torch.int32)
+    return *_empty_samples(rays_o, n_samples), packed_info, rays_o.new_empty((), dtype=torch.int64)
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    ts, deltas, packed_info = output[2:]
-    ctx.mark_non_differentiable(ts, deltas, packed_info)
+    ts, deltas, packed_info, n_found = output[2:]
+    ctx.mark_non_differentiable(ts, deltas, packed_info, n_found)
     ctx.save_for_backward(ts, packed_info)
 
 
 def _backward(ctx: Any, grad_positions: Tensor, grad_directions: Tensor, *others: Tensor) -> tuple[Tensor | None, ...]:
     grads = _MARCH_RAYS_BACKWARD(grad_positions, grad_directions, *ctx.saved_tensors)
-    return *grads, *[None] * (4 + len(_Lattice._fields))
+    return *grads, *[None] * (5 + len(_Lattice._fields))
 
 
 def _gradient(
@@ -401,9 +432,9 @@ def _kernels(dtype: torch.dtype) -> _Kernels:
 
 
 _MARCH_RAYS = Operator(
-    "march_rays(Tensor rays_o, Tensor rays_d, Tensor t_near, Tensor t_far, Tensor noise, Tensor bitfield, float bound, "
-    "int resolution, int n_cascades, float dt_gamma, float dt_min, float dt_max, int max_samples)"
-    " -> (Tensor, Tensor, Tensor, Tensor, Tensor)",
+    "march_rays(Tensor rays_o, Tensor rays_d, Tensor t_near, Tensor t_far, Tensor noise, Tensor bitfield, int? capacity, "
+    "float bound, int resolution, int n_cascades, float dt_gamma, float dt_min, float dt_max, int max_samples)"
+    " -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
     _march,
     _fake_march,
     _setup_context,

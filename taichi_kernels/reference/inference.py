@@ -33,7 +33,7 @@ def render_rays(
         max_samples=10**6,
         dt_gamma=dt_gamma,
     )
-    deltas, packed_info = samples[3:]
+    deltas, packed_info = samples[3:5]
     sigmas, weighted, summed = field(samples)
     if summed is None:
         summed = sigmas.new_empty(len(sigmas), 0)

@@ -3,6 +3,7 @@
 import math
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from taichi_kernels.reference.morton import morton_encode
@@ -20,8 +21,12 @@ def march_rays(
     max_samples: int | None = None,
     dt_gamma: float = 0.0,
     noise: Tensor | None = None,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Twin of :func:`taichi_kernels.march_rays`: positions, directions [M, 3], ts, deltas [M], packed_info [N, 2]."""
+    capacity: int | None = None,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Twin of :func:`taichi_kernels.march_rays`.
+
+    positions, directions [M, 3], ts, deltas [M], packed_info [N, 2], n_found [].
+    """
     occupied = unpack_bits(bitfield)
     n_cascades = max(1, 1 + math.ceil(math.log2(bound)))
     resolution = round((len(occupied) / n_cascades) ** (1 / 3))
@@ -61,5 +66,12 @@ def march_rays(
     order = torch.argsort(ray, stable=True)
     ray, ts, deltas = ray[order], ts[order], deltas[order]
     positions = (rays_o[ray] + ts[:, None] * rays_d[ray]).clamp(-bound, bound)
-    packed_info = torch.stack((count.cumsum(0) - count, count), -1).int()
-    return positions, rays_d[ray], ts, deltas, packed_info
+    ends, n_found = count.cumsum(0), count.sum()
+    begins = ends - count
+    samples = [positions, rays_d[ray], ts[:, None], deltas[:, None]]
+    if capacity is not None:
+        begins, count = begins.clamp(max=capacity), torch.where(ends <= capacity, count, 0)
+        n_kept = int(count.sum())
+        samples = [F.pad(x[:n_kept], (0, 0, 0, capacity - n_kept)) for x in samples]
+    positions, directions, ts, deltas = samples
+    return positions, directions, ts[:, 0], deltas[:, 0], torch.stack((begins, count), -1).int(), n_found

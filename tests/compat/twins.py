@@ -13,7 +13,7 @@ PRIMES = (1, 2654435761, 805459861, 3674653429)
 
 def march_rays_train(ends_as_steps, rays_o, rays_d, bitfield, nears, fars, noise=None, **options):
     """Samples without padding: xyzs, dirs, deltas, and the number of samples of each ray."""
-    xyzs, dirs, ts, dts, packed_info = ray_marching.march_rays(
+    xyzs, dirs, ts, dts, packed_info, _ = ray_marching.march_rays(
         *(rays_o, rays_d, nears, fars, bitfield), noise=noise, **options
     )
     column = ts + dts

@@ -65,7 +65,7 @@ def operator_arguments(name, n, dtype, device):
         "march_rays": (
             *(x.clone().requires_grad_() for x in rays[:2]),
             *(*rays[2:], new(n).abs()),
-            *(shell_bitfield(device), *steps),
+            *(shell_bitfield(device), None, *steps),
         ),
         "march_rays_backward": (new(m, 3), new(m, 3), new(m), info),
         "composite": (leaf(m), samples[1], leaf(m, 3), leaf(m, 2), info, 1e-4),
@@ -95,7 +95,15 @@ def test_opcheck(name, n, dtype, device):
     torch.library.opcheck(getattr(OPERATORS, name).default, operator_arguments(name, n, dtype, device))
 
 
-@pytest.mark.parametrize("name", ["triplane_encode", "grid_grad_tables", "grid_grad_tables_along"])
+@pytest@pytest.mark.parametrize(("n", "capacity"), [(5, 30), (5, 1), (5, 0), (0, 3)])
+def test_opcheck_of_a_march_with_a_capacity(n, capacity, device):
+    arguments = list(operator_arguments("march_rays", n, torch.float32, device))
+    names = [argument.name for argument in OPERATORS.march_rays.default._schema.arguments]
+    arguments[names.index("capacity")] = capacity
+    torch.library.opcheck(OPERATORS.march_rays.default, tuple(arguments))
+
+
+.mark.parametrize("name", ["triplane_encode", "grid_grad_tables", "grid_grad_tables_along"])
 def test_opcheck_of_float16_tables(name, device):
     arguments = list(operator_arguments(name, 5, torch.float32, device))
     schema = getattr(OPERATORS, name).default._schema
@@ -152,6 +160,7 @@ def public_calls(device, dtype=torch.float32):
         "pack_bits": lambda: tk.pack_bits(new(2, 64), 0.5),
         "intersect_aabb": lambda: tk.intersect_aabb(new(4, 3), new(4, 3), box),
         "march_rays": lambda: tk.march_rays(new(4, 3), new(4, 3), new(4), new(4), bits),
+        "march_rays with a capacity": lambda: tk.march_rays(new(4, 3), new(4, 3), new(4), new(4), bits, capacity=9),
         "composite": lambda: tk.composite(new(4), new(4), new(4, 3), None, zeros(2, 2)),
         "accumulate_": lambda: tk.accumulate_(
             tk.CompositedRays(new(5, 3), new(5, 0), new(5)), zeros(2), new(4), new(4), new(4, 3), None, zeros(2, 2)

@@ -2,8 +2,17 @@ import math
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from taichi_kernels import cell_centers, intersect_aabb, march_rays, morton_encode, pack_bits, reference
+from taichi_kernels import (
+    cell_centers,
+    intersect_aabb,
+    march_rays,
+    morton_encode,
+    pack_bits,
+    ray_marching,
+    reference,
+)
 from taichi_kernels.reference.occupancy_grid import unpack_bits
 from tests.compare import assert_gradient_close
 from tests.kernels.scene import random_rays, shell_bitfield
@@ -46,7 +55,7 @@ def test_matches_twin(case, device):
 def test_matches_twin_in_float32(case, device):
     args, options = march_case(CASES[case], 1031, device, torch.float32)
     samples = march_rays(*args, **options)
-    _, _, ts, deltas, packed_info = reference.march_rays(*args, **options)
+    _, _, ts, deltas, packed_info, _ = reference.march_rays(*args, **options)
     same = samples.packed_info[:, 1] == packed_info[:, 1]
     assert same.float().mean() > 0.99
     close = 0
@@ -228,11 +237,131 @@ def test_gradcheck(device):
     assert torch.autograd.gradcheck(march, (rays_o.requires_grad_(), rays_d.requires_grad_()))
 
 
+def two_samples_a_ray(device, n_rays=3, dtype=torch.float32):
+    """Rays that have two samples each: the arguments and options of a march."""
+    rays_o = torch.tensor([[0.1, 0.1, -3.0]], device=device, dtype=dtype).repeat(n_rays, 1)
+    rays_o[:, 0] += 0.05 * torch.arange(n_rays, device=device)
+    rays_d = torch.tensor([[0.0, 0.0, 1.0]], device=device, dtype=dtype).repeat(n_rays, 1)
+    t_near = torch.full((n_rays,), 2.5, device=device, dtype=dtype)
+    options = {"max_steps": 64, "max_samples": 2}
+    return (rays_o, rays_d, t_near, t_near + 1, full_bitfield(device, 32)), options
+
+
+@pytest.mark.parametrize(
+    ("capacity", "n_kept"),
+    [(8, 6), (7, 6), (6, 6), (5, 4), (4, 4), (3, 2), (1, 0), (0, 0)],  # of three rays with two samples each
+)
+def test_capacity(capacity, n_kept, device):
+    args, options = two_samples_a_ray(device)
+    exact, padded = march_rays(*args, **options), march_rays(*args, **options, capacity=capacity)
+    assert exact.packed_info[:, 1].tolist() == [2, 2, 2]
+    assert exact.n_found.item() == padded.n_found.item() == 6
+    assert padded.packed_info[:, 1].tolist() == [2 if 2 * i < n_kept else 0 for i in range(3)]
+    assert padded.packed_info[:, 0].tolist() == [min(2 * i, capacity) for i in range(3)]
+    for a, b in zip(padded[:4], exact[:4], strict=True):
+        assert len(a) == capacity
+        assert torch.equal(a[:n_kept], b[:n_kept])
+        assert torch.equal(a[n_kept:], torch.zeros_like(a[n_kept:]))
+    for a, b in zip(padded, reference.march_rays(*args, **options, capacity=capacity), strict=True):
+        torch.testing.assert_close(a, b.to(a.dtype), rtol=1e-6, atol=1e-6)
+
+
+def test_no_ray_is_served_after_one_that_does_not_fit(device):
+    # Rays with 5, 5, 0 and 1 samples and room for 7: the last would fit, but comes after the second.
+    args, options = two_samples_a_ray(device, n_rays=4)
+    options["max_samples"] = 5
+    dt = march_rays(*args, **options).deltas[0]
+    t_near, t_far = args[2:4]
+    t_far = t_near + torch.tensor([1, 1, 0, 0.5 * dt], device=device)
+    args = (*args[:2], t_near, t_far, args[4])
+    assert march_rays(*args, **options).packed_info[:, 1].tolist() == [5, 5, 0, 1]
+    padded = march_rays(*args, **options, capacity=7)
+    assert padded.packed_info[:, 1].tolist() == [5, 0, 0, 0] and padded.n_found.item() == 11
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_capacity_matches_twin(case, device):
+    args, options = march_case(CASES[case], 1031, device, torch.float64)
+    n_found = int(march_rays(*args, **options).n_found)
+    assert n_found > 1000
+    for capacity in (n_found + 100, n_found, n_found - 1, n_found // 2):
+        samples = march_rays(*args, **options, capacity=capacity)
+        expected = reference.march_rays(*args, **options, capacity=capacity)
+        assert torch.equal(samples.packed_info, expected[4]) and samples.n_found == expected[5] == n_found
+        for result, reference_result in zip(samples[:4], expected[:4], strict=True):
+            torch.testing.assert_close(result, reference_result, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("capacity", [0, 5])
+def test_capacity_without_rays(capacity, device):
+    samples = march_rays(*random_rays(0, device), full_bitfield(device, 32), capacity=capacity)
+    assert samples.positions.shape == (capacity, 3) and not samples.positions.any() and not samples.deltas.any()
+    assert samples.packed_info.shape == (0, 2) and samples.n_found.item() == 0
+
+
+def test_gradients_of_a_padded_march_equal_those_of_the_exact_one(device):
+    args, options = march_case(CASES["constant step"], 300, device, torch.float64)
+    rays_o, rays_d = args[0].requires_grad_(), args[1].requires_grad_()
+    exact = march_rays(rays_o, rays_d, *args[2:], **options)
+    padded = march_rays(rays_o, rays_d, *args[2:], **options, capacity=len(exact.ts) + 77)
+    assert not (padded.ts.requires_grad or padded.deltas.requires_grad or padded.n_found.requires_grad)
+    upstream = [torch.randn_like(padded.positions) for _ in range(2)]
+    gradients = torch.autograd.grad(padded[:2], (rays_o, rays_d), upstream)
+    expected = torch.autograd.grad(exact[:2], (rays_o, rays_d), [g[: len(exact.ts)] for g in upstream])
+    assert all(torch.equal(a, b) for a, b in zip(gradients, expected, strict=True))
+    # A ray without room has no samples and so no gradient.
+    cut = march_rays(rays_o, rays_d, *args[2:], **options, capacity=len(exact.ts) // 2)
+    (grad_o,) = torch.autograd.grad(cut.positions.sum(), rays_o)
+    served = cut.packed_info[:, 1] > 0
+    assert 0 < served.sum() < (exact.packed_info[:, 1] > 0).sum()
+    assert (grad_o[served] != 0).any() and not grad_o[~served].any()
+
+
+@pytest.mark.parametrize("capacity", [60, 20])
+def test_gradcheck_with_a_capacity(capacity, device):
+    rays_o, rays_d, t_near, t_far = random_rays(6, device, torch.float64)
+    bitfield = full_bitfield(device, 8)
+    options = {"max_steps": 8, "capacity": capacity}
+
+    def march(rays_o, rays_d):
+        samples = march_rays(rays_o, rays_d, t_near + 0.1, t_far - 0.1, bitfield, **options)
+        return samples.positions, samples.directions
+
+    n_found = march_rays(rays_o, rays_d, t_near + 0.1, t_far - 0.1, bitfield, **options).n_found
+    assert 20 < n_found < 60
+    assert torch.autograd.gradcheck(march, (rays_o.requires_grad_(), rays_d.requires_grad_()))
+
+
+class _Waits(TorchDispatchMode):
+    """Counts reads of a number from the device."""
+
+    def __init__(self):
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.count += func is torch.ops.aten._local_scalar_dense.default
+        return func(*args, **(kwargs or {}))
+
+
+def test_a_march_with_a_capacity_waits_for_nothing(device):
+    args, options = march_case(CASES["constant step"], 100, device, torch.float32)
+    march_rays(*args, **options)  # Taichi's start and the first compilation
+    lattice = ray_marching._lattice(len(args[4]), 1.0, options["max_steps"], None, 0.0)
+    counts = []
+    for capacity in (None, 2000):
+        with _Waits() as waits:
+            ray_marching._march(*args[:4], options["noise"], args[4], capacity, *lattice)
+        counts.append(waits.count)
+    assert counts == [1, 0]
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         ({"max_steps": 0}, "max_steps: expected at least 1, got 0"),
         ({"max_samples": 0}, "max_samples: expected at least 1, got 0; pass None for max_steps"),
+        ({"capacity": -1}, "capacity: expected at least 0, got -1; pass None for exactly the samples found"),
         ({"bound": -1.0}, "bound: expected a positive number, got -1.0"),
         ({"bound": math.inf}, "bound: expected a positive number, got inf"),
         ({"dt_gamma": -0.5}, "dt_gamma: expected at least 0, got -0.5"),

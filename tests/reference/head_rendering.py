@@ -35,7 +35,7 @@ def render_head(head, conditioning, bitfield, aabb, rays_o, rays_d, config, back
     """A head with tri-plane hash encoder and channel attention, along rays."""
     # Distances are held fixed: no gradient flows through them.
     t_near, t_far = intersect_aabb(rays_o.detach(), rays_d.detach(), aabb, config.min_near)
-    positions, directions, ts, deltas, packed_info = march_rays(
+    positions, directions, ts, deltas, packed_info, _ = march_rays(
         *(rays_o, rays_d, t_near, t_far, bitfield),
         max_steps=config.max_steps,
         dt_gamma=config.dt_gamma,

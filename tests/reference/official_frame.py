@@ -98,7 +98,7 @@ def render_in_rounds(tensors, rays_o, rays_d, audio, eye, background) -> dict[st
     rgb = torch.zeros(n, 3, dtype=dtype)
     while step < MAX_STEPS and len(alive):
         n_step = max(1, min(8, n // len(alive)))
-        positions, directions, ts, deltas, packed_info = march_rays(
+        positions, directions, ts, deltas, packed_info, _ = march_rays(
             *(rays_o[alive], rays_d[alive], t[alive], far[alive], bitfield),
             max_steps=MAX_STEPS,
             max_samples=n_step,
@@ -155,7 +155,7 @@ def training_pass(tensors: dict[str, Tensor], inputs: dict[str, Tensor]) -> dict
     dtype = tensors["sigma_net.net.0.weight"].dtype
     rays_o, rays_d = inputs["rays_o"][0], inputs["rays_d"][0]
     near, far = box_distances(rays_o, rays_d, tensors["aabb_train"].float())
-    positions, directions, ts, deltas, packed_info = march_rays(
+    positions, directions, ts, deltas, packed_info, _ = march_rays(
         *(rays_o, rays_d, near, far, tensors["density_bitfield"]), max_steps=MAX_STEPS, dt_gamma=DT_GAMMA
     )
     audio = encode_audio(tensors, inputs["auds"].to(dtype))
