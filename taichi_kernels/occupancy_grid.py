@@ -53,12 +53,13 @@ def dilate_density(density_grid: Tensor) -> Tensor:
     return dilated
 
 
-def pack_bits(density_grid: Tensor, threshold: float) -> Tensor:
+def pack_bits(density_grid: Tensor, threshold: float | Tensor) -> Tensor:
     """Occupied cells as bits.
 
     Args:
         density_grid: [C, R^3] float32 or float64 in Morton order, R a power of two.
-        threshold: a cell is occupied if its density is above this, and not if it is equal.
+        threshold: a cell is occupied if its density is above this, and not if it is equal. A number, or a tensor []
+            of the dtype and on the device of the grid, for whose value the call does not wait.
 
     Returns:
         [C R^3 / 8] uint8; bit i (lowest first) of byte n is cell 8 n + i. Not differentiable.
@@ -66,8 +67,13 @@ def pack_bits(density_grid: Tensor, threshold: float) -> Tensor:
     Raises ValueError if an argument is not as above.
     """
     density_grid = cast_under_autocast(density_grid)
-    _check_density_grid(density_grid)
-    bitfield: Tensor = _PACK_BITS(density_grid, float(threshold))
+    check = _check_density_grid(density_grid)
+    if isinstance(threshold, Tensor):
+        threshold = cast_under_autocast(threshold)
+        check.tensor("threshold", threshold, (), density_grid.dtype, differentiable=False)
+    else:
+        threshold = density_grid.new_full((), float(threshold))
+    bitfield: Tensor = _PACK_BITS(density_grid, threshold)
     return bitfield
 
 
@@ -77,17 +83,17 @@ def _dilate(density_grid: Tensor) -> Tensor:
     return dilated
 
 
-def _pack(density_grid: Tensor, threshold: float) -> Tensor:
+def _pack(density_grid: Tensor, threshold: Tensor) -> Tensor:
     bitfield = _empty_bitfield(density_grid, threshold)
-    launch(_kernels(density_grid.dtype).pack, density_grid, len(bitfield), threshold, bitfield)
+    launch(_kernels(density_grid.dtype).pack, density_grid, threshold, len(bitfield), bitfield)
     return bitfield
 
 
-def _empty_bitfield(density_grid: Tensor, threshold: float) -> Tensor:
+def _empty_bitfield(density_grid: Tensor, threshold: Tensor) -> Tensor:
     return density_grid.new_empty(density_grid.numel() // 8, dtype=torch.uint8)
 
 
-def _check_density_grid(density_grid: Tensor) -> None:
+def _check_density_grid(density_grid: Tensor) -> ArgumentCheck:
     check = ArgumentCheck()
     check.tensor("density_grid", density_grid, ("C", "R^3"), FLOATS, differentiable=False)
     n_cells = density_grid.shape[1]
@@ -99,6 +105,7 @@ def _check_density_grid(density_grid: Tensor) -> None:
         f"{n_cells} cells",
         "store the grid as [cascades, R^3] in Morton order",
     )
+    return check
 
 
 def _check_resolution(resolution: int) -> None:
@@ -150,14 +157,14 @@ def _kernels(dtype: torch.dtype) -> _Kernels:
     @ti.kernel
     def pack(
         density_grid: Reals,  # [C R^3]
+        threshold: Reals,  # []
         n_bytes: ti.i32,
-        threshold: real,
         bitfield: Bytes,  # [C R^3 / 8]
     ):
         for k in range(n_bytes):
-            byte = 0
+            byte, limit = 0, threshold[0]
             for bit in ti.static(range(8)):
-                if density_grid[8 * k + bit] > threshold:
+                if density_grid[8 * k + bit] > limit:
                     byte |= 1 << bit
             bitfield[k] = ti.cast(byte, ti.u8)
 
@@ -165,4 +172,4 @@ def _kernels(dtype: torch.dtype) -> _Kernels:
 
 
 _DILATE_DENSITY = Operator("dilate_density(Tensor density_grid) -> Tensor", _dilate, torch.empty_like)
-_PACK_BITS = Operator("pack_bits(Tensor density_grid, float threshold) -> Tensor", _pack, _empty_bitfield)
+_PACK_BITS = Operator("pack_bits(Tensor density_grid, Tensor threshold) -> Tensor", _pack, _empty_bitfield)

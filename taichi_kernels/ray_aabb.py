@@ -13,7 +13,7 @@ from taichi_kernels.runtime import array, launch, scalar, taichi
 
 
 def intersect_aabb(
-    rays_o: Tensor, rays_d: Tensor, aabb: Sequence[float], min_near: float = 0.05
+    rays_o: Tensor, rays_d: Tensor, aabb: Sequence[float] | Tensor, min_near: float = 0.05
 ) -> tuple[Tensor, Tensor]:
     """Distances along rays at which they enter and leave a box.
 
@@ -21,7 +21,9 @@ def intersect_aabb(
         rays_o: [N, 3] float32 or float64, origins in world units.
         rays_d: [N, 3] of the same dtype, unit directions. A component of zero is a ray parallel to
             that pair of faces.
-        aabb: xmin, ymin, zmin, xmax, ymax, zmax in world units.
+        aabb: xmin, ymin, zmin, xmax, ymax, zmax in world units, as numbers or as a tensor [6] of the dtype and on
+            the device of the rays. The call does not wait for the values of a tensor; with min > max they are an empty
+            box, which all rays miss.
         min_near: lower limit of the entry distance, for a camera near or inside the box.
 
     Returns:
@@ -36,25 +38,41 @@ def intersect_aabb(
     check = ArgumentCheck()
     check.tensor("rays_o", rays_o, ("N", 3), FLOATS, differentiable=False)
     check.tensor("rays_d", rays_d, ("N", 3), rays_o.dtype, differentiable=False)
-    box = [float(value) for value in aabb]
-    expect(
-        len(box) == 6 and all(low <= high for low, high in zip(box[:3], box[3:], strict=True)),
-        "aabb",
-        "xmin, ymin, zmin, xmax, ymax, zmax with min <= max",
-        box,
-        "order the six numbers",
-    )
-    t_near, t_far = _INTERSECT_AABB(rays_o, rays_d, box, float(min_near))
+    box: Tensor | None = None
+    numbers: list[float] = []
+    if isinstance(aabb, Tensor):
+        box = cast_under_autocast(aabb)
+        check.tensor("aabb", box, (6,), rays_o.dtype, differentiable=False)
+    else:
+        numbers = [float(value) for value in aabb]
+        expect(
+            len(numbers) == 6 and all(low <= high for low, high in zip(numbers[:3], numbers[3:], strict=True)),
+            "aabb",
+            "xmin, ymin, zmin, xmax, ymax, zmax with min <= max",
+            numbers,
+            "order the six numbers",
+        )
+    t_near, t_far = _INTERSECT_AABB(rays_o, rays_d, box, numbers, float(min_near))
     return t_near, t_far
 
 
-def _intersect(rays_o: Tensor, rays_d: Tensor, aabb: list[float], min_near: float) -> tuple[Tensor, Tensor]:
-    distances = _empty_distances(rays_o, rays_d, aabb, min_near)
-    launch(_kernel(rays_o.dtype), rays_o, rays_d, len(rays_o), *aabb, min_near, *distances)
+def _intersect(
+    rays_o: Tensor, rays_d: Tensor, box: Tensor | None, numbers: Sequence[float], min_near: float
+) -> tuple[Tensor, Tensor]:
+    if box is None:
+        box = _box_tensor(tuple(numbers), rays_o.dtype, rays_o.device)
+    distances = _empty_distances(rays_o)
+    launch(_kernel(rays_o.dtype), rays_o, rays_d, box, len(rays_o), min_near, *distances)
     return distances
 
 
-def _empty_distances(rays_o: Tensor, rays_d: Tensor, aabb: list[float], min_near: float) -> tuple[Tensor, Tensor]:
+@functools.lru_cache(maxsize=64)
+def _box_tensor(numbers: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    # Kept, because the copy to a GPU waits for it.
+    return torch.tensor(numbers, dtype=dtype, device=device)
+
+
+def _empty_distances(rays_o: Tensor, *others: Any) -> tuple[Tensor, Tensor]:
     return rays_o.new_empty(rays_o.shape[0]), rays_o.new_empty(rays_o.shape[0])
 
 
@@ -70,30 +88,27 @@ def _kernel(dtype: torch.dtype) -> Any:
     def intersect(
         rays_o: Reals,  # [N, 3]
         rays_d: Reals,  # [N, 3]
+        box: Reals,  # [6]
         n: ti.i32,
-        x_min: real,
-        y_min: real,
-        z_min: real,
-        x_max: real,
-        y_max: real,
-        z_max: real,
         min_near: real,
         t_near: Reals,  # [N]
         t_far: Reals,  # [N]
     ):
         for i in range(n):
-            low, high = ti.Vector([x_min, y_min, z_min]), ti.Vector([x_max, y_max, z_max])
             near, far = real(-LARGEST), real(LARGEST)
             hit = True
             for d in ti.static(range(3)):
                 o, direction = rays_o[3 * i + d], rays_d[3 * i + d]
+                low, high = box[d], box[3 + d]
+                if not (low <= high):
+                    hit = False
                 if ti.abs(direction) < real(PARALLEL):
-                    if not (o >= low[d] and o <= high[d]):
+                    if not (o >= low and o <= high):
                         hit = False
                 else:
                     # By the reciprocal, as the kernels of torch-ngp: another rounding moves all samples of a ray.
                     inverse = real(1.0) / direction
-                    t_low, t_high = (low[d] - o) * inverse, (high[d] - o) * inverse
+                    t_low, t_high = (low - o) * inverse, (high - o) * inverse
                     if not (ti.abs(t_low) <= real(LARGEST) and ti.abs(t_high) <= real(LARGEST)):
                         hit = False  # NaN would be lost in the minima and maxima
                     near = ti.max(near, ti.min(t_low, t_high))
@@ -109,7 +124,7 @@ def _kernel(dtype: torch.dtype) -> Any:
 
 
 _INTERSECT_AABB = Operator(
-    "intersect_aabb(Tensor rays_o, Tensor rays_d, float[] aabb, float min_near) -> (Tensor, Tensor)",
+    "intersect_aabb(Tensor rays_o, Tensor rays_d, Tensor? box, float[] numbers, float min_near) -> (Tensor, Tensor)",
     _intersect,
     _empty_distances,
 )

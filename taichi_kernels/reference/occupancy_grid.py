@@ -36,7 +36,7 @@ def dilate_density(density_grid: Tensor) -> Tensor:
     return torch.stack(shifted).amax(0)[:, x, y, z]
 
 
-def pack_bits(density_grid: Tensor, threshold: float) -> Tensor:
+def pack_bits(density_grid: Tensor, threshold: float | Tensor) -> Tensor:
     """Twin of :func:`taichi_kernels.pack_bits`: [C, R^3] -> [C R^3 / 8] uint8."""
     bits = (density_grid > threshold).reshape(-1, 8).to(torch.int32)
     return (bits << torch.arange(8, device=bits.device)).sum(-1).to(torch.uint8)

@@ -39,13 +39,13 @@ def calls(device):
         "morton_encode": (tk.morton_encode, {"cells": torch.zeros(4, 3, dtype=torch.int32, device=device)}),
         "morton_decode": (tk.morton_decode, {"codes": torch.zeros(4, dtype=torch.int32, device=device)}),
         "intersect_aabb": (
-            lambda rays_o, rays_d: tk.intersect_aabb(rays_o, rays_d, (-1, -1, -1, 1, 1, 1)),
-            {k: rays[k] for k in ("rays_o", "rays_d")},
+            tk.intersect_aabb,
+            {k: rays[k] for k in ("rays_o", "rays_d")} | {"aabb": torch.tensor([-1.0, -1, -1, 1, 1, 1], device=device)},
         ),
         "dilate_density": (tk.dilate_density, {"density_grid": torch.rand(2, 64, device=device)}),
         "pack_bits": (
-            lambda density_grid: tk.pack_bits(density_grid, 0.5),
-            {"density_grid": torch.rand(2, 64, device=device)},
+            tk.pack_bits,
+            {"density_grid": torch.rand(2, 64, device=device), "threshold": torch.tensor(0.5, device=device)},
         ),
         "march_rays": (
             lambda rays_o, rays_d, t_near, t_far, bitfield, noise: tk.march_rays(
@@ -73,11 +73,11 @@ ARGUMENTS = {
     "dilate_density": ("density_grid",),
     "frequency_encode": ("x",),
     "grid_encode": ("positions", "table"),
-    "intersect_aabb": ("rays_o", "rays_d"),
+    "intersect_aabb": ("rays_o", "rays_d", "aabb"),
     "march_rays": (*RAYS, "noise"),
     "morton_decode": ("codes",),
     "morton_encode": ("cells",),
-    "pack_bits": ("density_grid",),
+    "pack_bits": ("density_grid", "threshold"),
     "render_rays": RAYS,
     "spherical_harmonics": ("directions",),
     "triplane_encode": ("positions", "tables"),
@@ -85,7 +85,8 @@ ARGUMENTS = {
 OPS = tuple(ARGUMENTS)
 CASES = [(op, argument) for op, arguments in ARGUMENTS.items() for argument in arguments]
 # What is not a float is never differentiable; of the floats these are not.
-NOT_DIFFERENTIABLE = {"deltas", "t_near", "t_far", "noise", "density_grid"}
+NOT_DIFFERENTIABLE = {"deltas", "t_near", "t_far", "noise", "density_grid", "threshold"}
+OR_NUMBERS = {"aabb", "threshold"}  # may be passed as numbers too
 
 
 def call(op, device, **change):
@@ -107,7 +108,7 @@ def test_valid_arguments_pass(op, device):
     call(op, device)
 
 
-@pytest.mark.parametrize(("op", "argument"), CASES)
+@pytest.mark.parametrize(("op", "argument"), [case for case in CASES if case[1] not in OR_NUMBERS])
 def test_not_a_tensor(op, argument, device):
     with pytest.raises(TypeError) as error:
         call(op, device, **{argument: [1.0, 2.0]})
@@ -121,7 +122,7 @@ def test_wrong_shape(op, argument, device):
         call(op, device, **{argument: valid[None]})
     message = str(error.value)
     assert message.startswith(f"{argument}: expected shape [")
-    assert f"got [1, {', '.join(map(str, valid.shape))}]; reshape it or pass the matching tensor" in message
+    assert f"got [{', '.join(map(str, (1, *valid.shape)))}]; reshape it or pass the matching tensor" in message
 
 
 @pytest.mark.parametrize(("op", "argument"), CASES)
@@ -151,6 +152,8 @@ def test_wrong_device(op, argument, device):
 @pytest.mark.parametrize(("op", "argument"), CASES)
 def test_not_contiguous(op, argument, device):
     valid = calls(device)[op][1][argument]
+    if valid.dim() == 0:
+        pytest.skip("a single number is contiguous")
     spread = torch.stack((valid, valid), -1)[..., 0]
     assert spread.shape == valid.shape and not spread.is_contiguous()
     with pytest.raises(ValueError) as error:

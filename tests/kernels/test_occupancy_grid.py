@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from taichi_kernels import cell_centers, dilate_density, morton_encode, pack_bits, reference
+from taichi_kernels.reference.occupancy_grid import unpack_bits
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -60,3 +61,13 @@ def test_bad_resolution(n_cells, device):
         pack_bits(torch.zeros(1, n_cells, device=device), 0.0)
     with pytest.raises(ValueError, match="resolution: expected a power of two from 2 to 1024, got 12"):
         cell_centers(12)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_threshold_as_a_tensor(dtype, device):
+    grid = torch.randn(2, 512, device=device, dtype=dtype)
+    threshold = grid[0, 100].clone()  # exactly one of the densities, which is not above itself
+    bits = pack_bits(grid, threshold)
+    assert torch.equal(bits, pack_bits(grid, threshold.item()))
+    assert torch.equal(bits, reference.pack_bits(grid, threshold))
+    assert not unpack_bits(bits)[100]

@@ -60,8 +60,8 @@ def operator_arguments(name, n, dtype, device):
         "morton_encode": (integers(n, 3),),
         "morton_decode": (integers(n),),
         "dilate_density": (new(n, 64),),
-        "pack_bits": (new(n, 64), 0.5),
-        "intersect_aabb": (*rays[:2], (-1.0, -1.0, -1.0, 1.0, 1.0, 1.0), 0.05),
+        "pack_bits": (new(n, 64), new()),
+        "intersect_aabb": (*rays[:2], None, (-1.0, -1.0, -1.0, 1.0, 1.0, 1.0), 0.05),
         "march_rays": (
             *(x.clone().requires_grad_() for x in rays[:2]),
             *(*rays[2:], new(n).abs()),
@@ -95,7 +95,13 @@ def test_opcheck(name, n, dtype, device):
     torch.library.opcheck(getattr(OPERATORS, name).default, operator_arguments(name, n, dtype, device))
 
 
-@pytest@pytest.mark.parametrize(("n", "capacity"), [(5, 30), (5, 1), (5, 0), (0, 3)])
+def test_opcheck_of_a_box_on_the_device(device):
+    rays_o, rays_d, *_ = random_rays(5, device)
+    box = torch.tensor([-1.0, -1.0, -1.0, 1.0, 1.0, 1.0], device=device)
+    torch.library.opcheck(OPERATORS.intersect_aabb.default, (rays_o, rays_d, box, (), 0.05))
+
+
+@pytest.mark.parametrize(("n", "capacity"), [(5, 30), (5, 1), (5, 0), (0, 3)])
 def test_opcheck_of_a_march_with_a_capacity(n, capacity, device):
     arguments = list(operator_arguments("march_rays", n, torch.float32, device))
     names = [argument.name for argument in OPERATORS.march_rays.default._schema.arguments]
@@ -158,7 +164,9 @@ def public_calls(device, dtype=torch.float32):
         "cell_centers": lambda: tk.cell_centers(4, device=device),
         "dilate_density": lambda: tk.dilate_density(new(2, 64)),
         "pack_bits": lambda: tk.pack_bits(new(2, 64), 0.5),
+        "pack_bits with a tensor": lambda: tk.pack_bits(new(2, 64), new()),
         "intersect_aabb": lambda: tk.intersect_aabb(new(4, 3), new(4, 3), box),
+        "intersect_aabb with a tensor": lambda: tk.intersect_aabb(new(4, 3), new(4, 3), new(6)),
         "march_rays": lambda: tk.march_rays(new(4, 3), new(4, 3), new(4), new(4), bits),
         "march_rays with a capacity": lambda: tk.march_rays(new(4, 3), new(4, 3), new(4), new(4), bits, capacity=9),
         "composite": lambda: tk.composite(new(4), new(4), new(4, 3), None, zeros(2, 2)),
@@ -203,7 +211,7 @@ def test_no_gradient_is_left_out_silently(device):
     with pytest.raises(RuntimeError, match="expected argument 1 without requires_grad"):
         results[0].sum().backward()
     rays = [x.requires_grad_() for x in operator_arguments("intersect_aabb", 4, torch.float32, device)[:2]]
-    t_near, _ = OPERATORS.intersect_aabb(*rays, (-1.0, -1.0, -1.0, 1.0, 1.0, 1.0), 0.05)
+    t_near, _ = OPERATORS.intersect_aabb(*rays, None, (-1.0, -1.0, -1.0, 1.0, 1.0, 1.0), 0.05)
     with pytest.raises(RuntimeError, match="expected argument 0 without requires_grad"):
         t_near.sum().backward()
 

@@ -71,3 +71,30 @@ def test_bad_box(device):
     rays = torch.ones(1, 3, device=device)
     with pytest.raises(ValueError, match="aabb: expected xmin, ymin, zmin, xmax, ymax, zmax with min <= max, got"):
         intersect_aabb(rays, rays, (1, 1, 1, -1, -1, -1))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_box_as_a_tensor(dtype, device):
+    rays_o = torch.randn(300, 3, device=device, dtype=dtype) * 2
+    rays_d = F.normalize(torch.randn(300, 3, device=device, dtype=dtype), dim=-1)
+    box = torch.tensor([-0.9, -0.5, -1.0, 1.0, 0.3, 0.7], device=device, dtype=dtype)
+    expected = intersect_aabb(rays_o, rays_d, box.tolist())
+    assert 50 < (expected[0] < torch.finfo(dtype).max).sum() < 250
+    for result, a in zip(intersect_aabb(rays_o, rays_d, box), expected, strict=True):
+        assert torch.equal(result, a)
+
+
+@pytest.mark.parametrize("axis", range(3))
+def test_all_rays_miss_an_empty_box(axis, device):
+    rays_o = torch.randn(100, 3, device=device)
+    rays_d = F.normalize(-rays_o, dim=-1)
+    rays_d[0] = torch.eye(3, device=device)[axis - 1]  # parallel to the faces between which there is nothing
+    box = torch.tensor(BOX, device=device)
+    assert (intersect_aabb(rays_o, rays_d, box)[0] < LARGEST).sum() > 90
+    for low, high in ((0.5, -0.5), (torch.inf, -torch.inf), (torch.nan, 1.0)):
+        box[axis], box[3 + axis] = low, high
+        for t in intersect_aabb(rays_o, rays_d, box):
+            assert (t == LARGEST).all()
+        if low > high:
+            expected = reference.intersect_aabb(rays_o, rays_d, box)
+            assert all((t == LARGEST).all() for t in expected)

@@ -17,7 +17,7 @@ def near_far_from_aabb(rays_o: Tensor, rays_d: Tensor, aabb: Tensor, min_near: f
 
     Args:
         rays_o, rays_d: [..., 3] origins and unit directions, world units.
-        aabb: [6] xmin, ymin, zmin, xmax, ymax, zmax; on CUDA the call waits for it.
+        aabb: [6] xmin, ymin, zmin, xmax, ymax, zmax. All rays miss a box with min > max.
         min_near: lower limit of the entry distance.
 
     Returns:
@@ -25,8 +25,9 @@ def near_far_from_aabb(rays_o: Tensor, rays_d: Tensor, aabb: Tensor, min_near: f
 
     Raises ValueError if an argument is not as above.
     """
-    rays_o, rays_d = _rays(rays_o, rays_d)
-    box = aabb.tolist() if isinstance(aabb, Tensor) else aabb
+    arguments = Arguments()
+    rays_o, rays_d = arguments.floats("rays_o", rays_o, ("N", 3)), arguments.floats("rays_d", rays_d, ("N", 3))
+    box = arguments.floats("aabb", aabb, (6,)) if isinstance(aabb, Tensor) else aabb
     return intersect_aabb(rays_o, rays_d, box, min_near)
 
 
