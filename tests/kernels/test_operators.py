@@ -109,7 +109,7 @@ def test_opcheck_of_a_march_with_a_capacity(n, capacity, device):
     torch.library.opcheck(OPERATORS.march_rays.default, tuple(arguments))
 
 
-.mark.parametrize("name", ["triplane_encode", "grid_grad_tables", "grid_grad_tables_along"])
+@pytest.mark.parametrize("name", ["triplane_encode", "grid_grad_tables", "grid_grad_tables_along"])
 def test_opcheck_of_float16_tables(name, device):
     arguments = list(operator_arguments(name, 5, torch.float32, device))
     schema = getattr(OPERATORS, name).default._schema
