@@ -68,8 +68,10 @@ def grid_encode(positions: Tensor, table: Tensor, config: GridConfig, bound: flo
     features have kinks: a loss on their derivative with respect to the positions (eikonal, smoothness) has
     the right gradients. With linear interpolation the second derivative along one axis is zero inside a
     cell; use "smoothstep" if positions have to follow such a loss. On the CPU the table's gradient is
-    bitwise reproducible; on CUDA it is summed by atomics in any order. It is summed in float32 for a
-    float16 table.
+    bitwise reproducible; on CUDA it is summed by atomics in any order. With
+    `torch.use_deterministic_algorithms(True)` it is reproducible there too, whatever the order of the points: it is
+    then summed in integers, down to 2^-40 of the largest upstream gradient or less (for a million points), and is NaN
+    as a whole if an upstream gradient is not finite. It is summed in float32 for a float16 table.
 
     Raises ValueError if an argument is not as above, and RuntimeError for a third derivative.
     """
@@ -197,10 +199,12 @@ def _int32(x: int) -> int:
     return x - 2**32 if x >= 2**31 else x
 
 
-def _kernels(grids: _Grids, dtype: torch.dtype, table_dtype: torch.dtype, along: bool) -> GridKernels:
+def _kernels(
+    grids: _Grids, dtype: torch.dtype, table_dtype: torch.dtype, along: bool, fixed_point: bool = False
+) -> GridKernels:
     return grid_kernels(
         *(grids.n_dims, grids.n_features, grids.interpolation, grids.align_corners),
-        *(dtype, table_dtype, along, is_cuda()),
+        *(dtype, table_dtype, along, is_cuda(), fixed_point),
     )
 
 
@@ -242,17 +246,42 @@ def _grad_tables(
     levels = _level_tensors(grids, positions.dtype, positions.device)
     n, n_axes = positions.shape
     n_rows = len(levels.scales)
+    fixed_point = n > 0 and is_cuda() and torch.are_deterministic_algorithms_enabled()
+    if fixed_point:
+        grad_features = grad_features.to(positions.dtype)
+        unit = _fixed_point_unit(grad_features, grids, tangents)
+        grad_features = grad_features / unit
     grad_features, point_stride, channel_stride = _gradient_layout(grad_features)
-    grad_tables = positions.new_zeros(shape)
+    grad_tables = positions.new_zeros(shape, dtype=torch.int64 if fixed_point else None)
     # On the CPU a group of levels to each task: more groups than threads, to even out the load.
     n_groups = min(n_rows, 2 * torch.get_num_threads())
     launch(
-        _kernels(grids, positions.dtype, dtype, tangents is not None).grad_table,
+        _kernels(grids, positions.dtype, grad_features.dtype, tangents is not None, fixed_point).grad_table,
         *(_points(positions, tangents), grad_features, *levels, n, n_rows, n_axes, grids.bound, 0.5 / grids.bound),
         *(point_stride, channel_stride, n_groups),
         grad_tables,
     )
+    if fixed_point:
+        grad_tables = grad_tables.to(positions.dtype) * unit
     return grad_tables.to(dtype)
+
+
+def _fixed_point_unit(grad_features: Tensor, grids: _Grids, tangents: Tensor | None) -> Tensor:
+    """The power of two [] whose multiples a table's gradients are summed as: 63 bits hold all sums.
+
+    NaN if a gradient or tangent is not finite. Found on the device, without a wait.
+    """
+    largest = grad_features.abs().amax()
+    if tangents is not None:
+        # The weights of a point's corners sum to 1, their slopes to at most 3 for each axis, along which the point
+        # moves by so many cells.
+        cells = tangents.abs().amax() * (0.5 / grids.bound * max(grids.level_scales))
+        largest = largest * (3 * grids.n_dims * cells).clamp(min=1)
+    smallest = torch.finfo(largest.dtype).tiny
+    largest = largest.clamp(min=smallest)
+    mantissa, _ = torch.frexp(largest)  # largest / mantissa is a power of two, exactly
+    n_points = grad_features.shape[0]
+    return (largest / mantissa * 2.0 ** (n_points.bit_length() - 62)).clamp(min=smallest)
 
 
 def _grad_positions(

@@ -49,6 +49,7 @@ def grid_kernels(
     table_dtype: torch.dtype,
     along: bool,
     on_cuda: bool,
+    fixed_point: bool = False,
 ) -> GridKernels:
     """Kernels for positions of `dtype` and tables of `table_dtype`.
 
@@ -57,10 +58,13 @@ def grid_kernels(
         dtype, table_dtype: of positions and of tables.
         along: take derivatives along tangents; a row of positions then holds the tangent after the point.
         on_cuda: parallelize for CUDA.
+        fixed_point: sum the gradient of tables in integers, so that it does not depend on the order of the points.
+            Upstream gradients then come in units of the last digit, and `grad_table` gives the sums in these units.
     """
     ti = taichi()
     real, stored = scalar(dtype), scalar(table_dtype)
     Reals, Stored, Ints = array(dtype), array(table_dtype), array(torch.int32)
+    Sums = array(torch.int64 if fixed_point else dtype)
     D, F = n_dims, n_features
     smooth = interpolation == "smoothstep"
     LOWER_FACE = 0.0 if align_corners else 0.5  # of the box, in cells from the first corner
@@ -221,14 +225,24 @@ def grid_kernels(
             upstream = ti.Vector.zero(real, F)
             for c in ti.static(range(F)):
                 upstream[c] = ti.cast(grad_features[i * point_stride + (row * F + c) * channel_stride], real)
-            for corner in ti.static(range(2**D)):
-                weight = corner_weight(corner, cell, -1)
-                entry = corner_entry(corner, cell, level)
+            has_gradient = True
+            if ti.static(on_cuda):
+                # Points without a gradient, such as those that fill up a batch, must not queue for an entry.
+                has_gradient = False
                 for c in ti.static(range(F)):
-                    if ti.static(on_cuda):
-                        ti.atomic_add(grads[entry + c], weight * upstream[c])
-                    else:
-                        grads[entry + c] = grads[entry + c] + weight * upstream[c]
+                    if not (upstream[c] == real(0.0)):  # NaN too
+                        has_gradient = True
+            if has_gradient:
+                for corner in ti.static(range(2**D)):
+                    weight = corner_weight(corner, cell, -1)
+                    entry = corner_entry(corner, cell, level)
+                    for c in ti.static(range(F)):
+                        if ti.static(fixed_point):
+                            ti.atomic_add(grads[entry + c], ti.cast(ti.round(weight * upstream[c]), ti.i64))
+                        elif ti.static(on_cuda):
+                            ti.atomic_add(grads[entry + c], weight * upstream[c])
+                        else:
+                            grads[entry + c] = grads[entry + c] + weight * upstream[c]
 
     @ti.kernel
     def grad_table(
@@ -244,7 +258,7 @@ def grid_kernels(
         point_stride: ti.i32,
         channel_stride: ti.i32,
         n_groups: ti.i32,
-        grads: Reals,  # [grids, n_entries, F], zeros
+        grads: Sums,  # [grids, n_entries, F], zeros
     ):
         if ti.static(on_cuda):
             for k in range(n * n_rows):

@@ -25,6 +25,7 @@ _TAICHI_DTYPES = {
     torch.float32: "f32",
     torch.float64: "f64",
     torch.int32: "i32",
+    torch.int64: "i64",
     torch.uint8: "u8",
 }
 

@@ -68,7 +68,7 @@ for dtype in (torch.float32, torch.float64):
         grid = torch.zeros(1, 512, dtype=dtype)
         tk.dilate_density(grid)
         bitfield = tk.pack_bits(grid, 0.5)
-    samples = tk.march_rays(new(5, 3), new(5, 3), t_near, t_far, bitfield)
+    samples = tk.march_rays(new(5, 3), new(5, 3), t_near, t_far, bitfield, capacity=8)
     backward(samples[:2])
     for Cw, Cs in ((5, 2), (17, 0)):
         info = torch.zeros(5, 2, dtype=torch.int32)
@@ -77,6 +77,10 @@ for dtype in (torch.float32, torch.float64):
         tk.render_rays(lambda s: (s.ts, s.positions, s.positions), *rays, t_near, t_far, bitfield)
 config = tk.GridConfig(2, 2, 4, 8, 8, 2)
 backward(tk.triplane_encode(torch.zeros(5, 3), torch.zeros(3, config.n_entries, 2).half().requires_grad_(), config))
+torch.use_deterministic_algorithms(True)
+for dtype in (torch.float32, torch.float64):
+    table = torch.zeros(config.n_entries, 2, dtype=dtype).requires_grad_()
+    backward_twice(lambda x, t: tk.grid_encode(x, t, config), torch.zeros(5, 2, dtype=dtype).requires_grad_(), table)
 cells = torch.zeros(5, 3, dtype=torch.int32)
 tk.morton_decode(tk.morton_encode(cells))
 """
@@ -108,4 +112,5 @@ def test_every_kernel_compiles_for_cuda(tmp_path):
     missing = {name for name in KERNELS if not any(entry.startswith(f"{name}_c") for entry in entries)}
     assert not missing
     scatter = [text for text in code if re.search(r"\.entry grad_table_c\w*", text)]
-    assert any("atom.global.add.f32" in text or "atom.add.f32" in text for text in scatter)
+    for number in ("f32", "u64"):  # of the variant for deterministic algorithms: integers
+        assert any(re.search(rf"(atom|red)(\.global)?\.add\.{number}", text) for text in scatter), number

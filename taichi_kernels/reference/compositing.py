@@ -14,13 +14,16 @@ def composite(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Twin of :func:`taichi_kernels.composite`: weighted sums [N, Cw], plain sums [N, Cs], opacity [N].
 
-    The rays of packed_info must be in the order of their samples, without gaps.
+    The rays of packed_info must be in the order of their samples, without gaps; rows after the last ray's are unused.
     """
     if summed is None:
         summed = sigmas.new_empty(len(sigmas), 0)
     start, count = packed_info.long().unbind(-1)
     n_rays = len(packed_info)
     ray = torch.repeat_interleave(torch.arange(n_rays, device=sigmas.device), count)
+    n_samples = len(ray)
+    start = start.clamp(max=n_samples)
+    sigmas, deltas, weighted, summed = (x[:n_samples] for x in (sigmas, deltas, weighted, summed))
     thickness = sigmas * deltas
     before = torch.cumsum(thickness.double(), 0) - thickness  # float64: the sum runs over all rays
     in_ray = torch.cat((before, before.new_zeros(1)))[start]

@@ -201,6 +201,23 @@ def test_accumulation_tests_transmittance_before_the_sample(device):
     assert composite(sigmas, ones[:, 0], ones, ones, info, 0.05).summed.item() == 2
 
 
+def test_rows_after_the_last_ray_change_nothing(device):
+    sigmas, deltas, weighted, summed, packed_info = random_samples([3, 0, 5], 2, 1, device)
+    inputs = [x.detach() for x in (sigmas, deltas, weighted, summed)]
+    padded = [torch.cat((x, torch.full_like(x[:4], 3.0))) for x in inputs]
+    leaves = [x.requires_grad_() for x in (*inputs[::2], inputs[3], *padded[::2], padded[3])]
+    # A ray that got no samples for want of room begins where the rows end.
+    info = torch.cat((packed_info, torch.tensor([[12, 0]], dtype=torch.int32, device=device)))
+    for op in (composite, reference.composite):
+        expected = op(*inputs, packed_info)
+        results = op(*padded, info)
+        for a, b in zip(results, expected, strict=True):
+            assert torch.equal(a[:3], b) and not a[3].any()
+        gradients = torch.autograd.grad([x.sum() for x in (*expected, *results)], leaves)
+        for a, b in zip(gradients[3:], gradients[:3], strict=True):
+            assert torch.equal(a[:8], b) and not a[8:].any()
+
+
 def test_accumulate_refuses_gradients(device):
     sigmas, deltas, weighted, summed, info = random_samples([2], 1, 1, device)
     ids = torch.zeros(1, dtype=torch.int32, device=device)

@@ -194,6 +194,99 @@ def test_cpu_scatter_is_bitwise_reproducible(device):
     assert all(torch.equal(g, gradients[0]) for g in gradients)
 
 
+def table_gradient(positions, config, upstream, dtype=None):
+    table = torch.zeros(config.n_entries, config.n_features, device=positions.device, dtype=dtype or positions.dtype)
+    return torch.autograd.grad(grid_encode(positions, table.requires_grad_(), config), table, upstream)[0]
+
+
+@pytest.mark.parametrize("n_features", [1, 2])
+def test_points_without_a_gradient_are_skipped_but_not_nan(n_features, device, variant_for_cuda):
+    config = GridConfig(2, 2, 3, 5, n_features=n_features)
+    positions = random_points(40, config, device, torch.float64)
+    upstream = torch.randn(40, config.n_outputs, device=device, dtype=torch.float64)
+    upstream[:20] = 0
+    upstream[20:, 0] = 0
+    expected = table_gradient(positions[20:], config, upstream[20:])
+    assert torch.equal(table_gradient(positions, config, upstream) == 0, expected == 0)
+    torch.testing.assert_close(table_gradient(positions, config, upstream), expected, rtol=1e-12, atol=1e-12)
+    upstream[3, 0] = torch.nan
+    n_corners = 4
+    assert table_gradient(positions, config, upstream).isnan().sum() == n_corners
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("interpolation", ["linear", "smoothstep"])
+@pytest.mark.parametrize(("n_dims", "n_features"), [(2, 1), (2, 2), (3, 2)])
+def test_deterministic_scatter_matches_twin(n_dims, n_features, interpolation, dtype, device, deterministic_variant):
+    config = GridConfig(n_dims, 5, 4, 37, 9, n_features, interpolation=interpolation)
+    assert_matches_twin(
+        lambda x, t: grid_encode(x, t, config),
+        lambda x, t: reference.grid_encode(x, t, config),
+        [random_points(333, config, device, dtype), random_table(config, device, dtype).requires_grad_()],
+        value_tolerance=float32_tolerance(config) if dtype == torch.float32 else None,
+        # 333 points: sums in units of 2^-53 of the largest upstream gradient, of which a corner adds half of one.
+        gradient_tolerance=float32_tolerance(config) | {"rtol": 1e-4} if dtype == torch.float32 else None,
+    )
+
+
+def test_deterministic_scatter_does_not_depend_on_the_order_of_points(device, deterministic_variant):
+    config = GridConfig(2, 3, 4, 16, 6, 2)  # few entries: hundreds of sums for each
+    positions = random_points(20_000, config, device)
+    # Magnitudes over 30 decades, and many points that cancel.
+    upstream = torch.randn(20_000, config.n_outputs, device=device)
+    upstream *= 10 ** (torch.rand(20_000, 1, device=device) * 30 - 20)
+    positions, upstream = torch.cat((positions, positions)), torch.cat((upstream, -upstream))
+    upstream[:5000] *= 0.5
+    expected = table_gradient(positions, config, upstream)
+    assert expected.any()
+    for _ in range(3):
+        order = torch.randperm(len(positions), device=device)
+        assert torch.equal(table_gradient(positions[order], config, upstream[order]), expected)
+
+
+def test_deterministic_scatter_keeps_small_gradients(device, deterministic_variant):
+    # From one side of the box to the other upstream gradients fall by nine decades.
+    config = GridConfig(2, 1, 16, 16, n_features=1)
+    positions = random_points(20_000, config, device, torch.float64)
+    upstream = torch.randn(20_000, 1, device=device, dtype=torch.float64) * 10 ** (-4.5 * (positions[:, :1] + 1))
+    gradient = table_gradient(positions, config, upstream)
+    table = torch.zeros(config.n_entries, 1, device=device, dtype=torch.float64, requires_grad=True)
+    (expected,) = torch.autograd.grad(reference.grid_encode(positions, table, config), table, upstream)
+    magnitudes = table_gradient(positions, config, upstream.abs())
+    assert 0 < magnitudes[magnitudes > 0].min() < 1e-8 * magnitudes.max()
+    assert ((gradient - expected).abs() <= 1e-4 * magnitudes).all()
+
+
+@pytest.mark.parametrize("magnitude", [0.0, 1e-37, 1e-30, 1e-3, 1e30, 3e37])
+def test_deterministic_scatter_of_any_magnitude(magnitude, device, deterministic_variant):
+    config = GridConfig(2, 2, 3, 5, n_features=1)
+    positions = random_points(50, config, device)
+    upstream = torch.randn(50, config.n_outputs, device=device).clamp(-2, 2)
+    expected = table_gradient(positions, config, upstream) * magnitude
+    torch.testing.assert_close(
+        table_gradient(positions, config, upstream * magnitude), expected, rtol=1e-4, atol=1e-5 * magnitude + 1e-38
+    )
+
+
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf, -torch.inf])
+def test_deterministic_scatter_of_what_is_not_finite(bad, device, deterministic_variant):
+    config = GridConfig(2, 2, 3, 5, n_features=1)
+    upstream = torch.randn(10, config.n_outputs, device=device)
+    upstream[4, 1] = bad
+    assert table_gradient(random_points(10, config, device), config, upstream).isnan().all()
+
+
+def test_deterministic_scatter_of_float16_tables_and_no_points(device, deterministic_variant):
+    config = GridConfig(2, 4, 8, 64, 8, 2)
+    positions = random_points(1000, config, device)
+    upstream = torch.randn(1000, config.n_outputs, device=device).half()
+    gradient = table_gradient(positions, config, upstream, torch.float16)
+    assert gradient.dtype == torch.float16
+    expected = table_gradient(positions, config, upstream.float())
+    torch.testing.assert_close(gradient.float(), expected, rtol=2e-3, atol=2e-3)
+    assert not table_gradient(positions[:0], config, upstream[:0].float()).any()
+
+
 def test_one_input_at_a_time(device):
     config = GridConfig(2, 4, 8, 64, 8, 2)
     positions, table = random_points(100, config, device), random_table(config, device)

@@ -28,6 +28,12 @@ def test_grid_gradgradcheck(n_dims, interpolation, device):
     assert torch.autograd.gradgradcheck(lambda x, t: tk.grid_encode(x, t, config), inputs, nondet_tol=1e-12)
 
 
+def test_gradgradcheck_of_the_deterministic_variant(device, deterministic_variant):
+    config = grid("smoothstep")
+    x, tables = grid_inputs(config, 3, device)
+    assert torch.autograd.gradgradcheck(lambda x, t: tk.triplane_encode(x, t, config), (x, tables))
+
+
 def test_triplane_gradgradcheck(device):
     config = grid("smoothstep")
     inputs = grid_inputs(config, 3, device)
