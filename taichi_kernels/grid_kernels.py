@@ -230,7 +230,7 @@ def grid_kernels(
                 # Points without a gradient, such as those that fill up a batch, must not queue for an entry.
                 has_gradient = False
                 for c in ti.static(range(F)):
-                    if not (upstream[c] == real(0.0)):  # NaN too
+                    if not (upstream[c] == real(0.0)):  # noqa: SIM201  Taichi's != is false for NaN
                         has_gradient = True
             if has_gradient:
                 for corner in ti.static(range(2**D)):

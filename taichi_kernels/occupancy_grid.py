@@ -14,7 +14,7 @@ from torch import Tensor
 from taichi_kernels.checks import FLOATS, ArgumentCheck, cast_under_autocast, expect
 from taichi_kernels.morton import MAX_RESOLUTION, morton_decode
 from taichi_kernels.operators import Operator
-from taichi_kernels.runtime import array, launch, scalar, taichi
+from taichi_kernels.runtime import array, launch, taichi
 
 
 def cell_centers(resolution: int, cascade: int = 0, bound: float = 1.0, device: torch.device | str = "cpu") -> Tensor:
@@ -130,7 +130,7 @@ class _Kernels(NamedTuple):
 @functools.cache
 def _kernels(dtype: torch.dtype) -> _Kernels:
     ti = taichi()
-    real, Reals, Bytes = scalar(dtype), array(dtype), array(torch.uint8)
+    Reals, Bytes = array(dtype), array(torch.uint8)
 
     @ti.kernel
     def dilate(

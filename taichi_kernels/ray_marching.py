@@ -432,9 +432,9 @@ def _kernels(dtype: torch.dtype) -> _Kernels:
 
 
 _MARCH_RAYS = Operator(
-    "march_rays(Tensor rays_o, Tensor rays_d, Tensor t_near, Tensor t_far, Tensor noise, Tensor bitfield, int? capacity, "
-    "float bound, int resolution, int n_cascades, float dt_gamma, float dt_min, float dt_max, int max_samples)"
-    " -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
+    "march_rays(Tensor rays_o, Tensor rays_d, Tensor t_near, Tensor t_far, Tensor noise, Tensor bitfield, "
+    "int? capacity, float bound, int resolution, int n_cascades, float dt_gamma, float dt_min, float dt_max, "
+    "int max_samples) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
     _march,
     _fake_march,
     _setup_context,

@@ -60,7 +60,7 @@ def operator_arguments(name, n, dtype, device):
         "morton_encode": (integers(n, 3),),
         "morton_decode": (integers(n),),
         "dilate_density": (new(n, 64),),
-        "pack_bits": (new(n, 64), new()),
+        "pack_bits": (new(n, 64), new(1)[0]),
         "intersect_aabb": (*rays[:2], None, (-1.0, -1.0, -1.0, 1.0, 1.0, 1.0), 0.05),
         "march_rays": (
             *(x.clone().requires_grad_() for x in rays[:2]),
@@ -164,7 +164,7 @@ def public_calls(device, dtype=torch.float32):
         "cell_centers": lambda: tk.cell_centers(4, device=device),
         "dilate_density": lambda: tk.dilate_density(new(2, 64)),
         "pack_bits": lambda: tk.pack_bits(new(2, 64), 0.5),
-        "pack_bits with a tensor": lambda: tk.pack_bits(new(2, 64), new()),
+        "pack_bits with a tensor": lambda: tk.pack_bits(new(2, 64), new(1)[0]),
         "intersect_aabb": lambda: tk.intersect_aabb(new(4, 3), new(4, 3), box),
         "intersect_aabb with a tensor": lambda: tk.intersect_aabb(new(4, 3), new(4, 3), new(6)),
         "march_rays": lambda: tk.march_rays(new(4, 3), new(4, 3), new(4), new(4), bits),
