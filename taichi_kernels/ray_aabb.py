@@ -100,8 +100,6 @@ def _kernel(dtype: torch.dtype) -> Any:
             for d in ti.static(range(3)):
                 o, direction = rays_o[3 * i + d], rays_d[3 * i + d]
                 low, high = box[d], box[3 + d]
-                if not (low <= high):
-                    hit = False
                 if ti.abs(direction) < real(PARALLEL):
                     if not (o >= low and o <= high):
                         hit = False
@@ -109,8 +107,8 @@ def _kernel(dtype: torch.dtype) -> Any:
                     # By the reciprocal, as the kernels of torch-ngp: another rounding moves all samples of a ray.
                     inverse = real(1.0) / direction
                     t_low, t_high = (low - o) * inverse, (high - o) * inverse
-                    if not (ti.abs(t_low) <= real(LARGEST) and ti.abs(t_high) <= real(LARGEST)):
-                        hit = False  # NaN would be lost in the minima and maxima
+                    if not (low <= high and ti.abs(t_low) <= real(LARGEST) and ti.abs(t_high) <= real(LARGEST)):
+                        hit = False  # an empty box, or NaN, which would be lost in the minima and maxima
                     near = ti.max(near, ti.min(t_low, t_high))
                     far = ti.min(far, ti.max(t_low, t_high))
             if hit and near <= far:

@@ -283,11 +283,9 @@ def measure(case: Case, repeats: int, bandwidth: float) -> Row:
 def largest_difference(case: Case) -> tuple[float, int | None, list[Tensor]]:
     """Largest relative L2 difference to the twin over outputs and gradients, rays left out of it, and the outputs."""
     outputs, expected = as_list(case.op(*case.inputs)), as_list(case.twin(*case.inputs))
-    rays_apart = None
+    pairs, rays_apart = list(zip(outputs, expected, strict=True)), None
     if case.most_rays_apart is not None:
         pairs, rays_apart = same_samples(tk.RaySamples(*outputs), tk.RaySamples(*expected), case.most_rays_apart)
-    else:
-        pairs = list(zip(outputs, expected, strict=True))
     if any(o.requires_grad for o in outputs):
         upstream = [torch.randn_like(o) for o in outputs if o.requires_grad]
         pairs += zip(
@@ -302,9 +300,7 @@ def largest_difference(case: Case) -> tuple[float, int | None, list[Tensor]]:
     return difference, rays_apart, [o.detach().requires_grad_(o.requires_grad) for o in outputs]
 
 
-def same_samples(
-    samples: tk.RaySamples, expected: tk.RaySamples, most_apart: float
-) -> tuple[list[tuple[Tensor, Tensor]], int]:
+def same_samples(samples: tk.RaySamples, expected: tk.RaySamples, most_apart: float) -> tuple[list[Any], int]:
     """Positions, directions, distances and steps of both on rays with the same samples, and the number of the others.
 
     Raises SystemExit if the others are more than the fraction `most_apart`.
