@@ -79,7 +79,7 @@ def test_box_as_a_tensor(dtype, device):
     rays_d = F.normalize(torch.randn(300, 3, device=device, dtype=dtype), dim=-1)
     box = torch.tensor([-0.9, -0.5, -1.0, 1.0, 0.3, 0.7], device=device, dtype=dtype)
     expected = intersect_aabb(rays_o, rays_d, box.tolist())
-    assert 50 < (expected[0] < torch.finfo(dtype).max).sum() < 250
+    assert 20 < (expected[0] < torch.finfo(dtype).max).sum() < 280
     for result, a in zip(intersect_aabb(rays_o, rays_d, box), expected, strict=True):
         assert torch.equal(result, a)
 
