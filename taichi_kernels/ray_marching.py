@@ -178,10 +178,11 @@ def _march(
     ends = torch.cumsum(counts, 0)
     n_found = counts.sum()
     begins = ends - counts
-    if capacity is None:
-        samples = _empty_samples(rays_o, int(n_found))  # waits for the GPU: the price of exact allocation
-    else:
-        samples = tuple(rows.zero_() for rows in _empty_samples(rays_o, capacity))
+    # Without a capacity this waits for the GPU: the price of exact allocation.
+    samples = _empty_samples(rays_o, int(n_found) if capacity is None else capacity)
+    if capacity is not None:
+        for rows in samples:
+            rows.zero_()
         counts = torch.where(ends <= capacity, counts, 0)
         begins = begins.clamp(max=capacity)
     packed_info = torch.stack((begins, counts), 1).to(torch.int32)
