@@ -235,8 +235,9 @@ def test_forward_mode_is_refused(device):
 class Field(nn.Module):
     """Density and color from both position encoders and the direction."""
 
-    def __init__(self):
+    def __init__(self, capacity):
         super().__init__()
+        self.capacity = capacity
         self.grid, self.planes = tk.GridEncoding(CONFIG), tk.TriplaneEncoding(CONFIG)
         nn.init.normal_(self.grid.table)
         nn.init.normal_(self.planes.tables)
@@ -244,7 +245,7 @@ class Field(nn.Module):
 
     def forward(self, rays_o, rays_d, bitfield):
         t_near, t_far = tk.intersect_aabb(rays_o.detach(), rays_d.detach(), (-1, -1, -1, 1, 1, 1))
-        samples = tk.march_rays(rays_o, rays_d, t_near, t_far, bitfield, max_steps=32)
+        samples = tk.march_rays(rays_o, rays_d, t_near, t_far, bitfield, max_steps=32, capacity=self.capacity)
         x, d = samples.positions, samples.directions
         floor = x[:, :2].contiguous()
         h = torch.cat((self.grid(floor), self.planes(x), tk.spherical_harmonics(d, 3), tk.frequency_encode(x, 3)), 1)
@@ -253,14 +254,15 @@ class Field(nn.Module):
         return tk.composite(sigmas, samples.deltas, colors, None, samples.packed_info)
 
 
-def test_compiled_field_has_no_graph_break(device):
-    field, bitfield = Field().to(device), shell_bitfield(device)
+@pytest.mark.parametrize("capacity", [None, 1000])
+def test_compiled_field_has_no_graph_break(capacity, device):
+    field, bitfield = Field(capacity).to(device), shell_bitfield(device)
     rays_o, rays_d, *_ = random_rays(50, device)
     leaves = [rays_o.requires_grad_(), rays_d.requires_grad_(), *field.parameters()]
     expected = field(rays_o, rays_d, bitfield)
     upstream = [torch.randn_like(x) for x in expected]
     expected_gradients = torch.autograd.grad(expected, leaves, upstream, materialize_grads=True)
-    with torch._dynamo.config.patch(capture_dynamic_output_shape_ops=True):
+    with torch._dynamo.config.patch(capture_dynamic_output_shape_ops=capacity is None):
         compiled = torch.compile(field, fullgraph=True, backend="aot_eager")
         results = compiled(rays_o, rays_d, bitfield)
         gradients = torch.autograd.grad(results, leaves, upstream, materialize_grads=True)

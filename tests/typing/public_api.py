@@ -37,6 +37,7 @@ def rendering(rays_o: Tensor, rays_d: Tensor, density: Tensor) -> tk.CompositedR
     bitfield = assert_type(tk.pack_bits(tk.dilate_density(density), threshold=0.5), Tensor)
     assert_type(tk.cell_centers(64), Tensor)
     t_near, t_far = tk.intersect_aabb(rays_o, rays_d, (-1, -1, -1, 1, 1, 1))
+    tk.intersect_aabb(rays_o, rays_d, rays_o.new_ones(6))
     samples = assert_type(tk.march_rays(rays_o, rays_d, t_near, t_far, bitfield, max_steps=16), tk.RaySamples)
     sigmas = assert_type(samples.positions, Tensor)[:, 0]
     return assert_type(
