@@ -68,10 +68,10 @@ def grid_encode(positions: Tensor, table: Tensor, config: GridConfig, bound: flo
     features have kinks: a loss on their derivative with respect to the positions (eikonal, smoothness) has
     the right gradients. With linear interpolation the second derivative along one axis is zero inside a
     cell; use "smoothstep" if positions have to follow such a loss. On the CPU the table's gradient is
-    bitwise reproducible; on CUDA it is summed by atomics in any order. With
-    `torch.use_deterministic_algorithms(True)` it is reproducible there too, whatever the order of the points: it is
-    then summed in integers, down to 2^-40 of the largest upstream gradient or less (for a million points), and is NaN
-    as a whole if an upstream gradient is not finite. It is summed in float32 for a float16 table.
+    bitwise reproducible; on CUDA it is summed by atomics in any order. Under
+    `torch.use_deterministic_algorithms(True)` it is reproducible there too, and independent of the order of the points:
+    it is summed in integers, whose unit is less than 2^-40 of the largest upstream gradient for up to a million points,
+    and all of it is NaN if an upstream gradient is not finite. It is summed in float32 for a float16 table.
 
     Raises ValueError if an argument is not as above, and RuntimeError for a third derivative.
     """
