@@ -11,6 +11,7 @@ from ernerf_ti.cli.paths import capture_folder, make_parent, output_file, run_fo
 from ernerf_ti.cli.running import UsageError
 from ernerf_ti.media.files import write_json
 from ernerf_ti.process.device import resolve_device
+from ernerf_ti.process.precision import Precision, resolve_precision
 
 _INTERRUPTED = "interrupted; no figures were written"
 
@@ -59,6 +60,9 @@ class RenderOptions:
     """JSON file for the figures."""
     device: Device = "auto"
     """Device to time; auto is CUDA if torch can use it, else the CPU."""
+    precision: Precision = "auto"
+    """Format in which the networks are evaluated; auto is float32 on the CPU, and on CUDA bf16, or fp16 on a GPU without
+    bf16."""
 
 
 def _render(options: RenderOptions) -> None:
@@ -69,10 +73,11 @@ def _render(options: RenderOptions) -> None:
     capture = None if options.capture is None else capture_folder(options.capture)
     _check_output(options.output)
     device = resolve_device(options.device)
+    resolve_precision(options.precision, device)
 
     from ernerf_ti.experiments.bench_render import run
 
-    figures = run(path, capture, options.sizes, options.frames, str(device))
+    figures = run(path, capture, options.sizes, options.frames, str(device), options.precision)
     for title, rows in figures.items():
         print(title)
         for name, value in rows.items():

@@ -13,7 +13,8 @@ from time import perf_counter
 
 from ernerf_ti.cli.options import Command, Device, Positional
 from ernerf_ti.cli.paths import output_folder
-from ernerf_ti.process.device import resolve_device
+from ernerf_ti.process.device import resolve_device, use_deterministic_algorithms
+from ernerf_ti.process.precision import Precision, resolve_precision
 
 
 @dataclass(frozen=True)
@@ -32,16 +33,24 @@ class DemoOptions:
     """Seed of the person, the speech and the training."""
     device: Device = "auto"
     """Device to train and to render on; auto is CUDA if torch can use it, else the CPU."""
+    precision: Precision = "auto"
+    """Format in which the networks are evaluated; auto is float32 on the CPU, and on CUDA bf16, or fp16 on a GPU without
+    bf16."""
+    deterministic: bool = False
+    """Train to the same bits each time on CUDA, more slowly; with the same GPU and versions."""
 
 
 def _demo(options: DemoOptions) -> None:
     begin = perf_counter()
     folder = output_folder(options.output)
+    if options.deterministic:
+        use_deterministic_algorithms()
     device = resolve_device(options.device)
+    resolve_precision(options.precision, device)
 
     from ernerf_ti.experiments.demo import Demo, run_demo
 
-    demo = Demo(folder, str(device), options.size, options.seconds, options.speed_up, options.seed)
+    demo = Demo(folder, str(device), options.size, options.seconds, options.speed_up, options.seed, options.precision)
     metrics = run_demo(demo)
     for name in ("portrait.mp4", "comparison.mp4", "contact_sheet.png", "metrics.json"):
         print(folder / name)

@@ -15,6 +15,7 @@ from ernerf_ti.cli.options import Command, Device, OptionalOutput, Positional
 from ernerf_ti.cli.paths import capture_folder, existing_file, output_folder, run_folder
 from ernerf_ti.evaluation.options import EvaluationOptions
 from ernerf_ti.process.device import resolve_device
+from ernerf_ti.process.precision import Precision
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +28,9 @@ class EvaluateOptions(EvaluationOptions):
     """Folder for the results; by default RUN/evaluation."""
     device: Device = "auto"
     """Device to render and to compute metrics on; auto is CUDA if torch can use it, else the CPU."""
+    precision: Precision = "auto"
+    """Format in which the portrait's networks are evaluated; auto is float32 on the CPU, and on CUDA bf16, or fp16 on a GPU
+    without bf16."""
 
 
 def _evaluate(options: EvaluateOptions) -> None:
@@ -52,7 +56,7 @@ main = Command(
     EvaluateOptions,
     _evaluate,
     __doc__,
-    important=("run", "capture", "output", "frames", "max_seconds", "cross_speaker_audio", "weights", "device"),
+    important=("run", "capture", "output", "frames", "max_seconds", "cross_speaker_audio", "weights", "device", "precision"),
     renamed={"foreign-audio": "cross-speaker-audio"},
     interrupted="interrupted; no results were written. The same command starts the evaluation again",
 )

@@ -13,6 +13,7 @@ from pathlib import Path
 from ernerf_ti.cli.options import Command, Device, Output, Positional
 from ernerf_ti.cli.paths import existing_file, make_parent, output_file, output_folder, run_folder
 from ernerf_ti.process.device import resolve_device
+from ernerf_ti.process.precision import Precision, resolve_precision
 from ernerf_ti.synthesis.options import SynthesisOptions
 
 
@@ -27,6 +28,9 @@ class SynthesizeOptions(SynthesisOptions):
     with an alpha channel."""
     device: Device = "auto"
     """Device to render on; auto is CUDA if torch can use it, else the CPU."""
+    precision: Precision = "auto"
+    """Format in which the networks are evaluated; auto is float32 on the CPU, and on CUDA bf16, or fp16 on a GPU without
+    bf16."""
 
 
 def _synthesize(options: SynthesizeOptions) -> None:
@@ -38,11 +42,12 @@ def _synthesize(options: SynthesizeOptions) -> None:
     if not options.output.suffix:
         output_folder(options.output)
     device = resolve_device(options.device)
+    precision = resolve_precision(options.precision, device)
 
     from ernerf_ti.run.trained_portrait import load_portrait
     from ernerf_ti.synthesis.video import synthesize
 
-    trained = load_portrait(run, device)
+    trained = load_portrait(run, device, precision)
     for path in files:
         make_parent(path)
     for path in synthesize(trained, options):
@@ -54,6 +59,6 @@ main = Command(
     SynthesizeOptions,
     _synthesize,
     __doc__,
-    important=("run", "audio", "output", "pose", "blink", "background", "head_only", "speech_model", "device"),
+    important=("run", "audio", "output", "pose", "blink", "background", "head_only", "speech_model", "device", "precision"),
     interrupted="interrupted; no video was written",
 )

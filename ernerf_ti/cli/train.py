@@ -22,7 +22,7 @@ import tyro
 from ernerf_ti.cli.frame_options import BARE_VALUES, FrameOptions
 from ernerf_ti.cli.options import Command, Device, Flat, Positional, option_value
 from ernerf_ti.cli.paths import capture_folder, output_folder
-from ernerf_ti.process.device import resolve_device
+from ernerf_ti.process.device import resolve_device, use_deterministic_algorithms
 from ernerf_ti.process.interruption import StopRequest
 from ernerf_ti.run.folder import RunFolder
 from ernerf_ti.run.serialization import config_from_dict, config_to_dict, old_option_names
@@ -49,6 +49,9 @@ class TrainOptions:
     """Continue the run with the settings that it was started with, whatever they are."""
     view: bool = False
     """Watch the training in a window; closing it saves and stops."""
+    deterministic: bool = False
+    """Train to the same bits each time on CUDA, more slowly; with the same GPU and versions. On the CPU one thread
+    (OMP_NUM_THREADS=1) does that without the option."""
     frames: Flat[FrameOptions] = field(default_factory=FrameOptions)
     config: Flat[TrainConfig] = field(default_factory=TrainConfig)
     arguments: Annotated[tuple[str, ...], tyro.conf.Fixed] = ()
@@ -71,6 +74,8 @@ def _train(options: TrainOptions) -> int | None:
             f"{RunFolder(run).checkpoint}: expected a checkpoint to resume from, got no such file; "
             "leave --resume out to start a run"
         )
+    if options.deterministic:
+        use_deterministic_algorithms()
     device = resolve_device(options.device)
     preset = default_preset(device.type) if options.preset == "auto" else options.preset
     config = main.parse(list(options.arguments), config=PRESETS[preset]).config
@@ -134,7 +139,7 @@ main = Command(
     _train,
     __doc__,
     important=(
-        *("capture", "run", "preset", "device", "stages", "features", "resume", "view", "seed"),
+        *("capture", "run", "preset", "device", "stages", "features", "resume", "view", "precision", "deterministic", "seed"),
         *("head.iterations", "finetune.iterations", "torso.iterations", "finetune.perceptual"),
     ),
     renamed=old_option_names(TrainConfig) | {"settings-help": "help-all"},

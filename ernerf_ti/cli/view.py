@@ -16,6 +16,7 @@ from ernerf_ti.cli.options import Command, Device, OptionalOutput, Positional
 from ernerf_ti.cli.paths import capture_folder, existing_file, output_file, output_folder, run_folder
 from ernerf_ti.cli.running import UsageError
 from ernerf_ti.process.device import resolve_device
+from ernerf_ti.process.precision import Precision, resolve_precision
 from ernerf_ti.train.config import default_preset
 from ernerf_ti.viewer.options import ViewerOptions
 
@@ -50,6 +51,9 @@ class ViewOptions:
     """JSON file with the actions of the video and their times; docs/viewer.md describes it."""
     device: Device = "auto"
     """Device to render on; auto is CUDA if torch can use it, else the CPU."""
+    precision: Precision = "auto"
+    """Format in which the networks are evaluated; auto is float32 on the CPU, and on CUDA bf16, or fp16 on a GPU without
+    bf16."""
 
 
 def _view(options: ViewOptions) -> None:
@@ -67,6 +71,7 @@ def _view(options: ViewOptions) -> None:
     output = None if options.output is None else output_folder(options.output)
     offscreen = None if options.offscreen is None else output_file(options.offscreen)
     device = resolve_device(options.device)
+    resolve_precision(options.precision, device)  # a wrong one is reported before anything is opened
 
     from ernerf_ti.viewer.app import OFFSCREEN, open_viewer, show
     from ernerf_ti.viewer.offscreen import read_script, run_script
@@ -74,7 +79,7 @@ def _view(options: ViewOptions) -> None:
     viewer_options = ViewerOptions(
         *(run, capture, options.audio, options.background, output, options.inbox, options.speech_model),
         *(train, default_preset(device.type) if options.preset == "auto" else options.preset),
-        *(options.stages, str(device)),
+        *(options.stages, str(device), options.precision),
     )
     if offscreen is None or options.script is None:
         show(viewer_options)
@@ -89,7 +94,7 @@ main = Command(
     ViewOptions,
     _view,
     __doc__,
-    important=("run", "audio", "capture", "background", "train", "output", "offscreen", "script", "device"),
+    important=("run", "audio", "capture", "background", "train", "output", "offscreen", "script", "device", "precision"),
     renamed={"out": "output"},
     interrupted="interrupted; training progress was saved, an unfinished video was discarded",
 )

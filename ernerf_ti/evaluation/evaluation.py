@@ -33,6 +33,7 @@ from ernerf_ti.evaluation.speed import end_to_end
 from ernerf_ti.evaluation.sync_metric import Sync
 from ernerf_ti.evaluation.weights import weights_folder
 from ernerf_ti.media.sound import read_sound
+from ernerf_ti.process.precision import resolve_precision
 from ernerf_ti.run.checkpoint import load_checkpoint
 from ernerf_ti.run.folder import RunFolder
 from ernerf_ti.run.serialization import config_from_dict
@@ -71,7 +72,7 @@ def evaluate(options: EvaluationOptions, frames: Path) -> Evaluation:
     content = load_checkpoint(run.checkpoint)
     capture = open_capture(options.capture or run.capture(), content["capture"]["extractor"])
     _check_capture(content["capture"], capture, run.checkpoint)
-    trained = load_portrait(options.run, options.device)
+    trained = load_portrait(options.run, options.device, resolve_precision(options.precision, options.device))
     held_out = select_frames(capture, options.frames, options.max_seconds, options.device)
     samples = read_sound(capture.paths.sound, SAMPLE_RATE) if capture.paths.sound.is_file() else None
     other_speaker = None

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from ernerf_ti.process.precision import Precision
+
 
 @dataclass(frozen=True)
 class EvaluationOptions:
@@ -16,6 +18,8 @@ class EvaluationOptions:
     """Capture that the run was trained on; needed only if it has moved."""
     device: str = "cpu"
     """Device to render and to compute metrics on."""
+    precision: Precision = "auto"
+    """Format in which the portrait's networks are evaluated; see :func:`ernerf_ti.process.precision.resolve_precision`."""
     frames: int | None = None
     """Number of held-out frames to evaluate, evenly spaced; all by default."""
     max_seconds: float | None = None

@@ -26,6 +26,7 @@ from ernerf_ti.portrait.camera import all_pixels, pixel_coords, pixel_rays
 from ernerf_ti.portrait.records import FrameInputs, TorsoLayer
 from ernerf_ti.portrait.render.torso import render_torso
 from ernerf_ti.process.prefetch import ahead
+from ernerf_ti.process.precision import Precision, resolve_precision
 from ernerf_ti.run.checkpoint import load_checkpoint
 from ernerf_ti.run.folder import RunFolder
 from ernerf_ti.run.serialization import config_from_dict
@@ -37,7 +38,7 @@ from ernerf_ti.train.trainer import Trainer
 
 
 def run(
-    run: Path, capture: Path | None, sizes: tuple[int, ...], n: int, device: str
+    run: Path, capture: Path | None, sizes: tuple[int, ...], n: int, device: str, precision: Precision = "auto"
 ) -> dict[str, dict[str, float] | dict[str, str]]:
     """Figures by title: the machine, a frame of each size, and a training step if there is a capture.
 
@@ -47,16 +48,19 @@ def run(
         sizes: widths and heights in pixels.
         n: frames or steps of which a figure is the median.
         device: where they are computed.
+        precision: format in which the networks are evaluated.
 
     Raises:
         OSError, ValueError: as :func:`load_portrait` and :func:`open_capture`.
     """
-    trained = load_portrait(run, device)
-    figures: dict[str, dict[str, float] | dict[str, str]] = {"machine": _machine(device)}
+    dtype = resolve_precision(precision, device)
+    trained = load_portrait(run, device, dtype)
+    machine = _machine(device) | {"precision": str(dtype).removeprefix("torch.")}
+    figures: dict[str, dict[str, float] | dict[str, str]] = {"machine": machine}
     for size in sizes:
         figures[f"{size} x {size}"] = time_frames(resized(trained, size), n)
     if capture is not None:
-        figures["training step"] = time_steps(capture, run, n, device)
+        figures["training step"] = time_steps(capture, run, n, device, precision)
     return figures
 
 
@@ -122,13 +126,13 @@ def time_frames(trained: TrainedPortrait, n: int) -> dict[str, float]:
     return figures
 
 
-def time_steps(capture: Path, run: Path, n: int, device: str) -> dict[str, float]:
+def time_steps(capture: Path, run: Path, n: int, device: str, precision: Precision = "auto") -> dict[str, float]:
     """Milliseconds per training step of each stage, starting from the weights of the run."""
     opened, figures = open_capture(capture), {}
     with tempfile.TemporaryDirectory() as folder:
         path = RunFolder.find(run).checkpoint
         config = config_from_dict(TrainConfig, load_checkpoint(path, device)["train_config"])
-        trainer = Trainer(opened, config, Path(folder), device)
+        trainer = Trainer(opened, dataclasses.replace(config, precision=precision), Path(folder), device)
         trainer.portrait.load_state_dict(load_portrait(run, device).portrait.state_dict())
         for stage in STAGES:
             if getattr(trainer.config, stage).iterations:

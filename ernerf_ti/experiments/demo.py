@@ -28,6 +28,7 @@ from ernerf_ti.media.images import write_image
 from ernerf_ti.media.video import write_video
 from ernerf_ti.portrait.camera import scene_from_capture
 from ernerf_ti.process.interruption import StopRequest
+from ernerf_ti.process.precision import Precision, resolve_precision
 from ernerf_ti.process.threads import adaptive_threads
 from ernerf_ti.run.folder import RunFolder
 from ernerf_ti.run.trained_portrait import TrainedPortrait, load_portrait
@@ -61,6 +62,7 @@ class Demo:
     speed_up: float
     """Divides the training steps."""
     seed: int
+    precision: Precision = "auto"
 
     def __post_init__(self) -> None:
         if self.seconds < 2:
@@ -79,7 +81,8 @@ class Demo:
             name: dataclasses.replace(getattr(config, name), iterations=max(2, round(iterations / self.speed_up)))
             for name, iterations in _ITERATIONS.items()
         }
-        return dataclasses.replace(config, seed=self.seed, balanced_closure_fraction=0.4, **stages)
+        settings = {"seed": self.seed, "precision": self.precision, "balanced_closure_fraction": 0.4}
+        return dataclasses.replace(config, **settings, **stages)
 
     @property
     def capture(self) -> Path:
@@ -147,7 +150,7 @@ def run_demo(demo: Demo) -> dict:
         write_portrait_capture(person, demo.capture, progress=True)
     capture = open_capture(demo.capture)
     _train(demo, capture, progress)
-    trained = load_portrait(demo.run, demo.device)
+    trained = load_portrait(demo.run, demo.device, resolve_precision(demo.precision, demo.device))
     with progress.stage("measure held-out frames"):
         metrics, held_out = _held_out(trained, capture)
         metrics |= _lid_apertures(trained, capture, person)

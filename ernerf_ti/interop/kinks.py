@@ -51,17 +51,19 @@ class ReluTrace(TorchFunctionMode):
             self.layers.append(_Layer(args[0], self._magnitudes, outputs))
             return outputs
         result = func(*args, **(kwargs or {}))
-        if func in (torch.Tensor.__matmul__, torch.Tensor.matmul):
+        if func is torch.mm:
             self._record_magnitudes(*args)
         elif func is torch.addmm:
             bias, weight, x = args
             self._record_magnitudes(weight, x, bias)
+        elif func is torch.Tensor.addmm_:
+            _, weight, x = args
+            self._record_magnitudes(weight, x, self._magnitudes)
         return result
 
     @torch.no_grad()
-    def _record_magnitudes(self, weight: Tensor, x: Tensor, bias: Tensor | None = None) -> None:
-        if weight.dim() == 2 and x.dim() == 2:
-            self._magnitudes = weight.abs() @ x.abs() + (0 if bias is None else bias.abs())
+    def _record_magnitudes(self, weight: Tensor, x: Tensor, others: Tensor | None = None) -> None:
+        self._magnitudes = weight.abs() @ x.abs() + (0 if others is None else others.abs())
 
 
 class Kink(NamedTuple):

@@ -247,7 +247,7 @@ def _carry_optimizer(source: OfficialFile, trainer: Trainer) -> str:
         copy_tensors(source.path, found, targets)
     for name, parameter in ours.items():
         trainer.optimizer.state[parameter] = {
-            "step": torch.tensor(max(steps, default=0.0)),
+            "step": torch.tensor(max(steps, default=0.0), device=parameter.device),
             **{key: values[name] for key, values in moments.items()},
         }
     return f"optimizer: converted ({len(steps)} of {len(indices)} parameters)"

@@ -12,6 +12,8 @@ from ernerf_ti.portrait.render.frame import render_portrait
 from ernerf_ti.portrait.render.head_occupancy import OccupancyGrid
 from ernerf_ti.portrait.render.torso_occupancy import TorsoGrid
 
+_PRECISIONS = (torch.float32, torch.bfloat16, torch.float16)
+
 
 class Portrait(nn.Module):
     """Fields and occupancy grids of one person.
@@ -31,6 +33,26 @@ class Portrait(nn.Module):
         self.torso = TorsoField(config.torso, n_embeddings)
         self.head_grid = OccupancyGrid(config.head_grid)
         self.torso_grid = TorsoGrid(config.torso_grid)
+
+    @property
+    def precision(self) -> torch.dtype:
+        """Of the networks of head and torso; see :meth:`set_precision`."""
+        return self.head.precision
+
+    def set_precision(self, precision: torch.dtype) -> None:
+        """Evaluate the networks in another floating-point format from now on.
+
+        The weights stay float32, and the precision is not part of the state. Positions, distances, tables, densities,
+        compositing and losses are float32 in any case.
+
+        Args:
+            precision: torch.float32, torch.bfloat16 or torch.float16.
+
+        Raises ValueError for another dtype.
+        """
+        if precision not in _PRECISIONS:
+            raise ValueError(f"precision: expected one of {', '.join(map(str, _PRECISIONS))}, got {precision}")
+        self.head.precision = self.torso.precision = precision
 
     def predicted_torso_appearance(self, poses: Tensor) -> PoseRegression:
         """Regression from head poses to appearance embeddings of the torso.

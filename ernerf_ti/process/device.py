@@ -1,5 +1,6 @@
 """The device of a process, checked before anything else is done."""
 
+import os
 import re
 from typing import TYPE_CHECKING
 
@@ -37,3 +38,17 @@ def resolve_device(name: str = "auto") -> "torch.device":
     else:
         reason = "no usable GPU; check nvidia-smi and CUDA_VISIBLE_DEVICES"
     raise ValueError(f"device: expected CUDA, got {reason}, or pass cpu")
+
+
+def use_deterministic_algorithms() -> None:
+    """Let torch and our kernels use only algorithms that give the same bits every time, at some cost in speed.
+
+    Call it before the first use of CUDA: cuBLAS reads its setting when it starts. An operation that has no such
+    algorithm then raises a RuntimeError that names it.
+    """
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    import torch
+
+    torch.use_deterministic_algorithms(True)
+    # Our kernels write all of their results; filling new tensors first would only cost time.
+    torch.utils.deterministic.fill_uninitialized_memory = False

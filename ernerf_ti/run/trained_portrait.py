@@ -93,12 +93,15 @@ class TrainedPortrait:
         )
 
 
-def load_portrait(run: Path, device: torch.device | str = "cpu") -> TrainedPortrait:
+def load_portrait(
+    run: Path, device: torch.device | str = "cpu", precision: torch.dtype = torch.float32
+) -> TrainedPortrait:
     """Load a trained portrait.
 
     Args:
         run: a run folder, a checkpoint file, or a folder that contains a run as `run/`.
         device: where it is rendered.
+        precision: of its networks; see :meth:`ernerf_ti.portrait.portrait.Portrait.set_precision`.
 
     Raises:
         FileNotFoundError, ValueError: as :meth:`ernerf_ti.run.folder.RunFolder.find` and
@@ -109,6 +112,7 @@ def load_portrait(run: Path, device: torch.device | str = "cpu") -> TrainedPortr
     capture, scene = content["capture"], content["scene"]
     portrait = portrait_of(content, path).to(device)
     portrait.requires_grad_(False)
+    portrait.set_precision(precision)
     return TrainedPortrait(
         portrait,
         capture["extractor"],

@@ -13,6 +13,7 @@ from ernerf_ti.portrait.config import (
     TorsoFieldConfig,
     TriplaneHashConfig,
 )
+from ernerf_ti.process.precision import Precision
 
 STAGES = ("head", "finetune", "torso")
 """Stages of training, in their order."""
@@ -147,6 +148,9 @@ class TrainConfig:
     """Standardize audio features by the capture's mean and deviation; the public code uses them as they are."""
     grid_update_every: int = 16
     """Steps between updates of the occupancy grids, and between smoothness terms."""
+    precision: Precision = "auto"
+    """Format in which the networks are evaluated; weights, encodings, compositing and losses are float32. auto is
+    float32 on the CPU, and on CUDA bf16, or fp16 on a GPU without bf16."""
     seed: int = 0
     """Seed of all random numbers."""
     save_every: int = 1000

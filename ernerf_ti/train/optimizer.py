@@ -15,6 +15,9 @@ def stage_optimizer(
     """AdamW with parameter groups by name: hash tables, temporal attention, audio encoder, cameras, networks.
 
     Hash tables have weight decay, as in ER-NeRF, which uses AdamW's default.
+
+    A step is one kernel per group. On CUDA the learning rates are tensors there, so that a step can be captured in a
+    CUDA graph. A loaded state does not change the settings, which older versions saved for another kind of step.
     """
     groups: dict[str, list[nn.Parameter]] = {"tables": [], "attention": [], "audio": [], "cameras": [], "networks": []}
     for name, parameter in parameters:
@@ -36,7 +39,7 @@ def stage_optimizer(
         "networks": (config.net_lr, 0.0),
     }
     start = getattr(stage, "lr_scale", 1.0)
-    return torch.optim.AdamW(
+    optimizer = torch.optim.AdamW(
         [
             {"params": groups[name], "lr": start * rate, "full_rate": start * rate, "weight_decay": decay}
             for name, (rate, decay) in settings.items()
@@ -44,13 +47,33 @@ def stage_optimizer(
         ],
         betas=(config.beta1, config.beta2),
         eps=config.eps,
+        fused=True,
     )
+    for group in optimizer.param_groups:
+        device = group["params"][0].device
+        if device.type == "cuda":
+            group["lr"] = torch.full((), group["lr"], device=device)
+            group["capturable"] = True
+    optimizer.register_load_state_dict_pre_hook(_with_own_settings)
+    return optimizer
+
+
+def _with_own_settings(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> dict[str, Any]:
+    """A state dict to be loaded, with the optimizer's own settings in place of those saved."""
+    groups = state["param_groups"]
+    if len(groups) == len(optimizer.param_groups):  # else loading it fails
+        groups = [{**own, "params": saved["params"]} for own, saved in zip(optimizer.param_groups, groups, strict=True)]
+    return {**state, "param_groups": groups}
 
 
 def set_learning_rates(optimizer: torch.optim.Optimizer, stage: StageConfig, progress: float) -> None:
     """Set learning rates to full_rate * lr_decay^progress, progress being the fraction of the stage that is done."""
     for group in optimizer.param_groups:
-        group["lr"] = group["full_rate"] * stage.lr_decay**progress
+        rate = group["full_rate"] * stage.lr_decay**progress
+        if isinstance(group["lr"], Tensor):
+            group["lr"].fill_(rate)
+        else:
+            group["lr"] = rate
 
 
 class WeightAverage:

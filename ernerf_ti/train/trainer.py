@@ -17,6 +17,7 @@ from ernerf_ti.data.capture import Capture
 from ernerf_ti.media.files import write_json
 from ernerf_ti.media.images import write_image
 from ernerf_ti.portrait.portrait import Portrait
+from ernerf_ti.process.precision import resolve_precision
 from ernerf_ti.process.threads import ThreadTuner
 from ernerf_ti.run.checkpoint import load_checkpoint, load_state, save_checkpoint, state_entry
 from ernerf_ti.run.folder import RunFolder
@@ -83,6 +84,9 @@ class Trainer:
             self.portrait.head.audio_encoder.standardize(self.frames.own_windows())
         self.portrait.to(self.device)
         self.cameras.to(self.device)
+        self.portrait.set_precision(resolve_precision(config.precision, self.device))
+        # Gradients of float16 networks would underflow without a factor; otherwise it does nothing.
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.portrait.precision == torch.float16)
         self.portrait.head_grid.mark_unseen_cells(self.frames.poses, tuple(capture.intrinsics))
         self.stages: dict[str, Stage] = {
             kind.name: kind(self.config, self.portrait, self.cameras, self.frames, self.held_out)
@@ -124,6 +128,8 @@ class Trainer:
         trainer.stage_finished = state_entry(content, "stage_finished", bool, path)
         for name in ("optimizer", "average"):
             load_state(getattr(trainer, name), state_entry(content, name, dict, path), path, name)
+        if content.get("scaler"):
+            load_state(trainer.scaler, state_entry(content, "scaler", dict, path), path, "scaler")
         rewind_log(RunFolder(trainer.folder), trainer.stage, trainer.step)
         trainer.stage_seconds = content.get("stage_seconds") or training_seconds(RunFolder(trainer.folder).log) or {}
         trainer._saved = trainer._position()
@@ -189,8 +195,9 @@ class Trainer:
         result = stage.loss(frame, self.step, generator)
         loss = result.total
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        self.optimizer.step()
+        self.scaler.scale(loss).backward()
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
         self.step += 1
         if self.step % max(1, stage.settings.iterations // 125) == 0:
             # So rarely that the average reaches back over the last fifth of the stage or so.
@@ -218,6 +225,7 @@ class Trainer:
                 "cameras": self.cameras.state_dict(),
                 "optimizer": self.optimizer.state_dict(),
                 "average": self.average.state_dict(),
+                "scaler": self.scaler.state_dict(),
                 "scene": self._scene(),
             },
         )

@@ -11,6 +11,7 @@ import numpy as np
 
 from ernerf_ti.audio.frame_features import SAMPLE_RATE
 from ernerf_ti.data.capture import open_capture
+from ernerf_ti.process.precision import Precision, resolve_precision
 from ernerf_ti.run.folder import RunFolder
 from ernerf_ti.run.trained_portrait import TrainedPortrait, load_portrait
 from ernerf_ti.train.config import PRESETS, STAGES
@@ -45,17 +46,21 @@ def open_viewer(options: ViewerOptions, layout: Layout, scripted: bool = False) 
     """
     training = None
     if options.train is not None:
-        training = open_training(options.run, options.train, options.preset, options.stages, options.device)
+        training = open_training(
+            *(options.run, options.train, options.preset, options.stages, options.device, options.precision)
+        )
     return _make_viewer(options, layout, scripted, training)
 
 
-def open_training(run: Path, capture: Path, preset: str, stages: tuple[str, ...], device: str) -> TrainingSession:
-    """Continue the training of a run, or start one in its folder."""
+def open_training(
+    run: Path, capture: Path, preset: str, stages: tuple[str, ...], device: str, precision: Precision = "auto"
+) -> TrainingSession:
+    """Continue the training of a run as it was started, or start one in its folder."""
     opened = open_capture(capture)
     if RunFolder(run).checkpoint.is_file():
         trainer = Trainer.resume(opened, run, device)
     else:
-        trainer = Trainer(opened, PRESETS[preset], run, device)
+        trainer = Trainer(opened, replace(PRESETS[preset], precision=precision), run, device)
     return TrainingSession(trainer, stages)
 
 
@@ -101,7 +106,7 @@ def _make_viewer(
         trained = training.portrait()
         own = capture_clip(trained, training.trainer.capture)
     else:
-        trained = load_portrait(options.run, options.device)
+        trained = load_portrait(options.run, options.device, resolve_precision(options.precision, options.device))
         own, problem = _own_clip(options, folder, trained)
     if options.audio is not None:
         clip = sound_clip(trained, options.audio, options.speech_model)

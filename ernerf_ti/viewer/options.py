@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from ernerf_ti.process.precision import Precision
 from ernerf_ti.train.config import STAGES
 
 
@@ -21,3 +22,4 @@ class ViewerOptions:
     preset: str = "small"
     stages: tuple[str, ...] = STAGES
     device: str = "cpu"
+    precision: Precision = "auto"

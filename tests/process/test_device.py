@@ -1,5 +1,6 @@
 """Devices by name."""
 
+import os
 import subprocess
 import sys
 
@@ -51,3 +52,16 @@ def test_a_wrong_name_is_reported_without_importing_torch():
     code = "import sys; from ernerf_ti.process.device import resolve_device\ntry: resolve_device('tpu')\n"
     code += "except ValueError: assert 'torch' not in sys.modules\nelse: raise SystemExit(1)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 0
+
+
+@pytest.mark.parametrize(("given", "expected"), [(None, ":4096:8"), (":16:8", ":16:8")])
+def test_deterministic_algorithms(given, expected):
+    code = (
+        "import os; from ernerf_ti.process.device import use_deterministic_algorithms; use_deterministic_algorithms()\n"
+        "import torch; print(os.environ['CUBLAS_WORKSPACE_CONFIG'], torch.are_deterministic_algorithms_enabled(),\n"
+        "    torch.is_deterministic_algorithms_warn_only_enabled())"
+    )
+    environment = {k: v for k, v in os.environ.items() if k != "CUBLAS_WORKSPACE_CONFIG"}
+    environment |= {} if given is None else {"CUBLAS_WORKSPACE_CONFIG": given}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == [expected, "True", "False"]

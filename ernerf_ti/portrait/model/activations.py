@@ -1,12 +1,13 @@
 """Activations that map network outputs to densities and colors."""
 
+import math
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-_LARGEST_EXPONENT = 15.0  # as in RAD-NeRF; a density of e^15 is opaque within 1e-5 of the box
+_LARGEST_SLOPE = math.exp(15.0)  # as in RAD-NeRF; a density of e^15 is opaque within 1e-5 of the box
 
 
 def density(x: Tensor) -> Tensor:
@@ -30,5 +31,4 @@ class _TruncatedExp(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> Tensor:
         (y,) = ctx.saved_tensors
-        limit = torch.exp(y.new_tensor(_LARGEST_EXPONENT))
-        return grad * torch.minimum(y, limit)
+        return grad * y.clamp(max=_LARGEST_SLOPE)

@@ -6,6 +6,7 @@ The network of AD-NeRF and ER-NeRF [Guo et al. 2021, section 3.3; Li et al. 2023
 import itertools
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 N_FRAMES = 8
@@ -58,23 +59,23 @@ class AudioEncoder(nn.Module):
         self.feature_scale.copy_((windows - mean).square().mean().sqrt().clamp(min=1e-6))
 
     def forward(self, audio_window: Tensor) -> Tensor:
-        """Encode one frame.
+        """Encode the windows of one frame, or of several.
 
         Args:
-            audio_window: [8, C, steps] float32, steps from 1 to 16; longer windows are cropped to 16.
+            audio_window: [..., 8, C, steps] float32, steps from 1 to 16; longer windows are cropped to 16.
 
         Returns:
-            [code_size].
+            [..., code_size].
 
         Raises ValueError for another shape.
         """
-        if audio_window.dim() != 3 or audio_window.shape[:2] != (N_FRAMES, self.feature_dimension):
+        if audio_window.dim() < 3 or audio_window.shape[-3:-1] != (N_FRAMES, self.feature_dimension):
             raise ValueError(
                 f"audio_window: expected shape [{N_FRAMES}, {self.feature_dimension}, steps], "
                 f"got {list(audio_window.shape)}; pass features of the extractor that the portrait was trained with"
             )
-        steps = self.convolutions((audio_window[:, :, :MAX_STEPS] - self.feature_mean) / self.feature_scale)
-        return self.attention(self.projection(steps.squeeze(2)))
+        x = (audio_window[..., :MAX_STEPS] - self.feature_mean) / self.feature_scale
+        return self.attention(self.projection(_convolve(x.transpose(-1, -2), self.convolutions).squeeze(-2)))
 
 
 class TemporalAttention(nn.Module):
@@ -94,9 +95,24 @@ class TemporalAttention(nn.Module):
         self.scores = nn.Linear(N_FRAMES, N_FRAMES)
 
     def forward(self, codes: Tensor) -> Tensor:
-        """[8, code_size] -> [code_size]."""
-        weights = torch.softmax(self.scores(self.convolutions(codes.t()[None])[0, 0]), 0)
-        return weights @ codes
+        """[..., 8, code_size] -> [..., code_size]."""
+        weights = torch.softmax(self.scores(_convolve(codes, self.convolutions).squeeze(-1)), -1)
+        return (weights.unsqueeze(-2) @ codes).squeeze(-2)
+
+
+def _convolve(x: Tensor, layers: nn.Sequential) -> Tensor:
+    """[..., T, C] -> [..., T', C']: convolutions of width 3 and the activations between them.
+
+    Each convolution is one matrix product over windows. The windows are a few hundred numbers, for which a
+    convolution of cuDNN, above all its gradient, costs far more time on the host than on the GPU.
+    """
+    for layer in layers:
+        if isinstance(layer, nn.Conv1d):
+            windows = F.pad(x, (0, 0, 1, 1)).unfold(-2, 3, layer.stride[0])  # [..., T', C, 3]
+            x = F.linear(windows.flatten(-2), layer.weight.flatten(1), layer.bias)
+        else:
+            x = layer(x)
+    return x
 
 
 def _keep_variance(layer: nn.Conv1d | nn.Linear) -> None:

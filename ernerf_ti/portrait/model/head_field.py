@@ -1,11 +1,12 @@
 """Radiance field of the head: density and color of a point for one frame's inputs [ER-NeRF, section 3].
 
-x = encode(position);  a, e = region_attention(x, audio, eye)
-[log sigma, g] = density_net(x, a, e);  rgb = color_net(harmonics(direction), g, appearance)
+x = encode(position);  a, e = region_attention(x)
+[log sigma, g] = density_net(x, a audio, e eye);  rgb = color_net(harmonics(direction), g, appearance)
 """
 
 from dataclasses import dataclass
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -14,9 +15,9 @@ from ernerf_ti.portrait.config import HeadFieldConfig
 from ernerf_ti.portrait.model import activations
 from ernerf_ti.portrait.model.appearance_embedding import AppearanceEmbedding
 from ernerf_ti.portrait.model.audio_encoder import AudioEncoder
-from ernerf_ti.portrait.model.mlp import MLP, concatenate
+from ernerf_ti.portrait.model.mlp import MLP, concatenate, in_precision
 from ernerf_ti.portrait.model.position_encoders import position_encoder
-from ernerf_ti.portrait.model.region_attention import region_attention
+from ernerf_ti.portrait.model.region_attention import Attention, region_attention
 from ernerf_ti.portrait.records import FieldOutput, FrameInputs
 
 
@@ -56,6 +57,9 @@ class HeadField(nn.Module):
         )
         self.uncertainty_net = MLP(n_features, config.uncertainty_width, 1, 2)
         self.appearance = AppearanceEmbedding(n_embeddings, config.appearance_size)
+        self.precision = torch.float32
+        """Of the networks that are evaluated per point: float32 leaves their inputs as they are, torch.bfloat16 and
+        torch.float16 cast them. Encodings, densities and everything after them keep the dtype of the positions."""
 
     def bind(
         self, inputs: FrameInputs, with_uncertainty: bool = True, audio_code: Tensor | None = None
@@ -95,28 +99,42 @@ class HeadField(nn.Module):
             appearance: [appearance_size].
             with_uncertainty: evaluate the uncertainty; otherwise it is None.
 
-        The output is in the dtype of the positions, also under autocast.
+        The output is in the dtype of the positions, whatever the precision of the networks, also under autocast.
         """
         features = self.position_encoder(positions)
-        attended = self.region_attention(features, audio_code, eye_closure)
-        h = self.density_net(concatenate([features, attended.audio, attended.eye]))
         harmonics = tk.spherical_harmonics(directions, self.config.direction_degree)
-        rgbs = self.color_net(concatenate([harmonics, h[:, 1:]]), shared=appearance)
-        # Networks may run in half precision; compositing needs the precision of the positions.
-        dtype = positions.dtype
+        return self.networks(features, harmonics, audio_code, eye_closure, appearance, with_uncertainty)
+
+    def networks(
+        self,
+        features: Tensor,
+        harmonics: Tensor,
+        audio_code: Tensor,
+        eye_closure: Tensor,
+        appearance: Tensor,
+        with_uncertainty: bool = True,
+    ) -> FieldOutput:
+        """What follows the encodings: operations of torch alone, which never wait for the device.
+
+        Args:
+            features: [M, F] encoded positions.
+            harmonics: [M, degree^2] encoded directions.
+            audio_code, eye_closure, appearance, with_uncertainty: as of :meth:`forward`.
+        """
+        h, attention = self._density(features, audio_code, eye_closure)
+        rgbs = self.color_net(in_precision(harmonics, self.precision), h[:, 1:], shared=appearance)
+        dtype = features.dtype
         return FieldOutput(
             activations.density(h[:, 0].to(dtype)),
             activations.unit_interval(rgbs.to(dtype)),
-            attended.audio_attention.to(dtype),
-            attended.eye_attention.to(dtype),
+            attention.audio_attention.to(dtype),
+            attention.eye_attention.to(dtype),
             self._uncertainty(features) if with_uncertainty else None,
         )
 
     def densities(self, positions: Tensor, audio_code: Tensor, eye_closure: Tensor) -> Tensor:
         """[M, 3] positions -> [M] density per scene unit, without evaluating colors."""
-        features = self.position_encoder(positions)
-        attended = self.region_attention(features, audio_code, eye_closure)
-        h = self.density_net(concatenate([features, attended.audio, attended.eye]))
+        h, _ = self._density(self.position_encoder(positions), audio_code, eye_closure)
         return activations.density(h[:, 0].to(positions.dtype))
 
     def regularized(self, positions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -125,11 +143,32 @@ class HeadField(nn.Module):
         They depend on the point only, not on the frame.
         """
         features = self.position_encoder(positions)
-        return *self.region_attention.norms(features), self._uncertainty(features)
+        attention = self.region_attention(in_precision(features, self.precision))
+        dtype = positions.dtype
+        return attention.audio_attention.to(dtype), attention.eye_attention.to(dtype), self._uncertainty(features)
+
+    def _density(self, features: Tensor, audio_code: Tensor, eye_closure: Tensor) -> tuple[Tensor, Attention]:
+        """[M, F] -> [M, 1 + geometry_features] log density and geometry features; attention."""
+        attend, n_features = self.region_attention, features.shape[1]
+        if torch.is_grad_enabled() or torch.is_autocast_enabled(features.device.type):
+            x = in_precision(features, self.precision)
+            attention = attend(x)
+            x = concatenate([x, *attention.weights])
+        else:
+            # The attention's networks write beside the features: nothing is concatenated.
+            dtype = features.dtype if self.precision == torch.float32 else self.precision
+            rows = features.new_empty(n_features + attend.n_weights, len(features), dtype=dtype)
+            x = rows[:n_features].copy_(features.t()).t()
+            attention = attend(x, out=rows[n_features:])
+            x = rows.t()
+        own, others = self.density_net.first_weight.tensor_split((n_features,), 1)
+        weight = torch.cat((own, attend.fold(others, audio_code, eye_closure)), 1)
+        return self.density_net(x, first_weight=weight), attention
 
     def _uncertainty(self, features: Tensor) -> Tensor:
         # Detached: the uncertainty must not train the position encoder.
-        return F.softplus(self.uncertainty_net(features.detach())[:, 0].to(features.dtype))
+        x = in_precision(features.detach(), self.precision)
+        return F.softplus(self.uncertainty_net(x)[:, 0].to(features.dtype))
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,8 @@ from torch import Tensor, nn
 class MLP(nn.Module):
     """Linear layers without biases, with a ReLU between them.
 
+    It computes in the dtype of its inputs; the weights are cast to it.
+
     Args:
         n_inputs: input features.
         n_hidden: units per hidden layer.
@@ -25,27 +27,46 @@ class MLP(nn.Module):
         sizes = [n_inputs] + [n_hidden] * (n_layers - 1) + [n_outputs]
         self.layers = nn.ModuleList(nn.Linear(a, b, bias=False) for a, b in itertools.pairwise(sizes))
 
-    def forward(self, x: Tensor, shared: Tensor | None = None) -> Tensor:
+    @property
+    def first_weight(self) -> Tensor:
+        """[n_hidden, n_inputs] weight of the first layer."""
+        return cast(nn.Linear, self.layers[0]).weight
+
+    def forward(
+        self, *inputs: Tensor, shared: Tensor | None = None, first_weight: Tensor | None = None, out: Tensor | None = None
+    ) -> Tensor:
         """Evaluate M points.
 
         Args:
-            x: [M, n_inputs], or [M, n_inputs - S] with S shared inputs.
+            inputs: [M, C_i] parts of the input, in the order of the weight's columns.
             shared: [S] the last inputs, if they are the same for all points. They act as a bias of the first layer.
+            first_weight: [n_hidden, sum C_i + S] replaces the weight of the first layer.
+            out: [n_outputs, M] contiguous, for the result; without gradients only.
 
         Returns:
             [M, n_outputs]; the memory is channel-major, like that of the grid encodings.
         """
-        h = x.t()
-        for i, layer in enumerate(self.layers):
-            weight = cast(nn.Linear, layer).weight
-            if i:
-                h = F.relu(h, inplace=True)
-            if i == 0 and shared is not None:
-                n = weight.shape[1] - len(shared)
-                h = torch.addmm((weight[:, n:] @ shared)[:, None], weight[:, :n], h)
-            else:
-                h = weight @ h
+        weights = [cast(nn.Linear, layer).weight for layer in self.layers]
+        weight = weights[0] if first_weight is None else first_weight
+        sizes = [x.shape[1] for x in inputs] + ([] if shared is None else [len(shared)])
+        columns, dtype = weight.split(sizes, 1), inputs[0].dtype
+        result = out if len(weights) == 1 else None
+        if shared is None:
+            h = torch.mm(columns[0].to(dtype), inputs[0].t(), out=result)
+        else:
+            bias = (columns[-1] @ shared).to(dtype)
+            h = torch.addmm(bias[:, None], columns[0].to(dtype), inputs[0].t(), out=result)
+        for part, x in zip(columns[1:], inputs[1:], strict=False):
+            # To add up products moves less memory than to concatenate inputs. Under autocast h has a dtype of its own.
+            h.addmm_(part.to(h.dtype), x.t().to(h.dtype))
+        for i, weight in enumerate(weights[1:], 2):
+            h = torch.mm(weight.to(h.dtype), F.relu(h, inplace=True), out=out if i == len(weights) else None)
         return h.t()
+
+
+def in_precision(x: Tensor, precision: torch.dtype) -> Tensor:
+    """Inputs of networks in their precision; float32 leaves them as they are, also in float64."""
+    return x if precision == torch.float32 else x.to(precision)
 
 
 def concatenate(tensors: list[Tensor]) -> Tensor:

@@ -11,7 +11,7 @@ import taichi_kernels as tk
 from ernerf_ti.portrait.config import TorsoFieldConfig
 from ernerf_ti.portrait.model import activations
 from ernerf_ti.portrait.model.appearance_embedding import AppearanceEmbedding
-from ernerf_ti.portrait.model.mlp import MLP, concatenate
+from ernerf_ti.portrait.model.mlp import MLP, in_precision
 from ernerf_ti.portrait.records import TorsoLayer
 
 
@@ -22,6 +22,8 @@ class TorsoField(nn.Module):
         config: shape of the field.
         n_embeddings: number of appearance embeddings, one per training frame, at least 1.
     """
+
+    _frequencies: Tensor
 
     def __init__(self, config: TorsoFieldConfig, n_embeddings: int):
         super().__init__()
@@ -44,6 +46,10 @@ class TorsoField(nn.Module):
         self.deformation_net = MLP(n_inputs, config.deformation_width, 2, config.deformation_layers)
         self.color_net = MLP(grid.n_outputs + n_inputs, config.color_width, 4, config.color_layers)
         self.appearance = AppearanceEmbedding(n_embeddings, config.appearance_size, config.appearance_smoothing)
+        self.register_buffer("_frequencies", 2.0 ** torch.arange(config.anchor_octaves)[:, None], persistent=False)
+        self.precision = torch.float32
+        """Of the color network; see :attr:`ernerf_ti.portrait.model.head_field.HeadField.precision`. The deformation
+        network yields positions and is evaluated in their dtype."""
 
     def encode_pose(self, head_pose: Tensor) -> Tensor:
         """[4, 4] pose_world_from_camera -> [6] image coordinates u, v of the anchors.
@@ -51,8 +57,14 @@ class TorsoField(nn.Module):
         An anchor (x, y, z, w) in camera axes is at (x, y) / w / z: the depth is not divided by w, as in
         ER-NeRF.
         """
-        camera = self.anchors @ torch.linalg.inv(head_pose).t()
-        return (camera[:, :2] / camera[:, 3:] / camera[:, 2:3]).flatten()
+        # The inverse of the rotation by Cramer's rule: linalg.inv waits for the device, and the transpose would not do,
+        # because captured rotations are orthonormal to 1e-3 only.
+        columns = head_pose[:3, :3].t()
+        cofactors = torch.linalg.cross(columns.roll(-1, 0), columns.roll(-2, 0))
+        inverse = cofactors / (columns[0] * cofactors[0]).sum()
+        points, w = self.anchors[:, :3], self.anchors[:, 3:]
+        camera = (points - w * head_pose[:3, 3]) @ inverse.t()
+        return (camera[:, :2] / w / camera[:, 2:]).flatten()
 
     def forward(self, pixel_coords: Tensor, head_pose: Tensor, appearance: int | Tensor | None = None) -> TorsoLayer:
         """Evaluate K pixels.
@@ -65,12 +77,17 @@ class TorsoField(nn.Module):
         Raises ValueError if the index is out of range.
         """
         x = (pixel_coords * self.config.shrink).contiguous()
-        pose_features = tk.frequency_encode(self.encode_pose(head_pose)[None].contiguous(), self.config.anchor_octaves)
         embedding = appearance if isinstance(appearance, Tensor) else self.appearance(appearance)
-        shared = torch.cat((pose_features[0], embedding))
+        shared = torch.cat((self._pose_features(head_pose), embedding))
         pixel_features = tk.frequency_encode(x, self.config.pixel_octaves)
-        offset = self.deformation_net(pixel_features, shared).to(x.dtype)
+        offset = self.deformation_net(pixel_features, shared=shared).to(x.dtype)
         moved = (x + offset).clamp(-1, 1).contiguous()
-        output = self.color_net(concatenate([self.encoding(moved), pixel_features]), shared).to(x.dtype)
-        output = activations.unit_interval(output)
+        inputs = (in_precision(x, self.precision) for x in (self.encoding(moved), pixel_features))
+        output = activations.unit_interval(self.color_net(*inputs, shared=shared).to(x.dtype))
         return TorsoLayer(output[:, 0], output[:, 1:], offset)
+
+    def _pose_features(self, head_pose: Tensor) -> Tensor:
+        """[4, 4] -> [6 (1 + 2 K)] frequency encoding of the encoded pose. It is too short for a kernel's launch."""
+        coordinates = self.encode_pose(head_pose)
+        angles = coordinates * self._frequencies
+        return torch.cat((coordinates, torch.stack((angles.sin(), angles.cos()), 1).flatten()))

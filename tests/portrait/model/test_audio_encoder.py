@@ -3,6 +3,7 @@ import torch
 import torch.nn.functional as F
 
 from ernerf_ti.portrait.model.audio_encoder import AudioEncoder, TemporalAttention
+from tests.reference.head_rendering import encode_audio
 
 
 @pytest.mark.parametrize(("dimension", "steps"), [(29, 16), (42, 16), (44, 16), (80, 16), (1024, 2), (5, 1)])
@@ -29,6 +30,19 @@ def test_attention_weighs_the_codes():
         expected = F.softmax(attention.scores.bias, 0) @ codes
         torch.testing.assert_close(attention(codes), expected)
         assert (attention(codes) - codes[4]).abs().max() < 0.01
+
+
+@pytest.mark.parametrize(("dimension", "steps"), [(29, 16), (42, 11), (7, 2), (5, 1)])
+def test_equals_convolutions(dimension, steps):
+    encoder, window = AudioEncoder(dimension).double(), torch.randn(8, dimension, steps, dtype=torch.float64)
+    torch.testing.assert_close(encoder(window), encode_audio(encoder, window))
+
+
+def test_several_frames_at_once():
+    encoder, windows = AudioEncoder(9), torch.randn(2, 3, 8, 9, 16)
+    codes = encoder(windows)
+    assert codes.shape == (2, 3, 32)
+    torch.testing.assert_close(codes[1, 2], encoder(windows[1, 2]))
 
 
 @pytest.mark.parametrize("shape", [(7, 29, 16), (8, 30, 16), (8, 29)])

@@ -11,7 +11,9 @@ from ernerf_ti.portrait.config import (
     TriplaneHashConfig,
 )
 from ernerf_ti.portrait.model.head_field import HeadField
+from ernerf_ti.portrait.model.region_attention import ATTENTIONS
 from ernerf_ti.portrait.records import FrameInputs
+from tests.operation_count import Operations
 
 ENCODERS = [
     TriplaneHashConfig(n_levels=3, base_resolution=4, finest_resolution=16, log2_table_size=6),
@@ -36,7 +38,7 @@ def points(n, device):
     return positions.to(device), torch.nn.functional.normalize(torch.randn(n, 3), dim=1).to(device)
 
 
-@pytest.mark.parametrize("attention", ["channel", "feature", "none"])
+@pytest.mark.parametrize("attention", ATTENTIONS)
 @pytest.mark.parametrize("encoder", ENCODERS, ids=lambda e: type(e).__name__)
 def test_shapes_and_gradients(encoder, attention, device):
     field = make(device, encoder, attention=attention)
@@ -131,7 +133,60 @@ def test_direction_and_position_gradients_by_differences(device):
     assert torch.autograd.gradcheck(function, (positions, directions))
 
 
-def test_networks_in_half_precision(device):
+@pytest.mark.parametrize("attention", ATTENTIONS)
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16, torch.float16])
+def test_a_frame_has_the_values_of_training(precision, attention, device):
+    """Without gradients the inputs of the density network are not concatenated, but written side by side."""
+    field, at = make(device, attention=attention), inputs(device)
+    torch.nn.init.normal_(field.position_encoder.encoding.tables)
+    field.precision = precision
+    positions, directions = points(50, device)
+    trained = field.bind(at)(positions, directions)
+    with torch.no_grad():
+        rendered = field.bind(at)(positions, directions)
+        densities = field.bind(at).densities(positions)
+    for name, value in vars(rendered).items():
+        torch.testing.assert_close(value, getattr(trained, name), msg=lambda m, n=name: f"{n}: {m}")
+    torch.testing.assert_close(densities, rendered.sigmas)
+
+
+@pytest.mark.parametrize("precision", [torch.bfloat16, torch.float16])
+def test_networks_in_half_precision(precision, device):
+    field, at = make(device), inputs(device)
+    torch.nn.init.normal_(field.position_encoder.encoding.tables)
+    positions, directions = points(50, device)
+    expected = field.bind(at)(positions, directions)
+    smooth = field.regularized(positions)
+    field.precision = precision
+    output = field.bind(at)(positions, directions)
+    for name, value in vars(output).items():
+        assert value.dtype == torch.float32, name
+        torch.testing.assert_close(
+            value, getattr(expected, name), rtol=0.05, atol=0.02, msg=lambda m, n=name: f"{n}: {m}"
+        )
+    for value, other in zip(field.regularized(positions), smooth, strict=True):
+        assert value.dtype == torch.float32
+        torch.testing.assert_close(value, other, rtol=0.05, atol=0.02)
+    sum(value.sum() for value in vars(output).values()).backward()
+    assert all(p.grad.dtype == torch.float32 for p in field.parameters())
+
+
+@pytest.mark.parametrize("with_gradients", [True, False])
+def test_operations_between_the_kernels(with_gradients, device):
+    """What a CUDA graph can hold: nothing waits for the device, and few operations are launched."""
+    field = make(device)
+    positions, directions = points(64, device)
+    at = inputs(device)
+    with torch.set_grad_enabled(with_gradients), Operations() as counted:
+        output = field.bind(at)(positions, directions)
+        if with_gradients:
+            sum(value.sum() for value in vars(output).values()).backward()
+    assert counted.waits() == []
+    assert with_gradients or counted.count("cat") <= 2  # of weights and of codes
+    assert counted.launches() <= (380 if with_gradients else 120)
+
+
+def test_networks_under_autocast(device):
     field, at = make(device), inputs(device)
     torch.nn.init.normal_(field.position_encoder.encoding.tables)
     positions, directions = points(50, device)

@@ -2,7 +2,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from ernerf_ti.portrait.model.mlp import MLP, concatenate
+from ernerf_ti.portrait.model.mlp import MLP, concatenate, in_precision
 
 
 @pytest.mark.parametrize("n_layers", [1, 2, 4])
@@ -14,7 +14,17 @@ def test_equals_linear_layers(n_layers, n_shared):
     for i, layer in enumerate(mlp.layers):
         assert layer.bias is None
         expected = F.linear(F.relu(expected) if i else expected, layer.weight)
-    torch.testing.assert_close(mlp(x, shared if n_shared else None), expected)
+    shared_or_none = shared if n_shared else None
+    torch.testing.assert_close(mlp(x, shared=shared_or_none), expected)
+    parts = x.split([1, 3, 5 - n_shared], 1)
+    torch.testing.assert_close(mlp(*parts, shared=shared_or_none), expected)
+    with torch.no_grad():
+        out = torch.empty(5, 7, dtype=torch.float64)
+        result = mlp(*parts, shared=shared_or_none, out=out)
+    assert result.data_ptr() == out.data_ptr()
+    torch.testing.assert_close(out.t(), expected)
+    mlp.layers[0], weight = torch.nn.Linear(9, 16 if n_layers > 1 else 5, bias=False).double(), mlp.first_weight
+    torch.testing.assert_close(mlp(x, shared=shared_or_none, first_weight=weight), expected)
 
 
 def test_gradients():
@@ -24,7 +34,8 @@ def test_gradients():
 
     def function(x, shared, *weights):
         names = [name for name, _ in mlp.named_parameters()]
-        return torch.func.functional_call(mlp, dict(zip(names, weights, strict=True)), (x, shared))
+        weights = dict(zip(names, weights, strict=True))
+        return torch.func.functional_call(mlp, weights, x.split([1, 3], 1), {"shared": shared})
 
     assert torch.autograd.gradcheck(function, (x.requires_grad_(), shared.requires_grad_(), *weights))
 
@@ -36,6 +47,22 @@ def test_no_points():
 def test_concatenate_is_cat():
     parts = [torch.randn(6, 3), torch.randn(2, 6).t(), torch.randn(1, 6).t()]
     torch.testing.assert_close(concatenate(parts), torch.cat(parts, 1))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision(dtype):
+    mlp, x, shared = MLP(9, 16, 5, 3), torch.randn(7, 6), torch.randn(3)
+    expected = mlp(x, shared=shared)
+    output = mlp(*in_precision(x, dtype).split([4, 2], 1), shared=shared)
+    assert output.dtype == dtype
+    torch.testing.assert_close(output.float(), expected, atol=0.02, rtol=0.02)
+    output.sum().backward()
+    assert all(layer.weight.grad.dtype == torch.float32 for layer in mlp.layers)
+
+
+def test_float32_is_no_cast():
+    x = torch.zeros(2, dtype=torch.float64)
+    assert in_precision(x, torch.float32) is x
 
 
 def test_no_layers():

@@ -6,6 +6,7 @@ from ernerf_ti.portrait.camera import scene_from_capture
 from ernerf_ti.portrait.config import TorsoFieldConfig
 from ernerf_ti.portrait.model.torso_field import TorsoField
 from taichi_kernels.reference import frequency_encode, grid_encode
+from tests.operation_count import Operations
 
 
 def frontal_pose(device="cpu"):
@@ -23,6 +24,44 @@ def test_anchors_by_hand():
     coordinates = TorsoField(TorsoFieldConfig(), 1).encode_pose(frontal_pose())
     expected = torch.tensor([0.031348, -0.003135, 0.030303, 0.030303, 0.030303, -0.030303])
     torch.testing.assert_close(coordinates, expected, atol=1e-6, rtol=0)
+
+
+def test_poses_need_not_be_exactly_rigid():
+    """Captures hold rotations that are orthonormal to 1e-3."""
+    field = TorsoField(TorsoFieldConfig(), 1).double()
+    field.anchors.data[:, 3] = torch.tensor([0.9, 1.1, 1.2])
+    pose = frontal_pose().double()
+    pose[:3, :3] += 5e-4 * torch.randn(3, 3, dtype=torch.float64)
+    camera = field.anchors @ torch.linalg.inv(pose).t()
+    expected = camera[:, :2] / camera[:, 3:] / camera[:, 2:3]
+    torch.testing.assert_close(field.encode_pose(pose), expected.flatten())
+
+
+@pytest.mark.parametrize("precision", [torch.bfloat16, torch.float16])
+def test_half_precision(precision, device):
+    field, pose = small(device), frontal_pose(device)
+    torch.nn.init.normal_(field.encoding.table)
+    coords = torch.rand(60, 2, device=device) * 2 - 1
+    expected = field(coords, pose, 1)
+    field.precision = precision
+    layer = field(coords, pose, 1)
+    assert torch.equal(layer.offset, expected.offset)  # positions stay in float32
+    for name in ("alpha", "rgb"):
+        value = getattr(layer, name)
+        assert value.dtype == torch.float32
+        torch.testing.assert_close(value, getattr(expected, name), atol=0.02, rtol=0)
+    (layer.alpha.sum() + layer.rgb.sum()).backward()
+    assert all(p.grad.dtype == torch.float32 for p in field.parameters())
+
+
+def test_nothing_waits_for_the_device(device):
+    field, pose = small(device, appearance_smoothing=3), frontal_pose(device)
+    coords = torch.rand(60, 2, device=device) * 2 - 1
+    with Operations() as counted:
+        layer = field(coords, pose, 1)
+        (layer.alpha.sum() + layer.rgb.sum()).backward()
+    assert counted.waits() == []
+    assert counted.launches() <= 200
 
 
 def test_shapes_and_gradients(device):
