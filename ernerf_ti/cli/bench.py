@@ -61,8 +61,7 @@ class RenderOptions:
     device: Device = "auto"
     """Device to time; auto is CUDA if torch can use it, else the CPU."""
     precision: Precision = "auto"
-    """Format in which the networks are evaluated; auto is float32 on the CPU, and on CUDA bf16, or fp16 on a GPU without
-    bf16."""
+    """Format of the networks' values; auto is float32 on the CPU, and on CUDA bf16, or fp16 on a GPU without bf16."""
 
 
 def _render(options: RenderOptions) -> None:

@@ -34,8 +34,7 @@ class DemoOptions:
     device: Device = "auto"
     """Device to train and to render on; auto is CUDA if torch can use it, else the CPU."""
     precision: Precision = "auto"
-    """Format in which the networks are evaluated; auto is float32 on the CPU, and on CUDA bf16, or fp16 on a GPU without
-    bf16."""
+    """Format of the networks' values; auto is float32 on the CPU, and on CUDA bf16, or fp16 on a GPU without bf16."""
     deterministic: bool = False
     """Train to the same bits each time on CUDA, more slowly; with the same GPU and versions."""
 

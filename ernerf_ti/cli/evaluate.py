@@ -29,8 +29,7 @@ class EvaluateOptions(EvaluationOptions):
     device: Device = "auto"
     """Device to render and to compute metrics on; auto is CUDA if torch can use it, else the CPU."""
     precision: Precision = "auto"
-    """Format in which the portrait's networks are evaluated; auto is float32 on the CPU, and on CUDA bf16, or fp16 on a GPU
-    without bf16."""
+    """Format of the networks' values; auto is float32 on the CPU, and on CUDA bf16, or fp16 on a GPU without bf16."""
 
 
 def _evaluate(options: EvaluateOptions) -> None:
@@ -56,7 +55,10 @@ main = Command(
     EvaluateOptions,
     _evaluate,
     __doc__,
-    important=("run", "capture", "output", "frames", "max_seconds", "cross_speaker_audio", "weights", "device", "precision"),
+    important=(
+        *("run", "capture", "output", "frames", "max_seconds", "cross_speaker_audio", "weights"),
+        *("device", "precision"),
+    ),
     renamed={"foreign-audio": "cross-speaker-audio"},
     interrupted="interrupted; no results were written. The same command starts the evaluation again",
 )

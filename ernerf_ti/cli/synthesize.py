@@ -29,8 +29,7 @@ class SynthesizeOptions(SynthesisOptions):
     device: Device = "auto"
     """Device to render on; auto is CUDA if torch can use it, else the CPU."""
     precision: Precision = "auto"
-    """Format in which the networks are evaluated; auto is float32 on the CPU, and on CUDA bf16, or fp16 on a GPU without
-    bf16."""
+    """Format of the networks' values; auto is float32 on the CPU, and on CUDA bf16, or fp16 on a GPU without bf16."""
 
 
 def _synthesize(options: SynthesizeOptions) -> None:
@@ -59,6 +58,9 @@ main = Command(
     SynthesizeOptions,
     _synthesize,
     __doc__,
-    important=("run", "audio", "output", "pose", "blink", "background", "head_only", "speech_model", "device", "precision"),
+    important=(
+        *("run", "audio", "output", "pose", "blink", "background", "head_only", "speech_model"),
+        *("device", "precision"),
+    ),
     interrupted="interrupted; no video was written",
 )

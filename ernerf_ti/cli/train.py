@@ -139,7 +139,8 @@ main = Command(
     _train,
     __doc__,
     important=(
-        *("capture", "run", "preset", "device", "stages", "features", "resume", "view", "precision", "deterministic", "seed"),
+        *("capture", "run", "preset", "device", "stages", "features", "resume", "view"),
+        *("precision", "deterministic", "seed"),
         *("head.iterations", "finetune.iterations", "torso.iterations", "finetune.perceptual"),
     ),
     renamed=old_option_names(TrainConfig) | {"settings-help": "help-all"},

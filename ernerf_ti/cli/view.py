@@ -52,8 +52,7 @@ class ViewOptions:
     device: Device = "auto"
     """Device to render on; auto is CUDA if torch can use it, else the CPU."""
     precision: Precision = "auto"
-    """Format in which the networks are evaluated; auto is float32 on the CPU, and on CUDA bf16, or fp16 on a GPU without
-    bf16."""
+    """Format of the networks' values; auto is float32 on the CPU, and on CUDA bf16, or fp16 on a GPU without bf16."""
 
 
 def _view(options: ViewOptions) -> None:
@@ -94,7 +93,10 @@ main = Command(
     ViewOptions,
     _view,
     __doc__,
-    important=("run", "audio", "capture", "background", "train", "output", "offscreen", "script", "device", "precision"),
+    important=(
+        *("run", "audio", "capture", "background", "train", "output", "offscreen", "script"),
+        *("device", "precision"),
+    ),
     renamed={"out": "output"},
     interrupted="interrupted; training progress was saved, an unfinished video was discarded",
 )

@@ -19,7 +19,7 @@ class EvaluationOptions:
     device: str = "cpu"
     """Device to render and to compute metrics on."""
     precision: Precision = "auto"
-    """Format in which the portrait's networks are evaluated; see :func:`ernerf_ti.process.precision.resolve_precision`."""
+    """Format of the networks' values; see :func:`ernerf_ti.process.precision.resolve_precision`."""
     frames: int | None = None
     """Number of held-out frames to evaluate, evenly spaced; all by default."""
     max_seconds: float | None = None

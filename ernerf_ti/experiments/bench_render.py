@@ -25,8 +25,8 @@ from ernerf_ti.media.video import write_video
 from ernerf_ti.portrait.camera import all_pixels, pixel_coords, pixel_rays
 from ernerf_ti.portrait.records import FrameInputs, TorsoLayer
 from ernerf_ti.portrait.render.torso import render_torso
-from ernerf_ti.process.prefetch import ahead
 from ernerf_ti.process.precision import Precision, resolve_precision
+from ernerf_ti.process.prefetch import ahead
 from ernerf_ti.run.checkpoint import load_checkpoint
 from ernerf_ti.run.folder import RunFolder
 from ernerf_ti.run.serialization import config_from_dict

@@ -1,4 +1,4 @@
-"""The floating-point format in which networks are evaluated, chosen for a device."""
+"""The floating-point format of the values in networks, chosen for a device."""
 
 from typing import TYPE_CHECKING, Literal, get_args
 
@@ -29,8 +29,9 @@ def resolve_precision(name: str, device: "torch.device | str") -> "torch.dtype":
     if name == "auto":
         name = "float32" if not is_cuda else "bf16" if has_bf16 else "fp16"
     if name == "bf16" and not has_bf16:
+        card = torch.cuda.get_device_name()
         raise ValueError(
-            f"precision: expected a GPU of compute capability 8.0 or higher for bf16, got {torch.cuda.get_device_name()}; "
+            f"precision: expected a GPU of compute capability 8.0 or higher for bf16, got {card}; "
             "pass auto, fp16 or float32"
         )
     return {"float32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[name]

@@ -149,8 +149,8 @@ class TrainConfig:
     grid_update_every: int = 16
     """Steps between updates of the occupancy grids, and between smoothness terms."""
     precision: Precision = "auto"
-    """Format in which the networks are evaluated; weights, encodings, compositing and losses are float32. auto is
-    float32 on the CPU, and on CUDA bf16, or fp16 on a GPU without bf16."""
+    """Format of the networks' values; weights, encodings, compositing and losses are float32. auto is float32 on the
+    CPU, and on CUDA bf16, or fp16 on a GPU without bf16."""
     seed: int = 0
     """Seed of all random numbers."""
     save_every: int = 1000

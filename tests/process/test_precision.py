@@ -46,7 +46,9 @@ def test_bf16_is_not_emulated(gpu):
 
 
 def test_an_unknown_name_is_reported_without_importing_torch():
-    code = "import sys; from ernerf_ti.process.precision import resolve_precision\ntry: resolve_precision('half', 'cpu')"
+    code = (
+        "import sys; from ernerf_ti.process.precision import resolve_precision\ntry: resolve_precision('half', 'cpu')"
+    )
     code += "\nexcept ValueError as e: print(e); assert 'torch' not in sys.modules\nelse: raise SystemExit(1)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "precision: expected one of auto, float32, bf16, fp16, got 'half'; pass one of these\n"

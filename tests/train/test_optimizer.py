@@ -1,5 +1,6 @@
 """The optimizer of a stage: its groups, its steps, and states saved by other kinds of steps."""
 
+import copy
 import dataclasses
 from pathlib import Path
 
@@ -69,7 +70,7 @@ def test_a_state_of_the_plain_loop_continues(device):
     plain = plain_optimizer(theirs, stage)
     take_steps(plain, theirs, 0, 4)
     ours = {name: nn.Parameter(p.detach().clone()) for name, p in theirs.items()}
-    state = plain.state_dict()
+    state = copy.deepcopy(plain.state_dict())  # which holds the moments themselves
     state["param_groups"][0] |= {"lr": 9.0, "weight_decay": 9.0}  # settings are those of the configuration
     optimizer = stage_optimizer(ours.items(), CONFIG, stage)
     load_state(optimizer, state, Path("file"), "optimizer")

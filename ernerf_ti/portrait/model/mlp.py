@@ -33,7 +33,11 @@ class MLP(nn.Module):
         return cast(nn.Linear, self.layers[0]).weight
 
     def forward(
-        self, *inputs: Tensor, shared: Tensor | None = None, first_weight: Tensor | None = None, out: Tensor | None = None
+        self,
+        *inputs: Tensor,
+        shared: Tensor | None = None,
+        first_weight: Tensor | None = None,
+        out: Tensor | None = None,
     ) -> Tensor:
         """Evaluate M points.
 
