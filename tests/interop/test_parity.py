@@ -16,6 +16,7 @@ from ernerf_ti.interop.kinks import ReluTrace, choose_sides, find_kinks
 from ernerf_ti.interop.ngp_files import read_official_file
 from ernerf_ti.interop.parity import GRADIENTS, VALUES, check_frame, read_frame
 from ernerf_ti.portrait.camera import all_pixels, pixel_coords, pixel_rays
+from ernerf_ti.portrait.model.mlp import MLP
 from tests.interop.making import frame_inputs, official_frame, random_tensors, save
 
 ROOT = Path(os.environ.get("ERNERF_TI_DATA", Path(__file__).resolve().parents[3] / "shared" / "data"))
@@ -174,10 +175,22 @@ class OneHiddenLayer(torch.nn.Module):
 
     def trace(self, samples=slice(None), backward=False) -> ReluTrace:
         with ReluTrace() as trace:
-            y = torch.nn.functional.relu(self.weight @ self.x[:, samples])
+            y = torch.nn.functional.relu(torch.mm(self.weight, self.x[:, samples]))
         if backward:
             (y * torch.arange(1.0, 6.0)).sum().backward()
         return trace
+
+
+def test_magnitudes_of_all_products_of_a_layer():
+    network, parts = MLP(9, 4, 2, 3), (torch.randn(5, 2), torch.randn(5, 4))
+    shared = torch.randn(3)
+    with ReluTrace() as trace:
+        network(*parts, shared=shared)
+    weight = network.first_weight
+    bias = (weight[:, 6:] @ shared).abs()
+    expected = weight[:, :6].abs() @ torch.cat(parts, 1).t().abs() + bias[:, None]
+    assert len(trace.layers) == 2
+    torch.testing.assert_close(trace.layers[0].magnitudes, expected.detach())
 
 
 def test_a_unit_at_its_kink_is_found_and_flipped():
