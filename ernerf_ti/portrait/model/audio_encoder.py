@@ -106,9 +106,12 @@ def _convolve(x: Tensor, layers: nn.Sequential) -> Tensor:
     Each convolution is one matrix product over windows. The windows are a few hundred numbers, for which a
     convolution of cuDNN, above all its gradient, costs far more time on the host than on the GPU.
     """
+    widest = max(layer.in_channels for layer in layers if isinstance(layer, nn.Conv1d))
+    zeros = x.new_zeros(*x.shape[:-2], 1, widest)
     for layer in layers:
         if isinstance(layer, nn.Conv1d):
-            windows = F.pad(x, (0, 0, 1, 1)).unfold(-2, 3, layer.stride[0])  # [..., T', C, 3]
+            edge = zeros[..., : layer.in_channels]
+            windows = torch.cat((edge, x, edge), -2).unfold(-2, 3, layer.stride[0])  # [..., T', C, 3]
             x = F.linear(windows.flatten(-2), layer.weight.flatten(1), layer.bias)
         else:
             x = layer(x)
