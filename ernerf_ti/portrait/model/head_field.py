@@ -121,7 +121,7 @@ class HeadField(nn.Module):
             harmonics: [M, degree^2] encoded directions.
             audio_code, eye_closure, appearance, with_uncertainty: as of :meth:`forward`.
         """
-        h, attention = self._density(features, audio_code, eye_closure)
+        x, attention, h = self._density(features, audio_code, eye_closure)
         rgbs = self.color_net(in_precision(harmonics, self.precision), h[:, 1:], shared=appearance)
         dtype = features.dtype
         return FieldOutput(
@@ -129,12 +129,12 @@ class HeadField(nn.Module):
             activations.unit_interval(rgbs.to(dtype)),
             attention.audio_attention.to(dtype),
             attention.eye_attention.to(dtype),
-            self._uncertainty(features) if with_uncertainty else None,
+            self._uncertainty(x, dtype) if with_uncertainty else None,
         )
 
     def densities(self, positions: Tensor, audio_code: Tensor, eye_closure: Tensor) -> Tensor:
         """[M, 3] positions -> [M] density per scene unit, without evaluating colors."""
-        h, _ = self._density(self.position_encoder(positions), audio_code, eye_closure)
+        _, _, h = self._density(self.position_encoder(positions), audio_code, eye_closure)
         return activations.density(h[:, 0].to(positions.dtype))
 
     def regularized(self, positions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -143,32 +143,32 @@ class HeadField(nn.Module):
         They depend on the point only, not on the frame.
         """
         features = self.position_encoder(positions)
-        attention = self.region_attention(in_precision(features, self.precision))
-        dtype = positions.dtype
-        return attention.audio_attention.to(dtype), attention.eye_attention.to(dtype), self._uncertainty(features)
+        x, dtype = in_precision(features, self.precision), features.dtype
+        attention = self.region_attention(x)
+        return attention.audio_attention.to(dtype), attention.eye_attention.to(dtype), self._uncertainty(x, dtype)
 
-    def _density(self, features: Tensor, audio_code: Tensor, eye_closure: Tensor) -> tuple[Tensor, Attention]:
-        """[M, F] -> [M, 1 + geometry_features] log density and geometry features; attention."""
+    def _density(self, features: Tensor, audio_code: Tensor, eye_closure: Tensor) -> tuple[Tensor, Attention, Tensor]:
+        """[M, F] -> the features in the networks' precision, attention, and [M, 1 + geometry_features] log density and
+        geometry features."""
         attend, n_features = self.region_attention, features.shape[1]
         if torch.is_grad_enabled() or torch.is_autocast_enabled(features.device.type):
             x = in_precision(features, self.precision)
             attention = attend(x)
-            x = concatenate([x, *attention.weights])
+            joined = concatenate([x, *attention.weights])
         else:
             # The attention's networks write beside the features: nothing is concatenated.
             dtype = features.dtype if self.precision == torch.float32 else self.precision
             rows = features.new_empty(n_features + attend.n_weights, len(features), dtype=dtype)
             x = rows[:n_features].copy_(features.t()).t()
             attention = attend(x, out=rows[n_features:])
-            x = rows.t()
+            joined = rows.t()
         own, others = self.density_net.first_weight.tensor_split((n_features,), 1)
         weight = torch.cat((own, attend.fold(others, audio_code, eye_closure)), 1)
-        return self.density_net(x, first_weight=weight), attention
+        return x, attention, self.density_net(joined, first_weight=weight)
 
-    def _uncertainty(self, features: Tensor) -> Tensor:
+    def _uncertainty(self, x: Tensor, dtype: torch.dtype) -> Tensor:
         # Detached: the uncertainty must not train the position encoder.
-        x = in_precision(features.detach(), self.precision)
-        return F.softplus(self.uncertainty_net(x)[:, 0].to(features.dtype))
+        return F.softplus(self.uncertainty_net(x.detach())[:, 0].to(dtype))
 
 
 @dataclass(frozen=True)

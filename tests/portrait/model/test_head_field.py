@@ -176,14 +176,25 @@ def test_operations_between_the_kernels(with_gradients, device):
     """What a CUDA graph can hold: nothing waits for the device, and few operations are launched."""
     field = make(device)
     positions, directions = points(64, device)
-    at = inputs(device)
+    at, code = inputs(device), torch.randn(32, device=device, requires_grad=True)
     with torch.set_grad_enabled(with_gradients), Operations() as counted:
-        output = field.bind(at)(positions, directions)
+        output = field.bind(at, audio_code=code)(positions, directions)
         if with_gradients:
             sum(value.sum() for value in vars(output).values()).backward()
     assert counted.waits() == []
     assert with_gradients or counted.count("cat") <= 2  # of weights and of codes
-    assert counted.launches() <= (380 if with_gradients else 120)
+    assert counted.launches() <= (130 if with_gradients else 42)
+
+
+@pytest.mark.parametrize("with_gradients", [True, False])
+def test_operations_of_the_audio_encoder(with_gradients, device):
+    encoder, window = make(device).audio_encoder, inputs(device).audio_window
+    with torch.set_grad_enabled(with_gradients), Operations() as counted:
+        code = encoder(window)
+        if with_gradients:
+            code.sum().backward()
+    assert counted.waits() == []
+    assert counted.launches() <= (110 if with_gradients else 48)
 
 
 def test_networks_under_autocast(device):
