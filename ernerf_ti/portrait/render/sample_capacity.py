@@ -8,7 +8,7 @@ from torch import Tensor
 
 _GRANULE = 2**12  # samples
 _SIZES_PER_OCTAVE = 4
-_HEADROOM = 1.25  # times the largest number that was found
+_HEADROOM = 1.15  # times the largest number that was found
 _NEARLY_FULL = 0.95
 _PATIENCE = 16  # measurements, each well below the capacity, before it shrinks
 _SHRINK = 2**0.5  # smallest ratio of two sizes that is worth a change, which records CUDA graphs again
