@@ -138,6 +138,8 @@ def time_steps(capture: Path, run: Path, n: int, device: str, precision: Precisi
             if getattr(trainer.config, stage).iterations:
                 trainer.start_stage(stage)
                 trainer.step = 1  # step 0 updates the occupancy grid, which most steps do not
+                trainer.train_step()
+                trainer.stages[stage].adjust()  # as after the first log line
                 figures[stage] = _milliseconds(trainer.train_step, n, torch.device(device))
     return figures
 

@@ -13,7 +13,7 @@ from ernerf_ti.interop.tensors import EMBEDDINGS, by_official_name
 from ernerf_ti.portrait.config import MarchConfig
 from ernerf_ti.portrait.portrait import Portrait
 from ernerf_ti.portrait.records import FieldOutput, FrameInputs, RenderOutput
-from ernerf_ti.portrait.render.frame import render_portrait
+from ernerf_ti.portrait.render.frame import ImagePixels, render_portrait
 from ernerf_ti.portrait.render.head import render_head
 
 VALUES = 1e-4
@@ -98,9 +98,9 @@ def _render(portrait: Portrait, has_torso: bool, frame: dict[str, Tensor]) -> Re
     pose, (height, width) = inputs.head_pose, frame["bg"].shape[:2]
     with torch.no_grad():
         head = portrait.head.bind(inputs, with_uncertainty=False)
-    intrinsics = tuple(frame["intrinsics"].tolist())
+    pixels = ImagePixels(tuple(frame["intrinsics"].tolist()), (width, height), pose.device)
     return render_portrait(
-        *(head, portrait.head_grid, pose, intrinsics, (width, height), MarchConfig(), frame["bg"].float()),
+        *(head, portrait.head_grid, pose, pixels, MarchConfig(), frame["bg"].float()),
         torso=(lambda coords: portrait.torso(coords, pose, 0)) if has_torso else None,
         torso_grid=portrait.torso_grid if has_torso else None,
         in_passes=True,

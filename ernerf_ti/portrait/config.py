@@ -164,7 +164,8 @@ class OccupancyGridConfig:
     density_threshold: float = 10.0
     """Cells denser than this, or than the mean of the grid if that is lower, are occupied."""
     fraction: float = 1.0
-    """Fraction of the cells, drawn at random, evaluated at each update."""
+    """Fraction of the cells evaluated at each update after the first 16: half of them drawn evenly from all cells, half
+    from the occupied ones. 1 evaluates all cells, as in ER-NeRF."""
 
 
 @dataclass(frozen=True)
@@ -192,14 +193,16 @@ class MarchConfig:
     T_threshold: float = 1e-4
     """A ray ends once its transmittance falls below this."""
     samples_per_pass: int = 4
-    """Samples of a ray evaluated before its transmittance is checked again; max_steps evaluates all at once."""
+    """On the CPU: samples of a ray evaluated before its transmittance is checked again; max_steps evaluates all at
+    once, as on CUDA."""
     samples_per_chunk: int | None = None
-    """Samples evaluated at once, all rays together; None picks 16384 on the CPU and all of them on CUDA."""
+    """Samples evaluated at once, all rays together; None picks 16384 on the CPU, all of them for training on CUDA, and
+    a million for images there."""
     recompute: bool = False
     """Recompute activations in the backward pass: a third slower, but holds the activations of one chunk instead of
     2.2 KB per sample."""
     rays_per_chunk: int | None = None
-    """Rays rendered at once without gradients; None picks 8192 on the CPU and all of them on CUDA."""
+    """On the CPU: rays rendered at once without gradients; None picks 8192. On CUDA all of them are."""
 
     _renamed: ClassVar[dict[str, str]] = {"samples_per_wave": "samples_per_pass"}
 

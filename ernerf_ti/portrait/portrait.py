@@ -7,12 +7,15 @@ from ernerf_ti.portrait.config import PortraitConfig
 from ernerf_ti.portrait.model.head_field import HeadField
 from ernerf_ti.portrait.model.pose_regression import PoseRegression
 from ernerf_ti.portrait.model.torso_field import TorsoField
-from ernerf_ti.portrait.records import FrameInputs, RenderOutput, TorsoLayer
-from ernerf_ti.portrait.render.frame import render_portrait
+from ernerf_ti.portrait.records import FrameInputs, RenderOutput
+from ernerf_ti.portrait.render.frame_renderer import FrameRenderer
 from ernerf_ti.portrait.render.head_occupancy import OccupancyGrid
+from ernerf_ti.portrait.render.sample_capacity import SampleCapacity
+from ernerf_ti.portrait.render.static_shapes import static_shapes
 from ernerf_ti.portrait.render.torso_occupancy import TorsoGrid
 
 _PRECISIONS = (torch.float32, torch.bfloat16, torch.float16)
+_SAMPLES_PER_RAY = 2  # of images, expected before any was rendered
 
 
 class Portrait(nn.Module):
@@ -33,6 +36,8 @@ class Portrait(nn.Module):
         self.torso = TorsoField(config.torso, n_embeddings)
         self.head_grid = OccupancyGrid(config.head_grid)
         self.torso_grid = TorsoGrid(config.torso_grid)
+        self._renderer: FrameRenderer | None = None
+        self._capacities: dict[int, SampleCapacity] = {}
 
     @property
     def precision(self) -> torch.dtype:
@@ -62,7 +67,19 @@ class Portrait(nn.Module):
         """
         return PoseRegression(poses, self.torso.appearance.of_all_frames())
 
-    @torch.no_grad()
+    def renderer(self, intrinsics: tuple[float, float, float, float], size: tuple[int, int]) -> FrameRenderer:
+        """The renderer of a camera, fx, fy, cx, cy and width, height in pixels; the last one is kept."""
+        device = self.head_grid.bitfield.device
+        if self._renderer is None or not self._renderer.renders(intrinsics, size, device):
+            self._renderer = FrameRenderer(self, intrinsics, size, device)
+        return self._renderer
+
+    def sample_capacity(self, n_rays: int) -> SampleCapacity | None:
+        """The capacity for the samples of images of n rays, where shapes are fixed; else None."""
+        if not static_shapes(self.head_grid.bitfield.device):
+            return None
+        return self._capacities.setdefault(n_rays, SampleCapacity(_SAMPLES_PER_RAY * n_rays))
+
     def render(
         self,
         inputs: FrameInputs,
@@ -73,30 +90,10 @@ class Portrait(nn.Module):
         audio_code: Tensor | None = None,
         in_passes: bool = False,
     ) -> RenderOutput:
-        """Render an image; arguments and result as of :func:`ernerf_ti.portrait.render.frame.render_portrait`.
+        """Render an image; other arguments and result as of :meth:`FrameRenderer.submit`.
 
         Args:
-            inputs: the frame's inputs.
-            with_torso: composite the head over the torso rather than over the background.
-            audio_code: [A] replaces the encoded audio window.
-            in_passes: sample as the public code does.
+            intrinsics: fx, fy, cx, cy in pixels.
+            size: width, height.
         """
-        head = self.head.bind(inputs, with_uncertainty=False, audio_code=audio_code)
-        pose = inputs.head_pose
-        appearance = inputs.appearance_index if inputs.torso_appearance is None else inputs.torso_appearance
-
-        def torso(pixel_coords: Tensor) -> TorsoLayer:
-            return self.torso(pixel_coords, pose, appearance)
-
-        return render_portrait(
-            head,
-            self.head_grid,
-            pose,
-            intrinsics,
-            size,
-            self.config.march,
-            background,
-            torso if with_torso else None,
-            self.torso_grid if with_torso else None,
-            in_passes,
-        )
+        return self.renderer(intrinsics, size).submit(inputs, background, with_torso, audio_code, in_passes).result()

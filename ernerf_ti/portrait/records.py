@@ -1,7 +1,7 @@
 """Records of tensors that data, model, renderer and losses exchange."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import torch
@@ -91,18 +91,26 @@ class RenderOutput:
     """[N] int32, samples at which the field was evaluated."""
     head_opacity: Tensor | None = None
     """[N] in [0, 1], without the torso; None where only the head was rendered."""
+    n_found: Tensor | None = None
+    """[] int64, samples of all rays had there been room for them, where there was room for a fixed number; else
+    None."""
 
     def map(self, function: Callable[[Tensor], Tensor]) -> "RenderOutput":
-        """Apply a function to each tensor."""
-        values = (getattr(self, field.name) for field in fields(self))
-        mapped: list[Any] = [None if value is None else function(value) for value in values]
-        return RenderOutput(*mapped)
+        """Apply a function to each tensor [N, ...]."""
+        values = {name: getattr(self, name) for name in _OF_RAYS}
+        mapped: dict[str, Any] = {name: None if value is None else function(value) for name, value in values.items()}
+        return replace(self, **mapped)
 
     @staticmethod
     def concatenate(outputs: "list[RenderOutput]") -> "RenderOutput":
-        """Join outputs of consecutive rays, at least one."""
-        columns: list[list[Any]] = [
-            [getattr(output, field.name) for output in outputs] for field in fields(RenderOutput)
-        ]
-        joined: list[Any] = [None if column[0] is None else torch.cat(column) for column in columns]
-        return RenderOutput(*joined)
+        """Join outputs of consecutive rays, at least one; several must have been rendered without a capacity."""
+        if len(outputs) == 1:
+            return outputs[0]
+        columns = {name: [getattr(output, name) for output in outputs] for name in _OF_RAYS}
+        joined: dict[str, Any] = {
+            name: None if column[0] is None else torch.cat(column) for name, column in columns.items()
+        }
+        return RenderOutput(**joined)
+
+
+_OF_RAYS = tuple(field.name for field in fields(RenderOutput) if field.name != "n_found")

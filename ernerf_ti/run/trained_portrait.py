@@ -12,6 +12,7 @@ from ernerf_ti.portrait.config import PortraitConfig
 from ernerf_ti.portrait.model.pose_regression import PoseRegression
 from ernerf_ti.portrait.portrait import Portrait
 from ernerf_ti.portrait.records import FrameInputs, RenderOutput
+from ernerf_ti.portrait.render.frame_renderer import PendingFrame
 from ernerf_ti.run.checkpoint import check_state, load_checkpoint, load_state
 from ernerf_ti.run.folder import RunFolder
 from ernerf_ti.run.serialization import config_from_dict
@@ -79,8 +80,9 @@ class TrainedPortrait:
         """Index of the head's appearance embedding: None for the mean embedding."""
         return 0 if self.as_published else None
 
-    def render(self, inputs: FrameInputs, background: Tensor | None, with_torso: bool = True) -> RenderOutput:
-        """Render an image from the capture's camera; see :meth:`ernerf_ti.portrait.portrait.Portrait.render`.
+    def submit(self, inputs: FrameInputs, background: Tensor | None, with_torso: bool = True) -> PendingFrame:
+        """Launch the rendering of an image from the capture's camera, see
+        :meth:`ernerf_ti.portrait.render.frame_renderer.FrameRenderer.submit`.
 
         If the inputs have no appearance embedding of the torso, it is predicted from the head pose.
         """
@@ -88,9 +90,12 @@ class TrainedPortrait:
         if appearance is None and with_torso:
             appearance = self.torso_appearance(inputs.head_pose)
         inputs = replace(inputs, appearance_index=self.appearance_index, torso_appearance=appearance)
-        return self.portrait.render(
-            inputs, self.intrinsics, self.size, background, with_torso, in_passes=self.as_published
-        )
+        renderer = self.portrait.renderer(self.intrinsics, self.size)
+        return renderer.submit(inputs, background, with_torso, in_passes=self.as_published)
+
+    def render(self, inputs: FrameInputs, background: Tensor | None, with_torso: bool = True) -> RenderOutput:
+        """Render an image from the capture's camera; arguments as of :meth:`submit`."""
+        return self.submit(inputs, background, with_torso).result()
 
 
 def load_portrait(

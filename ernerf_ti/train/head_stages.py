@@ -3,7 +3,9 @@
 [ER-NeRF, Li et al. 2023, section 3.5, and its code]
 """
 
+from collections import defaultdict
 from functools import cached_property, reduce
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +13,8 @@ from torch import Tensor, nn
 from ernerf_ti.portrait.camera import all_pixels
 from ernerf_ti.portrait.records import RayBatch, RenderOutput
 from ernerf_ti.portrait.render.head import render_head
+from ernerf_ti.portrait.render.sample_capacity import SampleCapacity
+from ernerf_ti.portrait.render.static_shapes import static_shapes
 from ernerf_ti.train import losses
 from ernerf_ti.train.config import FinetuneStageConfig
 from ernerf_ti.train.perceptual import PerceptualLoss, perceptual_loss
@@ -23,6 +27,15 @@ _SMOOTHNESS_DISTANCE = 1e-3  # scene units
 
 class _HeadFieldStage(Stage):
     """What both stages of the head share."""
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        self._capacities: defaultdict[str, SampleCapacity] = defaultdict(SampleCapacity)
+        """For the samples of a step, by what its rays are, where shapes are fixed."""
+
+    def adjust(self) -> list[str]:
+        notes = (capacity.adjust() for capacity in self._capacities.values())
+        return [note for note in notes if note is not None]
 
     def parameters(self) -> dict[str, nn.Parameter]:
         found = {name: p for name, p in self.portrait.named_parameters() if name.startswith("head.")}
@@ -44,14 +57,18 @@ class _HeadFieldStage(Stage):
         )
         return output.rgb, batch.target_rgb.view(shape)
 
-    def _update_grid(self, frame: int, noise: torch.Generator) -> None:
+    def _update_grid(self, frame: int, noise: torch.Generator, all_cells: bool) -> None:
         field = self.portrait.head.bind(self.frames.inputs(frame), with_uncertainty=False)
-        self.portrait.head_grid.update(field.densities, noise)
+        self.portrait.head_grid.update(field.densities, noise, all_cells)
 
     def _render(
-        self, frame: int, batch: RayBatch, generator: torch.Generator, with_uncertainty: bool = False
+        self, frame: int, batch: RayBatch, generator: torch.Generator, kind: str, with_uncertainty: bool = False
     ) -> RenderOutput:
-        """Render the rays of a batch; corrects them in place if cameras are refined."""
+        """Render the rays of a batch; corrects them in place if cameras are refined.
+
+        Args:
+            kind: what rays they are; rays of a kind have similar numbers of samples.
+        """
         if self.config.refine_cameras:
             batch.rays_o, batch.rays_d = self.cameras(batch.rays_o, batch.rays_d, frame)
         inputs = self.frames.inputs(frame)
@@ -60,10 +77,15 @@ class _HeadFieldStage(Stage):
         inputs.eye_closure = inputs.eye_closure + jitter.to(self.frames.device)
         noise = torch.rand(len(batch.rays_o), generator=generator).to(self.frames.device)
         field = self.portrait.head.bind(inputs, with_uncertainty=with_uncertainty)
-        return render_head(
-            *(field, self.portrait.head_grid, batch.rays_o, batch.rays_d),
-            *(self.config.portrait.march, batch.background_rgb, noise),
-        )
+        march = self.config.portrait.march
+        rays = (field, self.portrait.head_grid, batch.rays_o, batch.rays_d, march, batch.background_rgb, noise)
+        if not static_shapes(batch.rays_o.device):
+            return render_head(*rays)
+        capacity = self._capacities[kind]
+        output = render_head(*rays, capacity.size(len(batch.rays_o) * march.max_steps))
+        assert output.n_found is not None
+        capacity.observe(output.n_found)
+        return output
 
     def _regularization(self, output: RenderOutput, batch: RayBatch, ramp: float) -> dict[str, Tensor]:
         """Terms of opacity and attention; the weights of the attention terms are multiplied by `ramp`."""
@@ -85,7 +107,7 @@ class HeadStage(_HeadFieldStage):
         pixels = self._draw_pixels(frame, generator)
         batch = self.frames.rays(frame, pixels, "head")
         self.frames.randomize_background(batch, frame, pixels, self._random_colors(len(pixels), generator))
-        output = self._render(frame, batch, generator, with_uncertainty=weights.uncertainty > 0)
+        output = self._render(frame, batch, generator, "pixels", with_uncertainty=weights.uncertainty > 0)
         error = losses.squared_error(output, batch)
         statistics = StepStatistics(error.mean(), len(pixels), output.n_samples.sum())
         if output.uncertainty is not None:
@@ -137,7 +159,7 @@ class FinetuneStage(_HeadFieldStage):
     def loss(self, frame: int, step: int, generator: torch.Generator) -> StepLoss:
         pixels, shape, perceptual_weight = self._draw_patches(frame, step, generator)
         batch = self.frames.rays(frame, pixels, "head")
-        output = self._render(frame, batch, generator)
+        output = self._render(frame, batch, generator, "lips" if step % 2 == 0 else "patches")
         mse = losses.squared_error(output, batch).mean()
         terms = {"color": mse}
         if self._perceptual is not None:

@@ -14,6 +14,8 @@ from ernerf_ti.train.config import StageConfig, TrainConfig
 from ernerf_ti.train.pixel_sampling import Rectangle
 from ernerf_ti.train.training_frames import TrainingFrames
 
+_UPDATES_OF_ALL_CELLS = 16
+
 
 class StepStatistics(NamedTuple):
     """Statistics of a training step; they have no part in the loss."""
@@ -89,16 +91,31 @@ class Stage(ABC):
     def render_held_out(self, frame: int) -> tuple[Tensor, Tensor]:
         """[H, W, 3] rendering of a held-out frame, and its target."""
 
+    def adjust(self) -> list[str]:
+        """Adapt to what was measured on the device since the last call, for which this waits.
+
+        Returns:
+            Lines to tell the user.
+        """
+        return []
+
     @torch.no_grad()
-    def update_grid(self, generator: torch.Generator) -> None:
-        """Update the occupancy grid with the field of a random training frame."""
+    def update_grid(self, generator: torch.Generator, step: int | None = None) -> None:
+        """Update the occupancy grid with the field of a random training frame.
+
+        Args:
+            generator: draws all random numbers.
+            step: steps of this stage before this one; None after the last. All cells are evaluated in the first updates
+                and in the last, else the configured fraction of them.
+        """
         frame = int(torch.randint(len(self.frames), (1,), generator=generator))
         # The grids draw many numbers: from a generator on their own device.
         noise = torch.Generator(self.frames.device).manual_seed(int(torch.randint(2**62, (1,), generator=generator)))
-        self._update_grid(frame, noise)
+        all_cells = step is None or step < _UPDATES_OF_ALL_CELLS * self.config.grid_update_every
+        self._update_grid(frame, noise, all_cells)
 
     @abstractmethod
-    def _update_grid(self, frame: int, noise: torch.Generator) -> None: ...
+    def _update_grid(self, frame: int, noise: torch.Generator, all_cells: bool) -> None: ...
 
     def _progress(self, step: int) -> float:
         return step / self.settings.iterations

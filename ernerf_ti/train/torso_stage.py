@@ -43,7 +43,7 @@ class TorsoStage(Stage):
         )
         return output.rgb, batch.target_rgb.view(shape)
 
-    def _update_grid(self, frame: int, noise: torch.Generator) -> None:
+    def _update_grid(self, frame: int, noise: torch.Generator, all_cells: bool) -> None:
         field = self._field(frame)
         self.portrait.torso_grid.update(lambda pixel_coords: field(pixel_coords).alpha, noise)
 

@@ -190,7 +190,7 @@ class Trainer:
         generator = self._step_generator()
         frame = self._frame_of_step()
         if self.step % config.grid_update_every == 0:
-            stage.update_grid(generator)
+            stage.update_grid(generator, self.step)
         set_learning_rates(self.optimizer, stage.settings, self.step / stage.settings.iterations)
         result = stage.loss(frame, self.step, generator)
         loss = result.total
@@ -268,6 +268,8 @@ class Trainer:
                     entry = self._log_entry(report, rates)
                     log.write(self.stage, self.step, entry)
                     bar.set_postfix(_summary(entry))
+                    for note in self._current.adjust():
+                        tqdm.write(f"{self.stage}: {note}")
                     rates = _Rates()
                 if is_last:
                     break

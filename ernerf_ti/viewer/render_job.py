@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 from functools import partial
 from time import perf_counter
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -11,6 +12,7 @@ from torch import Tensor
 from ernerf_ti.audio.context import audio_context
 from ernerf_ti.portrait.camera import all_pixels, pixel_rays
 from ernerf_ti.portrait.records import FrameInputs, RenderOutput
+from ernerf_ti.portrait.render.frame_renderer import PendingFrame
 from ernerf_ti.portrait.render.layers import TorsoScene, render_layers
 from ernerf_ti.run.trained_portrait import TrainedPortrait
 from ernerf_ti.viewer.camera_control import Intrinsics, camera_pose, head_pose, layer_coords, view_intrinsics
@@ -84,7 +86,7 @@ class RenderJob:
 
     @torch.no_grad()
     def __init__(self, trained: TrainedPortrait, request: RenderRequest, silence: Tensor, picture: Tensor | None):
-        begin = perf_counter()
+        self._laps = _Laps(trained.background.device)
         self._trained, self._request = trained, request
         clip, look, device = request.clip, request.look, trained.background.device
         width, height = request.size
@@ -113,7 +115,7 @@ class RenderJob:
         self._chunks = list(self._pixels.split(rows * width))
         self._rendered: list[tuple] = []
         self.view: RenderedView | None = None
-        self._seconds = {"audio": perf_counter() - begin, "rays": 0.0, "torso": 0.0, "head": 0.0}
+        self._laps.end("audio")
 
     @torch.no_grad()
     def advance(self, seconds: float = float("inf")) -> bool:
@@ -129,11 +131,11 @@ class RenderJob:
 
     def _render_chunk(self, pixels: Tensor) -> tuple:
         trained, look = self._trained, self._request.look
-        begin = perf_counter()
+        self._laps.begin()
         rays_o, rays_d = pixel_rays(self._pose, self._intrinsics, pixels)
         coords = layer_coords(rays_o, rays_d, self._frame_pose, trained.intrinsics, trained.size)
         behind = self._behind(coords)
-        begin = self._lap("rays", begin)
+        self._laps.end("rays")
         torso = offset = None
         if look.torso:
             field = partial(trained.portrait.torso, head_pose=self._frame_pose, appearance=self._torso_appearance)
@@ -143,15 +145,17 @@ class RenderJob:
                 covered = (layer.alpha > 0.5) & (coords.abs() <= 1).all(1)
                 offset = layer.offset * covered[:, None] / trained.portrait.config.torso.shrink
 
-        def after_layer(layer: str) -> None:
-            nonlocal begin
-            begin = self._lap(layer, begin)
+        march, n_rays = trained.portrait.config.march, len(rays_o)
 
-        output = render_layers(
-            *(self.head, trained.portrait.head_grid, rays_o, rays_d, trained.portrait.config.march, behind, torso),
-            after_layer=after_layer,
-        )
-        return output, offset, rays_d
+        def render(capacity: int | None) -> RenderOutput:
+            return render_layers(
+                *(self.head, trained.portrait.head_grid, rays_o, rays_d, march, behind, torso),
+                after_layer=self._laps.end,
+                capacity=capacity,
+            )
+
+        capacity = trained.portrait.sample_capacity(n_rays)
+        return PendingFrame(render, n_rays * march.max_steps, capacity).result(), offset, rays_d
 
     def _behind(self, coords: Tensor) -> Tensor | None:
         """[N, 3] background at coordinates of the layer, repeating its edges outside; None for none."""
@@ -179,12 +183,40 @@ class RenderJob:
             output.opacity if output.head_opacity is None else output.head_opacity,
             None if offsets[0] is None else image(torch.cat(offsets)),
             image(torch.cat(rays_d)),
-            *(self._pose, self._intrinsics, self._seconds),
+            *(self._pose, self._intrinsics, self._laps.seconds()),
         )
 
-    def _lap(self, stage: str, begin: float) -> float:
-        if self._trained.background.device.type == "cuda":
-            torch.cuda.synchronize()
-        now = perf_counter()
-        self._seconds[stage] += now - begin
+
+class _Laps:
+    """Measures the stages of an image, on CUDA without waiting between them."""
+
+    def __init__(self, device: torch.device):
+        self._is_cuda = device.type == "cuda"
+        self._laps: list[tuple[str, Any, Any]] = []
+        self.begin()
+
+    def begin(self) -> None:
+        """Begin the next stage, leaving out the time since the last one."""
+        self._last = self._now()
+
+    def end(self, stage: str) -> None:
+        """End a stage, and begin the next one."""
+        now = self._now()
+        self._laps.append((stage, self._last, now))
+        self._last = now
+
+    def seconds(self) -> dict[str, float]:
+        """By stage; waits for the end of the last one."""
+        seconds = {"audio": 0.0, "rays": 0.0, "torso": 0.0, "head": 0.0}
+        if self._is_cuda:
+            self._last.synchronize()
+        for stage, begin, end in self._laps:
+            seconds[stage] += begin.elapsed_time(end) / 1000 if self._is_cuda else end - begin
+        return seconds
+
+    def _now(self) -> Any:
+        if not self._is_cuda:
+            return perf_counter()
+        now = torch.cuda.Event(enable_timing=True)
+        now.record()
         return now

@@ -8,10 +8,16 @@ from ernerf_ti.portrait.config import MarchConfig
 from ernerf_ti.portrait.records import RenderOutput
 from ernerf_ti.portrait.render.alpha import over
 from ernerf_ti.portrait.render.head_occupancy import OccupancyGrid
-from ernerf_ti.portrait.render.sample_evaluation import EvaluatedSamples, Field, evaluate_samples
+from ernerf_ti.portrait.render.sample_evaluation import (
+    EvaluatedSamples,
+    Field,
+    evaluate_all_samples,
+    evaluate_samples,
+)
 
 _CPU_SAMPLES_PER_CHUNK = 2**14  # 4 MB for 64 channels
 _CPU_RAYS_PER_CHUNK = 2**13
+_SAMPLES_PER_CHUNK_WITH_CAPACITY = 2**20  # where no gradients are needed: 1 GB
 
 
 def render_head(
@@ -22,6 +28,7 @@ def render_head(
     config: MarchConfig,
     background_rgb: Tensor | None = None,
     noise: Tensor | None = None,
+    capacity: int | None = None,
 ) -> RenderOutput:
     """Render rays for training.
 
@@ -32,20 +39,32 @@ def render_head(
         config: sampling.
         background_rgb: [N, 3] in [0, 1]; None for color times opacity.
         noise: [N] in [0, 1), moves the start of each ray by this fraction of a step; None for 0.
+        capacity: number of samples to make room for, see :class:`SampleCapacity`. All shapes are then fixed, and
+            nothing waits for the device: the field is evaluated at all samples and at the padding behind them, and
+            rays for whose samples there is no room have none. None for exactly the samples that are found, whose
+            field is evaluated in passes, so that samples behind an opaque surface are skipped.
 
     Returns:
-        RenderOutput of N rays.
+        RenderOutput of N rays; with a capacity its `n_found` tells whether there was room for all samples.
 
     Differentiable in what the field is differentiable in, and once in the rays (through the positions and
     directions of the samples, whose distances are held fixed). Deterministic on the CPU.
     """
-    samples = _march(grid, rays_o, rays_d, config, noise)
-    chunk = config.samples_per_chunk or (_CPU_SAMPLES_PER_CHUNK if rays_o.device.type == "cpu" else 2**62)
-    evaluated = evaluate_samples(field, samples, config.T_threshold, config.samples_per_pass, chunk, config.recompute)
+    samples = _march(grid, rays_o, rays_d, config, noise, capacity)
+    chunk = config.samples_per_chunk
+    if capacity is None:
+        chunk = chunk or (_CPU_SAMPLES_PER_CHUNK if rays_o.device.type == "cpu" else 2**62)
+        evaluated = evaluate_samples(
+            field, samples, config.T_threshold, config.samples_per_pass, chunk, config.recompute
+        )
+    else:
+        chunk = chunk or (capacity if torch.is_grad_enabled() else _SAMPLES_PER_CHUNK_WITH_CAPACITY)
+        evaluated = evaluate_all_samples(field, samples, chunk, config.recompute)
     rays = tk.composite(
         *(evaluated.output.sigmas, evaluated.deltas, *_channels(evaluated), evaluated.packed_info, config.T_threshold)
     )
-    return _output(rays, background_rgb, evaluated.packed_info[:, 1])
+    n_found = None if capacity is None else samples.n_found
+    return _output(rays, background_rgb, evaluated.packed_info[:, 1], n_found)
 
 
 @torch.no_grad()
@@ -56,8 +75,12 @@ def render_head_in_chunks(
     rays_d: Tensor,
     config: MarchConfig,
     background_rgb: Tensor | None = None,
+    capacity: int | None = None,
 ) -> RenderOutput:
-    """Render rays without gradients, one chunk after the other; the result is that of :func:`render_head`."""
+    """Render rays without gradients, one chunk after the other, or all at once with a capacity; the result is that of
+    :func:`render_head`."""
+    if capacity is not None:
+        return render_head(field, grid, rays_o, rays_d, config, background_rgb, capacity=capacity)
     chunk = config.rays_per_chunk or (_CPU_RAYS_PER_CHUNK if rays_o.device.type == "cpu" else 2**62)
     outputs = []
     for begin in range(0, max(1, len(rays_o)), chunk):
@@ -100,24 +123,25 @@ def render_head_in_passes(
 
 
 def _march(
-    grid: OccupancyGrid, rays_o: Tensor, rays_d: Tensor, config: MarchConfig, noise: Tensor | None
+    grid: OccupancyGrid,
+    rays_o: Tensor,
+    rays_d: Tensor,
+    config: MarchConfig,
+    noise: Tensor | None,
+    capacity: int | None,
 ) -> tk.RaySamples:
     fixed_o, fixed_d = rays_o.detach(), rays_d.detach()
     t_near, t_far = tk.intersect_aabb(fixed_o, fixed_d, grid.aabb, config.min_near)
-    box = grid.occupied_box.tolist()
-    if box[0] > box[3]:
-        t_far = torch.zeros_like(t_far)
-    else:
-        # Marching ends where a ray leaves the bounding box of the occupied cells.
-        margin = 1e-3 * grid.config.bound
-        box = [value - margin for value in box[:3]] + [value + margin for value in box[3:]]
-        first, last = tk.intersect_aabb(fixed_o, fixed_d, box, config.min_near)
-        t_far = torch.where(first < last, torch.minimum(t_far, last), torch.zeros_like(t_far))
+    # Marching ends where a ray leaves the bounding box of the occupied cells.
+    box = grid.occupied_box_with_margin.to(rays_o.dtype)
+    first, last = tk.intersect_aabb(fixed_o, fixed_d, box, config.min_near)
+    t_far = torch.minimum(t_far, last) * (first < last)
     return tk.march_rays(
         *(rays_o, rays_d, t_near, t_far, grid.bitfield, grid.config.bound),
         max_steps=config.max_steps,
         dt_gamma=config.dt_gamma,
         noise=noise,
+        capacity=capacity,
     )
 
 
@@ -130,7 +154,9 @@ def _channels(evaluated: EvaluatedSamples) -> tuple[Tensor, Tensor]:
     return torch.cat(weighted, 1).contiguous(), torch.stack((output.audio_attention, output.eye_attention), 1)
 
 
-def _output(rays: tk.CompositedRays, background_rgb: Tensor | None, n_samples: Tensor) -> RenderOutput:
+def _output(
+    rays: tk.CompositedRays, background_rgb: Tensor | None, n_samples: Tensor, n_found: Tensor | None = None
+) -> RenderOutput:
     rgb = over(rays.weighted[:, :3], rays.opacity, background_rgb)
     if background_rgb is not None:
         rgb = rgb.clamp(0, 1)
@@ -142,4 +168,5 @@ def _output(rays: tk.CompositedRays, background_rgb: Tensor | None, n_samples: T
         eye_attention=rays.summed[:, 1],
         uncertainty=rays.weighted[:, 4] if rays.weighted.shape[1] > 4 else None,
         n_samples=n_samples,
+        n_found=n_found,
     )

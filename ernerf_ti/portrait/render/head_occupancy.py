@@ -6,6 +6,7 @@ maximum lies above a threshold [Instant-NGP, Mueller et al. 2022, appendix C].
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -34,6 +35,8 @@ class OccupancyGrid(nn.Module):
     mean_density: Tensor
     bitfield: Tensor
     occupied_box: Tensor
+    _outward: Tensor
+    _lower_cells: Tensor
 
     def __init__(self, config: OccupancyGridConfig):
         super().__init__()
@@ -60,12 +63,20 @@ class OccupancyGrid(nn.Module):
         """[C R^3 / 8], see :func:`taichi_kernels.pack_bits`."""
         self.register_buffer("occupied_box", torch.tensor([-bound, -depth, -bound, bound, depth, bound]))
         """x_min, y_min, z_min, x_max, y_max, z_max around all occupied cells; min > max if there are none."""
+        self.register_buffer("_outward", torch.tensor([-1.0] * 3 + [1.0] * 3), persistent=False)
+        self.register_buffer("_lower_cells", torch.tensor([0x55, 0x33, 0x0F], dtype=torch.uint8), persistent=False)
+        self._seen: list[tuple[Tensor, Tensor]] | None = None
 
     @property
     def aabb(self) -> tuple[float, ...]:
         """Scene box: x_min, y_min, z_min, x_max, y_max, z_max; half as deep (y) as it is wide."""
         b = self.config.bound
         return (-b, -b / 2, -b, b, b / 2, b)
+
+    @property
+    def occupied_box_with_margin(self) -> Tensor:
+        """[6] the occupied box, larger by a thousandth of the scene, so that rounding drops no sample in it."""
+        return torch.add(self.occupied_box, self._outward, alpha=1e-3 * self.config.bound)
 
     @torch.no_grad()
     def set_bitfield(self, bitfield: Tensor) -> None:
@@ -111,56 +122,96 @@ class OccupancyGrid(nn.Module):
                 cells[cells.clone()] = ~_in_view(centers[blocks][cells], chunk, slopes, 2 * half)
                 unseen[blocks] = cells
             density[unseen.flatten()] = _UNSEEN
+        self._seen = None
         self._threshold()
 
     @torch.no_grad()
-    def update(self, density_fn: Callable[[Tensor], Tensor], generator: torch.Generator | None = None) -> None:
+    def update(
+        self,
+        density_fn: Callable[[Tensor], Tensor],
+        generator: torch.Generator | None = None,
+        all_cells: bool = True,
+    ) -> None:
         """Evaluate the field at one random point per cell and update the decaying maximum.
 
-        The density of a cell becomes the largest of the new value, the new values of its six neighbors, and its
-        previous density times the decay.
+        The density of a cell becomes the largest of the new values, the new values of its six neighbors, and its
+        previous density times the decay. The density of a cell that was not evaluated does not decay.
 
         Args:
             density_fn: [M, 3] positions -> [M] density per scene unit.
-            generator: draws the random points.
+            generator: draws the random points, and the cells.
+            all_cells: evaluate all cells rather than the configured fraction of them. The fraction is one half cells
+                drawn evenly, so that new matter is found, and one half occupied cells, some of them more than once, so
+                that those that are empty by now are soon given up [Instant-NGP, appendix C; nerfacc, Li et al. 2023].
+
+        M does not depend on the densities, and nothing waits for the device, except in the first call.
         """
         config, device = self.config, self.density_grid.device
         chunk_size = _CELLS_PER_CHUNK_CUDA if device.type == "cuda" else _CELLS_PER_CHUNK
         evaluated = torch.full_like(self.density_grid, _UNSEEN)
-        for cascade, density in enumerate(self.density_grid):
-            cells = (density != _UNSEEN).nonzero()[:, 0]
-            if config.fraction < 1:
-                cells = cells[torch.rand(len(cells), device=device, generator=generator) < config.fraction]
-            centers = self._centers(cascade, device)
-            for chunk in cells.split(chunk_size):
+        for cascade, (cells, centers) in enumerate(self._seen_cells()):
+            if not all_cells and config.fraction < 1 and len(cells):
+                rows = self._draw(self.density_grid[cascade][cells], generator)
+                cells, centers = cells[rows], centers[rows]
+            for chunk, chunk_centers in zip(cells.split(chunk_size), centers.split(chunk_size), strict=True):
                 noise = torch.rand(len(chunk), 3, device=device, generator=generator) * 2 - 1
-                evaluated[cascade][chunk] = density_fn(centers[chunk] + noise * self._half_cell(cascade))
+                densities = density_fn(chunk_centers + noise * self._half_cell(cascade))
+                evaluated[cascade].scatter_reduce_(0, chunk, densities, "amax")
         decayed = torch.where(evaluated >= 0, self.density_grid * config.decay, self.density_grid)
         largest = torch.maximum(decayed, tk.dilate_density(evaluated))
         self.density_grid.copy_(torch.where(self.density_grid == _UNSEEN, self.density_grid, largest))
         self._threshold()
 
+    def _draw(self, densities: Tensor, generator: torch.Generator | None) -> Tensor:
+        """[n] densities of cells -> [fraction n] int64 rows of those to evaluate."""
+        n = math.ceil(self.config.fraction / 2 * len(densities))
+        # The k-th occupied cell is where the running count of occupied cells exceeds k.
+        counts = (densities > self._density_threshold()).cumsum(0)
+        occupied = torch.searchsorted(counts, _evenly(n, counts[-1], counts.device, generator), right=True)
+        return torch.cat((_evenly(n, len(counts), counts.device, generator), occupied))
+
+    def _seen_cells(self) -> list[tuple[Tensor, Tensor]]:
+        """For each cascade [n] int64 Morton codes and [n, 3] centers of the cells that are not excluded. Waits for the
+        device when they have changed."""
+        if self._seen is None:
+            self._seen = []
+            for cascade, density in enumerate(self.density_grid):
+                cells = (density != _UNSEEN).nonzero()[:, 0]
+                self._seen.append((cells, self._centers(cascade, density.device)[cells]))
+        return self._seen
+
+    def _apply(self, *args: Any, **kwargs: Any) -> "OccupancyGrid":
+        self._seen = None
+        return super()._apply(*args, **kwargs)
+
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        self._seen = None
+        super()._load_from_state_dict(*args, **kwargs)
+
     def _threshold(self) -> None:
         self.mean_density.copy_(self.density_grid.clamp(min=0).mean())
+        self.set_bitfield(tk.pack_bits(self.density_grid, self._density_threshold()))
+
+    def _density_threshold(self) -> Tensor:
+        """[] density above which a cell is occupied."""
+        threshold = self.mean_density.clamp(max=self.config.density_threshold)
         # The initial densities are 0 and bits are set strictly above the threshold: before the first update every cell
         # that is not excluded stays occupied.
-        mean = float(self.mean_density)
-        threshold = min(mean, self.config.density_threshold) if mean > 0 else _UNSEEN / 2
-        self.set_bitfield(tk.pack_bits(self.density_grid, threshold))
+        return torch.where(self.mean_density > 0, threshold, _UNSEEN / 2)
 
     def _occupied_box(self) -> Tensor:
-        bits = torch.arange(8, dtype=torch.uint8, device=self.bitfield.device)
-        resolution, boxes = self.config.resolution, []
-        for cascade, row in enumerate(self.bitfield.view(len(self.density_grid), -1)):
-            codes = ((row[:, None] >> bits) & 1).flatten().nonzero()[:, 0].int()
-            if len(codes):
-                cells = tk.morton_decode(codes)
-                half_side = min(2.0**cascade, self.config.bound)
-                side = 2 * half_side / resolution
-                boxes.append(torch.cat((cells.amin(0) * side, (cells.amax(0) + 1) * side)) - half_side)
-        if not boxes:
-            return self.occupied_box.new_tensor([1.0, 1.0, 1.0, -1.0, -1.0, -1.0])
-        low, high = torch.stack(boxes).view(-1, 2, 3).unbind(1)
+        # A byte holds 2 x 2 x 2 cells, and `_lower_cells` are its bits with the lower of the two x, y and z.
+        resolution, device = self.config.resolution, self.bitfield.device
+        cells = 2 * tk.morton_decode(torch.arange(resolution**3 // 8, dtype=torch.int32, device=device))
+        boxes = []
+        for cascade, row in enumerate(self.bitfield.view(len(self.density_grid), -1, 1)):
+            lower, upper = (row & self._lower_cells) != 0, (row & ~self._lower_cells) != 0
+            begin = torch.where(lower, cells, torch.where(upper, cells + 1, resolution)).amin(0)
+            end = torch.where(upper, cells + 2, torch.where(lower, cells + 1, 0)).amax(0)
+            # Of an empty cascade, begin and end are the far faces of the cube.
+            half_side, side = min(2.0**cascade, self.config.bound), 2 * self._half_cell(cascade)
+            boxes.append(torch.stack((begin * side - half_side, end * side - half_side)))
+        low, high = torch.stack(boxes).unbind(1)
         return torch.cat((low.amin(0), high.amax(0)))
 
     def _is_outside(self, y: Tensor, cascade: int) -> Tensor:
@@ -186,6 +237,12 @@ def _in_view(points: Tensor, poses: Tensor, slopes: tuple[float, float], margin:
     z = z + reach
     in_view = (z > 0) & (x.abs() < slopes[0] * z + margin + reach) & (y.abs() < slopes[1] * z + margin + reach)
     return in_view.any(1)
+
+
+def _evenly(n: int, total: int | Tensor, device: torch.device, generator: torch.Generator | None) -> Tensor:
+    """[n] int64, one random number in each of n equal parts of [0, total); 0 or less for no total."""
+    numbers = (torch.arange(n, device=device) + torch.rand(n, device=device, generator=generator)) * (total / n)
+    return numbers.long().clamp(max=total - 1)
 
 
 def _morton_y(resolution: int) -> Tensor:

@@ -36,6 +36,7 @@ def render_layers(
     torso: TorsoScene | None = None,
     in_passes: bool = False,
     after_layer: Callable[[str], None] = lambda layer: None,
+    capacity: int | None = None,
 ) -> RenderOutput:
     """Render N rays without gradients.
 
@@ -48,6 +49,7 @@ def render_layers(
         torso: None for the head alone.
         in_passes: sample as the public code does, see :func:`render_head_in_passes`.
         after_layer: called with "torso" (if there is one) and "head" when the layer is rendered, for timing.
+        capacity: number of samples to make room for, see :func:`render_head`; not for `in_passes`.
 
     Returns:
         RenderOutput of N rays. Color and opacity are those of head and torso together, all else is of the head alone.
@@ -56,8 +58,8 @@ def render_layers(
     if torso is not None:
         background_rgb, torso_alpha = render_torso(*torso, background_rgb)
         after_layer("torso")
-    render = render_head_in_passes if in_passes else render_head_in_chunks
-    output = render(head, head_grid, rays_o, rays_d, config, background_rgb)
+    scene = (head, head_grid, rays_o, rays_d, config, background_rgb)
+    output = render_head_in_passes(*scene) if in_passes else render_head_in_chunks(*scene, capacity)
     if torso_alpha is not None:
         opacity = output.opacity + (1 - output.opacity) * torso_alpha
         output = replace(output, opacity=opacity, head_opacity=output.opacity)

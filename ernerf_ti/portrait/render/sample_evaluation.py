@@ -2,11 +2,12 @@
 
 The samples of a ray are evaluated front to back in passes of a few. A ray that has become opaque is left out of the
 next pass: its remaining samples would have neither weight nor gradient. Within a pass the samples of all rays are
-evaluated in chunks, which on the CPU fit into the cache.
+evaluated in chunks, which on the CPU fit into the cache. A GPU would have to be waited for after each pass: there all
+samples are evaluated.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import torch
@@ -50,8 +51,7 @@ def evaluate_samples(
         field: positions and directions [M, 3] -> FieldOutput.
         samples: samples of N rays.
         T_threshold: transmittance below which compositing ends a ray.
-        samples_per_pass: samples of a ray per pass. On CUDA each pass waits for the device; a number no smaller than
-            the samples of a ray makes it one pass.
+        samples_per_pass: samples of a ray per pass. On CUDA each pass waits for the device.
         samples_per_chunk: samples of all rays that are evaluated at once.
         recompute: recompute the intermediate values of a chunk in the backward pass instead of keeping them.
 
@@ -87,24 +87,51 @@ def evaluate_samples(
     kept, order = torch.cat(indices).sort()
     counts = torch.bincount(ray[kept], minlength=len(begin))
     packed_info = torch.stack((counts.cumsum(0) - counts, counts), 1).int()
-    return EvaluatedSamples(_join(outputs, order), samples.ts[kept], samples.deltas[kept], packed_info)
+    output = _map(lambda values: _TakeRows.apply(torch.cat(values), order), outputs)
+    return EvaluatedSamples(output, samples.ts[kept], samples.deltas[kept], packed_info)
 
 
-def _evaluate(field: Field, samples: RaySamples, index: Tensor, recompute: bool) -> FieldOutput:
+def evaluate_all_samples(
+    field: Field, samples: RaySamples, samples_per_chunk: int, recompute: bool = False
+) -> EvaluatedSamples:
+    """Evaluate all M samples of rays, with the padding behind them, in shapes that depend on M alone.
+
+    Args:
+        field, recompute: as for :func:`evaluate_samples`.
+        samples: M samples of N rays; those that belong to no ray are padding, which gets no gradient.
+        samples_per_chunk: samples that are evaluated at once.
+
+    Differentiable in what the field is differentiable in.
+    """
+    outputs = [
+        _evaluate(field, samples, slice(begin, begin + samples_per_chunk), recompute)
+        for begin in range(0, max(1, len(samples.ts)), samples_per_chunk)
+    ]
+    output = outputs[0] if len(outputs) == 1 else _map(torch.cat, outputs)
+    return EvaluatedSamples(output, samples.ts, samples.deltas, samples.packed_info)
+
+
+def _evaluate(field: Field, samples: RaySamples, rows: Tensor | slice, recompute: bool) -> FieldOutput:
+    """Evaluate the samples of some rows, which are taken again where they are recomputed."""
+
+    def take(values: Tensor) -> Tensor:
+        return values[rows] if isinstance(rows, slice) else _TakeRows.apply(values, rows)
+
     def evaluate() -> FieldOutput:
-        return field(_TakeRows.apply(samples.positions, index), _TakeRows.apply(samples.directions, index))
+        return field(take(samples.positions), take(samples.directions))
 
     if recompute and torch.is_grad_enabled():
         return checkpoint(evaluate, use_reentrant=False, preserve_rng_state=False)
     return evaluate()
 
 
-def _join(outputs: list[FieldOutput], order: Tensor) -> FieldOutput:
-    def join(name: str) -> Any:
-        values = [getattr(output, name) for output in outputs]
-        return None if values[0] is None else _TakeRows.apply(torch.cat(values), order)
-
-    return FieldOutput(*(join(name) for name in FieldOutput.__dataclass_fields__))
+def _map(function: Callable[[list[Tensor]], Tensor], outputs: list[FieldOutput]) -> FieldOutput:
+    """Combine the values of several outputs into one."""
+    columns: Iterator[list[Any]] = (
+        [getattr(output, name) for output in outputs] for name in FieldOutput.__dataclass_fields__
+    )
+    combined: list[Any] = [None if values[0] is None else function(values) for values in columns]
+    return FieldOutput(*combined)
 
 
 class _TakeRows(torch.autograd.Function):

@@ -1,4 +1,4 @@
-"""Composite the torso over a background, evaluating its field at occupied pixels only."""
+"""Composite the torso over a background, at the pixels that its occupancy grid marks."""
 
 from collections.abc import Callable
 
@@ -6,6 +6,7 @@ from torch import Tensor
 
 from ernerf_ti.portrait.records import TorsoLayer
 from ernerf_ti.portrait.render.alpha import over
+from ernerf_ti.portrait.render.static_shapes import static_shapes
 from ernerf_ti.portrait.render.torso_occupancy import TorsoGrid
 
 Torso = Callable[[Tensor], TorsoLayer]
@@ -17,6 +18,8 @@ def render_torso(
 ) -> tuple[Tensor, Tensor]:
     """Render the torso at N pixels.
 
+    The field is evaluated at the occupied pixels alone, or at all of them where shapes are fixed, with the same result.
+
     Args:
         torso: the field of a frame.
         grid: its occupied cells.
@@ -26,7 +29,12 @@ def render_torso(
     Returns:
         rgb [N, 3], alpha [N]; both differentiable in what the field is differentiable in.
     """
-    index = grid.occupied(pixel_coords).nonzero()[:, 0]
+    occupied = grid.occupied(pixel_coords)
+    if static_shapes(pixel_coords.device):
+        layer = torso(pixel_coords)
+        alpha = layer.alpha * occupied
+        return over(layer.rgb * alpha[:, None], alpha, background_rgb), alpha
+    index = occupied.nonzero()[:, 0]
     layer = torso(pixel_coords[index])
     alpha = layer.alpha.new_zeros(len(pixel_coords)).index_copy(0, index, layer.alpha)
     rgb = layer.rgb.new_zeros(len(pixel_coords), 3).index_copy(

@@ -4,7 +4,7 @@ import torch
 from ernerf_ti.portrait.camera import all_pixels, pixel_coords, pixel_rays, scene_from_capture
 from ernerf_ti.portrait.config import MarchConfig, TorsoGridConfig
 from ernerf_ti.portrait.records import TorsoLayer
-from ernerf_ti.portrait.render.frame import render_portrait
+from ernerf_ti.portrait.render.frame import ImagePixels, render_portrait
 from ernerf_ti.portrait.render.head import render_head
 from ernerf_ti.portrait.render.torso_occupancy import TorsoGrid
 from tests.portrait.render.scene import ball_grid, solid_field
@@ -12,6 +12,10 @@ from tests.portrait.render.scene import ball_grid, solid_field
 SIZE = WIDTH, HEIGHT = 24, 20
 INTRINSICS = (30.0, 30.0, 12.0, 10.0)
 CONFIG = MarchConfig(max_steps=32)
+
+
+def pixels_on(device):
+    return ImagePixels(INTRINSICS, SIZE, device)
 
 
 def frontal_pose(device):
@@ -37,7 +41,7 @@ def test_head_over_torso_over_background(device):
     head_grid, pose = ball_grid(device), frontal_pose(device)
     background = torch.rand(HEIGHT, WIDTH, 3, device=device)
     output = render_portrait(
-        *(solid_field, head_grid, pose, INTRINSICS, SIZE, CONFIG, background, torso_of, torso_grid(device))
+        *(solid_field, head_grid, pose, pixels_on(device), CONFIG, background, torso_of, torso_grid(device))
     )
     pixels = all_pixels(HEIGHT, WIDTH, device)
     alone = render_head(solid_field, head_grid, *pixel_rays(pose, INTRINSICS, pixels), CONFIG)
@@ -56,7 +60,7 @@ def test_head_over_torso_over_background(device):
 @pytest.mark.parametrize("in_passes", [False, True])
 @pytest.mark.parametrize("with_torso", [False, True])
 def test_premultiplied_image_composites_over_a_background(with_torso, in_passes, device):
-    scene = (solid_field, ball_grid(device), frontal_pose(device), INTRINSICS, SIZE, CONFIG)
+    scene = (solid_field, ball_grid(device), frontal_pose(device), pixels_on(device), CONFIG)
     torso = (torso_of, torso_grid(device)) if with_torso else (None, None)
     background = torch.rand(HEIGHT, WIDTH, 3, device=device)
     layer = render_portrait(*scene, None, *torso, in_passes=in_passes)
@@ -73,14 +77,14 @@ def test_image_is_upright_and_not_mirrored(device):
         output.sigmas = 100 * ((positions[:, 0] > 0.05) & (positions[:, 2] > 0.05)).float()
         return output
 
-    output = render_portrait(field, ball_grid(device), frontal_pose(device), INTRINSICS, SIZE, CONFIG)
+    output = render_portrait(field, ball_grid(device), frontal_pose(device), pixels_on(device), CONFIG)
     opacity = output.opacity
     assert opacity[: HEIGHT // 2, WIDTH // 2 :].mean() > 0.05
     assert opacity[HEIGHT // 2 :].max() == 0 and opacity[:, : WIDTH // 2].max() == 0
 
 
 def test_wrong_arguments_are_named(device):
-    scene = (solid_field, ball_grid(device), frontal_pose(device), INTRINSICS, SIZE, CONFIG)
+    scene = (solid_field, ball_grid(device), frontal_pose(device), pixels_on(device), CONFIG)
     with pytest.raises(ValueError, match=r"background: expected shape \[20, 24, 3\] \(from size\), got \[24, 20, 3\]"):
         render_portrait(*scene, torch.zeros(WIDTH, HEIGHT, 3, device=device))
     with pytest.raises(ValueError, match="torso: expected torso and torso_grid together"):

@@ -21,9 +21,17 @@ def assert_same(output, expected, **tolerance):
 
 
 @pytest.mark.parametrize(
-    ("per_pass", "chunk", "recompute"), [(32, None, False), (3, None, True), (4, 300, False), (4, 300, True)]
+    ("per_pass", "chunk", "recompute", "capacity"),
+    [
+        (32, None, False, None),
+        (3, None, True, None),
+        (4, 300, False, None),
+        (4, 300, True, None),
+        (4, None, False, 2**13),
+        (4, 300, True, 2**13),
+    ],
 )
-def test_training_pass_equals_a_torch_twin(per_pass, chunk, recompute, device):
+def test_training_pass_equals_a_torch_twin(per_pass, chunk, recompute, capacity, device):
     """Values, loss and the gradients of all parameters and rays, with rays that end early and rays that miss."""
     head, at, grid = small_head(device), small_inputs(device), ball_grid(device)
     with torch.no_grad():
@@ -39,8 +47,8 @@ def test_training_pass_equals_a_torch_twin(per_pass, chunk, recompute, device):
         leaves = [ray.clone().requires_grad_() for ray in rays]
         head.zero_grad()
         if render == "ours":
-            output = render_head(head.bind(at), grid, *leaves, config, background, noise)
-            values = {name: value for name, value in vars(output).items() if name != "n_samples"}
+            output = render_head(head.bind(at), grid, *leaves, config, background, noise, capacity)
+            values = {name: value for name, value in vars(output).items() if name not in ("n_samples", "n_found")}
         else:
             values = head_rendering.render_head(
                 *(head, at, grid.bitfield, grid.aabb, *leaves, config, background, noise)

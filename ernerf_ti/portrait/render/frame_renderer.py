@@ -1,0 +1,144 @@
+"""Images of a portrait that are launched without waiting for the device, and checked when they are needed."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from ernerf_ti.portrait.records import FrameInputs, RenderOutput, TorsoLayer
+from ernerf_ti.portrait.render.frame import ImagePixels, render_portrait
+from ernerf_ti.portrait.render.sample_capacity import SampleCapacity
+
+if TYPE_CHECKING:
+    from ernerf_ti.portrait.portrait import Portrait
+
+
+class PendingFrame:
+    """Rays whose rendering has been launched, and may still be running.
+
+    Args:
+        render: capacity for samples, or None -> RenderOutput of all rays. It is called at once, and again if there was
+            too little room.
+        most: the largest number of samples that the rays can have.
+        capacity: the capacity, which is adapted to what is found; None to render without one.
+    """
+
+    def __init__(self, render: Callable[[int | None], RenderOutput], most: int, capacity: SampleCapacity | None):
+        self._render, self._most, self._capacity = render, most, capacity
+        self._size: int | None = None
+        self._n_found: _NumberOnHost | None = None
+        self._output = self._launch()
+
+    def result(self) -> RenderOutput:
+        """Wait for the rays. None of them lacks samples: if there was too little room, they are rendered again."""
+        while self._n_found is not None:
+            assert self._capacity is not None and self._size is not None
+            n, self._n_found = self._n_found.get(), None
+            self._capacity.fit(n)
+            if n > self._size:
+                self._output = self._launch()
+        return self._output
+
+    @torch.no_grad()
+    def _launch(self) -> RenderOutput:
+        if self._capacity is None:
+            return self._render(None)
+        self._size = self._capacity.size(self._most)
+        output = self._render(self._size)
+        assert output.n_found is not None
+        self._n_found = _NumberOnHost(output.n_found)
+        return output
+
+
+class FrameRenderer:
+    """Renders images of a portrait from one camera.
+
+    Where shapes are fixed (see :mod:`ernerf_ti.portrait.render.static_shapes`) several images can be in flight:
+    submitting one waits for nothing. Elsewhere an image is rendered when it is submitted.
+
+    Args:
+        portrait: what is rendered.
+        intrinsics: fx, fy, cx, cy in pixels.
+        size: width, height.
+        device: that of the portrait.
+    """
+
+    def __init__(
+        self,
+        portrait: "Portrait",
+        intrinsics: tuple[float, float, float, float],
+        size: tuple[int, int],
+        device: torch.device,
+    ):
+        self._portrait = portrait
+        self._pixels = ImagePixels(intrinsics, size, device)
+
+    def renders(
+        self, intrinsics: tuple[float, float, float, float], size: tuple[int, int], device: torch.device
+    ) -> bool:
+        """Whether this is the renderer of a camera on a device."""
+        return (self._pixels.intrinsics, self._pixels.size, self._pixels.device) == (intrinsics, size, device)
+
+    @torch.no_grad()
+    def submit(
+        self,
+        inputs: FrameInputs,
+        background: Tensor | None = None,
+        with_torso: bool = True,
+        audio_code: Tensor | None = None,
+        in_passes: bool = False,
+    ) -> PendingFrame:
+        """Launch the rendering of an image.
+
+        Args:
+            inputs: the frame's inputs, on the portrait's device.
+            background: [H, W, 3] in [0, 1]; None for premultiplied color, to be composited over another image.
+            with_torso: composite the head over the torso rather than over the background.
+            audio_code: [A] replaces the encoded audio window.
+            in_passes: sample as the public code does, which waits for the device after each pass.
+
+        Returns:
+            A PendingFrame of the image, whose result is as of
+            :func:`ernerf_ti.portrait.render.frame.render_portrait`. The inputs must not change before.
+
+        Raises ValueError if the background has another size.
+        """
+        portrait = self._portrait
+        head = portrait.head.bind(inputs, with_uncertainty=False, audio_code=audio_code)
+        pose = inputs.head_pose
+        appearance = inputs.appearance_index if inputs.torso_appearance is None else inputs.torso_appearance
+
+        def torso(pixel_coords: Tensor) -> TorsoLayer:
+            return portrait.torso(pixel_coords, pose, appearance)
+
+        def render(capacity: int | None) -> RenderOutput:
+            return render_portrait(
+                *(head, portrait.head_grid, pose, self._pixels, portrait.config.march, background),
+                torso=torso if with_torso else None,
+                torso_grid=portrait.torso_grid if with_torso else None,
+                in_passes=in_passes,
+                capacity=capacity,
+            )
+
+        n_rays = self._pixels.size[0] * self._pixels.size[1]
+        capacity = None if in_passes else portrait.sample_capacity(n_rays)
+        return PendingFrame(render, n_rays * portrait.config.march.max_steps, capacity)
+
+
+class _NumberOnHost:
+    """An integer on its way to the host, behind the work that has been launched so far."""
+
+    def __init__(self, number: Tensor):
+        self._number = number
+        self._copied: torch.cuda.Event | None = None
+        if number.is_cuda:
+            self._number = torch.empty((), dtype=number.dtype, pin_memory=True)
+            self._number.copy_(number, non_blocking=True)
+            self._copied = torch.cuda.Event()
+            self._copied.record()
+
+    def get(self) -> int:
+        if self._copied is not None:
+            self._copied.synchronize()
+        return int(self._number)

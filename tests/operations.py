@@ -1,0 +1,71 @@
+"""Record the torch operations that a piece of code calls, to find those that wait for the device."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import torch
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+
+_WAITS = {
+    *("_local_scalar_dense", "nonzero", "masked_select", "_unique2", "unique_dim", "repeat_interleave", "bincount"),
+    "_linalg_check_errors",
+}
+
+
+@dataclass
+class Operations:
+    """Names of the operations, in order."""
+
+    names: list[str] = field(default_factory=list)
+    waits: list[str] = field(default_factory=list)
+    """Those whose shape or result depends on values, for which a GPU would be waited for."""
+    from_host: list[str] = field(default_factory=list)
+    """Those that bring a tensor of the CPU, or Python numbers, to another device."""
+
+
+class _Recorder(TorchDispatchMode):
+    def __init__(self, operations: Operations):
+        super().__init__()
+        self._operations = operations
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        name = func.overloadpacket.__name__
+        self._operations.names.append(name)
+        indexed_by_mask = name in ("index", "index_put", "index_put_") and any(
+            isinstance(index, torch.Tensor) and index.dtype in (torch.bool, torch.uint8) for index in args[1]
+        )
+        if name in _WAITS or indexed_by_mask:
+            self._operations.waits.append(name)
+        result = func(*args, **(kwargs or {}))
+        if _devices(args) == {"cpu"} and _devices((result,)) - {"cpu"}:
+            self._operations.from_host.append(name)
+        return result
+
+
+class _FromPython(TorchFunctionMode):
+    """Tensors that are made of Python numbers are no operations to the recorder."""
+
+    def __init__(self, operations: Operations):
+        super().__init__()
+        self._operations = operations
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        name = getattr(func, "__name__", "")
+        if name in ("tensor", "as_tensor", "new_tensor") and result.device.type != "cpu":
+            self._operations.from_host.append(name)
+        return result
+
+
+def _devices(values) -> set[str]:
+    return {value.device.type for value in values if isinstance(value, torch.Tensor)}
+
+
+@contextmanager
+def recorded_operations() -> Iterator[Operations]:
+    """The operations within the block, outside of operations of our own."""
+    operations = Operations()
+    with _FromPython(operations), _Recorder(operations):
+        yield operations
