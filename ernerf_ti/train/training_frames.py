@@ -16,6 +16,7 @@ from ernerf_ti.portrait.records import FrameInputs, RayBatch
 from ernerf_ti.portrait.render.alpha import over
 from ernerf_ti.train.frame_store import FrameStore, decoding_threads
 from ernerf_ti.train.pixel_sampling import (
+    Rectangle,
     RectangleTable,
     eyes_rectangle,
     face_rectangle,
@@ -234,7 +235,7 @@ class TrainingFrames:
         return [self.capture.landmarks(k) for k in self.split.frame_ids]
 
     @cached_property
-    def _lips(self) -> list:
+    def _lips(self) -> list[Rectangle]:
         return [lips_rectangle(points, self.height, self.width) for points in self._landmarks]
 
     def _new_store(self) -> FrameStore:
@@ -244,25 +245,25 @@ class TrainingFrames:
     def _read(self, i: int) -> np.ndarray:
         """[H W, 8] uint8: image, torso and marks."""
         k = self.split.frame_ids[i]
-        frame = np.empty((self.height, self.width, 8), np.uint8)
-        frame[..., _IMAGE], frame[..., _TORSO], frame[..., _MARKS] = (
-            *(self.capture.image(k), self.capture.torso(k), self._regions(k)),
-        )
+        marks = self._regions(k)
         face = face_rectangle(self.capture.landmarks(k), self.height, self.width)
-        frame[face.row0 : face.row1, face.column0 : face.column1, _MARKS] |= _FACE_BIT
+        marks[face.row0 : face.row1, face.column0 : face.column1] |= _FACE_BIT
+        frame = np.empty((self.height, self.width, 8), np.uint8)
+        in_order = [channel for c in range(8) for channel in (c, c)]
+        cv2.mixChannels([self.capture.image(k), self.capture.torso(k), marks], [frame], in_order)
         return frame.reshape(-1, 8)
 
     def _read_torso(self, i: int) -> np.ndarray:
         """[H W, 4] uint8 RGBA."""
         return self.capture.torso(self.split.frame_ids[i]).reshape(-1, 4)
 
-    def _regions(self, k: int) -> np.ndarray | int:
+    def _regions(self, k: int) -> np.ndarray:
         """[H, W] uint8: _HEAD or _OUTSIDE where the segmentation is certain, else _UNSURE."""
+        regions = np.full((self.height, self.width), _UNSURE, np.uint8)
         if not self._with_regions or not self.capture.paths.labels(k).is_file():
-            return _UNSURE
+            return regions
         head = (self.capture.labels(k) == HEAD).astype(np.uint8)
         reach = np.ones(2 * (2 * max(1, round(self.height * _OUTLINE)) + 1,), np.uint8)
-        regions = np.full(head.shape, _UNSURE, np.uint8)
         regions[cv2.dilate(head, reach) == 0] = _OUTSIDE
         regions[cv2.erode(head, reach) == 1] = _HEAD
         return regions
