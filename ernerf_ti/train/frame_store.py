@@ -49,17 +49,26 @@ class FrameStore:
 
     On CUDA, threads decode the announced frames into pinned memory, from which they are copied on a stream of their
     own. The stream that uses a frame waits for its copy on the device; the host waits only for a frame that is not
-    decoded in time.
+    decoded in time. The threads call nothing of CUDA, which would break the recording of a CUDA graph meanwhile.
 
     Args:
         read: index -> uint8 array; called by threads if there are any.
+        shape: of a frame.
         device: where the tensors lie.
         max_bytes: of the frames that stay.
         n_threads: threads that decode the announced frames; 0 decodes each frame when it is used.
     """
 
-    def __init__(self, read: Callable[[int], np.ndarray], device: torch.device, max_bytes: int = 0, n_threads: int = 0):
-        self._read, self._device, self._max_bytes, self._n_threads = read, device, max_bytes, n_threads
+    def __init__(
+        self,
+        read: Callable[[int], np.ndarray],
+        shape: tuple[int, ...],
+        device: torch.device,
+        max_bytes: int = 0,
+        n_threads: int = 0,
+    ):
+        self._read, self._shape, self._device = read, shape, device
+        self._max_bytes, self._n_threads = max_bytes, n_threads
         self._copy_stream = torch.cuda.Stream(device) if device.type == "cuda" else None
         self._threads: ThreadPoolExecutor | None = None
         self._decoding: dict[int, Future[Tensor]] = {}
@@ -77,7 +86,7 @@ class FrameStore:
         frame = self._find(i)
         if frame is None:
             future = self._decoding.pop(i, None)
-            frame = self._admit(i, self._decode(i) if future is None else future.result())
+            frame = self._admit(i, self._decode(i, self._buffer()) if future is None else future.result())
         copy = self._copies.pop(i, None)
         if copy is not None:
             stream = torch.cuda.current_stream(self._device)
@@ -103,7 +112,7 @@ class FrameStore:
             if future is None:
                 if self._threads is None:
                     self._threads = ThreadPoolExecutor(self._n_threads, "decode")
-                self._decoding[i] = self._threads.submit(self._decode, i)
+                self._decoding[i] = self._threads.submit(self._decode, i, self._buffer())
             elif future.done() and future.exception() is None:
                 self._admit(i, self._decoding.pop(i).result())
 
@@ -117,13 +126,18 @@ class FrameStore:
     def _find(self, i: int) -> Tensor | None:
         return self._staying.get(i, self._passing.get(i))
 
-    def _decode(self, i: int) -> Tensor:
+    def _buffer(self) -> Tensor | None:
+        """Pinned memory for a frame. Torch does not give it to another one before the copy from it is done."""
+        if self._copy_stream is None:
+            return None
+        return torch.empty(self._shape, dtype=torch.uint8, pin_memory=True)
+
+    def _decode(self, i: int, buffer: Tensor | None) -> Tensor:
         frame = torch.from_numpy(self._read(i))
-        return frame if self._copy_stream is None else frame.pin_memory()
+        return frame if buffer is None else buffer.copy_(frame)
 
     def _admit(self, i: int, frame: Tensor) -> Tensor:
         if self._copy_stream is not None:
-            # Torch keeps pinned memory from being used again until the copy is done.
             with torch.cuda.stream(self._copy_stream):
                 frame = frame.to(self._device, non_blocking=True)
                 self._copies[i] = self._copy_stream.record_event()

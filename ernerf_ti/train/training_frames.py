@@ -239,8 +239,9 @@ class TrainingFrames:
         return [lips_rectangle(points, self.height, self.width) for points in self._landmarks]
 
     def _new_store(self) -> FrameStore:
-        read = self._read if self._torso == _TORSO else self._read_torso
-        return FrameStore(read, self.device, self._frame_memory, decoding_threads(self.device))
+        read, n_channels = (self._read, 8) if self._torso == _TORSO else (self._read_torso, 4)
+        shape = (self.n_pixels, n_channels)
+        return FrameStore(read, shape, self.device, self._frame_memory, decoding_threads(self.device))
 
     def _read(self, i: int) -> np.ndarray:
         """[H W, 8] uint8: image, torso and marks."""

@@ -28,7 +28,7 @@ class Reader:
 
 def test_frames_stay_until_the_memory_is_full(device):
     reader = Reader()
-    store = FrameStore(reader, device, 3 * SIZE)
+    store = FrameStore(reader, (SIZE,), device, 3 * SIZE)
     for _ in range(2):
         for i in range(5):
             frame = store.get(i)
@@ -39,7 +39,7 @@ def test_frames_stay_until_the_memory_is_full(device):
 
 def test_nothing_stays_without_memory(device):
     reader = Reader()
-    store = FrameStore(reader, device)
+    store = FrameStore(reader, (SIZE,), device)
     frames = [store.get(i) for i in (1, 2, 1)]
     assert reader.read == [1, 2, 1]
     assert [int(frame[0]) for frame in frames] == [1, 2, 1]
@@ -47,7 +47,7 @@ def test_nothing_stays_without_memory(device):
 
 def test_threads_read_announced_frames(device):
     reader = Reader()
-    store = FrameStore(reader, device, 2 * SIZE, n_threads=2)
+    store = FrameStore(reader, (SIZE,), device, 2 * SIZE, n_threads=2)
     order = [3, 0, 2, 1, 4, 2, 0, 1, 4, 3]
     for n, i in enumerate(order):
         store.announce(order[n + 1 : n + 5])
@@ -65,7 +65,7 @@ def test_threads_read_announced_frames(device):
 
 def test_announced_frames_are_held_until_they_are_used(device):
     reader = Reader()
-    store = FrameStore(reader, device, n_threads=1)
+    store = FrameStore(reader, (SIZE,), device, n_threads=1)
     while 7 not in store._passing:
         store.announce([7, 8])
     for i in range(3):
@@ -80,7 +80,7 @@ def test_announced_frames_are_held_until_they_are_used(device):
 
 
 def test_errors_are_raised_where_the_frame_is_used(device):
-    store = FrameStore(Reader(), device, n_threads=1)
+    store = FrameStore(Reader(), (SIZE,), device, n_threads=1)
     for i in range(12):
         store.announce([13])
         store.get(i)
@@ -106,9 +106,16 @@ def test_copies_are_waited_for_on_the_device(monkeypatch):
 
     monkeypatch.setattr(torch.cuda, "stream", lambda stream: contextlib.nullcontext())
     monkeypatch.setattr(torch.cuda, "current_stream", lambda device: Stream("training"))
-    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: calls.append("pinned") or tensor)
+    empty = torch.empty
+
+    def pinned(*shape, pin_memory, **options):
+        assert pin_memory and threading.current_thread() is threading.main_thread()
+        calls.append("pinned")
+        return empty(*shape, **options)
+
+    monkeypatch.setattr(torch, "empty", pinned)
     monkeypatch.setattr(torch.Tensor, "record_stream", lambda tensor, stream: calls.append(f"used by {stream.name}"))
-    store = FrameStore(Reader(), torch.device("cpu"), SIZE)
+    store = FrameStore(Reader(), (SIZE,), torch.device("cpu"), SIZE, n_threads=1)
     store._copy_stream = Stream("copies")
     first = ["pinned", "copied", "training waits", "used by training"]
     store.get(0)
@@ -120,6 +127,12 @@ def test_copies_are_waited_for_on_the_device(monkeypatch):
     store.get(0)
     store.get(1)  # it did not stay
     assert calls == first * 3
+    while "copied" not in calls[12:]:
+        store.announce([2])
+    assert calls[12:] == first[:2]
+    assert (store.get(2) == 2).all()
+    assert calls == first * 4
+    store.close()
 
 
 def test_memory_for_frames(monkeypatch):
