@@ -15,7 +15,7 @@ from ernerf_ti.data.capture import Capture
 from ernerf_ti.data.capture_files import FPS, HEAD
 from ernerf_ti.evaluation.metric import ImageSequence, Setting
 from ernerf_ti.media.images import read_image, write_image
-from ernerf_ti.portrait.camera import all_pixels, scene_from_capture
+from ernerf_ti.portrait.camera import scene_from_capture
 from ernerf_ti.portrait.records import RenderOutput
 from ernerf_ti.portrait.render.alpha import over
 from ernerf_ti.process.threads import adaptive_threads
@@ -118,7 +118,7 @@ def held_out_settings(
     head_truth = ImageSequence(len(held_out), lambda i: _head_alone(capture, held_out.ids[i]))
     has_masks = all(capture.paths.labels(k).is_file() for k in held_out.ids)
     names = ["head", *(["head_only"] if has_masks else []), *(["portrait"] if with_torso else [])]
-    seconds = _render(trained, capture, held_out, folder, names)
+    seconds = _render(trained, held_out, folder, names)
     sequences = {name: _saved(folder / name, len(held_out)) for name in names}
     nearest = nearest_poses(capture.train.poses, capture.val.poses[held_out.indices])
     sequences["nearest_pose"] = ImageSequence(
@@ -200,12 +200,9 @@ def nearest_poses(known: np.ndarray, queries: np.ndarray) -> np.ndarray:
     return np.array([int(np.square(candidates - query).sum(1).argmin()) for query in in_camera(queries)])
 
 
-def _render(
-    trained: TrainedPortrait, capture: Capture, held_out: HeldOutFrames, folder: Path, names: list[str]
-) -> dict[str, float]:
+def _render(trained: TrainedPortrait, held_out: HeldOutFrames, folder: Path, names: list[str]) -> dict[str, float]:
     """Write the frames of the settings; returns the median seconds per frame of the head and of the portrait."""
     device, background = trained.background.device, trained.background
-    pixels = all_pixels(capture.height, capture.width)
     times: dict[str, list[float]] = {}
 
     def timed(name: str, render: Callable[[], RenderOutput]) -> RenderOutput:
@@ -220,7 +217,7 @@ def _render(
     for i, index in enumerate(adaptive_threads(indices, device.type)):
         inputs = held_out.frames.inputs(int(index), trained=False)
         head = timed("head", partial(trained.render, inputs, None, with_torso=False))
-        torso = held_out.frames.rays(int(index), pixels, "head").background_rgb.view_as(head.rgb)
+        torso = held_out.frames.images(int(index)).torso_over_background
         _save(folder / "head", i, over(head.rgb, head.opacity, torso))
         if "head_only" in names:
             _save(folder / "head_only", i, over(head.rgb, head.opacity, background))

@@ -96,8 +96,8 @@ def pixel_coords(pixels: Tensor, height: int, width: int) -> Tensor:
         [N, 2] float32: 2 r / (H - 1) - 1 and 2 c / (W - 1) - 1. The vertical coordinate comes first, and
         the first and last pixels are at -1 and 1, as in ER-NeRF's bg_coords.
     """
-    last = torch.tensor([height - 1, width - 1], dtype=torch.float32, device=pixels.device)
-    return pixels.float() / last * 2 - 1
+    rows, columns = pixels.float().unbind(1)
+    return torch.stack((rows / (height - 1), columns / (width - 1)), 1) * 2 - 1
 
 
 def smooth_path(poses: Tensor, window: int = 7) -> Tensor:

@@ -16,8 +16,6 @@ class RayBatch:
     """[N, 3] origins in scene units."""
     rays_d: Tensor
     """[N, 3] unit directions."""
-    pixel_coords: Tensor
-    """[N, 2] in [-1, 1], vertical coordinate first; see :func:`ernerf_ti.portrait.camera.pixel_coords`."""
     target_rgb: Tensor
     """[N, 3] in [0, 1]."""
     background_rgb: Tensor

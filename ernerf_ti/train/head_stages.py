@@ -4,13 +4,12 @@
 """
 
 from collections import defaultdict
-from functools import cached_property, reduce
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ernerf_ti.portrait.camera import all_pixels
 from ernerf_ti.portrait.records import RayBatch, RenderOutput
 from ernerf_ti.portrait.render.head import render_head
 from ernerf_ti.portrait.render.sample_capacity import SampleCapacity
@@ -18,7 +17,7 @@ from ernerf_ti.portrait.render.static_shapes import static_shapes
 from ernerf_ti.train import losses
 from ernerf_ti.train.config import FinetuneStageConfig
 from ernerf_ti.train.perceptual import PerceptualLoss, perceptual_loss
-from ernerf_ti.train.pixel_sampling import patch_pixels, random_pixels, rectangle_pixels
+from ernerf_ti.train.pixel_sampling import patch_pixels, random_pixels, random_pixels_in, square_pixels
 from ernerf_ti.train.stage import Stage, StepLoss, StepStatistics
 
 _EYE_JITTER = 0.1  # width of the uniform noise on the eye closure
@@ -45,17 +44,15 @@ class _HeadFieldStage(Stage):
 
     def render_held_out(self, frame: int) -> tuple[Tensor, Tensor]:
         """The head over the captured torso; the target is the whole frame."""
-        size = (self.held_out.width, self.held_out.height)
-        shape = (size[1], size[0], 3)
-        batch = self.held_out.rays(frame, all_pixels(size[1], size[0]), "head")
+        images = self.held_out.images(frame)
         output = self.portrait.render(
             self.held_out.inputs(frame, trained=False),
             tuple(self.held_out.capture.intrinsics),
-            size,
-            batch.background_rgb.view(shape),
+            (self.held_out.width, self.held_out.height),
+            images.torso_over_background,
             with_torso=False,
         )
-        return output.rgb, batch.target_rgb.view(shape)
+        return output.rgb, images.image
 
     def _update_grid(self, frame: int, noise: torch.Generator, all_cells: bool) -> None:
         field = self.portrait.head.bind(self.frames.inputs(frame), with_uncertainty=False)
@@ -72,10 +69,10 @@ class _HeadFieldStage(Stage):
         if self.config.refine_cameras:
             batch.rays_o, batch.rays_d = self.cameras(batch.rays_o, batch.rays_d, frame)
         inputs = self.frames.inputs(frame)
-        jitter = (torch.rand(1, generator=generator) - 0.5) * _EYE_JITTER
+        jitter = (self._draw(1, generator=generator) - 0.5) * _EYE_JITTER
         assert inputs.eye_closure is not None  # every frame of a capture has one
-        inputs.eye_closure = inputs.eye_closure + jitter.to(self.frames.device)
-        noise = torch.rand(len(batch.rays_o), generator=generator).to(self.frames.device)
+        inputs.eye_closure = inputs.eye_closure + jitter
+        noise = self._draw(len(batch.rays_o), generator=generator)
         field = self.portrait.head.bind(inputs, with_uncertainty=with_uncertainty)
         march = self.config.portrait.march
         rays = (field, self.portrait.head_grid, batch.rays_o, batch.rays_d, march, batch.background_rgb, noise)
@@ -87,15 +84,6 @@ class _HeadFieldStage(Stage):
         capacity.observe(output.n_found)
         return output
 
-    def _regularization(self, output: RenderOutput, batch: RayBatch, ramp: float) -> dict[str, Tensor]:
-        """Terms of opacity and attention; the weights of the attention terms are multiplied by `ramp`."""
-        weights, max_steps = self.config.losses, self.config.portrait.march.max_steps
-        return {
-            "opacity_entropy": weights.opacity_entropy * losses.opacity_entropy(output.opacity),
-            "audio_attention": ramp * weights.audio_attention * losses.audio_attention(output, batch),
-            "eye_attention": ramp * weights.eye_attention * losses.eye_attention(output, batch, max_steps),
-        }
-
 
 class HeadStage(_HeadFieldStage):
     """Trains the head on random rays of whole frames, with learned uncertainty of the error."""
@@ -105,42 +93,41 @@ class HeadStage(_HeadFieldStage):
     def loss(self, frame: int, step: int, generator: torch.Generator) -> StepLoss:
         weights, progress = self.config.losses, self._progress(step)
         pixels = self._draw_pixels(frame, generator)
-        batch = self.frames.rays(frame, pixels, "head")
-        self.frames.randomize_background(batch, frame, pixels, self._random_colors(len(pixels), generator))
+        batch = self.frames.rays(frame, pixels, self._random_colors(len(pixels), generator))
         output = self._render(frame, batch, generator, "pixels", with_uncertainty=weights.uncertainty > 0)
-        error = losses.squared_error(output, batch)
-        statistics = StepStatistics(error.mean(), len(pixels), output.n_samples.sum())
-        if output.uncertainty is not None:
-            error = losses.uncertainty_weighted(error, output, batch, progress)
-        terms = {"color": error.mean()} | self._regularization(output, batch, progress)
+        max_steps = self.config.portrait.march.max_steps
+        terms, mse = losses.head_terms(output, batch, weights, max_steps, progress)
         if weights.smoothness > 0 and step % self.config.grid_update_every == 0:
             terms["smoothness"] = progress * weights.smoothness * self._variation(output, batch, generator)
-        return StepLoss(terms, statistics)
+        return StepLoss(terms, StepStatistics(mse, len(pixels), output.n_samples.sum()))
 
-    def _draw_pixels(self, frame: int, generator: torch.Generator) -> Tensor:
+    @cached_property
+    def _part_of_ray(self) -> Tensor:
+        """[K] which of lips, eyes and head each of the rays is drawn from that are not drawn from the whole frame."""
         settings = self.settings
         fractions = settings.lips_fraction, settings.eyes_fraction, settings.head_fraction
-        n_lips, n_eyes, n_head = (int(fraction * settings.n_rays) for fraction in fractions)
-        regions = (
-            (settings.n_rays - n_lips - n_eyes - n_head, self._whole_frame()),
-            (n_lips, self.frames.lips(frame)),
-            (n_eyes, self.frames.eyes(frame)),
-            (n_head, self.frames.head(frame)),
-        )
-        return torch.cat([random_pixels(n, rectangle, generator) for n, rectangle in regions])
+        counts = torch.tensor([int(fraction * settings.n_rays) for fraction in fractions])
+        return torch.repeat_interleave(torch.arange(len(counts)), counts).to(self.frames.device)
+
+    def _draw_pixels(self, frame: int, generator: torch.Generator) -> Tensor:
+        part = self._part_of_ray
+        pixels = random_pixels(self.settings.n_rays - len(part), self.frames.n_pixels, generator)
+        if not len(part):
+            return pixels
+        corners, sides = (table[frame].index_select(0, part) for table in self.frames.parts)
+        return torch.cat((pixels, random_pixels_in(corners, sides, self.frames.width, generator)))
 
     def _variation(self, output: RenderOutput, batch: RayBatch, generator: torch.Generator) -> Tensor:
         """[] mean squared difference of attention and uncertainty between surface points and points nearby."""
-        depth = (output.depth / output.opacity.clamp(min=1e-3)).detach()
-        points = (batch.rays_o + depth[:, None] * batch.rays_d).detach()[output.opacity.detach() > 0.5]
-        if not len(points):
-            return output.opacity.new_zeros(())
         head, bound = self.portrait.head, self.config.portrait.head.bound
-        noise = torch.rand(points.shape, generator=generator).to(self.frames.device) * 2 - 1
+        opacity = output.opacity.detach()
+        depth = output.depth.detach() / opacity.clamp(min=1e-3)
+        points = batch.rays_o.detach() + depth[:, None] * batch.rays_d.detach()
+        noise = self._draw(*points.shape, generator=generator) * 2 - 1
         with torch.no_grad():
             at_surface = head.regularized(points.clamp(-bound, bound))
         nearby = head.regularized((points + noise * _SMOOTHNESS_DISTANCE).clamp(-bound, bound))
-        return reduce(torch.add, ((a - b).square().mean() for a, b in zip(nearby, at_surface, strict=True)))
+        return losses.variation(at_surface, nearby, opacity > 0.5)
 
 
 class FinetuneStage(_HeadFieldStage):
@@ -157,24 +144,26 @@ class FinetuneStage(_HeadFieldStage):
         return perceptual_loss(self.settings.perceptual, self.frames.device)
 
     def loss(self, frame: int, step: int, generator: torch.Generator) -> StepLoss:
-        pixels, shape, perceptual_weight = self._draw_patches(frame, step, generator)
-        batch = self.frames.rays(frame, pixels, "head")
+        pixels, side, perceptual_weight = self._draw_patches(frame, step, generator)
+        batch = self.frames.rays(frame, pixels)
         output = self._render(frame, batch, generator, "lips" if step % 2 == 0 else "patches")
         mse = losses.squared_error(output, batch).mean()
         terms = {"color": mse}
         if self._perceptual is not None:
-            images = (rgb.view(-1, *shape, 3).permute(0, 3, 1, 2) for rgb in (output.rgb, batch.target_rgb))
+            images = (rgb.view(-1, side, side, 3).permute(0, 3, 1, 2) for rgb in (output.rgb, batch.target_rgb))
             terms["perceptual"] = perceptual_weight * self._perceptual(*images).mean()
-        terms |= self._regularization(output, batch, 1.0)
+        terms |= losses.regularization(output, batch, self.config.losses, self.config.portrait.march.max_steps, 1.0)
         return StepLoss(terms, StepStatistics(mse, len(pixels), output.n_samples.sum()))
 
-    def _draw_patches(self, frame: int, step: int, generator: torch.Generator) -> tuple[Tensor, tuple[int, int], float]:
-        """[N, 2] pixels of patches, height and width of a patch, and the weight of the perceptual loss."""
+    def _draw_patches(self, frame: int, step: int, generator: torch.Generator) -> tuple[Tensor, int, float]:
+        """[N] pixels of square patches, the side of a patch, and the weight of the perceptual loss."""
         weights, size = self.config.losses, self.settings.patch_size
         if step % 2 == 0:
-            lips = self.frames.lips(frame)
-            shape = (lips.row1 - lips.row0, lips.column1 - lips.column0)
-            return rectangle_pixels(lips), shape, weights.lips_perceptual
+            return self._lips_pixels + self.frames.lips_corners[frame], self.frames.lips_side, weights.lips_perceptual
         n = max(1, self.settings.n_rays // size**2)
         pixels = patch_pixels(n, size, self.frames.height, self.frames.width, generator)
-        return pixels, (size, size), weights.patch_perceptual
+        return pixels, size, weights.patch_perceptual
+
+    @cached_property
+    def _lips_pixels(self) -> Tensor:
+        return square_pixels(self.frames.lips_side, self.frames.width, self.frames.device)

@@ -1,11 +1,17 @@
-"""Loss terms, each a function of rendered rays and their targets [ER-NeRF, section 3.5, and its code]."""
+"""Loss terms, each a function of rendered rays and their targets [ER-NeRF, section 3.5, and its code].
+
+The operations depend on the shapes alone, never on the values, so that a CUDA graph can hold them.
+"""
 
 import math
+from collections.abc import Sequence
+from functools import reduce
 
 import torch
 from torch import Tensor
 
 from ernerf_ti.portrait.records import RayBatch, RenderOutput
+from ernerf_ti.train.config import LossWeights
 
 
 def squared_error(output: RenderOutput, batch: RayBatch) -> Tensor:
@@ -13,7 +19,7 @@ def squared_error(output: RenderOutput, batch: RayBatch) -> Tensor:
     return (output.rgb - batch.target_rgb).square().mean(1)
 
 
-def uncertainty_weighted(error: Tensor, output: RenderOutput, batch: RayBatch, progress: float) -> Tensor:
+def uncertainty_weighted(error: Tensor, output: RenderOutput, batch: RayBatch, progress: float | Tensor) -> Tensor:
     """[N] errors weighted by the rays' uncertainty, plus the terms that train the uncertainty.
 
     The weight is w = softmax(u) N, blended in as training progresses: rays of a large uncertainty count more. In the
@@ -22,7 +28,7 @@ def uncertainty_weighted(error: Tensor, output: RenderOutput, batch: RayBatch, p
     Args:
         error: [N] squared errors.
         output, batch: the rays; their uncertainty was requested.
-        progress: fraction of the stage that is done.
+        progress: fraction of the stage that is done, a number or [].
     """
     u, face = output.uncertainty, batch.face_mask.to(error.dtype)
     assert u is not None
@@ -32,6 +38,46 @@ def uncertainty_weighted(error: Tensor, output: RenderOutput, batch: RayBatch, p
     beta = u + 1
     scale = distance / (2 * beta.square()) + beta.log().square() / 2
     return weighted + progress * face * scale + 1e-3 * progress * (1 - face) * u
+
+
+def head_terms(
+    output: RenderOutput, batch: RayBatch, weights: LossWeights, max_steps: int, progress: float | Tensor
+) -> tuple[dict[str, Tensor], Tensor]:
+    """Loss of the head stage without its smoothness term.
+
+    Args:
+        output, batch: the rays.
+        weights: of the terms.
+        max_steps: largest number of samples of a ray.
+        progress: fraction of the stage that is done, a number or [].
+
+    Returns:
+        The weighted terms [] by name, and the mean squared error [].
+    """
+    error = squared_error(output, batch)
+    mse = error.mean()
+    color = mse
+    if output.uncertainty is not None:
+        color = uncertainty_weighted(error, output, batch, progress).mean()
+    return {"color": color} | regularization(output, batch, weights, max_steps, progress), mse
+
+
+def regularization(
+    output: RenderOutput, batch: RayBatch, weights: LossWeights, max_steps: int, ramp: float | Tensor
+) -> dict[str, Tensor]:
+    """Weighted terms [] of opacity and attention by name.
+
+    Args:
+        output, batch: the rays.
+        weights: of the terms.
+        max_steps: largest number of samples of a ray.
+        ramp: multiplies the weights of the attention terms, a number or [].
+    """
+    return {
+        "opacity_entropy": weights.opacity_entropy * opacity_entropy(output.opacity),
+        "audio_attention": ramp * weights.audio_attention * audio_attention(output, batch),
+        "eye_attention": ramp * weights.eye_attention * eye_attention(output, batch, max_steps),
+    }
 
 
 def opacity_entropy(opacity: Tensor) -> Tensor:
@@ -48,6 +94,17 @@ def audio_attention(output: RenderOutput, batch: RayBatch) -> Tensor:
 def eye_attention(output: RenderOutput, batch: RayBatch, max_steps: int) -> Tensor:
     """Mean eye attention inside the face, weighted by the audio attention, which gets no gradient."""
     return (output.eye_attention / max_steps * output.audio_attention.detach() * batch.face_mask).mean()
+
+
+def variation(a: Sequence[Tensor], b: Sequence[Tensor], mask: Tensor) -> Tensor:
+    """Mean squared difference of values at N pairs of points, summed over the values.
+
+    Args:
+        a, b: [N] for each value.
+        mask: [N] bool, the pairs that count; 0 if there are none.
+    """
+    differences = reduce(torch.add, ((x - y).square() for x, y in zip(a, b, strict=True)))
+    return (differences * mask).sum() / mask.sum().clamp(min=1)
 
 
 def anchor_deviation(anchors: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Sampling of training pixels: at random, in patches, or all pixels of a rectangle."""
+"""Which pixels of a frame are trained on. A pixel is its index, row * width + column."""
 
 from typing import NamedTuple
 
@@ -16,15 +16,51 @@ class Rectangle(NamedTuple):
     column1: int
 
 
-def random_pixels(n: int, rectangle: Rectangle, generator: torch.Generator) -> Tensor:
-    """[n, 2] rows and columns, drawn with replacement from a rectangle."""
-    row0, row1, column0, column1 = rectangle
-    ids = torch.randint((row1 - row0) * (column1 - column0), (n,), generator=generator)
-    return torch.stack((row0 + ids // (column1 - column0), column0 + ids % (column1 - column0)), 1)
+class RectangleTable(NamedTuple):
+    """m rectangles of each of n frames, on the training device."""
+
+    corners: Tensor
+    """[n, m, 2] int64 first row and column."""
+    sides: Tensor
+    """[n, m, 2] float32 number of rows and columns."""
+
+
+def rectangle_table(rectangles: list[list[Rectangle]], device: torch.device) -> RectangleTable:
+    """The table of lists of m rectangles, one list for each frame."""
+    edges = torch.tensor(rectangles).view(len(rectangles), -1, 4)
+    corners = edges[..., 0::2]
+    return RectangleTable(corners.to(device), (edges[..., 1::2] - corners).float().to(device))
+
+
+def random_pixels(n: int, n_pixels: int, generator: torch.Generator) -> Tensor:
+    """[n] pixels, drawn with replacement from a frame of `n_pixels`, on the generator's device."""
+    return torch.randint(n_pixels, (n,), generator=generator, device=generator.device)
+
+
+def random_pixels_in(corners: Tensor, sides: Tensor, width: int, generator: torch.Generator) -> Tensor:
+    """[n] pixels, each drawn from a rectangle of its own.
+
+    Args:
+        corners: [n, 2] int64 first row and column of the rectangles.
+        sides: [n, 2] float32 number of rows and columns, at most 2^20.
+        width: of the frame.
+        generator: on the device of the rectangles.
+    """
+    # A float in [0, 1) times the side is rounded to less than the side; the corner is added to the integer, since
+    # their sum in float32 could be rounded up to the first row or column outside.
+    steps = (torch.rand(sides.shape, generator=generator, device=sides.device) * sides).long()
+    rows, columns = (corners + steps).unbind(1)
+    return rows * width + columns
+
+
+def square_pixels(size: int, width: int, device: torch.device | str = "cpu") -> Tensor:
+    """[size^2] pixels of the square in the upper left corner of a frame, row by row; add a pixel to move it there."""
+    steps = torch.arange(size, device=device)
+    return (steps[:, None] * width + steps).flatten()
 
 
 def patch_pixels(n: int, size: int, height: int, width: int, generator: torch.Generator) -> Tensor:
-    """[n size^2, 2] rows and columns of n random square patches, patch by patch, row by row.
+    """[n size^2] pixels of n random square patches, patch by patch, row by row.
 
     Raises ValueError if a patch is larger than the frame.
     """
@@ -32,24 +68,24 @@ def patch_pixels(n: int, size: int, height: int, width: int, generator: torch.Ge
         raise ValueError(
             f"patch size: expected at most {min(height, width)} (the frame's side), got {size}; choose a smaller one"
         )
-    top = torch.randint(height - size + 1, (n, 1, 1), generator=generator)
-    left = torch.randint(width - size + 1, (n, 1, 1), generator=generator)
-    rows = top + torch.arange(size)[None, :, None]
-    columns = left + torch.arange(size)[None, None, :]
-    return torch.stack(torch.broadcast_tensors(rows, columns), -1).reshape(-1, 2)
+    device = generator.device
+    top = torch.randint(height - size + 1, (n,), generator=generator, device=device)
+    left = torch.randint(width - size + 1, (n,), generator=generator, device=device)
+    return ((top * width + left)[:, None] + square_pixels(size, width, device)).flatten()
 
 
-def rectangle_pixels(rectangle: Rectangle) -> Tensor:
-    """[n, 2] rows and columns of all pixels of a rectangle, row by row."""
+def square_corner(rectangle: Rectangle, size: int, height: int, width: int) -> int:
+    """First pixel of the square of a given size around the center of a rectangle, moved into the frame.
+
+    Args:
+        rectangle: in the frame.
+        size: of the square, at most the height and the width.
+        height, width: of the frame.
+    """
     row0, row1, column0, column1 = rectangle
-    return torch.cartesian_prod(torch.arange(row0, row1), torch.arange(column0, column1))
-
-
-def inside(pixels: Tensor, rectangle: Rectangle) -> Tensor:
-    """[N, 2] rows and columns -> [N] bool, whether they lie in the rectangle."""
-    row0, row1, column0, column1 = rectangle
-    rows, columns = pixels.unbind(1)
-    return (rows >= row0) & (rows < row1) & (columns >= column0) & (columns < column1)
+    row = min(max(0, (row0 + row1 - size) // 2), height - size)
+    column = min(max(0, (column0 + column1 - size) // 2), width - size)
+    return row * width + column
 
 
 def face_rectangle(landmarks: np.ndarray, height: int, width: int) -> Rectangle:

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from ernerf_ti.portrait.portrait import Portrait
 from ernerf_ti.train.camera_correction import CameraCorrection
 from ernerf_ti.train.config import StageConfig, TrainConfig
-from ernerf_ti.train.pixel_sampling import Rectangle
 from ernerf_ti.train.training_frames import TrainingFrames
 
 _UPDATES_OF_ALL_CELLS = 16
@@ -52,6 +51,8 @@ class Stage(ABC):
     """
 
     name: ClassVar[str]
+    torso_only: ClassVar[bool] = False
+    """Whether the torso is all that the stage needs of the training frames' pixels."""
 
     def __init__(
         self,
@@ -84,7 +85,7 @@ class Stage(ABC):
         Args:
             frame: index of the training frame.
             step: steps of this stage before this one.
-            generator: draws all random numbers of the step.
+            generator: draws all random numbers of the step, on the training device.
         """
 
     @abstractmethod
@@ -104,13 +105,13 @@ class Stage(ABC):
         """Update the occupancy grid with the field of a random training frame.
 
         Args:
-            generator: draws all random numbers.
+            generator: draws all random numbers, on the CPU.
             step: steps of this stage before this one; None after the last. All cells are evaluated in the first updates
                 and in the last, else the configured fraction of them.
         """
-        frame = int(torch.randint(len(self.frames), (1,), generator=generator))
+        frame = _draw_integer(len(self.frames), generator)
         # The grids draw many numbers: from a generator on their own device.
-        noise = torch.Generator(self.frames.device).manual_seed(int(torch.randint(2**62, (1,), generator=generator)))
+        noise = torch.Generator(self.frames.device).manual_seed(_draw_integer(2**62, generator))
         all_cells = step is None or step < _UPDATES_OF_ALL_CELLS * self.config.grid_update_every
         self._update_grid(frame, noise, all_cells)
 
@@ -120,9 +121,15 @@ class Stage(ABC):
     def _progress(self, step: int) -> float:
         return step / self.settings.iterations
 
-    def _whole_frame(self) -> Rectangle:
-        return Rectangle(0, self.frames.height, 0, self.frames.width)
+    def _draw(self, *shape: int, generator: torch.Generator) -> Tensor:
+        """Uniform random numbers in [0, 1) on the training device."""
+        return torch.rand(shape, generator=generator, device=self.frames.device)
 
     def _random_colors(self, n_rays: int, generator: torch.Generator) -> Tensor:
         """[K, 3] background colors for the first K of the rays."""
-        return torch.rand(int(self.config.random_background_fraction * n_rays), 3, generator=generator)
+        return self._draw(int(self.config.random_background_fraction * n_rays), 3, generator=generator)
+
+
+def _draw_integer(n: int, generator: torch.Generator) -> int:
+    """From 0 to n - 1, by a generator on the CPU."""
+    return int(torch.randint(n, (1,), generator=generator).numpy()[0])

@@ -6,7 +6,6 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from ernerf_ti.portrait.camera import all_pixels
 from ernerf_ti.portrait.records import TorsoLayer
 from ernerf_ti.portrait.render.torso import render_torso
 from ernerf_ti.train import losses
@@ -18,13 +17,14 @@ class TorsoStage(Stage):
     """Trains the torso on random pixels of its own layer; the head is not rendered."""
 
     name = "torso"
+    torso_only = True
 
     def parameters(self) -> dict[str, nn.Parameter]:
         return {name: p for name, p in self.portrait.named_parameters() if name.startswith("torso.")}
 
     def loss(self, frame: int, step: int, generator: torch.Generator) -> StepLoss:
-        pixels = random_pixels(self.settings.n_rays, self._whole_frame(), generator)
-        batch = self.frames.rays(frame, pixels, "torso", self._random_colors(len(pixels), generator))
+        pixels = random_pixels(self.settings.n_rays, self.frames.n_pixels, generator)
+        batch = self.frames.torso(frame, pixels, self._random_colors(len(pixels), generator))
         rgb, _ = render_torso(self._field(frame), self.portrait.torso_grid, batch.pixel_coords, batch.background_rgb)
         mse = (rgb - batch.target_rgb).square().mean()
         terms = {"color": mse, "anchors": losses.anchor_deviation(self.portrait.torso.anchors)}
@@ -33,20 +33,16 @@ class TorsoStage(Stage):
     def render_held_out(self, frame: int) -> tuple[Tensor, Tensor]:
         """The whole portrait over the background; the target is the whole frame."""
         size = (self.held_out.width, self.held_out.height)
-        shape = (size[1], size[0], 3)
-        batch = self.held_out.rays(frame, all_pixels(size[1], size[0]), "portrait")
         inputs = self.held_out.inputs(frame, trained=False)
         appearance = self.portrait.predicted_torso_appearance(self.frames.poses.to(self.frames.device))
         inputs.torso_appearance = appearance(inputs.head_pose[None])[0]
-        output = self.portrait.render(
-            inputs, tuple(self.held_out.capture.intrinsics), size, batch.background_rgb.view(shape)
-        )
-        return output.rgb, batch.target_rgb.view(shape)
+        background = self.held_out.background.view(size[1], size[0], 3)
+        output = self.portrait.render(inputs, tuple(self.held_out.capture.intrinsics), size, background)
+        return output.rgb, self.held_out.images(frame).image
 
     def _update_grid(self, frame: int, noise: torch.Generator, all_cells: bool) -> None:
         field = self._field(frame)
         self.portrait.torso_grid.update(lambda pixel_coords: field(pixel_coords).alpha, noise)
 
     def _field(self, frame: int) -> Callable[[Tensor], TorsoLayer]:
-        pose = self.frames.poses[frame].to(self.frames.device)
-        return partial(self.portrait.torso, head_pose=pose, appearance=frame)
+        return partial(self.portrait.torso, head_pose=self.frames.pose(frame), appearance=frame)

@@ -26,10 +26,12 @@ from ernerf_ti.run.trained_portrait import check_portrait
 from ernerf_ti.train import losses
 from ernerf_ti.train.camera_correction import CameraCorrection
 from ernerf_ti.train.config import STAGES, TrainConfig
+from ernerf_ti.train.frame_store import N_AHEAD, default_frame_memory
 from ernerf_ti.train.head_stages import FinetuneStage, HeadStage
 from ernerf_ti.train.optimizer import WeightAverage, set_learning_rates, stage_optimizer
 from ernerf_ti.train.perceptual import resolve_perceptual
 from ernerf_ti.train.stage import Stage, StepLoss, StepStatistics
+from ernerf_ti.train.step_draws import StepDraws
 from ernerf_ti.train.torso_stage import TorsoStage
 from ernerf_ti.train.training_frames import TrainingFrames
 from ernerf_ti.train.training_log import TrainingLog, clear_log, rewind_log, training_seconds
@@ -68,13 +70,25 @@ class Trainer:
         config: training configuration.
         folder: the run folder; created if it does not exist. Logs of an earlier run in it are removed.
         device: where to train.
+        frame_memory: bytes for the frames that stay in memory on the device; None for
+            :func:`ernerf_ti.train.frame_store.default_frame_memory`.
     """
 
-    def __init__(self, capture: Capture, config: TrainConfig, folder: Path, device: torch.device | str = "cpu"):
+    def __init__(
+        self,
+        capture: Capture,
+        config: TrainConfig,
+        folder: Path,
+        device: torch.device | str = "cpu",
+        frame_memory: int | None = None,
+    ):
         self.config, note = resolve_perceptual(config)
         self.notes = [note] if note else []
         self.capture, self.folder, self.device = capture, Path(folder), torch.device(device)
-        self.frames = TrainingFrames(capture, capture.train, self.device)
+        if frame_memory is None:
+            frame_memory = default_frame_memory(self.device)
+        needs_regions = config.random_background_fraction > 0
+        self.frames = TrainingFrames(capture, capture.train, self.device, frame_memory, needs_regions)
         self.held_out = TrainingFrames(capture, capture.val, self.device)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
@@ -100,7 +114,9 @@ class Trainer:
         self.start_stage(STAGES[0])
 
     @classmethod
-    def resume(cls, capture: Capture, folder: Path, device: torch.device | str = "cpu") -> "Trainer":
+    def resume(
+        cls, capture: Capture, folder: Path, device: torch.device | str = "cpu", frame_memory: int | None = None
+    ) -> "Trainer":
         """Continue the run of a folder.
 
         Raises:
@@ -113,7 +129,7 @@ class Trainer:
         if stage not in STAGES:
             raise ValueError(f"{path}: expected stage one of {', '.join(STAGES)}, got {stage!r}; the file is damaged")
         check_portrait(config.portrait, content, path)
-        trainer = cls(capture, config, folder, device)
+        trainer = cls(capture, config, folder, device, frame_memory)
         expected = trainer._identity()
         if content["capture"] != expected:
             raise ValueError(
@@ -172,11 +188,14 @@ class Trainer:
                         return False
         finally:
             self._threads.release()
+            self.frames.close()
         return True
 
     def start_stage(self, stage: str) -> None:
         """Set the current stage, at its step 0."""
         self.stage, self.step, self.stage_finished = stage, 0, False
+        self.frames.use(self._current.torso_only)
+        self._draws = StepDraws(self.config, stage, self.frames)
         parameters = self._current.parameters()
         self.portrait.requires_grad_(False)
         self.optimizer = stage_optimizer(parameters.items(), self.config.optimizer, self._current.settings)
@@ -187,10 +206,11 @@ class Trainer:
     def train_step(self) -> StepReport:
         """Take one step of the current stage."""
         stage, config = self._current, self.config
-        generator = self._step_generator()
-        frame = self._frame_of_step()
+        host, generator = self._draws.generators(self.step)
+        frame = self._draws.frame(self.step)
+        self.frames.announce(self._draws.coming(self.step, N_AHEAD))
         if self.step % config.grid_update_every == 0:
-            stage.update_grid(generator, self.step)
+            stage.update_grid(host, self.step)
         set_learning_rates(self.optimizer, stage.settings, self.step / stage.settings.iterations)
         result = stage.loss(frame, self.step, generator)
         loss = result.total
@@ -295,21 +315,6 @@ class Trainer:
     @property
     def _current(self) -> Stage:
         return self.stages[self.stage]
-
-    def _step_generator(self) -> torch.Generator:
-        """Generator of the step's random numbers."""
-        seed = np.random.SeedSequence([self.config.seed, STAGES.index(self.stage), self.step, 0])
-        return torch.Generator().manual_seed(int(seed.generate_state(1, np.uint64)[0]) >> 1)
-
-    def _frame_of_step(self) -> int:
-        """Index of the step's training frame: epochs, each in its own random order."""
-        n = len(self.frames)
-        if self.config.balanced_closure_fraction:
-            rng = np.random.default_rng([self.config.seed, STAGES.index(self.stage), self.step, 2])
-            if rng.random() < self.config.balanced_closure_fraction:
-                return int(rng.choice(n, p=self.frames.closure_balance))
-        seed = np.random.SeedSequence([self.config.seed, STAGES.index(self.stage), self.step // n, 1])
-        return int(np.random.default_rng(seed).permutation(n)[self.step % n])
 
     def _report(self, loss: Tensor, result: StepLoss) -> StepReport:
         statistics = result.statistics._replace(mse=result.statistics.mse.detach())

@@ -1,57 +1,101 @@
-"""Frames of a capture as rays with targets, one frame at a time."""
+"""Frames of a capture on the training device: inputs of the fields, and pixels with their targets."""
 
-from collections import OrderedDict
-from collections.abc import Callable
 from functools import cached_property
+from typing import NamedTuple
 
 import cv2
 import numpy as np
 import torch
 from torch import Tensor
 
-from ernerf_ti.audio.context import audio_context
+from ernerf_ti.audio.context import AFTER, BEFORE
 from ernerf_ti.data.capture import Capture
 from ernerf_ti.data.capture_files import HEAD, Split
-from ernerf_ti.portrait.camera import pixel_coords, pixel_rays, scene_from_capture
+from ernerf_ti.portrait.camera import all_pixels, pixel_coords, pixel_rays, scene_from_capture
 from ernerf_ti.portrait.records import FrameInputs, RayBatch
 from ernerf_ti.portrait.render.alpha import over
+from ernerf_ti.train.frame_store import FrameStore, decoding_threads
 from ernerf_ti.train.pixel_sampling import (
     Rectangle,
+    RectangleTable,
     eyes_rectangle,
     face_rectangle,
     head_rectangle,
-    inside,
     lips_rectangle,
+    rectangle_table,
+    square_corner,
 )
 
-_UNSURE, _OUTSIDE, _HEAD = range(3)
+_IMAGE, _TORSO, _MARKS = slice(0, 3), slice(3, 7), 7  # channels of a frame
+_UNSURE, _OUTSIDE, _HEAD, _REGION_BITS, _FACE_BIT = 0, 1, 2, 3, 4  # in the marks
 _OUTLINE = 1 / 64  # of the image height, on either side of the head's outline: hair is translucent and labels err
 _CLOSURE_BINS = (0.1, 0.2, 0.3, 0.5, 0.7)
-_CACHE_BYTES = 1 << 31  # of images; frames of a longer clip are read from disk again
+_LIPS_QUANTILE = 0.9
+
+
+class FrameImages(NamedTuple):
+    """The layers of a whole frame, [H, W, 3] in [0, 1]."""
+
+    image: Tensor
+    torso_over_background: Tensor
+
+
+class TorsoBatch(NamedTuple):
+    """N pixels of one frame with their training targets."""
+
+    pixel_coords: Tensor
+    """[N, 2] in [-1, 1], vertical coordinate first; see :func:`ernerf_ti.portrait.camera.pixel_coords`."""
+    target_rgb: Tensor
+    """[N, 3] in [0, 1], the captured torso over the background."""
+    background_rgb: Tensor
+    """[N, 3] in [0, 1], composited behind the rendered torso."""
 
 
 class TrainingFrames:
     """Frames of a split of a capture.
 
+    Poses, eye closures, audio windows and rectangles are tables on the device. A frame is chosen by an index on the
+    host, which makes a view of a table and waits for nothing.
+
     Args:
         capture: the capture.
         split: `capture.train` or `capture.val`.
-        device: of rays and targets.
+        device: of all tensors but `poses` and `windows`.
+        frame_memory: bytes for frames that stay on the device; others are read again each time they are used.
+        with_regions: read the capture's segmentation, which random backgrounds need.
     """
 
-    def __init__(self, capture: Capture, split: Split, device: torch.device | str = "cpu"):
+    def __init__(
+        self,
+        capture: Capture,
+        split: Split,
+        device: torch.device | str = "cpu",
+        frame_memory: int = 0,
+        with_regions: bool = False,
+    ):
         self.capture, self.split, self.device = capture, split, torch.device(device)
         self.height, self.width = capture.height, capture.width
         self.poses = scene_from_capture(torch.from_numpy(split.poses)).float()
-        """[n, 4, 4] pose_world_from_camera, scene."""
+        """[n, 4, 4] pose_world_from_camera, scene; on the CPU."""
         self.windows = torch.from_numpy(capture.audio_windows)
-        self._cache = _ImageCache(_CACHE_BYTES)
+        """[T, steps, C] audio windows of the whole recording; on the CPU."""
+        self._frame_memory, self._with_regions = frame_memory, with_regions
+        self._device_poses = self.poses.to(self.device)
+        self._eye_closures = torch.from_numpy(capture.eye_closures[split.frame_ids])[:, None].to(self.device)
+        self._context_begins = np.minimum(split.audio_ids, len(self.windows) + BEFORE).tolist()
+        self._torso = _TORSO
+        self._store = self._new_store()
 
     def __len__(self) -> int:
         return len(self.split)
 
+    @property
+    def n_pixels(self) -> int:
+        """Pixels of a frame."""
+        return self.height * self.width
+
     def own_windows(self) -> Tensor:
-        """[n, steps, C] audio windows of the split's frames."""
+        """[n, steps, C] audio windows of the split's frames; on the CPU."""
         return self.windows[torch.from_numpy(self.split.audio_ids).clamp(max=len(self.windows) - 1)]
 
     @cached_property
@@ -61,6 +105,53 @@ class TrainingFrames:
         weights = 1 / np.bincount(bins)[bins]
         return weights / weights.sum()
 
+    @cached_property
+    def background(self) -> Tensor:
+        """[H W, 3] float32 in [0, 1]."""
+        return (torch.from_numpy(self.capture.background).float() / 255).view(-1, 3).to(self.device)
+
+    @cached_property
+    def parts(self) -> RectangleTable:
+        """The rectangles of lips, eyes and head of each frame."""
+        rectangles = (lips_rectangle, eyes_rectangle, head_rectangle)
+        return rectangle_table(
+            [[rectangle(points, self.height, self.width) for rectangle in rectangles] for points in self._landmarks],
+            self.device,
+        )
+
+    @cached_property
+    def lips_side(self) -> int:
+        """Side of the squares around the lips in pixels, the same for all frames, in which most lips fit."""
+        sides = [max(r.row1 - r.row0, r.column1 - r.column0) for r in self._lips]
+        return min(int(np.quantile(sides, _LIPS_QUANTILE, method="higher")), self.height, self.width)
+
+    @cached_property
+    def lips_corners(self) -> Tensor:
+        """[n] int64 first pixel of each frame's square around the lips."""
+        return torch.tensor(
+            [square_corner(lips, self.lips_side, self.height, self.width) for lips in self._lips], device=self.device
+        )
+
+    def use(self, torso_only: bool) -> None:
+        """Choose what to hold of each frame: all that the head stages need, or the torso alone, half as much."""
+        torso = slice(0, 4) if torso_only else _TORSO
+        if torso != self._torso:
+            self.close()
+            self._torso = torso
+            self._store = self._new_store()
+
+    def announce(self, coming: list[int]) -> None:
+        """Say which frames will be used soon, so that threads can read them."""
+        self._store.announce(coming)
+
+    def close(self) -> None:
+        """Stop the threads that read frames, until the next announcement."""
+        self._store.close()
+
+    def pose(self, i: int) -> Tensor:
+        """[4, 4] pose_world_from_camera of frame i of the split, scene."""
+        return self._device_poses[i]
+
     def inputs(self, i: int, trained: bool = True) -> FrameInputs:
         """Inputs of the fields for frame i of the split.
 
@@ -68,117 +159,118 @@ class TrainingFrames:
             i: index in the split.
             trained: whether the frame is trained on, and has its own appearance embedding.
         """
-        return FrameInputs(
-            audio_context(self.windows, int(self.split.audio_ids[i])).to(self.device),
-            torch.from_numpy(self.capture.eye_closures[self.split.frame_ids[i]][None]).to(self.device),
-            i if trained else None,
-            self.poses[i].to(self.device),
-        )
+        begin = self._context_begins[i]
+        window = self._padded_windows[begin : begin + BEFORE + AFTER]
+        return FrameInputs(window, self._eye_closures[i], i if trained else None, self.pose(i))
 
-    def rays(self, i: int, pixels: Tensor, layer: str, background: Tensor | None = None) -> RayBatch:
-        """Rays of frame i.
+    def images(self, i: int) -> FrameImages:
+        """The layers of frame i of the split."""
+        layers = (self._store.get(i) / 255).view(self.height, self.width, -1)
+        background = self.background.view(self.height, self.width, 3)
+        return FrameImages(layers[..., _IMAGE], _over(layers[..., _TORSO], background))
+
+    def rays(self, i: int, pixels: Tensor, colors: Tensor | None = None) -> RayBatch:
+        """Rays of frame i. The target is the frame, to be rendered over the captured torso over the background.
 
         Args:
             i: index in the split.
-            pixels: [N, 2] rows and columns.
-            layer: "head": the target is the whole frame, to be rendered over the captured torso over the background;
-                "torso": the target is the captured torso over the background;
-                "portrait": the target is the whole frame, to be rendered over the background.
-            background: [K, 3] in [0, 1] replaces the capture's background for the first K of the pixels.
+            pixels: [N] indices of pixels.
+            colors: [K, 3] in [0, 1], for the first K of the pixels: they replace the background, and outside of the
+                head also the target, where the segmentation is certain. Near the head's outline, and in a capture
+                without segmentation, nothing changes.
         """
-        rows, columns = pixels.unbind(1)
-        own = _colors(self._cache.get(("background",), lambda: self.capture.background), rows, columns)
-        behind = own if background is None else torch.cat((background, own[len(background) :]))
-        with_torso = behind if layer == "portrait" else self._torso_over(i, rows, columns, behind)
-        if layer == "torso":
-            target = with_torso
-        else:
-            target = _colors(self._cache.get(("image", i), lambda: self._image(i)), rows, columns)
-            behind = with_torso
-        on_device = pixels.to(self.device)
-        rays_o, rays_d = pixel_rays(self.poses[i].to(self.device), tuple(self.capture.intrinsics), on_device)
+        values = self._store.get(i).index_select(0, pixels)
+        layers, marks = values / 255, values[:, _MARKS]
+        target, behind = layers[:, _IMAGE], _over(layers[:, _TORSO], self.background.index_select(0, pixels))
+        if colors is not None and len(colors):
+            k = len(colors)
+            regions = (marks[:k] & _REGION_BITS)[:, None]
+            behind[:k] = torch.where(regions != _UNSURE, colors, behind[:k])
+            target[:k] = torch.where(regions == _OUTSIDE, colors, target[:k])
+        pose = self.pose(i)
         return RayBatch(
-            rays_o,
-            rays_d,
-            pixel_coords(on_device, self.height, self.width),
-            target.to(self.device),
-            behind.to(self.device),
-            inside(pixels, self.face(i)).to(self.device),
+            pose[:3, 3].expand(len(pixels), 3).contiguous(),
+            self._directions.index_select(0, pixels) @ pose[:3, :3].t(),
+            target,
+            behind,
+            marks >= _FACE_BIT,
         )
 
-    def randomize_background(self, batch: RayBatch, i: int, pixels: Tensor, colors: Tensor) -> None:
-        """Replace the background of rays by random colors where the segmentation is certain.
-
-        Pixels of the head keep their target; elsewhere the random color is the target too. Near the head's outline,
-        and in a capture without segmentation, nothing changes.
+    def torso(self, i: int, pixels: Tensor, colors: Tensor) -> TorsoBatch:
+        """Pixels of frame i. The target is the captured torso over the background.
 
         Args:
-            batch: rays of frame i for the layer "head"; changed in place.
             i: index in the split.
-            pixels: [N, 2] rows and columns.
-            colors: [K, 3] in [0, 1], for the first K of the pixels.
+            pixels: [N] indices of pixels.
+            colors: [K, 3] in [0, 1], replace the background of the first K of the pixels.
         """
-        if not len(colors) or not self.capture.paths.labels(self.split.frame_ids[i]).is_file():
-            return
-        rows, columns = pixels[: len(colors)].unbind(1)
-        regions = torch.from_numpy(self._cache.get(("regions", i), lambda: self._regions(i)))[rows, columns]
-        certain, outside = (mask.to(self.device)[:, None] for mask in (regions != _UNSURE, regions == _OUTSIDE))
-        colors = colors.to(self.device)
-        batch.background_rgb[: len(colors)] = torch.where(certain, colors, batch.background_rgb[: len(colors)])
-        batch.target_rgb[: len(colors)] = torch.where(outside, colors, batch.target_rgb[: len(colors)])
+        layer = self._store.get(i).index_select(0, pixels)[:, self._torso] / 255
+        background = self.background.index_select(0, pixels)
+        background[: len(colors)] = colors
+        return TorsoBatch(self._coords.index_select(0, pixels), _over(layer, background), background)
 
-    def head(self, i: int) -> Rectangle:
-        return head_rectangle(self._landmarks(i), self.height, self.width)
+    @cached_property
+    def _padded_windows(self) -> Tensor:
+        """[T + 12, C, steps]: the windows after 4 times the first one and before 8 times the last one.
 
-    def face(self, i: int) -> Rectangle:
-        return face_rectangle(self._landmarks(i), self.height, self.width)
+        Windows k to k + 7 are the audio context of frame k (:func:`ernerf_ti.audio.context.audio_context`).
+        """
+        last = len(self.windows) - 1
+        indices = torch.arange(-BEFORE, len(self.windows) + BEFORE + AFTER).clamp(0, last)
+        return self.windows[indices].transpose(1, 2).contiguous().to(self.device)
 
-    def lips(self, i: int) -> Rectangle:
-        return lips_rectangle(self._landmarks(i), self.height, self.width)
+    @cached_property
+    def _directions(self) -> Tensor:
+        """[H W, 3] unit directions of the pixels' rays, camera axes."""
+        pixels = all_pixels(self.height, self.width)
+        return pixel_rays(torch.eye(4), tuple(self.capture.intrinsics), pixels)[1].to(self.device)
 
-    def eyes(self, i: int) -> Rectangle:
-        return eyes_rectangle(self._landmarks(i), self.height, self.width)
+    @cached_property
+    def _coords(self) -> Tensor:
+        """[H W, 2] normalized coordinates of the pixels."""
+        return pixel_coords(all_pixels(self.height, self.width, self.device), self.height, self.width)
 
-    def _image(self, i: int) -> np.ndarray:
-        return self.capture.image(self.split.frame_ids[i])
+    @cached_property
+    def _landmarks(self) -> list[np.ndarray]:
+        return [self.capture.landmarks(k) for k in self.split.frame_ids]
 
-    def _torso(self, i: int) -> np.ndarray:
-        return self.capture.torso(self.split.frame_ids[i])
+    @cached_property
+    def _lips(self) -> list[Rectangle]:
+        return [lips_rectangle(points, self.height, self.width) for points in self._landmarks]
 
-    def _torso_over(self, i: int, rows: Tensor, columns: Tensor, background: Tensor) -> Tensor:
-        torso = _colors(self._cache.get(("torso", i), lambda: self._torso(i)), rows, columns)
-        return over(torso[:, :3] * torso[:, 3:], torso[:, 3], background)
+    def _new_store(self) -> FrameStore:
+        read, n_channels = (self._read, 8) if self._torso == _TORSO else (self._read_torso, 4)
+        shape = (self.n_pixels, n_channels)
+        return FrameStore(read, shape, self.device, self._frame_memory, decoding_threads(self.device))
 
-    def _regions(self, i: int) -> np.ndarray:
+    def _read(self, i: int) -> np.ndarray:
+        """[H W, 8] uint8: image, torso and marks."""
+        k = self.split.frame_ids[i]
+        marks = self._regions(k)
+        face = face_rectangle(self.capture.landmarks(k), self.height, self.width)
+        marks[face.row0 : face.row1, face.column0 : face.column1] |= _FACE_BIT
+        frame = np.empty((self.height, self.width, 8), np.uint8)
+        in_order = [channel for c in range(8) for channel in (c, c)]
+        cv2.mixChannels([self.capture.image(k), self.capture.torso(k), marks], [frame], in_order)
+        return frame.reshape(-1, 8)
+
+    def _read_torso(self, i: int) -> np.ndarray:
+        """[H W, 4] uint8 RGBA."""
+        return self.capture.torso(self.split.frame_ids[i]).reshape(-1, 4)
+
+    def _regions(self, k: int) -> np.ndarray:
         """[H, W] uint8: _HEAD or _OUTSIDE where the segmentation is certain, else _UNSURE."""
-        head = (self.capture.labels(self.split.frame_ids[i]) == HEAD).astype(np.uint8)
+        regions = np.full((self.height, self.width), _UNSURE, np.uint8)
+        if not self._with_regions or not self.capture.paths.labels(k).is_file():
+            return regions
+        head = (self.capture.labels(k) == HEAD).astype(np.uint8)
         reach = np.ones(2 * (2 * max(1, round(self.height * _OUTLINE)) + 1,), np.uint8)
-        regions = np.full(head.shape, _UNSURE, np.uint8)
         regions[cv2.dilate(head, reach) == 0] = _OUTSIDE
         regions[cv2.erode(head, reach) == 1] = _HEAD
         return regions
 
-    def _landmarks(self, i: int) -> np.ndarray:
-        return self._cache.get(("landmarks", i), lambda: self.capture.landmarks(self.split.frame_ids[i]))
 
-
-class _ImageCache:
-    """Arrays by key; the least recently used are dropped beyond a number of bytes."""
-
-    def __init__(self, max_bytes: int):
-        self._max_bytes, self._bytes = max_bytes, 0
-        self._arrays: OrderedDict[tuple, np.ndarray] = OrderedDict()
-
-    def get(self, key: tuple, read: Callable[[], np.ndarray]) -> np.ndarray:
-        if key not in self._arrays:
-            self._arrays[key] = read()
-            self._bytes += self._arrays[key].nbytes
-            while self._bytes > self._max_bytes and len(self._arrays) > 1:
-                self._bytes -= self._arrays.popitem(last=False)[1].nbytes
-        self._arrays.move_to_end(key)
-        return self._arrays[key]
-
-
-def _colors(image: np.ndarray, rows: Tensor, columns: Tensor) -> Tensor:
-    """[N, channels] float32 in [0, 1]."""
-    return torch.from_numpy(image)[rows, columns].float() / 255
+def _over(torso: Tensor, background_rgb: Tensor) -> Tensor:
+    """[..., 4] straight color and alpha over [..., 3]."""
+    alpha = torso[..., 3]
+    return over(torso[..., :3] * alpha[..., None], alpha, background_rgb)

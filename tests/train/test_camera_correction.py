@@ -27,7 +27,7 @@ def test_camera_rotates_about_its_center():
     torch.testing.assert_close(correction(rays_o, rays_d, 0)[1], rays_d)
 
 
-@pytest.mark.parametrize("size", [0.0, 0.4])
+@pytest.mark.parametrize("size", [0.0, 0.05, 0.06, 0.4])  # power series and quotients
 def test_gradients_of_pose_and_correction(size):
     pose = scene_from_capture(random_poses(1)[0])
     pixels = torch.tensor([[0, 1], [3, 2], [2, 0]])

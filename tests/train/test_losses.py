@@ -7,6 +7,7 @@ import torch
 
 from ernerf_ti.portrait.records import RayBatch, RenderOutput
 from ernerf_ti.train import losses
+from ernerf_ti.train.config import LossWeights
 
 
 def output(**values) -> RenderOutput:
@@ -26,7 +27,6 @@ def output(**values) -> RenderOutput:
 BATCH = RayBatch(
     torch.zeros(2, 3),
     torch.zeros(2, 3),
-    torch.zeros(2, 2),
     torch.tensor([[0.3, 0.0, 0.0], [0.0, 0.0, 0.0]]),
     torch.zeros(2, 3),
     torch.tensor([True, False]),
@@ -64,6 +64,28 @@ def test_attention_terms_of_audio_and_eyes():
     seen = output(audio_attention=torch.tensor([2.0, 4.0]), eye_attention=torch.tensor([8.0, 16.0]))
     assert float(losses.audio_attention(seen, BATCH)) == 2.0
     assert float(losses.eye_attention(seen, BATCH, 16)) == pytest.approx(8 / 16 * 2 / 2)
+
+
+def test_variation_counts_the_masked_points():
+    a, b = torch.tensor([1.0, 2.0, 5.0]), torch.tensor([0.0, 4.0, 0.0])
+    mask = torch.tensor([True, True, False])
+    assert float(losses.variation([a], [b], mask)) == pytest.approx((1 + 4) / 2)
+    assert float(losses.variation([a, b], [b, b], mask)) == pytest.approx((1 + 4) / 2)
+    assert float(losses.variation([a], [b], torch.zeros(3, dtype=torch.bool))) == 0
+
+
+@pytest.mark.parametrize("uncertainty", [None, torch.tensor([1.0, 0.5])])
+def test_head_terms_of_a_number_and_of_a_tensor(uncertainty):
+    seen = output(opacity=torch.tensor([0.5, 0.2]), audio_attention=torch.tensor([2.0, 4.0]), uncertainty=uncertainty)
+    weights = LossWeights(opacity_entropy=2.0, audio_attention=3.0)
+    terms, mse = losses.head_terms(seen, BATCH, weights, 16, 0.25)
+    assert float(mse) == pytest.approx(0.015)
+    assert (float(terms["color"]) == pytest.approx(0.015)) == (uncertainty is None)
+    assert float(terms["opacity_entropy"]) == pytest.approx(2 * float(losses.opacity_entropy(seen.opacity)))
+    assert float(terms["audio_attention"]) == pytest.approx(0.25 * 3 * 2)
+    same, _ = losses.head_terms(seen, BATCH, weights, 16, torch.tensor(0.25))
+    for name, term in terms.items():
+        torch.testing.assert_close(same[name], term)
 
 
 def test_anchor_deviation():

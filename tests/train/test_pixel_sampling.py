@@ -9,11 +9,13 @@ from ernerf_ti.train.pixel_sampling import (
     eyes_rectangle,
     face_rectangle,
     head_rectangle,
-    inside,
     lips_rectangle,
     patch_pixels,
     random_pixels,
-    rectangle_pixels,
+    random_pixels_in,
+    rectangle_table,
+    square_corner,
+    square_pixels,
 )
 
 
@@ -32,19 +34,47 @@ def landmarks() -> np.ndarray:
     return points
 
 
-def test_random_pixels_cover_a_rectangle(generator):
-    pixels = random_pixels(5000, Rectangle(3, 7, 10, 20), generator)
-    assert sorted(set(map(tuple, pixels.tolist()))) == [(r, c) for r in range(3, 7) for c in range(10, 20)]
+def test_random_pixels_cover_the_frame(generator):
+    assert sorted(set(random_pixels(1000, 60, generator).tolist())) == list(range(60))
+
+
+def test_random_pixels_cover_the_rectangles(generator):
+    frames = [[Rectangle(3, 7, 10, 20), Rectangle(0, 1, 29, 30)], [Rectangle(5, 6, 0, 30), Rectangle(0, 7, 0, 1)]]
+    table = rectangle_table(frames, torch.device("cpu"))
+    for rectangles, corners, sides in zip(frames, *table, strict=True):
+        which = torch.arange(2).repeat_interleave(2000)
+        pixels = random_pixels_in(corners[which], sides[which], 30, generator)
+        for part, (row0, row1, column0, column1) in zip(pixels.view(2, -1), rectangles, strict=True):
+            expected = [30 * r + c for r in range(row0, row1) for c in range(column0, column1)]
+            assert sorted(set(part.tolist())) == expected
+
+
+def test_rounding_never_leaves_a_rectangle(monkeypatch, generator):
+    largest = 1 - 2.0**-24
+    monkeypatch.setattr(torch, "rand", lambda shape, **options: torch.full(shape, largest))
+    sides = torch.arange(1, 5000)
+    corners = torch.full((len(sides), 2), 4096)
+    pixels = random_pixels_in(corners, sides[:, None].expand(-1, 2).float(), 1 << 16, generator)
+    assert torch.equal(pixels, (4095 + sides) * ((1 << 16) + 1))
 
 
 def test_patches_are_squares_at_any_position(generator):
-    pixels = patch_pixels(400, 4, 6, 9, generator).view(400, 4, 4, 2)
-    steps = torch.cartesian_prod(torch.arange(4), torch.arange(4)).view(4, 4, 2)
-    assert (pixels - pixels[:, :1, :1] == steps).all()
-    corners = set(map(tuple, pixels[:, 0, 0].tolist()))
-    assert corners == {(r, c) for r in range(3) for c in range(6)}
+    pixels = patch_pixels(400, 4, 6, 9, generator).view(400, 16)
+    assert (pixels - pixels[:, :1] == square_pixels(4, 9)).all()
+    assert set(pixels[:, 0].tolist()) == {9 * r + c for r in range(3) for c in range(6)}
     with pytest.raises(ValueError, match=r"patch size: expected at most 6 \(the frame's side\), got 7"):
         patch_pixels(1, 7, 6, 9, generator)
+
+
+def test_squares():
+    assert square_pixels(2, 10).tolist() == [0, 1, 10, 11]
+    lips = Rectangle(4, 8, 3, 7)
+    assert square_corner(lips, 4, 20, 10) == 43
+    assert square_corner(lips, 2, 20, 10) == 54
+    assert square_corner(lips, 8, 20, 10) == 21
+    # Moved into the frame.
+    assert square_corner(lips, 10, 20, 10) == 10
+    assert square_corner(Rectangle(17, 20, 8, 10), 6, 20, 10) == 144
 
 
 def test_rectangles_of_landmarks():
@@ -61,11 +91,3 @@ def test_rectangles_are_clipped_to_the_frame():
     assert face_rectangle(landmarks(), 50, 60) == Rectangle(30, 50, 20, 60)
     row0, row1, column0, column1 = lips_rectangle(landmarks() + 200, 50, 60)
     assert 0 <= row0 < row1 <= 50 and 0 <= column0 < column1 <= 60
-
-
-def test_rectangle_pixels_and_inside():
-    rectangle = Rectangle(1, 3, 2, 5)
-    pixels = rectangle_pixels(rectangle)
-    assert pixels.tolist() == [[1, 2], [1, 3], [1, 4], [2, 2], [2, 3], [2, 4]]
-    assert inside(pixels, rectangle).all()
-    assert not inside(torch.tensor([[0, 2], [3, 2], [1, 1], [1, 5]]), rectangle).any()

@@ -2,9 +2,11 @@ import numpy as np
 import pytest
 import torch
 
+from ernerf_ti.audio.context import audio_context
 from ernerf_ti.data.capture import open_capture
 from ernerf_ti.data.capture_files import HEAD, write_labels
-from ernerf_ti.portrait.camera import all_pixels
+from ernerf_ti.portrait.camera import all_pixels, pixel_coords, pixel_rays
+from ernerf_ti.train.pixel_sampling import face_rectangle, lips_rectangle
 from ernerf_ti.train.training_frames import TrainingFrames
 from tests.data.conftest import SIZE
 
@@ -19,14 +21,99 @@ def capture(make_capture):
     return made
 
 
-def test_random_background_where_the_segmentation_is_certain(capture):
-    opened = open_capture(capture.folder)
-    frames, pixels = TrainingFrames(opened, opened.train), all_pixels(SIZE, SIZE)
-    before, batch = frames.rays(2, pixels, "head"), frames.rays(2, pixels, "head")
-    noise = torch.rand(20 * SIZE, 3)
-    frames.randomize_background(batch, 2, pixels, noise)
-    noise = torch.cat((noise, torch.full((12 * SIZE, 3), 2.0)))  # the last 12 rows get none
-    rows, columns = pixels.unbind(1)
+@pytest.fixture
+def every_pixel(device):
+    return torch.arange(SIZE * SIZE, device=device)
+
+
+def training_frames(folder, device, **options) -> TrainingFrames:
+    opened = open_capture(folder)
+    return TrainingFrames(opened, opened.train, device, **options)
+
+
+def test_inputs_are_those_of_the_capture(capture, device):
+    frames = training_frames(capture.folder, device)
+    for i, (k, heard) in enumerate(zip(frames.split.frame_ids, frames.split.audio_ids, strict=True)):
+        inputs = frames.inputs(i)
+        assert torch.equal(inputs.audio_window.cpu(), audio_context(frames.windows, int(heard)))
+        assert inputs.audio_window.is_contiguous()
+        assert inputs.eye_closure.tolist() == [frames.capture.eye_closures[k]]
+        assert torch.equal(inputs.head_pose.cpu(), frames.poses[i])
+        assert (inputs.appearance_index, frames.inputs(i, trained=False).appearance_index) == (i, None)
+
+
+def test_audio_beyond_the_end_of_the_sound(capture, device):
+    frames = training_frames(capture.folder, device)
+    n = len(frames.windows)
+    for late in (n - 1, n, n + 3, n + 4, n + 40):
+        frames.split.audio_ids[0] = late
+        again = TrainingFrames(frames.capture, frames.split, device)
+        assert torch.equal(again.inputs(0).audio_window.cpu(), audio_context(frames.windows, late))
+
+
+def test_rays_are_those_of_the_frame(capture, device, every_pixel):
+    frames = training_frames(capture.folder, device)
+    k = int(frames.split.frame_ids[1])
+    pixels = every_pixel[torch.randperm(SIZE * SIZE, device=device)]
+    batch = frames.rays(1, pixels)
+    for found, expected in zip(
+        (batch.rays_o, batch.rays_d),
+        pixel_rays(frames.pose(1), frames.capture.intrinsics, all_pixels(SIZE, SIZE, device)[pixels]),
+        strict=True,
+    ):
+        assert found.is_contiguous()
+        torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-6)
+    image, torso = (torch.from_numpy(read(k) / 255).float() for read in (frames.capture.image, frames.capture.torso))
+    background = torch.from_numpy(frames.capture.background / 255).float()
+    behind = torso[..., :3] * torso[..., 3:] + (1 - torso[..., 3:]) * background
+    images = frames.images(1)
+    for found, whole, expected in (
+        (batch.target_rgb, images.image, image),
+        (batch.background_rgb, images.torso_over_background, behind),
+    ):
+        torch.testing.assert_close(whole.cpu(), expected, rtol=0, atol=1e-6)
+        assert torch.equal(found, whole.view(-1, 3)[pixels])
+    row0, row1, column0, column1 = face_rectangle(frames.capture.landmarks(k), SIZE, SIZE)
+    face = torch.zeros(SIZE, SIZE, dtype=torch.bool, device=device)
+    face[row0:row1, column0:column1] = True
+    assert torch.equal(batch.face_mask, face.view(-1)[pixels])
+
+
+@pytest.mark.parametrize("torso_only", [False, True])
+def test_torso_over_random_colors(capture, device, every_pixel, torso_only):
+    frames = training_frames(capture.folder, device)
+    frames.use(torso_only)
+    colors = torch.rand(100, 3, device=device)
+    batch = frames.torso(2, every_pixel, colors)
+    torso = torch.from_numpy(frames.capture.torso(int(frames.split.frame_ids[2])) / 255).float().to(device).view(-1, 4)
+    background = torch.from_numpy(frames.capture.background / 255).float().to(device).view(-1, 3)
+    background[:100] = colors
+    torch.testing.assert_close(batch.background_rgb, background, rtol=0, atol=1e-6)
+    expected = torso[:, :3] * torso[:, 3:] + (1 - torso[:, 3:]) * background
+    torch.testing.assert_close(batch.target_rgb, expected, rtol=0, atol=1e-6)
+    assert torch.equal(batch.pixel_coords, pixel_coords(all_pixels(SIZE, SIZE, device), SIZE, SIZE))
+
+
+def test_squares_around_the_lips(capture, device):
+    frames = training_frames(capture.folder, device)
+    side = frames.lips_side
+    for i, corner in enumerate(frames.lips_corners.tolist()):
+        lips = lips_rectangle(frames.capture.landmarks(int(frames.split.frame_ids[i])), SIZE, SIZE)
+        row, column = divmod(corner, SIZE)
+        assert 0 <= row <= SIZE - side and 0 <= column <= SIZE - side
+        if lips.row1 - lips.row0 <= side:
+            assert row <= lips.row0 and lips.row1 <= row + side
+        if lips.column1 - lips.column0 <= side:
+            assert column <= lips.column0 and lips.column1 <= column + side
+
+
+def test_random_background_where_the_segmentation_is_certain(capture, device, every_pixel):
+    frames = training_frames(capture.folder, device, with_regions=True)
+    noise = torch.rand(20 * SIZE, 3, device=device)
+    before, batch = frames.rays(2, every_pixel), frames.rays(2, every_pixel, noise)
+    assert torch.equal(batch.face_mask, before.face_mask)
+    noise = torch.cat((noise, torch.full((12 * SIZE, 3), 2.0, device=device)))  # the last 12 rows get none
+    rows, columns = every_pixel // SIZE, every_pixel % SIZE
     inside = (rows >= 9) & (rows < 23) & (columns >= 9) & (columns < 23) & (rows < 20)
     near = (rows >= 7) & (rows < 25) & (columns >= 7) & (columns < 25) & ~inside
     outside = (rows < 20) & ~near & ~inside
@@ -40,11 +127,12 @@ def test_random_background_where_the_segmentation_is_certain(capture):
         assert torch.equal(batch.background_rgb[mask], background[mask])
 
 
-def test_no_random_background_without_segmentation(capture):
-    for k in range(12):
-        capture.paths.labels(k).unlink()
-    opened = open_capture(capture.folder)
-    frames, pixels = TrainingFrames(opened, opened.train), all_pixels(SIZE, SIZE)
-    batch = frames.rays(0, pixels, "head")
-    frames.randomize_background(batch, 0, pixels, torch.rand(100, 3))
-    assert torch.equal(batch.background_rgb, frames.rays(0, pixels, "head").background_rgb)
+@pytest.mark.parametrize("deleted", [False, True])
+def test_no_random_background_without_segmentation(capture, device, every_pixel, deleted):
+    if deleted:
+        for k in range(12):
+            capture.paths.labels(k).unlink()
+    frames = training_frames(capture.folder, device, with_regions=deleted)
+    batch, before = frames.rays(0, every_pixel, torch.rand(100, 3, device=device)), frames.rays(0, every_pixel)
+    assert torch.equal(batch.background_rgb, before.background_rgb)
+    assert torch.equal(batch.target_rgb, before.target_rgb)

@@ -1,0 +1,46 @@
+"""Frames and random numbers of steps."""
+
+import dataclasses
+
+import torch
+
+from ernerf_ti.train.step_draws import StepDraws
+from ernerf_ti.train.training_frames import TrainingFrames
+
+
+def draws(capture, config, stage="head", **changes) -> StepDraws:
+    return StepDraws(dataclasses.replace(config, **changes), stage, TrainingFrames(capture, capture.train))
+
+
+def test_epochs_visit_all_frames_in_random_orders(capture, config):
+    steps = draws(capture, config)
+    n = len(capture.train)
+    epochs = [[steps.frame(epoch * n + i) for i in range(n)] for epoch in range(3)]
+    for order in epochs:
+        assert sorted(order) == list(range(n))
+    assert epochs[0] != epochs[1] != epochs[2]
+    again = draws(capture, config)
+    assert [again.frame(2 * n + i) for i in range(n)] == epochs[2]
+    assert [draws(capture, config, seed=1).frame(i) for i in range(n)] != epochs[0]
+    assert [draws(capture, config, "torso").frame(i) for i in range(n)] != epochs[0]
+
+
+def test_coming_frames_are_those_of_the_next_steps(capture, config):
+    balanced = draws(capture, config, balanced_closure_fraction=0.5)
+    for steps in (draws(capture, config), balanced):
+        assert steps.coming(2, 4) == [steps.frame(step) for step in (3, 4, 5, 6)]
+        assert steps.coming(config.head.iterations - 2, 4) == [steps.frame(config.head.iterations - 1)]
+
+
+def test_random_numbers_depend_on_the_step_alone(capture, config, device):
+    steps = StepDraws(config, "head", TrainingFrames(capture, capture.train, device))
+
+    def numbers(step: int) -> tuple[torch.Tensor, torch.Tensor]:
+        host, generator = steps.generators(step)
+        assert generator.device.type == device.type and host.device.type == "cpu"
+        return torch.rand(4, generator=host), torch.rand(4, generator=generator, device=device)
+
+    first = numbers(5)
+    assert not torch.equal(numbers(6)[1], first[1])
+    for a, b in zip(numbers(5), first, strict=True):
+        assert torch.equal(a, b)
