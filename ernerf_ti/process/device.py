@@ -2,10 +2,14 @@
 
 import os
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     import torch
+
+
+CudaGraphs = Literal["auto", "off"]
+"""Type of the option `--cuda-graphs`; see :func:`ernerf_ti.process.graphs.cuda_graphs`."""
 
 
 def resolve_device(name: str = "auto") -> "torch.device":
