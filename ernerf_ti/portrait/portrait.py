@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from ernerf_ti.portrait.config import PortraitConfig
+from ernerf_ti.portrait.model.calls import Call, call_plainly
 from ernerf_ti.portrait.model.head_field import HeadField
 from ernerf_ti.portrait.model.pose_regression import PoseRegression
 from ernerf_ti.portrait.model.torso_field import TorsoField
@@ -36,6 +37,8 @@ class Portrait(nn.Module):
         self.torso = TorsoField(config.torso, n_embeddings)
         self.head_grid = OccupancyGrid(config.head_grid)
         self.torso_grid = TorsoGrid(config.torso_grid)
+        self.call: Call = call_plainly
+        """Calls the networks of the fields when images are rendered; see :mod:`ernerf_ti.portrait.model.calls`."""
         self._renderer: FrameRenderer | None = None
         self._capacities: dict[int, SampleCapacity] = {}
 

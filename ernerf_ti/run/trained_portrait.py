@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ernerf_ti.portrait.config import PortraitConfig
+from ernerf_ti.portrait.model.calls import Call, call_plainly
 from ernerf_ti.portrait.model.pose_regression import PoseRegression
 from ernerf_ti.portrait.portrait import Portrait
 from ernerf_ti.portrait.records import FrameInputs, RenderOutput
@@ -99,7 +100,10 @@ class TrainedPortrait:
 
 
 def load_portrait(
-    run: Path, device: torch.device | str = "cpu", precision: torch.dtype = torch.float32
+    run: Path,
+    device: torch.device | str = "cpu",
+    precision: torch.dtype = torch.float32,
+    call: Call = call_plainly,
 ) -> TrainedPortrait:
     """Load a trained portrait.
 
@@ -107,6 +111,7 @@ def load_portrait(
         run: a run folder, a checkpoint file, or a folder that contains a run as `run/`.
         device: where it is rendered.
         precision: of its networks; see :meth:`ernerf_ti.portrait.portrait.Portrait.set_precision`.
+        call: calls them; see :mod:`ernerf_ti.portrait.model.calls`.
 
     Raises:
         FileNotFoundError, ValueError: as :meth:`ernerf_ti.run.folder.RunFolder.find` and
@@ -118,6 +123,7 @@ def load_portrait(
     portrait = portrait_of(content, path).to(device)
     portrait.requires_grad_(False)
     portrait.set_precision(precision)
+    portrait.call = call
     return TrainedPortrait(
         portrait,
         capture["extractor"],

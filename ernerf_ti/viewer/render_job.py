@@ -107,7 +107,8 @@ class RenderJob:
             self._torso_appearance = trained.torso_appearance(
                 self._frame_pose, int(clip.pose_indices[request.pose_frame])
             )
-        self.head = trained.portrait.head.bind(self._inputs, with_uncertainty=request.with_uncertainty)
+        portrait = trained.portrait
+        self.head = portrait.head.bind(self._inputs, request.with_uncertainty, call=portrait.call)
         """The head's field of the frame."""
         self._backdrop = {"capture": trained.background, "picture": picture}.get(look.background)
         self._pixels = all_pixels(height, width, device)
@@ -138,8 +139,9 @@ class RenderJob:
         self._laps.end("rays")
         torso = offset = None
         if look.torso:
-            field = partial(trained.portrait.torso, head_pose=self._frame_pose, appearance=self._torso_appearance)
-            torso = TorsoScene(field, trained.portrait.torso_grid, coords)
+            portrait, appearance = trained.portrait, self._torso_appearance
+            field = partial(portrait.torso, head_pose=self._frame_pose, appearance=appearance, call=portrait.call)
+            torso = TorsoScene(field, portrait.torso_grid, coords)
             if self._request.with_torso_offset:
                 layer = field(coords.clamp(-1, 1))
                 covered = (layer.alpha > 0.5) & (coords.abs() <= 1).all(1)

@@ -15,6 +15,7 @@ from ernerf_ti.portrait.config import HeadFieldConfig
 from ernerf_ti.portrait.model import activations
 from ernerf_ti.portrait.model.appearance_embedding import AppearanceEmbedding
 from ernerf_ti.portrait.model.audio_encoder import AudioEncoder
+from ernerf_ti.portrait.model.calls import Call, call_plainly
 from ernerf_ti.portrait.model.mlp import MLP, concatenate, in_precision
 from ernerf_ti.portrait.model.position_encoders import position_encoder
 from ernerf_ti.portrait.model.region_attention import Attention, region_attention
@@ -62,7 +63,11 @@ class HeadField(nn.Module):
         torch.float16 cast them. Encodings, densities and everything after them keep the dtype of the positions."""
 
     def bind(
-        self, inputs: FrameInputs, with_uncertainty: bool = True, audio_code: Tensor | None = None
+        self,
+        inputs: FrameInputs,
+        with_uncertainty: bool = True,
+        audio_code: Tensor | None = None,
+        call: Call = call_plainly,
     ) -> "BoundHeadField":
         """The field of one frame, as the renderer takes it.
 
@@ -70,15 +75,17 @@ class HeadField(nn.Module):
             inputs: the frame's inputs. The audio is encoded here, once.
             with_uncertainty: evaluate the uncertainty too, which only training needs.
             audio_code: [A] replaces the encoded audio window, for instance with a code that is smoothed over frames.
+            call: calls the audio encoder and :meth:`networks`.
 
         Raises ValueError if the appearance index is out of range.
         """
         if audio_code is None:
-            audio_code = self.audio_encoder(inputs.audio_window)
+            audio_code = call(self.audio_encoder, inputs.audio_window)
         eye_closure = inputs.eye_closure
         if eye_closure is None:
             eye_closure = audio_code.new_zeros(1)
-        return BoundHeadField(self, audio_code, eye_closure, self.appearance(inputs.appearance_index), with_uncertainty)
+        appearance = self.appearance(inputs.appearance_index)
+        return BoundHeadField(self, audio_code, eye_closure, appearance, with_uncertainty, call)
 
     def forward(
         self,
@@ -88,6 +95,7 @@ class HeadField(nn.Module):
         eye_closure: Tensor,
         appearance: Tensor,
         with_uncertainty: bool = True,
+        call: Call = call_plainly,
     ) -> FieldOutput:
         """Evaluate M points.
 
@@ -98,12 +106,14 @@ class HeadField(nn.Module):
             eye_closure: [1].
             appearance: [appearance_size].
             with_uncertainty: evaluate the uncertainty; otherwise it is None.
+            call: calls :meth:`networks`.
 
         The output is in the dtype of the positions, whatever the precision of the networks, also under autocast.
         """
         features = self.position_encoder(positions)
         harmonics = tk.spherical_harmonics(directions, self.config.direction_degree)
-        return self.networks(features, harmonics, audio_code, eye_closure, appearance, with_uncertainty)
+        inputs = (features, harmonics, audio_code, eye_closure, appearance)
+        return call(self.networks, *inputs, with_uncertainty=with_uncertainty, precision=self.precision)
 
     def networks(
         self,
@@ -112,7 +122,8 @@ class HeadField(nn.Module):
         audio_code: Tensor,
         eye_closure: Tensor,
         appearance: Tensor,
-        with_uncertainty: bool = True,
+        with_uncertainty: bool,
+        precision: torch.dtype,
     ) -> FieldOutput:
         """What follows the encodings: operations of torch alone, which never wait for the device.
 
@@ -120,9 +131,10 @@ class HeadField(nn.Module):
             features: [M, F] encoded positions.
             harmonics: [M, degree^2] encoded directions.
             audio_code, eye_closure, appearance, with_uncertainty: as of :meth:`forward`.
+            precision: see :attr:`precision`.
         """
-        x, attention, h = self._density(features, audio_code, eye_closure)
-        rgbs = self.color_net(in_precision(harmonics, self.precision), h[:, 1:], shared=appearance)
+        x, attention, h = self._density(features, audio_code, eye_closure, precision)
+        rgbs = self.color_net(in_precision(harmonics, precision), h[:, 1:], shared=appearance)
         dtype = features.dtype
         return FieldOutput(
             activations.density(h[:, 0].to(dtype)),
@@ -134,7 +146,7 @@ class HeadField(nn.Module):
 
     def densities(self, positions: Tensor, audio_code: Tensor, eye_closure: Tensor) -> Tensor:
         """[M, 3] positions -> [M] density per scene unit, without evaluating colors."""
-        _, _, h = self._density(self.position_encoder(positions), audio_code, eye_closure)
+        _, _, h = self._density(self.position_encoder(positions), audio_code, eye_closure, self.precision)
         return activations.density(h[:, 0].to(positions.dtype))
 
     def regularized(self, positions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -147,17 +159,19 @@ class HeadField(nn.Module):
         attention = self.region_attention(x)
         return attention.audio_attention.to(dtype), attention.eye_attention.to(dtype), self._uncertainty(x, dtype)
 
-    def _density(self, features: Tensor, audio_code: Tensor, eye_closure: Tensor) -> tuple[Tensor, Attention, Tensor]:
+    def _density(
+        self, features: Tensor, audio_code: Tensor, eye_closure: Tensor, precision: torch.dtype
+    ) -> tuple[Tensor, Attention, Tensor]:
         """[M, F] -> the features in the networks' precision, attention, and [M, 1 + geometry_features] log density and
         geometry features."""
         attend, n_features = self.region_attention, features.shape[1]
         if torch.is_grad_enabled() or torch.is_autocast_enabled(features.device.type):
-            x = in_precision(features, self.precision)
+            x = in_precision(features, precision)
             attention = attend(x)
             joined = concatenate([x, *attention.weights])
         else:
             # The attention's networks write beside the features: nothing is concatenated.
-            dtype = features.dtype if self.precision == torch.float32 else self.precision
+            dtype = features.dtype if precision == torch.float32 else precision
             rows = features.new_empty(n_features + attend.n_weights, len(features), dtype=dtype)
             x = rows[:n_features].copy_(features.t()).t()
             attention = attend(x, out=rows[n_features:])
@@ -183,10 +197,13 @@ class BoundHeadField:
     appearance: Tensor
     """[appearance_size]."""
     with_uncertainty: bool
+    call: Call
+    """Calls :meth:`HeadField.networks`."""
 
     def __call__(self, positions: Tensor, directions: Tensor) -> FieldOutput:
         return self.field(
-            positions, directions, self.audio_code, self.eye_closure, self.appearance, self.with_uncertainty
+            *(positions, directions, self.audio_code, self.eye_closure, self.appearance),
+            *(self.with_uncertainty, self.call),
         )
 
     def densities(self, positions: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ import taichi_kernels as tk
 from ernerf_ti.portrait.config import TorsoFieldConfig
 from ernerf_ti.portrait.model import activations
 from ernerf_ti.portrait.model.appearance_embedding import AppearanceEmbedding
+from ernerf_ti.portrait.model.calls import Call, call_plainly
 from ernerf_ti.portrait.model.mlp import MLP, in_precision
 from ernerf_ti.portrait.records import TorsoLayer
 
@@ -66,25 +67,42 @@ class TorsoField(nn.Module):
         camera = (points - w * head_pose[:3, 3]) @ inverse.t()
         return (camera[:, :2] / w / camera[:, 2:]).flatten()
 
-    def forward(self, pixel_coords: Tensor, head_pose: Tensor, appearance: int | Tensor | None = None) -> TorsoLayer:
+    def forward(
+        self,
+        pixel_coords: Tensor,
+        head_pose: Tensor,
+        appearance: int | Tensor | None = None,
+        call: Call = call_plainly,
+    ) -> TorsoLayer:
         """Evaluate K pixels.
 
         Args:
             pixel_coords: [K, 2] in [-1, 1], see :func:`ernerf_ti.portrait.camera.pixel_coords`.
             head_pose: [4, 4] pose_world_from_camera in the scene.
             appearance: index of a training frame, or an embedding [appearance_size]; None for the mean embedding.
+            call: calls the parts between the encodings.
 
         Raises ValueError if the index is out of range.
         """
         x = (pixel_coords * self.config.shrink).contiguous()
         embedding = appearance if isinstance(appearance, Tensor) else self.appearance(appearance)
-        shared = torch.cat((self._pose_features(head_pose), embedding))
         pixel_features = tk.frequency_encode(x, self.config.pixel_octaves)
-        offset = self.deformation_net(pixel_features, shared=shared).to(x.dtype)
-        moved = (x + offset).clamp(-1, 1).contiguous()
-        inputs = (in_precision(x, self.precision) for x in (self.encoding(moved), pixel_features))
-        output = activations.unit_interval(self.color_net(*inputs, shared=shared).to(x.dtype))
+        moved, offset, shared = call(self._deform, x, pixel_features, head_pose, embedding)
+        output = call(self._colors, self.encoding(moved), pixel_features, shared, precision=self.precision)
         return TorsoLayer(output[:, 0], output[:, 1:], offset)
+
+    def _deform(
+        self, x: Tensor, pixel_features: Tensor, head_pose: Tensor, embedding: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """[K, 2] coordinates -> deformed ones and the offset [K, 2], and the inputs that all pixels share."""
+        shared = torch.cat((self._pose_features(head_pose), embedding))
+        offset = self.deformation_net(pixel_features, shared=shared).to(x.dtype)
+        return (x + offset).clamp(-1, 1).contiguous(), offset, shared
+
+    def _colors(self, features: Tensor, pixel_features: Tensor, shared: Tensor, precision: torch.dtype) -> Tensor:
+        """[K, F] encoded deformed coordinates, [K, P] encoded coordinates -> [K, 4] alpha and color."""
+        inputs = (in_precision(x, precision) for x in (features, pixel_features))
+        return activations.unit_interval(self.color_net(*inputs, shared=shared).to(features.dtype))
 
     def _pose_features(self, head_pose: Tensor) -> Tensor:
         """[4, 4] -> [6 (1 + 2 K)] frequency encoding of the encoded pose. It is too short for a kernel's launch."""

@@ -105,12 +105,12 @@ class FrameRenderer:
         Raises ValueError if the background has another size.
         """
         portrait = self._portrait
-        head = portrait.head.bind(inputs, with_uncertainty=False, audio_code=audio_code)
+        head = portrait.head.bind(inputs, with_uncertainty=False, audio_code=audio_code, call=portrait.call)
         pose = inputs.head_pose
         appearance = inputs.appearance_index if inputs.torso_appearance is None else inputs.torso_appearance
 
         def torso(pixel_coords: Tensor) -> TorsoLayer:
-            return portrait.torso(pixel_coords, pose, appearance)
+            return portrait.torso(pixel_coords, pose, appearance, portrait.call)
 
         def render(capacity: int | None) -> RenderOutput:
             return render_portrait(
