@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ernerf_ti.portrait.model.calls import call_plainly
 from ernerf_ti.portrait.records import RayBatch, RenderOutput
 from ernerf_ti.portrait.render.head import render_head
 from ernerf_ti.portrait.render.sample_capacity import SampleCapacity
@@ -55,7 +56,7 @@ class _HeadFieldStage(Stage):
         return output.rgb, images.image
 
     def _update_grid(self, frame: int, noise: torch.Generator, all_cells: bool) -> None:
-        field = self.portrait.head.bind(self.frames.inputs(frame), with_uncertainty=False)
+        field = self.portrait.head.bind(self.frames.inputs(frame), with_uncertainty=False, call=self.call)
         self.portrait.head_grid.update(field.densities, noise, all_cells)
 
     def _render(
@@ -73,8 +74,10 @@ class _HeadFieldStage(Stage):
         assert inputs.eye_closure is not None  # every frame of a capture has one
         inputs.eye_closure = inputs.eye_closure + jitter
         noise = self._draw(len(batch.rays_o), generator=generator)
-        field = self.portrait.head.bind(inputs, with_uncertainty=with_uncertainty)
         march = self.config.portrait.march
+        # To compute values again in the backward pass is not what a CUDA graph has recorded.
+        call = call_plainly if march.recompute else self.call
+        field = self.portrait.head.bind(inputs, with_uncertainty, call=call)
         rays = (field, self.portrait.head_grid, batch.rays_o, batch.rays_d, march, batch.background_rgb, noise)
         if not static_shapes(batch.rays_o.device):
             return render_head(*rays)
@@ -83,6 +86,12 @@ class _HeadFieldStage(Stage):
         assert output.n_found is not None
         capacity.observe(output.n_found)
         return output
+
+    def _terms(self, output: RenderOutput, batch: RayBatch, progress: float) -> tuple[dict[str, Tensor], Tensor]:
+        """Weighted terms that depend on each ray alone, and the mean squared error."""
+        rays, max_steps = losses.compare(output, batch), self.config.portrait.march.max_steps
+        call, weights = self.call, self.config.losses
+        return call(losses.head_terms, progress, *rays, weights=weights, max_steps=max_steps)
 
 
 class HeadStage(_HeadFieldStage):
@@ -95,8 +104,7 @@ class HeadStage(_HeadFieldStage):
         pixels = self._draw_pixels(frame, generator)
         batch = self.frames.rays(frame, pixels, self._random_colors(len(pixels), generator))
         output = self._render(frame, batch, generator, "pixels", with_uncertainty=weights.uncertainty > 0)
-        max_steps = self.config.portrait.march.max_steps
-        terms, mse = losses.head_terms(output, batch, weights, max_steps, progress)
+        terms, mse = self._terms(output, batch, progress)
         if weights.smoothness > 0 and step % self.config.grid_update_every == 0:
             terms["smoothness"] = progress * weights.smoothness * self._variation(output, batch, generator)
         return StepLoss(terms, StepStatistics(mse, len(pixels), output.n_samples.sum()))
@@ -147,12 +155,10 @@ class FinetuneStage(_HeadFieldStage):
         pixels, side, perceptual_weight = self._draw_patches(frame, step, generator)
         batch = self.frames.rays(frame, pixels)
         output = self._render(frame, batch, generator, "lips" if step % 2 == 0 else "patches")
-        mse = losses.squared_error(output, batch).mean()
-        terms = {"color": mse}
+        terms, mse = self._terms(output, batch, 1.0)
         if self._perceptual is not None:
             images = (rgb.view(-1, side, side, 3).permute(0, 3, 1, 2) for rgb in (output.rgb, batch.target_rgb))
             terms["perceptual"] = perceptual_weight * self._perceptual(*images).mean()
-        terms |= losses.regularization(output, batch, self.config.losses, self.config.portrait.march.max_steps, 1.0)
         return StepLoss(terms, StepStatistics(mse, len(pixels), output.n_samples.sum()))
 
     def _draw_patches(self, frame: int, step: int, generator: torch.Generator) -> tuple[Tensor, int, float]:

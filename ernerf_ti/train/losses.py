@@ -6,6 +6,7 @@ The operations depend on the shapes alone, never on the values, so that a CUDA g
 import math
 from collections.abc import Sequence
 from functools import reduce
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -14,12 +15,30 @@ from ernerf_ti.portrait.records import RayBatch, RenderOutput
 from ernerf_ti.train.config import LossWeights
 
 
-def squared_error(output: RenderOutput, batch: RayBatch) -> Tensor:
+class ComparedRays(NamedTuple):
+    """What the loss depends on: N rendered rays with their targets."""
+
+    rgb: Tensor
+    opacity: Tensor
+    audio_attention: Tensor
+    eye_attention: Tensor
+    uncertainty: Tensor | None
+    target_rgb: Tensor
+    face_mask: Tensor
+
+
+def compare(output: RenderOutput, batch: RayBatch) -> ComparedRays:
+    """Rendered rays with their targets."""
+    rendered = (output.rgb, output.opacity, output.audio_attention, output.eye_attention, output.uncertainty)
+    return ComparedRays(*rendered, batch.target_rgb, batch.face_mask)
+
+
+def squared_error(rays: ComparedRays) -> Tensor:
     """[N] squared error of the color, mean over the channels."""
-    return (output.rgb - batch.target_rgb).square().mean(1)
+    return (rays.rgb - rays.target_rgb).square().mean(1)
 
 
-def uncertainty_weighted(error: Tensor, output: RenderOutput, batch: RayBatch, progress: float | Tensor) -> Tensor:
+def uncertainty_weighted(error: Tensor, rays: ComparedRays, progress: float | Tensor) -> Tensor:
     """[N] errors weighted by the rays' uncertainty, plus the terms that train the uncertainty.
 
     The weight is w = softmax(u) N, blended in as training progresses: rays of a large uncertainty count more. In the
@@ -27,56 +46,55 @@ def uncertainty_weighted(error: Tensor, output: RenderOutput, batch: RayBatch, p
 
     Args:
         error: [N] squared errors.
-        output, batch: the rays; their uncertainty was requested.
+        rays: the rays; their uncertainty was requested.
         progress: fraction of the stage that is done, a number or [].
     """
-    u, face = output.uncertainty, batch.face_mask.to(error.dtype)
+    u, face = rays.uncertainty, rays.face_mask.to(error.dtype)
     assert u is not None
     weights = torch.softmax(u.detach(), 0) * len(u)
     weighted = error * (0.2 + 0.8 * ((1 - progress) + progress * weights).clamp(0, 10))
-    distance = (output.rgb - batch.target_rgb).detach().norm(dim=1)
+    distance = (rays.rgb - rays.target_rgb).detach().norm(dim=1)
     beta = u + 1
     scale = distance / (2 * beta.square()) + beta.log().square() / 2
     return weighted + progress * face * scale + 1e-3 * progress * (1 - face) * u
 
 
 def head_terms(
-    output: RenderOutput, batch: RayBatch, weights: LossWeights, max_steps: int, progress: float | Tensor
+    progress: float | Tensor, *fields: Tensor | None, weights: LossWeights, max_steps: int
 ) -> tuple[dict[str, Tensor], Tensor]:
-    """Loss of the head stage without its smoothness term.
+    """Loss of the head's stages without the terms of smoothness and perception.
 
     Args:
-        output, batch: the rays.
+        progress: fraction of the head stage that is done, a number or []; 1 while fine-tuning.
+        fields: those of :class:`ComparedRays`.
         weights: of the terms.
         max_steps: largest number of samples of a ray.
-        progress: fraction of the stage that is done, a number or [].
 
     Returns:
         The weighted terms [] by name, and the mean squared error [].
     """
-    error = squared_error(output, batch)
+    rays = ComparedRays._make(fields)
+    error = squared_error(rays)
     mse = error.mean()
     color = mse
-    if output.uncertainty is not None:
-        color = uncertainty_weighted(error, output, batch, progress).mean()
-    return {"color": color} | regularization(output, batch, weights, max_steps, progress), mse
+    if rays.uncertainty is not None:
+        color = uncertainty_weighted(error, rays, progress).mean()
+    return {"color": color} | regularization(rays, weights, max_steps, progress), mse.detach()
 
 
-def regularization(
-    output: RenderOutput, batch: RayBatch, weights: LossWeights, max_steps: int, ramp: float | Tensor
-) -> dict[str, Tensor]:
+def regularization(rays: ComparedRays, weights: LossWeights, max_steps: int, ramp: float | Tensor) -> dict[str, Tensor]:
     """Weighted terms [] of opacity and attention by name.
 
     Args:
-        output, batch: the rays.
+        rays: the rays.
         weights: of the terms.
         max_steps: largest number of samples of a ray.
         ramp: multiplies the weights of the attention terms, a number or [].
     """
     return {
-        "opacity_entropy": weights.opacity_entropy * opacity_entropy(output.opacity),
-        "audio_attention": ramp * weights.audio_attention * audio_attention(output, batch),
-        "eye_attention": ramp * weights.eye_attention * eye_attention(output, batch, max_steps),
+        "opacity_entropy": weights.opacity_entropy * opacity_entropy(rays.opacity),
+        "audio_attention": ramp * weights.audio_attention * audio_attention(rays),
+        "eye_attention": ramp * weights.eye_attention * eye_attention(rays, max_steps),
     }
 
 
@@ -86,14 +104,14 @@ def opacity_entropy(opacity: Tensor) -> Tensor:
     return -(a * a.log2() + (1 - a) * (1 - a).log2()).mean()
 
 
-def audio_attention(output: RenderOutput, batch: RayBatch) -> Tensor:
+def audio_attention(rays: ComparedRays) -> Tensor:
     """Mean audio attention outside the face, where audio should have no effect."""
-    return (output.audio_attention * ~batch.face_mask).mean()
+    return (rays.audio_attention * ~rays.face_mask).mean()
 
 
-def eye_attention(output: RenderOutput, batch: RayBatch, max_steps: int) -> Tensor:
+def eye_attention(rays: ComparedRays, max_steps: int) -> Tensor:
     """Mean eye attention inside the face, weighted by the audio attention, which gets no gradient."""
-    return (output.eye_attention / max_steps * output.audio_attention.detach() * batch.face_mask).mean()
+    return (rays.eye_attention / max_steps * rays.audio_attention.detach() * rays.face_mask).mean()
 
 
 def variation(a: Sequence[Tensor], b: Sequence[Tensor], mask: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from ernerf_ti.portrait.model.calls import Call, call_plainly
 from ernerf_ti.portrait.portrait import Portrait
 from ernerf_ti.train.camera_correction import CameraCorrection
 from ernerf_ti.train.config import StageConfig, TrainConfig
@@ -48,6 +49,7 @@ class Stage(ABC):
         cameras: corrections of the training cameras.
         frames: training frames.
         held_out: frames for validation.
+        call: calls what is torch alone in a step; see :mod:`ernerf_ti.portrait.model.calls`.
     """
 
     name: ClassVar[str]
@@ -61,9 +63,10 @@ class Stage(ABC):
         cameras: CameraCorrection,
         frames: TrainingFrames,
         held_out: TrainingFrames,
+        call: Call = call_plainly,
     ):
-        self.config, self.portrait, self.cameras, self.frames, self.held_out = (
-            *(config, portrait, cameras, frames, held_out),
+        self.config, self.portrait, self.cameras, self.frames, self.held_out, self.call = (
+            *(config, portrait, cameras, frames, held_out, call),
         )
         self.settings: StageConfig = getattr(config, self.name)
 

@@ -45,4 +45,5 @@ class TorsoStage(Stage):
         self.portrait.torso_grid.update(lambda pixel_coords: field(pixel_coords).alpha, noise)
 
     def _field(self, frame: int) -> Callable[[Tensor], TorsoLayer]:
-        return partial(self.portrait.torso, head_pose=self.frames.pose(frame), appearance=frame)
+        pose = self.frames.pose(frame)
+        return partial(self.portrait.torso, head_pose=pose, appearance=frame, call=self.call)

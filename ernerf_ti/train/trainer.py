@@ -1,10 +1,11 @@
 """Training of a portrait: the stages head, finetune and torso, one after the other."""
 
 import math
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import reduce
+from functools import partial, reduce
 from pathlib import Path
 from time import perf_counter
 
@@ -17,6 +18,8 @@ from ernerf_ti.data.capture import Capture
 from ernerf_ti.media.files import write_json
 from ernerf_ti.media.images import write_image
 from ernerf_ti.portrait.portrait import Portrait
+from ernerf_ti.process import graphs
+from ernerf_ti.process.device import CudaGraphs
 from ernerf_ti.process.precision import resolve_precision
 from ernerf_ti.process.threads import ThreadTuner
 from ernerf_ti.run.checkpoint import load_checkpoint, load_state, save_checkpoint, state_entry
@@ -72,6 +75,7 @@ class Trainer:
         device: where to train.
         frame_memory: bytes for the frames that stay in memory on the device; None for
             :func:`ernerf_ti.train.frame_store.default_frame_memory`.
+        cuda_graphs: "auto" or "off", see :func:`ernerf_ti.process.graphs.cuda_graphs`.
     """
 
     def __init__(
@@ -81,6 +85,7 @@ class Trainer:
         folder: Path,
         device: torch.device | str = "cpu",
         frame_memory: int | None = None,
+        cuda_graphs: CudaGraphs = "auto",
     ):
         self.config, note = resolve_perceptual(config)
         self.notes = [note] if note else []
@@ -99,11 +104,13 @@ class Trainer:
         self.portrait.to(self.device)
         self.cameras.to(self.device)
         self.portrait.set_precision(resolve_precision(config.precision, self.device))
+        tell = partial(tqdm.write, file=sys.stderr)
+        self._graphs = graphs.cuda_graphs(cuda_graphs, self.device, tell, self.portrait.precision)
         # Gradients of float16 networks would underflow without a factor; otherwise it does nothing.
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.portrait.precision == torch.float16)
         self.portrait.head_grid.mark_unseen_cells(self.frames.poses, tuple(capture.intrinsics))
         self.stages: dict[str, Stage] = {
-            kind.name: kind(self.config, self.portrait, self.cameras, self.frames, self.held_out)
+            kind.name: kind(self.config, self.portrait, self.cameras, self.frames, self.held_out, self._graphs)
             for kind in (HeadStage, FinetuneStage, TorsoStage)
         }
         self.stage_seconds: dict[str, float] = {}
@@ -115,9 +122,14 @@ class Trainer:
 
     @classmethod
     def resume(
-        cls, capture: Capture, folder: Path, device: torch.device | str = "cpu", frame_memory: int | None = None
+        cls,
+        capture: Capture,
+        folder: Path,
+        device: torch.device | str = "cpu",
+        frame_memory: int | None = None,
+        cuda_graphs: CudaGraphs = "auto",
     ) -> "Trainer":
-        """Continue the run of a folder.
+        """Continue the run of a folder; arguments as of the constructor.
 
         Raises:
             FileNotFoundError, ValueError: no checkpoint, a damaged one, or one of another capture.
@@ -129,7 +141,7 @@ class Trainer:
         if stage not in STAGES:
             raise ValueError(f"{path}: expected stage one of {', '.join(STAGES)}, got {stage!r}; the file is damaged")
         check_portrait(config.portrait, content, path)
-        trainer = cls(capture, config, folder, device, frame_memory)
+        trainer = cls(capture, config, folder, device, frame_memory, cuda_graphs)
         expected = trainer._identity()
         if content["capture"] != expected:
             raise ValueError(
@@ -189,11 +201,13 @@ class Trainer:
         finally:
             self._threads.release()
             self.frames.close()
+            self._graphs.clear()
         return True
 
     def start_stage(self, stage: str) -> None:
         """Set the current stage, at its step 0."""
         self.stage, self.step, self.stage_finished = stage, 0, False
+        self._graphs.clear()  # those of another stage would keep their memory
         self.frames.use(self._current.torso_only)
         self._draws = StepDraws(self.config, stage, self.frames)
         parameters = self._current.parameters()
@@ -212,9 +226,10 @@ class Trainer:
         if self.step % config.grid_update_every == 0:
             stage.update_grid(host, self.step)
         set_learning_rates(self.optimizer, stage.settings, self.step / stage.settings.iterations)
+        # Before the loss: the forward pass of a CUDA graph would have to copy gradients that are still there.
+        self.optimizer.zero_grad(set_to_none=True)
         result = stage.loss(frame, self.step, generator)
         loss = result.total
-        self.optimizer.zero_grad(set_to_none=True)
         self.scaler.scale(loss).backward()
         self.scaler.step(self.optimizer)
         self.scaler.update()

@@ -10,36 +10,37 @@ from ernerf_ti.train import losses
 from ernerf_ti.train.config import LossWeights
 
 
-def output(**values) -> RenderOutput:
-    n = 2
-    base = {
-        "rgb": torch.zeros(n, 3),
-        "opacity": torch.zeros(n),
-        "depth": torch.zeros(n),
-        "audio_attention": torch.zeros(n),
-        "eye_attention": torch.zeros(n),
-        "uncertainty": torch.zeros(n),
-        "n_samples": torch.zeros(n, dtype=torch.int32),
-    }
-    return RenderOutput(**(base | values))
-
-
-BATCH = RayBatch(
-    torch.zeros(2, 3),
-    torch.zeros(2, 3),
-    torch.tensor([[0.3, 0.0, 0.0], [0.0, 0.0, 0.0]]),
-    torch.zeros(2, 3),
-    torch.tensor([True, False]),
-)
+def rays(**values) -> losses.ComparedRays:
+    return losses.compare(
+        RenderOutput(
+            **{
+                "rgb": torch.zeros(2, 3),
+                "opacity": torch.zeros(2),
+                "depth": torch.ones(2),
+                "audio_attention": torch.zeros(2),
+                "eye_attention": torch.zeros(2),
+                "uncertainty": torch.zeros(2),
+                "n_samples": torch.zeros(2, dtype=torch.int32),
+                **values,
+            }
+        ),
+        RayBatch(
+            torch.ones(2, 3),
+            torch.ones(2, 3),
+            torch.tensor([[0.3, 0.0, 0.0], [0.0, 0.0, 0.0]]),
+            torch.ones(2, 3),
+            torch.tensor([True, False]),
+        ),
+    )
 
 
 def test_squared_error():
-    torch.testing.assert_close(losses.squared_error(output(), BATCH), torch.tensor([0.03, 0.0]))
+    torch.testing.assert_close(losses.squared_error(rays()), torch.tensor([0.03, 0.0]))
 
 
 def test_uncertainty_has_no_effect_at_first():
-    error = losses.squared_error(output(), BATCH)
-    torch.testing.assert_close(losses.uncertainty_weighted(error, output(), BATCH, 0.0), error)
+    error = losses.squared_error(rays())
+    torch.testing.assert_close(losses.uncertainty_weighted(error, rays(), 0.0), error)
 
 
 def test_uncertainty_at_the_end():
@@ -49,7 +50,7 @@ def test_uncertainty_at_the_end():
     weighted = error * (0.2 + 0.8 * ray_weights)
     # In the face: |e| / (2 b^2) + ln(b)^2 / 2 with |e| = 0.3 and b = 2. Outside: 0.001 u.
     expected = weighted + torch.tensor([0.3 / 8 + math.log(2) ** 2 / 2, 0.0005])
-    found = losses.uncertainty_weighted(error, output(uncertainty=u), BATCH, 1.0)
+    found = losses.uncertainty_weighted(error, rays(uncertainty=u), 1.0)
     torch.testing.assert_close(found, expected)
     found.sum().backward()
     assert u.grad[1] == pytest.approx(1e-3)
@@ -61,9 +62,9 @@ def test_opacity_entropy_is_one_bit_at_one_half():
 
 
 def test_attention_terms_of_audio_and_eyes():
-    seen = output(audio_attention=torch.tensor([2.0, 4.0]), eye_attention=torch.tensor([8.0, 16.0]))
-    assert float(losses.audio_attention(seen, BATCH)) == 2.0
-    assert float(losses.eye_attention(seen, BATCH, 16)) == pytest.approx(8 / 16 * 2 / 2)
+    seen = rays(audio_attention=torch.tensor([2.0, 4.0]), eye_attention=torch.tensor([8.0, 16.0]))
+    assert float(losses.audio_attention(seen)) == 2.0
+    assert float(losses.eye_attention(seen, 16)) == pytest.approx(8 / 16 * 2 / 2)
 
 
 def test_variation_counts_the_masked_points():
@@ -76,14 +77,14 @@ def test_variation_counts_the_masked_points():
 
 @pytest.mark.parametrize("uncertainty", [None, torch.tensor([1.0, 0.5])])
 def test_head_terms_of_a_number_and_of_a_tensor(uncertainty):
-    seen = output(opacity=torch.tensor([0.5, 0.2]), audio_attention=torch.tensor([2.0, 4.0]), uncertainty=uncertainty)
+    seen = rays(opacity=torch.tensor([0.5, 0.2]), audio_attention=torch.tensor([2.0, 4.0]), uncertainty=uncertainty)
     weights = LossWeights(opacity_entropy=2.0, audio_attention=3.0)
-    terms, mse = losses.head_terms(seen, BATCH, weights, 16, 0.25)
+    terms, mse = losses.head_terms(0.25, *seen, weights=weights, max_steps=16)
     assert float(mse) == pytest.approx(0.015)
     assert (float(terms["color"]) == pytest.approx(0.015)) == (uncertainty is None)
     assert float(terms["opacity_entropy"]) == pytest.approx(2 * float(losses.opacity_entropy(seen.opacity)))
     assert float(terms["audio_attention"]) == pytest.approx(0.25 * 3 * 2)
-    same, _ = losses.head_terms(seen, BATCH, weights, 16, torch.tensor(0.25))
+    same, _ = losses.head_terms(torch.tensor(0.25), *seen, weights=weights, max_steps=16)
     for name, term in terms.items():
         torch.testing.assert_close(same[name], term)
 

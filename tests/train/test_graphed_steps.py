@@ -1,0 +1,145 @@
+"""Training steps and frames through CUDA graphs, or on the CPU recorded operations, give the numbers of plain ones."""
+
+import dataclasses
+import gc
+
+import pytest
+import torch
+
+from ernerf_ti.portrait.model.calls import call_plainly
+from ernerf_ti.portrait.render.static_shapes import static_shapes_on_cpu
+from ernerf_ti.process.graphs import Graphs
+from ernerf_ti.train.config import STAGES
+from ernerf_ti.train.trainer import Trainer
+from tests.process.recorded_graphs import CountingBackend
+
+N_STEADY = 8  # calls until a shape is recorded
+DTYPES = {"float32": torch.float32, "bf16": torch.bfloat16}
+
+
+@pytest.fixture(autouse=True)
+def static_shapes():
+    with static_shapes_on_cpu():
+        yield
+
+
+@pytest.fixture
+def backend(device):
+    return CountingBackend(device)
+
+
+@pytest.fixture
+def make(capture, config, tmp_path, device):
+    """Makes trainers with the same random numbers, and calls their networks as asked."""
+
+    def make(call, precision="float32", **settings):
+        stages = {
+            stage: dataclasses.replace(getattr(config, stage), iterations=2 * N_STEADY + 5, **settings)
+            for stage in STAGES
+        }
+        options = dataclasses.replace(config, precision=precision, random_background_fraction=0.25, **stages)
+        trainer = Trainer(capture, options, tmp_path, device)
+        for stage in trainer.stages.values():
+            stage.call = call
+        return trainer
+
+    return make
+
+
+def assert_same_step(got, expected):
+    """Take a step of two trainers; losses and gradients are the same."""
+    reports = got.train_step(), expected.train_step()
+    torch.testing.assert_close(reports[0].terms, reports[1].terms)
+    parameters = expected.stages[expected.stage].parameters()
+    for name, parameter in got.stages[got.stage].parameters().items():
+        gradient, other = parameter.grad, parameters[name].grad
+        assert (gradient is None) == (other is None), name
+        if gradient is not None:
+            error, largest = (gradient - other).abs().max(), other.abs().max()
+            assert error <= 1e-4 * largest, f"{name}: error {error:.2g}, largest value {largest:.2g}"
+
+
+@pytest.mark.parametrize(
+    ("stage", "precision", "n_graphs"),
+    [("head", "float32", 3), ("head", "bf16", 3), ("finetune", "float32", 4), ("torso", "float32", 2)],
+)
+def test_steps_equal_plain_ones(make, backend, stage, precision, n_graphs):
+    graphed, plain = make(Graphs(backend, pytest.fail, DTYPES[precision]), precision), make(call_plainly, precision)
+    graphed.start_stage(stage)
+    plain.start_stage(stage)
+    for _ in range(2 * N_STEADY + 5):
+        assert_same_step(graphed, plain)
+    assert backend.n_captures == 2 * n_graphs  # forward and backward pass
+
+
+def test_another_capacity_is_recorded_again(make, backend):
+    graphed, plain = make(Graphs(backend, pytest.fail), n_rays=1024), make(call_plainly, n_rays=1024)
+    for size, n_captures in ((100, 6), (20_000, 8)):
+        for trainer in (graphed, plain):
+            trainer.stages["head"]._capacities["pixels"].fit(size)
+        for _ in range(N_STEADY + 2):
+            assert_same_step(graphed, plain)
+        assert backend.n_captures == n_captures  # the networks alone depend on the number of samples
+
+
+def test_step_goes_on_plainly_where_nothing_can_be_recorded(make, backend):
+    def fail(function, pool):
+        raise RuntimeError("CUDA error: out of memory\nCompile with TORCH_USE_CUDA_DSA")
+
+    backend.capture, notes = fail, []
+    graphed, plain = make(Graphs(backend, notes.append)), make(call_plainly)
+    for _ in range(N_STEADY + 3):
+        assert_same_step(graphed, plain)
+    assert sorted(note.split(":")[0] for note in notes) == [
+        "CUDA graph of AudioEncoder",
+        "CUDA graph of HeadField.networks",
+        "CUDA graph of head_terms",
+    ]
+    assert all("(RuntimeError: CUDA error: out of memory); it runs without a graph" in note for note in notes)
+
+
+def test_recomputed_values_are_not_taken_from_graphs(make, backend):
+    def recomputing(trainer):
+        march = dataclasses.replace(trainer.config.portrait.march, recompute=True, samples_per_chunk=1000)
+        portrait = dataclasses.replace(trainer.config.portrait, march=march)
+        trainer.stages["head"].config = dataclasses.replace(trainer.config, portrait=portrait)
+        return trainer
+
+    graphed, plain = recomputing(make(Graphs(backend, pytest.fail))), recomputing(make(call_plainly))
+    for _ in range(N_STEADY + 3):
+        assert_same_step(graphed, plain)
+
+
+def test_next_stage_frees_the_memory_of_graphs(make, backend):
+    graphs = Graphs(backend, pytest.fail)
+    trainer = make(graphs)
+    trainer._graphs = graphs
+    for _ in range(N_STEADY + 1):
+        trainer.train_step()
+    assert backend.n_alive == 6
+    trainer.start_stage("torso")
+    gc.collect()
+    assert backend.n_alive == 0
+
+
+def test_unknown_setting_is_refused(capture, config, tmp_path, device):
+    with pytest.raises(ValueError, match="cuda_graphs: expected auto or off, got 'on'"):
+        Trainer(capture, config, tmp_path, device, cuda_graphs="on")
+
+
+def test_frames_equal_plain_ones(make, backend):
+    trainer = make(call_plainly)
+    frames, portrait = trainer.frames, trainer.portrait
+    for _ in range(3):
+        trainer.train_step()
+    graphs = Graphs(backend, pytest.fail)
+    pending, expected = [], []
+    renderer = portrait.renderer(tuple(frames.capture.intrinsics), (frames.width, frames.height))
+    for i in range(N_STEADY + 4):
+        portrait.call = call_plainly
+        expected.append(renderer.submit(frames.inputs(i)).result().rgb)
+        portrait.call = graphs
+        pending.append(renderer.submit(frames.inputs(i)))
+    for frame, rgb in zip(pending, expected, strict=True):
+        torch.testing.assert_close(frame.result().rgb, rgb)
+    assert backend.n_captures == 4  # audio encoder, networks of the head, two parts of the torso
