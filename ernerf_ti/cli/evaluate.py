@@ -14,7 +14,7 @@ from pathlib import Path
 from ernerf_ti.cli.options import Command, Device, OptionalOutput, Positional
 from ernerf_ti.cli.paths import capture_folder, existing_file, output_folder, run_folder
 from ernerf_ti.evaluation.options import EvaluationOptions
-from ernerf_ti.process.device import resolve_device
+from ernerf_ti.process.device import CudaGraphs, resolve_device
 from ernerf_ti.process.precision import Precision
 
 
@@ -30,6 +30,8 @@ class EvaluateOptions(EvaluationOptions):
     """Device to render and to compute metrics on; auto is CUDA if torch can use it, else the CPU."""
     precision: Precision = "auto"
     """Format of the networks' values; auto is float32 on the CPU, and on CUDA bf16, or fp16 on a GPU without bf16."""
+    cuda_graphs: CudaGraphs = "auto"
+    """Repeat recorded work on CUDA, which takes less time to launch: auto or off."""
 
 
 def _evaluate(options: EvaluateOptions) -> None:

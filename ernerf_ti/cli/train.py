@@ -23,7 +23,7 @@ import tyro
 from ernerf_ti.cli.frame_options import BARE_VALUES, FrameOptions
 from ernerf_ti.cli.options import Command, Device, Flat, Positional, option_value
 from ernerf_ti.cli.paths import capture_folder, output_folder
-from ernerf_ti.process.device import resolve_device, use_deterministic_algorithms
+from ernerf_ti.process.device import CudaGraphs, resolve_device, use_deterministic_algorithms
 from ernerf_ti.process.interruption import StopRequest
 from ernerf_ti.run.folder import RunFolder
 from ernerf_ti.run.serialization import config_from_dict, config_to_dict, old_option_names
@@ -51,6 +51,8 @@ class TrainOptions:
     frame_memory_gb: float | None = None
     """GB of memory on the device for decoded frames; the others are decoded again each time they are used. By default
     2.1 on the CPU, and on CUDA half of what training leaves, which is counted with 4.3."""
+    cuda_graphs: CudaGraphs = "auto"
+    """Repeat recorded work on CUDA, which takes less time to launch: auto or off."""
     view: bool = False
     """Watch the training in a window; closing it saves and stops."""
     deterministic: bool = False
@@ -95,9 +97,9 @@ def _train(options: TrainOptions) -> int | None:
         _check_same(run, kept, main.parse(list(options.arguments), config=kept).config if options.resume else config)
     capture = open_capture(capture_path, options.features, options.frames.selection())
     if resumes:
-        trainer = Trainer.resume(capture, run, device, frame_memory)
+        trainer = Trainer.resume(capture, run, device, frame_memory, options.cuda_graphs)
     else:
-        trainer = Trainer(capture, config, run, device, frame_memory)
+        trainer = Trainer(capture, config, run, device, frame_memory, options.cuda_graphs)
     settings = "settings of the run" if options.resume else f"preset {preset}"
     print(f"{'continuing' if resumes else 'training'} {run}: {settings}, device {device}", file=sys.stderr)
     for note in trainer.notes:

@@ -1,7 +1,9 @@
 """Evaluate a run: render its held-out frames, make the baselines, compute every metric."""
 
 import math
+import sys
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +35,7 @@ from ernerf_ti.evaluation.speed import end_to_end
 from ernerf_ti.evaluation.sync_metric import Sync
 from ernerf_ti.evaluation.weights import weights_folder
 from ernerf_ti.media.sound import read_sound
+from ernerf_ti.process.graphs import cuda_graphs
 from ernerf_ti.process.precision import resolve_precision
 from ernerf_ti.run.checkpoint import load_checkpoint
 from ernerf_ti.run.folder import RunFolder
@@ -72,7 +75,9 @@ def evaluate(options: EvaluationOptions, frames: Path) -> Evaluation:
     content = load_checkpoint(run.checkpoint)
     capture = open_capture(options.capture or run.capture(), content["capture"]["extractor"])
     _check_capture(content["capture"], capture, run.checkpoint)
-    trained = load_portrait(options.run, options.device, resolve_precision(options.precision, options.device))
+    precision = resolve_precision(options.precision, options.device)
+    graphs = cuda_graphs(options.cuda_graphs, options.device, partial(tqdm.write, file=sys.stderr), precision)
+    trained = load_portrait(options.run, options.device, precision, graphs)
     held_out = select_frames(capture, options.frames, options.max_seconds, options.device)
     samples = read_sound(capture.paths.sound, SAMPLE_RATE) if capture.paths.sound.is_file() else None
     other_speaker = None

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from ernerf_ti.process.device import CudaGraphs
 from ernerf_ti.process.precision import Precision
 
 
@@ -20,6 +21,8 @@ class EvaluationOptions:
     """Device to render and to compute metrics on."""
     precision: Precision = "auto"
     """Format of the networks' values; see :func:`ernerf_ti.process.precision.resolve_precision`."""
+    cuda_graphs: CudaGraphs = "auto"
+    """Whether recorded work is repeated on CUDA; see :func:`ernerf_ti.process.graphs.cuda_graphs`."""
     frames: int | None = None
     """Number of held-out frames to evaluate, evenly spaced; all by default."""
     max_seconds: float | None = None

@@ -7,6 +7,7 @@ the samples that the frame evaluates; the frame itself is timed as a whole.
 import contextlib
 import dataclasses
 import platform
+import sys
 import tempfile
 from collections.abc import Callable
 from functools import partial
@@ -25,6 +26,7 @@ from ernerf_ti.media.video import write_video
 from ernerf_ti.portrait.camera import all_pixels, pixel_coords, pixel_rays
 from ernerf_ti.portrait.records import FrameInputs, TorsoLayer
 from ernerf_ti.portrait.render.torso import render_torso
+from ernerf_ti.process.graphs import cuda_graphs
 from ernerf_ti.process.precision import Precision, resolve_precision
 from ernerf_ti.process.prefetch import ahead
 from ernerf_ti.run.checkpoint import load_checkpoint
@@ -54,7 +56,7 @@ def run(
         OSError, ValueError: as :func:`load_portrait` and :func:`open_capture`.
     """
     dtype = resolve_precision(precision, device)
-    trained = load_portrait(run, device, dtype)
+    trained = load_portrait(run, device, dtype, cuda_graphs("auto", device, partial(print, file=sys.stderr), dtype))
     machine = _machine(device) | {"precision": str(dtype).removeprefix("torch.")}
     figures: dict[str, dict[str, float] | dict[str, str]] = {"machine": machine}
     for size in sizes:

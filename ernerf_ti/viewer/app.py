@@ -4,6 +4,7 @@ import math
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 
@@ -11,6 +12,8 @@ import numpy as np
 
 from ernerf_ti.audio.frame_features import SAMPLE_RATE
 from ernerf_ti.data.capture import open_capture
+from ernerf_ti.process import graphs
+from ernerf_ti.process.device import CudaGraphs
 from ernerf_ti.process.precision import Precision, resolve_precision
 from ernerf_ti.run.folder import RunFolder
 from ernerf_ti.run.trained_portrait import TrainedPortrait, load_portrait
@@ -47,20 +50,27 @@ def open_viewer(options: ViewerOptions, layout: Layout, scripted: bool = False) 
     training = None
     if options.train is not None:
         training = open_training(
-            *(options.run, options.train, options.preset, options.stages, options.device, options.precision)
+            *(options.run, options.train, options.preset, options.stages, options.device),
+            *(options.precision, options.cuda_graphs),
         )
     return _make_viewer(options, layout, scripted, training)
 
 
 def open_training(
-    run: Path, capture: Path, preset: str, stages: tuple[str, ...], device: str, precision: Precision = "auto"
+    run: Path,
+    capture: Path,
+    preset: str,
+    stages: tuple[str, ...],
+    device: str,
+    precision: Precision = "auto",
+    cuda_graphs: CudaGraphs = "auto",
 ) -> TrainingSession:
     """Continue the training of a run as it was started, or start one in its folder."""
     opened = open_capture(capture)
     if RunFolder(run).checkpoint.is_file():
-        trainer = Trainer.resume(opened, run, device)
+        trainer = Trainer.resume(opened, run, device, cuda_graphs=cuda_graphs)
     else:
-        trainer = Trainer(opened, replace(PRESETS[preset], precision=precision), run, device)
+        trainer = Trainer(opened, replace(PRESETS[preset], precision=precision), run, device, cuda_graphs=cuda_graphs)
     return TrainingSession(trainer, stages)
 
 
@@ -106,7 +116,9 @@ def _make_viewer(
         trained = training.portrait()
         own = capture_clip(trained, training.trainer.capture)
     else:
-        trained = load_portrait(options.run, options.device, resolve_precision(options.precision, options.device))
+        precision = resolve_precision(options.precision, options.device)
+        call = graphs.cuda_graphs(options.cuda_graphs, options.device, partial(print, file=sys.stderr), precision)
+        trained = load_portrait(options.run, options.device, precision, call)
         own, problem = _own_clip(options, folder, trained)
     if options.audio is not None:
         clip = sound_clip(trained, options.audio, options.speech_model)

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from ernerf_ti.process.device import CudaGraphs
 from ernerf_ti.process.precision import Precision
 from ernerf_ti.train.config import STAGES
 
@@ -23,3 +24,4 @@ class ViewerOptions:
     stages: tuple[str, ...] = STAGES
     device: str = "cpu"
     precision: Precision = "auto"
+    cuda_graphs: CudaGraphs = "auto"
