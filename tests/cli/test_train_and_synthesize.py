@@ -107,6 +107,24 @@ def test_resume_takes_the_settings_of_the_run(capture, tmp_path):
     assert main(["train", str(capture), str(tmp_path / "new"), "--resume"]) == 1
 
 
+def test_memory_for_frames_is_no_setting_of_the_run(capture, tmp_path, monkeypatch, capsys):
+    weights = []
+    for first, later in (([], []), (["--frame-memory-gb", "0"], ["--frame-memory-gb", "0.5"])):
+        run = tmp_path / f"run{len(weights)}"
+        arguments = [str(capture), str(run), *OPTIONS, "--head.iterations", "4", "--stages", "head"]
+        with monkeypatch.context() as patch:
+            stops = itertools.count(1)
+            patch.setattr(StopRequest, "__call__", lambda request, stops=stops: next(stops) >= 2)
+            train([*arguments, *first])
+        assert train([*arguments, *later]) == 0
+        weights.append(load_checkpoint(run / "checkpoint.pt")["portrait"])
+    for name, weight in weights[0].items():
+        assert torch.equal(weight, weights[1][name]), name
+    for wrong in ("-1", "inf", "nan"):
+        assert train([str(capture), str(tmp_path / "other"), "--frame-memory-gb", wrong]) == 1
+        assert f"frame-memory-gb: expected 0 or more, got {wrong}; pass 0" in capsys.readouterr().err
+
+
 def test_the_run_says_what_it_uses(capture, tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))  # no weights there
     arguments = ["--device", "cpu", "--head.iterations", "1", "--finetune.iterations", "1", "--torso.iterations", "1"]

@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import json
+import threading
 from time import perf_counter, sleep
 
 import numpy as np
@@ -13,6 +14,7 @@ from ernerf_ti.portrait.camera import all_pixels, pixel_coords
 from ernerf_ti.run.checkpoint import load_checkpoint
 from ernerf_ti.run.serialization import config_from_dict
 from ernerf_ti.run.trained_portrait import load_portrait
+from ernerf_ti.train import training_frames
 from ernerf_ti.train.config import PRESETS, STAGES, TrainConfig
 from ernerf_ti.train.trainer import Trainer, TrainingError
 from ernerf_ti.train.training_log import training_seconds
@@ -72,6 +74,17 @@ def test_interrupted_run_gives_the_same_bits(capture, config, uninterrupted, tmp
         trainer = Trainer.resume(capture, tmp_path)
     assert trainer.run()
     assert_same(state(tmp_path), state(uninterrupted))
+
+
+def test_frames_read_ahead_by_threads_give_the_same_bits(capture, config, uninterrupted, tmp_path, monkeypatch):
+    if not (uninterrupted / "checkpoint.pt").exists():
+        assert Trainer(capture, config, uninterrupted).run()
+    monkeypatch.setattr(training_frames, "decoding_threads", lambda device: 3)
+    for name, memory in (("none", 0), ("some", 5 * 48 * 48 * 8)):
+        trainer = Trainer(capture, config, tmp_path / name, frame_memory=memory)
+        assert trainer.run()
+        assert not any(thread.name.startswith("decode") for thread in threading.enumerate())
+        assert_same(state(tmp_path / name), state(uninterrupted))
 
 
 def log_of(folder) -> list[dict]:
