@@ -25,3 +25,17 @@ def audio_context(windows: Tensor, k: int, silent_ends: bool = False) -> Tensor:
         inside = (indices >= 0) & (indices < len(windows))
         context = context * inside[:, None, None].to(context)
     return context.contiguous()
+
+
+def audio_contexts(windows: Tensor, silent_ends: bool = False) -> Tensor:
+    """:func:`audio_context` of every frame: [T, steps, C] windows of a recording, T at least 1 -> [T, 8, C, steps].
+
+    The contexts are views that overlap in memory, which holds each window once; that of a frame is contiguous.
+    """
+    n, steps, channels = windows.shape
+    padded = windows.new_zeros(BEFORE + n + AFTER - 1, channels, steps)
+    padded[BEFORE : BEFORE + n] = windows.transpose(1, 2)
+    if not silent_ends:
+        padded[:BEFORE] = windows[0].t()
+        padded[BEFORE + n :] = windows[-1].t()
+    return padded.unfold(0, BEFORE + AFTER, 1).movedim(-1, 1)

@@ -80,7 +80,7 @@ def _render(options: RenderOptions) -> None:
     for title, rows in figures.items():
         print(title)
         for name, value in rows.items():
-            print(f"  {name:28} {value if isinstance(value, str) else format(value, '9.2f')}")
+            print(f"  {name:40} {value if isinstance(value, str) else format(value, '9.2f')}")
     _write(options.output, figures)
 
 

@@ -14,12 +14,11 @@ from ernerf_ti.data.capture import Capture
 from ernerf_ti.data.capture_files import FPS
 from ernerf_ti.evaluation.held_out import HeldOutFrames
 from ernerf_ti.media.video import write_video
-from ernerf_ti.process.prefetch import ahead
-from ernerf_ti.process.threads import adaptive_threads
 from ernerf_ti.run.trained_portrait import TrainedPortrait
 from ernerf_ti.synthesis.driving import SAMPLES_PER_FRAME, speech_windows
 from ernerf_ti.synthesis.frames import render_frames
-from ernerf_ti.synthesis.images import picture_of
+from ernerf_ti.synthesis.images import color_image
+from ernerf_ti.synthesis.pipeline import images_ahead
 
 _MAX_FRAMES = 100
 
@@ -60,9 +59,8 @@ def end_to_end(
                 extract, start = False, perf_counter()
         poses, eyes = held_out.frames.poses[held_out.indices[:n]], capture.eye_closures[held_out.ids[:n]]
         frames = render_frames(trained, windows, poses, eyes, trained.background, with_torso)
-        frames = adaptive_threads(frames, trained.background.device.type)
-        with contextlib.closing(ahead(frames)) as frames:
-            write_video(Path(folder) / "speech.mp4", map(picture_of, frames), FPS, heard, SAMPLE_RATE)
+        with contextlib.closing(images_ahead(frames, [color_image], trained.background.device)) as pictures:
+            write_video(Path(folder) / "speech.mp4", (color for (color,) in pictures), FPS, heard, SAMPLE_RATE)
         seconds = perf_counter() - start
     features = "audio features" if extract else "features from the capture"
     return {

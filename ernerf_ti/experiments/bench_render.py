@@ -1,7 +1,9 @@
 """Time rendering and training of a portrait, part by part.
 
 Each figure is the median of several frames or steps, in milliseconds. The parts of a frame are timed separately, on
-the samples that the frame evaluates; the frame itself is timed as a whole.
+the samples that the frame evaluates; the frame itself is timed as a whole, and waited for. Frames per second are those
+of frames in a row: rendered only, copied to the host as 8-bit images, and encoded into an .mp4, all as synthesis does
+it. They are given for the portrait (head over torso over background) and for the head alone.
 """
 
 import contextlib
@@ -9,7 +11,8 @@ import dataclasses
 import platform
 import sys
 import tempfile
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -24,19 +27,21 @@ from ernerf_ti.data.capture import open_capture
 from ernerf_ti.data.capture_files import FPS
 from ernerf_ti.media.video import write_video
 from ernerf_ti.portrait.camera import all_pixels, pixel_coords, pixel_rays
-from ernerf_ti.portrait.records import FrameInputs, TorsoLayer
+from ernerf_ti.portrait.records import FrameInputs, RenderOutput, TorsoLayer
 from ernerf_ti.portrait.render.torso import render_torso
 from ernerf_ti.process.graphs import cuda_graphs
 from ernerf_ti.process.precision import Precision, resolve_precision
-from ernerf_ti.process.prefetch import ahead
 from ernerf_ti.run.checkpoint import load_checkpoint
 from ernerf_ti.run.folder import RunFolder
 from ernerf_ti.run.serialization import config_from_dict
 from ernerf_ti.run.trained_portrait import TrainedPortrait, load_portrait
 from ernerf_ti.synthesis.frames import render_frames
-from ernerf_ti.synthesis.images import picture_of
+from ernerf_ti.synthesis.images import color_image, picture_of
+from ernerf_ti.synthesis.pipeline import images_ahead, images_on_host
 from ernerf_ti.train.config import STAGES, TrainConfig
 from ernerf_ti.train.trainer import Trainer
+
+_FRAMES_IN_A_ROW = {"cpu": 10, "cuda": 100}  # at least, for frames per second
 
 
 def run(
@@ -81,7 +86,7 @@ def resized(trained: TrainedPortrait, size: int) -> TrainedPortrait:
 
 @torch.no_grad()
 def time_frames(trained: TrainedPortrait, n: int) -> dict[str, float]:
-    """Milliseconds per part of a frame, and frames per second."""
+    """Milliseconds per part of a frame, and frames per second in a row."""
     portrait, device, size = trained.portrait, trained.background.device, trained.size
     pixels = all_pixels(size[1], size[0], device)
     window = torch.zeros(8, trained.feature_dimension, 16, device=device)
@@ -120,12 +125,10 @@ def time_frames(trained: TrainedPortrait, n: int) -> dict[str, float]:
         "frame": partial(portrait.render, inputs, trained.intrinsics, size, trained.background),
     }
     figures = {name: _milliseconds(part, n, device) for name, part in parts.items()}
-    picture = picture_of(whole)
-    figures["encode video"], end_to_end = _time_video(trained, picture, n)
+    n_in_a_row = max(n, _FRAMES_IN_A_ROW[device.type])
+    figures["encode video"] = _encoding_milliseconds(picture_of(whole), n_in_a_row)
     figures["samples per ray"] = n_evaluated / len(rays_o)
-    figures["frames/s, rendering only"] = 1000 / figures["frame"]
-    figures["frames/s, end to end"] = end_to_end
-    return figures
+    return figures | _rates(trained, n_in_a_row)
 
 
 def time_steps(capture: Path, run: Path, n: int, device: str, precision: Precision = "auto") -> dict[str, float]:
@@ -146,20 +149,50 @@ def time_steps(capture: Path, run: Path, n: int, device: str, precision: Precisi
     return figures
 
 
-def _time_video(trained: TrainedPortrait, picture: np.ndarray, n: int) -> tuple[float, float]:
-    """Milliseconds to encode a frame, and frames per second of rendering and encoding together."""
-    n_frames = max(n, 10)
-    windows = torch.zeros(n_frames, 16, trained.feature_dimension)
-    poses = trained.poses[:1].expand(n_frames, 4, 4)
+def _encoding_milliseconds(picture: np.ndarray, n: int) -> float:
+    """Per frame of a video of n."""
     with tempfile.TemporaryDirectory() as folder:
         start = perf_counter()
-        write_video(Path(folder) / "encoding.mp4", [picture] * n_frames, FPS)
-        encoding = 1000 * (perf_counter() - start) / n_frames
-        start = perf_counter()
-        frames = render_frames(trained, windows, poses, np.zeros(n_frames), trained.background)
-        with contextlib.closing(ahead(frames)) as frames:
-            write_video(Path(folder) / "synthesis.mp4", map(picture_of, frames), FPS)
-        return encoding, n_frames / (perf_counter() - start)
+        write_video(Path(folder) / "encoding.mp4", [picture] * n, FPS)
+        return 1000 * (perf_counter() - start) / n
+
+
+def _rates(trained: TrainedPortrait, n: int) -> dict[str, float]:
+    """Frames per second of n frames in a row, as synthesis renders, copies and encodes them."""
+    device = trained.background.device
+
+    def frames(with_torso: bool) -> Iterator[RenderOutput]:
+        windows = torch.zeros(n, 16, trained.feature_dimension)
+        poses = trained.poses[:1].expand(n, 4, 4)
+        # Without a torso nothing is behind the head.
+        return render_frames(
+            trained, windows, poses, np.zeros(n), trained.background if with_torso else None, with_torso
+        )
+
+    def rendered(with_torso: bool) -> None:
+        deque(frames(with_torso), maxlen=0)
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+
+    def on_the_host(with_torso: bool) -> None:
+        deque(images_on_host(frames(with_torso), [color_image], device), maxlen=0)
+
+    def in_a_file(with_torso: bool) -> None:
+        pictures = images_ahead(frames(with_torso), [color_image], device)
+        with tempfile.TemporaryDirectory() as folder, contextlib.closing(pictures):
+            write_video(Path(folder) / "synthesis.mp4", (color for (color,) in pictures), FPS)
+
+    figures = {}
+    for layers, with_torso in (("portrait", True), ("head alone", False)):
+        for what, work in (
+            ("rendering only", rendered),
+            ("uint8 on the host", on_the_host),
+            ("into an mp4", in_a_file),
+        ):
+            start = perf_counter()
+            work(with_torso)
+            figures[f"frames/s, {layers}, {what}"] = n / (perf_counter() - start)
+    return figures
 
 
 def _in_chunks(function: Callable, *tensors: torch.Tensor) -> None:

@@ -9,6 +9,8 @@ from pathlib import Path
 import av
 import numpy as np
 from av.container import InputContainer
+from av.video.codeccontext import VideoCodecContext
+from av.video.reformatter import Colorspace, VideoReformatter
 from av.video.stream import VideoStream
 from numpy.typing import ArrayLike
 
@@ -16,6 +18,8 @@ from ernerf_ti.media.container import LONGEST_GAP, decode, ffmpeg_name, open_med
 from ernerf_ti.media.files import replacing
 from ernerf_ti.media.sound import mux_sound
 
+QUALITY = 18
+"""Default quality of videos."""
 _BT709, _UNSPECIFIED = 1, 2  # AVCOL_SPC_BT709, AVCOL_SPC_UNSPECIFIED
 
 
@@ -43,6 +47,12 @@ _FORMATS = {
     # For video editors: ProRes 4444.
     ".mov": _Format("prores_ks", "yuva444p10le", "pcm_s16le", {"profile": "4444"}, 4),
 }
+# NVENC. Its constant quality is on the scale of the CRF; a bit rate of 0 lets it alone decide.
+_HARDWARE = _Format(
+    *("h264_nvenc", "yuv420p", "aac"),
+    {"preset": "p5", "tune": "hq", "rc": "vbr", "cq": "{quality}", "b": "0", "profile": "high"},
+    3,
+)
 VIDEO_SUFFIXES = tuple(_FORMATS)
 TRANSPARENT_SUFFIXES = tuple(suffix for suffix, kind in _FORMATS.items() if kind.channels == 4)
 """Formats with an alpha channel."""
@@ -152,8 +162,10 @@ class VideoWriter:
         rate: frames per second.
         samples: [S] mono sound in [-1, 1]; None for no audio track.
         sound_rate: samples per second.
-        quality: constant rate factor (CRF) of H.264 and VP9; 18 is visually lossless, higher gives smaller files.
+        quality: constant rate factor (CRF) of H.264 and VP9, or constant quality of NVENC; 18 is visually lossless,
+            higher gives smaller files.
         metadata: tags of the file, such as title or comment.
+        hardware: encode an .mp4 on an NVIDIA graphics card, which :func:`hardware_encoding_problem` must find able to.
 
     Raises ValueError for any other suffix, and OSError if the file can't be created.
     """
@@ -164,8 +176,9 @@ class VideoWriter:
         rate: float,
         samples: ArrayLike | None = None,
         sound_rate: int = 16_000,
-        quality: int = 18,
+        quality: int = QUALITY,
         metadata: dict[str, str] | None = None,
+        hardware: bool = False,
     ):
         path = Path(path)
         if path.suffix.lower() not in _FORMATS:
@@ -173,20 +186,18 @@ class VideoWriter:
                 f"{path}: expected a name that ends in {', '.join(_FORMATS)}, got {path.suffix or 'no suffix'}; "
                 "choose one of these"
             )
-        self._format = _FORMATS[path.suffix.lower()]
+        self._format = _HARDWARE if hardware and path.suffix.lower() == ".mp4" else _FORMATS[path.suffix.lower()]
         self.n_frames = 0
         self._samples, self._sound_rate = samples, sound_rate
         self._shape: tuple[int, ...] | None = None
+        self._reformatter = VideoReformatter()  # a frame's own would start threads for each frame
         self._stack = contextlib.ExitStack()
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = self._stack.enter_context(replacing(path))
         self._file = self._stack.enter_context(av.open(ffmpeg_name(temporary), "w", format=path.suffix[1:].lower()))
         self._file.metadata.update(metadata or {})
         self._video = self._file.add_stream(self._format.video_codec, rate=Fraction(rate).limit_denominator(1001))
-        self._video.pix_fmt = self._format.pixel_format
-        for tag in ("colorspace", "color_primaries", "color_trc"):
-            setattr(self._video.codec_context, tag, _BT709)
-        self._video.options = {key: value.format(quality=quality) for key, value in self._format.options.items()}
+        _configure(self._video.codec_context, self._format, quality)
         self._audio = None
         if samples is not None:
             self._audio = self._file.add_stream(self._format.audio_codec, rate=sound_rate, layout="mono")
@@ -214,7 +225,8 @@ class VideoWriter:
             )
         source = "rgba" if self._format.channels == 4 else "rgb24"
         frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format=source)
-        self._file.mux(self._video.encode(frame.reformat(format=self._format.pixel_format, dst_colorspace="ITU709")))
+        frame = self._reformatter.reformat(frame, format=self._format.pixel_format, dst_colorspace=Colorspace.ITU709)
+        self._file.mux(self._video.encode(frame))
         self.n_frames += 1
 
     def finish(self) -> None:
@@ -232,6 +244,41 @@ class VideoWriter:
             raise _Discarded
 
 
+def hardware_encoding_problem(width: int, height: int, rate: float) -> str | None:
+    """Why H.264 can't be encoded on an NVIDIA graphics card here; None if it can: the encoder was given a frame.
+
+    Args:
+        width, height: of the frames, in pixels; the encoders have limits.
+        rate: frames per second.
+    """
+    level = av.logging.get_level()
+    av.logging.set_level(av.logging.ERROR)  # the error itself says no more than that a library failed
+    try:
+        with av.logging.Capture() as log:
+            try:
+                codec = av.codec.Codec(_HARDWARE.video_codec, "w").create("video")
+                codec.width, codec.height = width, height
+                codec.framerate = Fraction(rate).limit_denominator(1001)
+                codec.time_base = 1 / codec.framerate
+                _configure(codec, _HARDWARE, QUALITY)
+                image = np.zeros((height, width, 3), np.uint8)
+                frame = av.VideoFrame.from_ndarray(image).reformat(format=_HARDWARE.pixel_format)
+                frame.pts = 0
+                n_bytes = sum(packet.size for packet in [*codec.encode(frame), *codec.encode(None)])
+            except (av.error.FFmpegError, ValueError) as error:
+                text = log[0][2] if log else getattr(error, "strerror", None) or str(error)
+                return f"{_HARDWARE.video_codec} can't be used ({' '.join(text.split())})"
+    finally:
+        av.logging.set_level(level)
+    return None if n_bytes else f"{_HARDWARE.video_codec} can't be used (it encoded a frame to nothing)"
+
+
+def _configure(codec: VideoCodecContext, kind: _Format, quality: int) -> None:
+    codec.pix_fmt = kind.pixel_format
+    codec.colorspace = codec.color_primaries = codec.color_trc = _BT709
+    codec.options = {key: value.format(quality=quality) for key, value in kind.options.items()}
+
+
 class _Discarded(Exception):
     """Raised inside the context of :func:`replacing`, so that the temporary file is discarded."""
 
@@ -242,7 +289,7 @@ def write_video(
     rate: float,
     samples: np.ndarray | None = None,
     sound_rate: int = 16_000,
-    quality: int = 18,
+    quality: int = QUALITY,
     metadata: dict[str, str] | None = None,
 ) -> int:
     """Write frames, all of one even size; arguments and errors as for :class:`VideoWriter`.

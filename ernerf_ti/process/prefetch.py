@@ -1,8 +1,9 @@
-"""Compute items ahead of their use in another thread."""
+"""Compute items ahead of their use: in another thread, or several in flight on the device."""
 
 import queue
 import threading
-from collections.abc import Generator, Iterable
+from collections import deque
+from collections.abc import Generator, Iterable, Iterator
 from typing import TypeVar
 
 Item = TypeVar("Item")
@@ -15,7 +16,8 @@ def ahead(items: Iterable[Item], n: int = 4) -> Generator[Item, None, None]:
     """Yield `items` in order while another thread computes up to `n` of them ahead.
 
     An exception in the thread is raised at its position in the sequence. Close the iterator to stop the thread early
-    (`contextlib.closing`); if it is never closed, the thread stops when the main thread ends.
+    (`contextlib.closing`), which closes `items` in that thread if it is a generator; if it is never closed, the thread
+    stops when the main thread ends.
     """
     ready: queue.Queue = queue.Queue(n)
     stopped = threading.Event()
@@ -36,8 +38,11 @@ def ahead(items: Iterable[Item], n: int = 4) -> Generator[Item, None, None]:
         try:
             for item in items:
                 if not put((item, None)):
-                    return
-            put((_END, None))
+                    break
+            else:
+                put((_END, None))
+            if isinstance(items, Generator):
+                items.close()
         except BaseException as error:
             put((_END, error))
 
@@ -56,3 +61,14 @@ def ahead(items: Iterable[Item], n: int = 4) -> Generator[Item, None, None]:
     finally:
         stopped.set()
         thread.join()
+
+
+def in_flight(items: Iterable[Item], n: int) -> Iterator[Item]:
+    """Yield `items` in order, each when `n` have been made, itself among them, or all: work that making an item has
+    started can go on while the next ones are made. With n = 1 each is yielded at once."""
+    made: deque[Item] = deque()
+    for item in items:
+        made.append(item)
+        if len(made) >= n:
+            yield made.popleft()
+    yield from made

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -50,18 +51,18 @@ class TrainedPortrait:
     """By version of the embeddings, the last one only: regression from poses, and [n, K] smoothed embeddings of the
     capture's frames."""
 
-    def torso_appearance(self, head_pose: Tensor, frame: int | None = None) -> Tensor:
-        """[K] appearance embedding of the torso for a head pose.
+    def torso_appearances(self, head_poses: Tensor, frames: np.ndarray | None = None) -> Tensor:
+        """[m, K] appearance embeddings of the torso for m head poses, on the portrait's device.
 
         Args:
-            head_pose: [4, 4] scene.
-            frame: index into `poses` of the frame whose shoulders are reproduced, so that they meet the neck as in the
-                capture; the embedding is corrected for the difference of the head poses. None for the embedding that
-                is predicted from the head pose alone.
+            head_poses: [m, 4, 4] scene.
+            frames: [m] indices into `poses` of the frames whose shoulders are reproduced, so that they meet the neck as
+                in the capture; the embeddings are corrected for the difference of the head poses. None for embeddings
+                that are predicted from the head poses alone.
         """
         appearance = self.portrait.torso.appearance
         if self.as_published:
-            return appearance(self.appearance_index)
+            return appearance(self.appearance_index).expand(len(head_poses), -1)
         version = appearance.embeddings._version  # the portrait may be in training
         if version not in self._torso_appearances:
             learned = appearance.of_all_frames()
@@ -71,10 +72,15 @@ class TrainedPortrait:
             self._torso_appearances.clear()
             self._torso_appearances[version] = predict, smoothed
         predict, of_capture = self._torso_appearances[version]
-        if frame is None:
-            return predict(head_pose[None])[0]
-        at_frame, at_pose = predict(torch.stack((self.poses[frame], head_pose.to(self.poses.device))))
-        return of_capture[frame] + at_pose - at_frame
+        if frames is None:
+            return predict(head_poses)
+        indices = torch.from_numpy(np.array(frames, np.int64)).to(self.poses.device)
+        at_frames, at_poses = predict(torch.cat((self.poses[indices], head_poses.to(self.poses.device)))).chunk(2)
+        return of_capture[indices] + at_poses - at_frames
+
+    def torso_appearance(self, head_pose: Tensor, frame: int | None = None) -> Tensor:
+        """[K] appearance embedding of the torso for one head pose [4, 4]; see :meth:`torso_appearances`."""
+        return self.torso_appearances(head_pose[None], None if frame is None else np.array([frame]))[0]
 
     @property
     def appearance_index(self) -> int | None:

@@ -1,14 +1,32 @@
-"""Render the frames of a talking portrait, one at a time."""
+"""Render the frames of a talking portrait, several in flight."""
 
 from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ernerf_ti.audio.context import audio_context
+from ernerf_ti.audio.context import audio_contexts
 from ernerf_ti.portrait.records import FrameInputs, RenderOutput
+from ernerf_ti.process.prefetch import in_flight
 from ernerf_ti.run.trained_portrait import TrainedPortrait
+
+
+class _Rendered(NamedTuple):
+    output: RenderOutput
+
+    def result(self) -> RenderOutput:
+        return self.output
+
+
+def frames_in_flight(device: torch.device) -> int:
+    """Number of frames that are submitted before the first of them is fetched.
+
+    On CUDA three: while the host waits for one frame, the device has the next one to work on, and the host prepares a
+    third. The CPU renders a frame when it is submitted.
+    """
+    return 1 if device.type == "cpu" else 3
 
 
 def render_frames(
@@ -36,14 +54,39 @@ def render_frames(
     Yields:
         RenderOutput with [H, W] in place of [N], on the portrait's device.
     """
+
+    def submitted() -> Iterator[_Rendered]:
+        inputs = frame_inputs(trained, windows, poses, eye_closures, with_torso, capture_indices)
+        for k, of_frame in enumerate(inputs):
+            yield _Rendered(trained.render(of_frame, background(k) if callable(background) else background, with_torso))
+
+    for pending in in_flight(submitted(), frames_in_flight(trained.background.device)):
+        yield pending.result()
+
+
+@torch.no_grad()
+def frame_inputs(
+    trained: TrainedPortrait,
+    windows: Tensor,
+    poses: Tensor,
+    eye_closures: np.ndarray,
+    with_torso: bool = True,
+    capture_indices: np.ndarray | None = None,
+) -> Iterator[FrameInputs]:
+    """Inputs of the frames; arguments as of :func:`render_frames`.
+
+    They are made for the whole speech at once. Those of a frame are views into them: nothing is copied to the device
+    and no kernel is launched for them. The audio windows take T x steps x C x 4 bytes there, 1 GB for 10 minutes of
+    HuBERT features.
+    """
     device = trained.background.device
-    for k in range(len(windows)):
-        index = None if capture_indices is None else int(capture_indices[k])
-        inputs = FrameInputs(
-            audio_context(windows, k, silent_ends=trained.as_published).to(device),
-            torch.tensor([float(eye_closures[k])], device=device),
-            None,
-            poses[k].to(device),
-            trained.torso_appearance(poses[k], index) if with_torso else None,
-        )
-        yield trained.render(inputs, background(k) if callable(background) else background, with_torso)
+    n = len(windows)
+    contexts = audio_contexts(windows.to(device), silent_ends=trained.as_published)
+    closures = torch.from_numpy(np.array(eye_closures[:n], np.float32)).to(device)
+    poses = poses[:n].to(device)
+    appearances = None
+    if with_torso:
+        appearances = trained.torso_appearances(poses, None if capture_indices is None else capture_indices[:n])
+    for k in range(n):
+        appearance = None if appearances is None else appearances[k]
+        yield FrameInputs(contexts[k], closures[k : k + 1], None, poses[k], appearance)

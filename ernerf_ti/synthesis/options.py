@@ -34,3 +34,5 @@ class SynthesisOptions:
     """A .npy file with audio features of the speech, computed by another tool, to use instead of extracting them."""
     seed: int = 0
     """Seed of the blink times with --blink natural."""
+    hardware_encoding: bool = False
+    """Encode .mp4 files on an NVIDIA graphics card (NVENC); where it can't, a line says why, and the CPU does it."""

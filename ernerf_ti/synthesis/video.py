@@ -2,8 +2,8 @@
 
 import contextlib
 import re
+import sys
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -16,11 +16,8 @@ from ernerf_ti.audio.frame_features import SAMPLE_RATE
 from ernerf_ti.data.capture_files import FPS, read_transforms
 from ernerf_ti.media.images import read_image, write_image
 from ernerf_ti.media.sound import read_sound
-from ernerf_ti.media.video import TRANSPARENT_SUFFIXES, VIDEO_SUFFIXES, VideoWriter
+from ernerf_ti.media.video import TRANSPARENT_SUFFIXES, VIDEO_SUFFIXES, VideoWriter, hardware_encoding_problem
 from ernerf_ti.portrait.camera import scene_from_capture
-from ernerf_ti.portrait.records import RenderOutput
-from ernerf_ti.process.prefetch import ahead
-from ernerf_ti.process.threads import adaptive_threads
 from ernerf_ti.run.trained_portrait import TrainedPortrait
 from ernerf_ti.synthesis.driving import (
     SAMPLES_PER_FRAME,
@@ -31,8 +28,9 @@ from ernerf_ti.synthesis.driving import (
     speech_windows,
 )
 from ernerf_ti.synthesis.frames import render_frames
-from ernerf_ti.synthesis.images import DepthImages, attention_image, opaque_image, picture_of, transparent_image
+from ernerf_ti.synthesis.images import DepthImages, attention_image, color_image, opaque_image, transparent_image
 from ernerf_ti.synthesis.options import SynthesisOptions
+from ernerf_ti.synthesis.pipeline import Image, images_ahead
 
 SYNTHESIZED = {
     "title": "Synthesized portrait",
@@ -41,9 +39,6 @@ SYNTHESIZED = {
     "digitalSourceType: http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia",
 }
 """Metadata of every video."""
-
-Image = Callable[[RenderOutput], np.ndarray]
-"""A rendered frame -> [H, W, 3 or 4] uint8."""
 
 
 def synthesize(trained: TrainedPortrait, options: SynthesisOptions) -> list[Path]:
@@ -75,30 +70,42 @@ def synthesize(trained: TrainedPortrait, options: SynthesisOptions) -> list[Path
     eye_closures = blinks(trained, n, options.blink, options.seed)
     background = _background(trained, options.background)
     _check_outputs(options, background is None)
+    hardware = options.hardware_encoding and _can_encode_in_hardware(trained, options)
     image_with_alpha = transparent_image if background is None else opaque_image
     frames = render_frames(trained, windows, poses, eye_closures, background, not options.head_only, capture_indices)
-    frames = adaptive_threads(frames, trained.background.device.type)
+    videos = _videos(options, image_with_alpha, poses)
+    images = [image for _, image in videos] + ([] if options.output.suffix else [image_with_alpha])
     with contextlib.ExitStack() as stack:
-        sinks = []
-        for path, image in _videos(options, image_with_alpha, poses):
-            writer = VideoWriter(path, FPS, samples, SAMPLE_RATE, metadata=SYNTHESIZED)
-            sinks.append((stack.enter_context(contextlib.closing(writer)), image))
-        frames = stack.enter_context(contextlib.closing(ahead(frames)))
-        for k, output in enumerate(tqdm(frames, "frames", n, unit="frame")):
-            for writer, image in sinks:
-                writer.write(image(output))
+        writers = []
+        for path, _ in videos:
+            writer = VideoWriter(path, FPS, samples, SAMPLE_RATE, metadata=SYNTHESIZED, hardware=hardware)
+            writers.append(stack.enter_context(contextlib.closing(writer)))
+        pictures = stack.enter_context(contextlib.closing(images_ahead(frames, images, trained.background.device)))
+        for k, of_frame in enumerate(tqdm(pictures, "frames", n, unit="frame")):
+            for writer, picture in zip(writers, of_frame, strict=False):
+                writer.write(picture)
             if not options.output.suffix:
-                write_image(options.output / f"{k:05d}.png", image_with_alpha(output))
-        for writer, _ in sinks:
+                write_image(options.output / f"{k:05d}.png", of_frame[-1])
+        for writer in writers:
             writer.finish()
     return _output_paths(options)
+
+
+def _can_encode_in_hardware(trained: TrainedPortrait, options: SynthesisOptions) -> bool:
+    """Whether the graphics card can encode the .mp4 files; says on stderr why not."""
+    problem: str | None = "it is for .mp4 files only"
+    if any(path.suffix.lower() == ".mp4" for path in _output_paths(options)):
+        problem = hardware_encoding_problem(*trained.size, FPS)
+    if problem is not None:
+        print(f"hardware encoding: {problem}; encoding on the CPU", file=sys.stderr)
+    return problem is None
 
 
 def _videos(options: SynthesisOptions, image_with_alpha: Image, poses: Tensor) -> list[tuple[Path, Image]]:
     """Videos to write, each with the image of a frame that goes into it."""
     suffix = options.output.suffix.lower()
     videos: list[tuple[Path | None, Image]] = [
-        (options.output if suffix else None, image_with_alpha if suffix in TRANSPARENT_SUFFIXES else picture_of),
+        (options.output if suffix else None, image_with_alpha if suffix in TRANSPARENT_SUFFIXES else color_image),
         (options.depth, DepthImages(poses)),
         (options.attention, attention_image),
     ]

@@ -29,7 +29,10 @@ def test_times_everything(folders, tmp_path, capsys):
     frame = figures["48 x 48"]
     assert all(value > 0 for value in frame.values())
     assert frame["field (encoder and networks)"] > frame["position encoder"]
-    assert "frames/s, end to end" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    for layers in ("portrait", "head alone"):
+        for what in ("rendering only", "uint8 on the host", "into an mp4"):
+            assert f"frames/s, {layers}, {what} " in printed
 
 
 def test_no_run(tmp_path, capsys):

@@ -1,11 +1,20 @@
+import dataclasses
 from pathlib import Path
 
 import av
 import numpy as np
 import pytest
 
+from ernerf_ti.media import video as module
 from ernerf_ti.media.sound import read_sound
-from ernerf_ti.media.video import FrameCounts, VideoWriter, probe, read_frames, write_video
+from ernerf_ti.media.video import (
+    FrameCounts,
+    VideoWriter,
+    hardware_encoding_problem,
+    probe,
+    read_frames,
+    write_video,
+)
 from tests.media.clips import HEIGHT, SOUND_RATE, WIDTH, beeps, encode, onsets_of_beeps, onsets_of_flashes, picture
 
 
@@ -272,3 +281,69 @@ def test_colon_in_a_file_name(tmp_path, monkeypatch):
     assert write_video(Path("take:1.mp4"), [picture(20)] * 3, 25) == 3
     assert [path.name for path in tmp_path.iterdir()] == ["take:1.mp4"]
     assert len(list(read_frames(Path("take:1.mp4"), 25))) == 3
+
+
+class _Recorder:
+    """A file that notes the streams added to it."""
+
+    def __init__(self, file, streams):
+        self._file, self._streams = file, streams
+
+    def add_stream(self, *arguments, **options):
+        self._streams.append(self._file.add_stream(*arguments, **options))
+        return self._streams[-1]
+
+    def __getattr__(self, name):
+        return getattr(self._file, name)
+
+    def __enter__(self):
+        self._file.__enter__()
+        return self
+
+    def __exit__(self, *exception):
+        return self._file.__exit__(*exception)
+
+
+@pytest.mark.parametrize(
+    ("suffix", "hardware", "codec", "options"),
+    [
+        (".mp4", False, "libx264", {"crf": "20", "preset": "medium"}),
+        (
+            *(".mp4", True, "h264_nvenc"),
+            {"preset": "p5", "tune": "hq", "rc": "vbr", "cq": "20", "b": "0", "profile": "high"},
+        ),
+        (".mov", True, "prores_ks", {"profile": "4444"}),
+    ],
+)
+def test_codec_of_hardware_encoding(suffix, hardware, codec, options, tmp_path, monkeypatch):
+    streams, opened = [], av.open
+    monkeypatch.setattr(av, "open", lambda *arguments, **options: _Recorder(opened(*arguments, **options), streams))
+    VideoWriter(tmp_path / f"a{suffix}", 25, quality=20, hardware=hardware).close()
+    (context,) = [stream.codec_context for stream in streams]
+    assert context.name == codec and context.options == options
+    assert (int(context.colorspace), int(context.color_primaries), int(context.color_trc)) == (1, 1, 1)
+    assert not list(tmp_path.iterdir())
+
+
+def test_hardware_encoding_or_why_not(tmp_path):
+    level = av.logging.get_level()
+    problem = hardware_encoding_problem(256, 256, 25)
+    assert av.logging.get_level() == level
+    if problem is None:
+        writer = VideoWriter(tmp_path / "a.mp4", 25, hardware=True)
+        for _ in range(5):
+            writer.write(colors(256, 256))
+        writer.finish()
+        for frame in read_frames(tmp_path / "a.mp4", 25):
+            assert np.abs(frame.astype(int) - colors(256, 256)).mean() < 2.5
+    else:
+        assert problem.startswith("h264_nvenc can't be used (") and "\n" not in problem
+
+
+def test_an_encoder_is_tried_with_a_frame(monkeypatch):
+    working = dataclasses.replace(module._HARDWARE, video_codec="libx264", options={"crf": "{quality}"})
+    monkeypatch.setattr(module, "_HARDWARE", working)
+    assert hardware_encoding_problem(64, 48, 30_000 / 1001) is None
+    assert hardware_encoding_problem(63, 48, 25).startswith("libx264 can't be used (width not divisible by 2 (63x48)")
+    monkeypatch.setattr(module, "_HARDWARE", dataclasses.replace(working, video_codec="h264_none"))
+    assert hardware_encoding_problem(64, 48, 25).startswith("h264_none can't be used (")

@@ -4,9 +4,9 @@ import subprocess
 import sys
 import threading
 
-import numpy as np
 import pytest
 
+from ernerf_ti.media.video import VideoWriter
 from ernerf_ti.process.prefetch import ahead
 from ernerf_ti.synthesis import video as module
 from ernerf_ti.synthesis.frames import render_frames
@@ -92,17 +92,18 @@ def assert_nothing_is_left(outputs):
     assert not [thread for thread in threading.enumerate() if thread.name == "ahead"]
 
 
-@pytest.mark.parametrize("error", [KeyboardInterrupt, OSError("disk full")])
-def test_interruption_while_writing(trained, speech, outputs, monkeypatch, error):
-    images = iter(range(100))
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), OSError("disk full")], ids=["Ctrl-C", "error"])
+@pytest.mark.parametrize(("owner", "function"), [(module, "attention_image"), (VideoWriter, "write")])
+def test_interruption_while_images_are_made_or_written(trained, speech, outputs, monkeypatch, owner, function, error):
+    calls, whole = iter(range(100)), getattr(owner, function)
 
-    def interrupted(output):
-        if next(images) == 4:
+    def interrupted(*arguments):
+        if next(calls) == 4:
             raise error
-        return np.zeros((32, 32, 3), np.uint8)
+        return whole(*arguments)
 
-    monkeypatch.setattr(module, "attention_image", interrupted)
-    with pytest.raises(type(error) if isinstance(error, Exception) else error):
+    monkeypatch.setattr(owner, function, interrupted)
+    with pytest.raises(type(error)):
         synthesize(trained, make_options(speech, outputs))
     assert_nothing_is_left(outputs)
 

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ernerf_ti.media.sound import read_sound
-from ernerf_ti.media.video import probe, read_frames
+from ernerf_ti.media.video import VideoWriter, probe, read_frames
+from ernerf_ti.synthesis import video
 from ernerf_ti.synthesis.driving import blinks, head_path, ping_pong, ready_made_windows, speech_windows
 from ernerf_ti.synthesis.frames import render_frames
 from ernerf_ti.synthesis.options import SynthesisOptions
@@ -141,6 +142,30 @@ def test_video_with_sound_and_metadata(trained, speech, tmp_path):
     with av.open(str(out)) as file:
         assert file.metadata["comment"] == SYNTHESIZED["comment"]
         assert "trainedAlgorithmicMedia" in file.metadata["comment"]
+
+
+@pytest.mark.parametrize("problem", [None, "h264_nvenc can't be used (no card)"])
+def test_hardware_encoding_where_it_can(trained, speech, tmp_path, capsys, monkeypatch, problem):
+    tried, written = [], []
+
+    class Writer(VideoWriter):
+        def __init__(self, path, *arguments, hardware, **options):
+            written.append((path.name, hardware))
+            super().__init__(path, *arguments, **options)
+
+    monkeypatch.setattr(video, "hardware_encoding_problem", lambda *arguments: tried.append(arguments) or problem)
+    monkeypatch.setattr(video, "VideoWriter", Writer)
+    out, depth = tmp_path / "out.mp4", tmp_path / "depth.mp4"
+    assert synthesize(trained, SynthesisOptions(speech, out, depth=depth, hardware_encoding=True)) == [out, depth]
+    assert tried == [(32, 32, 25)]
+    assert written == [("out.mp4", problem is None), ("depth.mp4", problem is None)]
+    expected = 0 if problem is None else 1
+    assert capsys.readouterr().err.count(f"hardware encoding: {problem}; encoding on the CPU\n") == expected
+
+
+def test_hardware_encoding_is_for_mp4(trained, speech, tmp_path, capsys):
+    synthesize(trained, SynthesisOptions(speech, tmp_path / "out.webm", hardware_encoding=True))
+    assert capsys.readouterr().err.count("hardware encoding: it is for .mp4 files only; encoding on the CPU\n") == 1
 
 
 def test_images_with_alpha(trained, speech, tmp_path):
