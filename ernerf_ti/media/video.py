@@ -251,8 +251,10 @@ def hardware_encoding_problem(width: int, height: int, rate: float) -> str | Non
         width, height: of the frames, in pixels; the encoders have limits.
         rate: frames per second.
     """
-    level = av.logging.get_level()
-    av.logging.set_level(av.logging.ERROR)  # the error itself says no more than that a library failed
+    # The error itself says no more than that the operation failed; the log says why.
+    level, skips = av.logging.get_level(), av.logging.get_skip_repeated()
+    av.logging.set_level(av.logging.ERROR)
+    av.logging.set_skip_repeated(False)
     try:
         with av.logging.Capture() as log:
             try:
@@ -270,6 +272,7 @@ def hardware_encoding_problem(width: int, height: int, rate: float) -> str | Non
                 return f"{_HARDWARE.video_codec} can't be used ({' '.join(text.split())})"
     finally:
         av.logging.set_level(level)
+        av.logging.set_skip_repeated(skips)
     return None if n_bytes else f"{_HARDWARE.video_codec} can't be used (it encoded a frame to nothing)"
 
 
