@@ -1,7 +1,6 @@
 """Render the frames of a talking portrait, several in flight."""
 
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -9,24 +8,19 @@ from torch import Tensor
 
 from ernerf_ti.audio.context import audio_contexts
 from ernerf_ti.portrait.records import FrameInputs, RenderOutput
+from ernerf_ti.portrait.render.frame_renderer import PendingFrame
+from ernerf_ti.portrait.render.static_shapes import static_shapes
 from ernerf_ti.process.prefetch import in_flight
 from ernerf_ti.run.trained_portrait import TrainedPortrait
-
-
-class _Rendered(NamedTuple):
-    output: RenderOutput
-
-    def result(self) -> RenderOutput:
-        return self.output
 
 
 def frames_in_flight(device: torch.device) -> int:
     """Number of frames that are submitted before the first of them is fetched.
 
-    On CUDA three: while the host waits for one frame, the device has the next one to work on, and the host prepares a
-    third. The CPU renders a frame when it is submitted.
+    On CUDA three: while the host waits for the first, the device has two more to work on. Without fixed shapes a frame
+    is rendered when it is submitted.
     """
-    return 1 if device.type == "cpu" else 3
+    return 3 if static_shapes(device) else 1
 
 
 def render_frames(
@@ -55,10 +49,10 @@ def render_frames(
         RenderOutput with [H, W] in place of [N], on the portrait's device.
     """
 
-    def submitted() -> Iterator[_Rendered]:
+    def submitted() -> Iterator[PendingFrame]:
         inputs = frame_inputs(trained, windows, poses, eye_closures, with_torso, capture_indices)
         for k, of_frame in enumerate(inputs):
-            yield _Rendered(trained.render(of_frame, background(k) if callable(background) else background, with_torso))
+            yield trained.submit(of_frame, background(k) if callable(background) else background, with_torso)
 
     for pending in in_flight(submitted(), frames_in_flight(trained.background.device)):
         yield pending.result()
