@@ -81,8 +81,8 @@ class Demo:
             name: dataclasses.replace(getattr(config, name), iterations=max(2, round(iterations / self.speed_up)))
             for name, iterations in _ITERATIONS.items()
         }
-        settings = {"seed": self.seed, "precision": self.precision, "balanced_closure_fraction": 0.4}
-        return dataclasses.replace(config, **settings, **stages)
+        config = dataclasses.replace(config, seed=self.seed, precision=self.precision, balanced_closure_fraction=0.4)
+        return dataclasses.replace(config, **stages)
 
     @property
     def capture(self) -> Path:
