@@ -51,8 +51,10 @@ def test_resumes_to_the_same_end(folder, device):
     assert trainer.run()
     assert load_checkpoint(RunFolder(folder / "run").checkpoint)["format_version"] == FORMAT_VERSION
     assert np.abs(frames["ended"] - frames["stopped"]).max() > 0.05
-    # Float32 sums may be taken in another order on another processor.
-    np.testing.assert_allclose(rendered(folder / "run", capture, device), frames["ended"], atol=1e-3)
+    # This version draws other cells of the occupancy grid to evaluate, where it draws them (fraction < 1), so that some
+    # rays have other samples.
+    difference = np.abs(rendered(folder / "run", capture, device) - frames["ended"])
+    assert difference.max() < 0.01 and difference.mean() < 2e-4
 
 
 def test_former_name_of_an_extractor(folder):
