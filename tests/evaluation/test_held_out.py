@@ -20,7 +20,7 @@ from ernerf_ti.evaluation.sound_metric import SoundToMouth
 from ernerf_ti.evaluation.speed import end_to_end
 from ernerf_ti.media.sound import read_sound
 from ernerf_ti.run.trained_portrait import load_portrait
-from ernerf_ti.synthesis.video import picture_of
+from ernerf_ti.synthesis.images import picture_of
 from ernerf_ti.train.config import PRESETS
 from ernerf_ti.train.trainer import Trainer
 
