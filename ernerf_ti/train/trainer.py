@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial, reduce
 from pathlib import Path
-from time import perf_counter
 
 import numpy as np
 import torch
@@ -35,6 +34,7 @@ from ernerf_ti.train.optimizer import WeightAverage, set_learning_rates, stage_o
 from ernerf_ti.train.perceptual import resolve_perceptual
 from ernerf_ti.train.stage import Stage, StepLoss, StepStatistics
 from ernerf_ti.train.step_draws import StepDraws
+from ernerf_ti.train.step_rates import StageClock, StepRates, summary
 from ernerf_ti.train.torso_stage import TorsoStage
 from ernerf_ti.train.training_frames import TrainingFrames
 from ernerf_ti.train.training_log import TrainingLog, clear_log, rewind_log, training_seconds
@@ -286,8 +286,8 @@ class Trainer:
         """Train the current stage to its end; False if it was stopped before."""
         config, iterations = self.config, self._current.settings.iterations
         bar = tqdm(total=iterations, initial=self.step, desc=self.stage, unit="step")
-        clock = _StageClock(self.stage_seconds, self.stage)
-        rates, first = _Rates(), self.step + 1
+        clock = StageClock(self.stage_seconds, self.stage)
+        rates, first = StepRates(), self.step + 1
         with bar, TrainingLog(RunFolder(self.folder)) as log:
             while self.step < iterations:
                 with self._threads:
@@ -302,10 +302,10 @@ class Trainer:
                 if is_last or self.step % config.log_every == 0:
                     entry = self._log_entry(report, rates)
                     log.write(self.stage, self.step, entry)
-                    bar.set_postfix(_summary(entry))
+                    bar.set_postfix(summary(entry))
                     for note in self._current.adjust():
                         tqdm.write(f"{self.stage}: {note}")
-                    rates = _Rates()
+                    rates = StepRates()
                 if is_last:
                     break
                 if self.step % config.validate_every == 0:
@@ -336,7 +336,7 @@ class Trainer:
         terms = {name: term.detach() for name, term in result.terms.items()}
         return StepReport(self.stage, self.step, loss.detach(), terms, statistics)
 
-    def _log_entry(self, report: StepReport, rates: "_Rates") -> dict:
+    def _log_entry(self, report: StepReport, rates: StepRates) -> dict:
         """Raises TrainingError if the loss is not finite."""
         loss = float(report.loss)
         if not math.isfinite(loss):
@@ -413,49 +413,3 @@ class Trainer:
             "eye_closures": torch.from_numpy(self.capture.eye_closures[ids]),
             "background": torch.from_numpy(self.capture.background),
         }
-
-
-class _StageClock:
-    """Adds up the wall seconds of a stage."""
-
-    def __init__(self, seconds: dict[str, float], stage: str):
-        self._seconds, self._stage, self._last = seconds, stage, perf_counter()
-
-    def tick(self) -> None:
-        """Count the time since the last call."""
-        now = perf_counter()
-        self._seconds[self._stage] = self._seconds.get(self._stage, 0.0) + now - self._last
-        self._last = now
-
-    def skip(self) -> None:
-        """Leave out the time since the last call."""
-        self._last = perf_counter()
-
-
-class _Rates:
-    """Rays and samples since the last log line."""
-
-    def __init__(self) -> None:
-        self._begin, self._rays = perf_counter(), 0
-        self._samples: Tensor | int = 0
-
-    def add(self, statistics: StepStatistics) -> None:
-        self._rays += statistics.n_rays
-        self._samples += statistics.n_samples
-
-    def values(self) -> dict[str, float]:
-        return {
-            "rays_per_second": self._rays / (perf_counter() - self._begin),
-            "samples_per_ray": float(self._samples) / max(1, self._rays),
-        }
-
-
-def _summary(entry: dict) -> dict[str, str]:
-    """Of a log entry, for the progress bar."""
-    statistics = entry["statistics"]
-    return {
-        "loss": f"{entry['loss']:.4f}",
-        "psnr": f"{statistics['psnr']:.1f}",
-        "rays/s": f"{statistics['rays_per_second']:.0f}",
-        "samples/ray": f"{statistics['samples_per_ray']:.1f}",
-    }
