@@ -1,6 +1,11 @@
-"""Fixtures of all tests: the device (--device cuda runs everything there) and a fixed seed."""
+"""Fixtures of all tests: the device and a fixed seed.
+
+`--device cuda` runs the tests that take the fixture `device`, on the first GPU. The others compute on the CPU, where
+Taichi can't start in the same process any more, and are left out.
+"""
 
 import os
+import sys
 
 # Tests that compare bits need a fixed number of torch's threads (see ernerf_ti.process.threads), which also spin while
 # they wait, and would take the cores from other workers. Taichi's sleep, and stay several, so that races show.
@@ -22,11 +27,44 @@ def pytest_addoption(parser):
     parser.addoption("--device", default="cpu", choices=("cpu", "cuda"), help="where the kernels run")
 
 
+def pytest_collection_modifyitems(config, items):
+    if config.getoption("--device") == "cpu":
+        return
+    taking, others = [], []
+    for item in items:
+        (taking if _takes_device(item) else others).append(item)
+    config.hook.pytest_deselected(items=others)
+    items[:] = taking
+
+
+def _takes_device(item) -> bool:
+    """Whether a test uses the fixture, directly or through others; a parameter of that name is not the fixture."""
+    parameters = getattr(getattr(item, "callspec", None), "params", {})
+    return "device" in getattr(item, "fixturenames", ()) and "device" not in parameters
+
+
+def pytest_report_collectionfinish(config, items):
+    device = config.getoption("--device")
+    return None if device == "cpu" else f"--device {device}: only the {len(items)} tests that take a device"
+
+
+LAUNCHED = pytest.StashKey[bool]()
+"""Whether something imported Taichi while the tests were collected, as the first launch of a kernel does."""
+
+
+def pytest_collection_finish(session):
+    session.config.stash[LAUNCHED] = "taichi" in sys.modules
+
+
 @pytest.fixture(scope="session")
 def device(request) -> torch.device:
     # Taichi runs on one device per process, so that this is an option rather than a parameter.
     device = torch.device(request.config.getoption("--device"))
-    return torch.device("cuda", 0) if device.type == "cuda" else device
+    if device.type == "cpu":
+        return device
+    if not torch.cuda.is_available():
+        pytest.exit("--device cuda: expected a GPU that torch can use, got none; run the tests without it", 4)
+    return torch.device("cuda", 0)
 
 
 @pytest.fixture

@@ -26,9 +26,9 @@ from ernerf_ti.train.trainer import Trainer
 
 
 @pytest.fixture(scope="module")
-def capture(tmp_path_factory):
+def capture(tmp_path_factory, device):
     folder = tmp_path_factory.mktemp("evaluation") / "capture"
-    write_portrait_capture(SyntheticPortrait(23, 32, seed=4), folder)  # 20 frames and 3 held out
+    write_portrait_capture(SyntheticPortrait(23, 32, seed=4, device=device), folder)  # 20 frames and 3 held out
     return open_capture(folder)
 
 

@@ -40,7 +40,11 @@ def rendered(run: Path, capture, device) -> np.ndarray:
 def test_renders_the_same_image(folder, device):
     expected = np.load(folder / "frames.npz")["stopped"]
     assert expected.std() > 0.05
-    np.testing.assert_allclose(rendered(folder / "run", open_capture(folder / "capture"), device), expected, atol=1e-5)
+    found = rendered(folder / "run", open_capture(folder / "capture"), device)
+    if device.type == "cpu":
+        np.testing.assert_allclose(found, expected, atol=1e-5)
+    else:  # a sample within rounding of a cell's face may fall on its other side
+        assert np.abs(found - expected).mean() < 2e-4
 
 
 def test_resumes_to_the_same_end(folder, device):
@@ -51,10 +55,13 @@ def test_resumes_to_the_same_end(folder, device):
     assert trainer.run()
     assert load_checkpoint(RunFolder(folder / "run").checkpoint)["format_version"] == FORMAT_VERSION
     assert np.abs(frames["ended"] - frames["stopped"]).max() > 0.05
-    # This version draws other cells of the occupancy grid to evaluate, where it draws them (fraction < 1), so that some
-    # rays have other samples.
     difference = np.abs(rendered(folder / "run", capture, device) - frames["ended"])
-    assert difference.max() < 0.01 and difference.mean() < 2e-4
+    if device.type == "cpu":
+        # This version draws other cells of the occupancy grid to evaluate, where it draws them (fraction < 1), so that
+        # some rays have other samples.
+        assert difference.max() < 0.01 and difference.mean() < 2e-4
+    else:  # all random numbers are others: 0.003 to 0.004 measured
+        assert difference.mean() < 0.01 < np.abs(frames["stopped"] - frames["ended"]).mean()
 
 
 def test_former_name_of_an_extractor(folder):

@@ -12,9 +12,11 @@ from tests.data.conftest import make_capture  # noqa: F401, a fixture
 
 
 @pytest.fixture(scope="session")
-def capture(tmp_path_factory) -> Capture:
+def capture(tmp_path_factory, pytestconfig) -> Capture:
     folder = tmp_path_factory.mktemp("tiny") / "capture"
-    write_portrait_capture(SyntheticPortrait(22, 48, seed=1), folder)
+    # Not by the fixture `device`, which only tests that train there take.
+    person = SyntheticPortrait(22, 48, seed=1, device=pytestconfig.getoption("--device"))
+    write_portrait_capture(person, folder)
     return open_capture(folder)
 
 
