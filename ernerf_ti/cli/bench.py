@@ -1,12 +1,14 @@
-"""Benchmarks: kernels, rendering, the viewer, threads."""
+"""Benchmarks: everything on a GPU, kernels, rendering, the viewer, threads."""
 
+import os
+import shlex
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ernerf_ti.cli.options import Command, Device, OptionalOutput, Positional
+from ernerf_ti.cli.options import Command, Device, OptionalOutput, Output, Positional
 from ernerf_ti.cli.paths import capture_folder, make_parent, output_file, run_folder
 from ernerf_ti.cli.running import UsageError
 from ernerf_ti.media.files import write_json
@@ -14,6 +16,45 @@ from ernerf_ti.process.device import resolve_device
 from ernerf_ti.process.precision import Precision, resolve_precision
 
 _INTERRUPTED = "interrupted; no figures were written"
+_FINISHED_PARTS = "interrupted; the figures of the parts before are in the output"
+
+
+@dataclass(frozen=True)
+class CudaOptions:
+    """Options of `ernerf-ti bench cuda`."""
+
+    output: Output = Path("check_cuda.json")
+    """JSON file for the figures."""
+    minutes: float = 6.0
+    """Time for all parts; what no longer fits is skipped."""
+    quick: bool = False
+    """Run every part in tiny sizes, whose figures mean nothing, to see whether they run."""
+    device: Device = "auto"
+    """Device to check; the CPU with --quick only."""
+
+
+def _cuda(options: CudaOptions) -> int:
+    if not options.minutes > 0:
+        raise UsageError(f"--minutes: expected more than 0, got {options.minutes:g}; pass a larger number")
+    if options.device == "cpu" and not options.quick:
+        raise UsageError("--device: expected cuda, got cpu; pass --quick with it to rehearse the check without a GPU")
+    output_file(options.output)
+    # Read when cuBLAS starts; the option --deterministic of training, which is measured here, needs it.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    device = resolve_device("cuda" if options.device == "auto" and not options.quick else options.device)
+
+    from ernerf_ti.experiments.check_cuda import run
+    from ernerf_ti.experiments.check_setup import REHEARSAL, Sizes
+
+    output = make_parent(options.output)
+    command = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
+    sizes = REHEARSAL if options.quick else Sizes()
+    report, table = run(device, sizes, 60 * options.minutes, command, lambda report: write_json(output, report))
+    print(table)
+    print(output)
+    if report["failed"]:
+        print(f"{report['failed']} of {len(report['rows'])} rows failed; see the table", file=sys.stderr)
+    return 1 if report["failed"] else 0
 
 
 @dataclass(frozen=True)
@@ -158,6 +199,15 @@ def _write(output: Path | None, figures: Mapping[str, Any]) -> None:
         print(output)
 
 
+_CUDA = """Check a GPU and measure everything that runs on it, within six minutes, on data made there.
+
+    ernerf-ti bench cuda
+    ernerf-ti bench cuda --device cpu --quick
+
+Kernels are compared with their twins and tested, a portrait is trained in two precisions, and training steps and frames
+are timed with each setting off and on in turns. A part that fails leaves a row that says so, and the exit status is 1.
+The second example rehearses all of it without a GPU. docs/benchmarks.md explains the table.
+"""
 _KERNELS = """Time each kernel and its plain torch twin side by side, after checking that they agree.
 
     ernerf-ti bench kernels
@@ -188,6 +238,9 @@ _THREADS = """Count training steps on the CPU with one thread, with all, and wit
 The modes take two turns each, in processes of their own. OMP_NUM_THREADS must not be set.
 """
 BENCHMARKS: Mapping[str, Command] = {
+    "cuda": Command(
+        "bench cuda", CudaOptions, _cuda, _CUDA, interrupted="interrupted; finished parts are in the output"
+    ),
     "kernels": Command(
         "bench kernels",
         KernelsOptions,

@@ -18,7 +18,7 @@ COMMANDS = {
     "synthetic": ("ernerf_ti.cli.synthetic", "make a capture or a video of a synthetic person"),
     "fit-image": ("ernerf_ti.cli.fit_image", "fit an image with one hash grid, the smallest example"),
     "study-audio": ("ernerf_ti.cli.study_audio", "compare audio features on your own clips"),
-    "bench": ("ernerf_ti.cli.bench", "time kernels, rendering, the viewer or threads"),
+    "bench": ("ernerf_ti.cli.bench", "check a GPU; time kernels, rendering, the viewer or threads"),
 }
 """Module and one-line description of each command."""
 

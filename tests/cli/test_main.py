@@ -61,6 +61,8 @@ def test_wrong_input_loads_nothing_heavy(tmp_path):
             ["train", empty, out, "--head.iteratoins", "3"],
             ["synthesize", empty],
             ["bench", "kernel"],
+            ["bench", "cuda", "--device", "cpu"],
+            ["bench", "cuda", "--minutes", "0"],
             ["bench", "render", none, "--frames", "0"],
             ["fit-image", "--steps", "0"],
             ["synthetic"],
