@@ -29,7 +29,7 @@ from ernerf_ti.media.video import write_video
 from ernerf_ti.portrait.camera import all_pixels, pixel_coords, pixel_rays
 from ernerf_ti.portrait.records import FrameInputs, RenderOutput, TorsoLayer
 from ernerf_ti.portrait.render.torso import render_torso
-from ernerf_ti.process.graphs import cuda_graphs
+from ernerf_ti.process.graphs import STEADY_AFTER, cuda_graphs
 from ernerf_ti.process.precision import Precision, resolve_precision
 from ernerf_ti.run.checkpoint import load_checkpoint
 from ernerf_ti.run.folder import RunFolder
@@ -93,7 +93,7 @@ def time_frames(trained: TrainedPortrait, n: int) -> dict[str, float]:
     inputs = FrameInputs(window, trained.eye_closures[:1].float(), None, trained.poses[0])
     rays_o, rays_d = pixel_rays(inputs.head_pose, trained.intrinsics, pixels)
     grid, march = portrait.head_grid, portrait.config.march
-    field = portrait.head.bind(inputs, with_uncertainty=False)
+    field = portrait.head.bind(inputs, with_uncertainty=False, call=portrait.call)
 
     def marched() -> tk.RaySamples:
         t_near, t_far = tk.intersect_aabb(rays_o, rays_d, grid.aabb, march.min_near)
@@ -112,7 +112,7 @@ def time_frames(trained: TrainedPortrait, n: int) -> dict[str, float]:
     weighted = torch.cat((output.rgbs, samples.ts[:, None]), 1)
 
     def torso(coords: torch.Tensor) -> TorsoLayer:
-        return portrait.torso(coords, inputs.head_pose, None)
+        return portrait.torso(coords, inputs.head_pose, None, portrait.call)
 
     coords = pixel_coords(pixels, size[1], size[0])
     parts: dict[str, Callable] = {
@@ -204,13 +204,15 @@ def _in_chunks(function: Callable, *tensors: torch.Tensor) -> None:
 
 def _milliseconds(function: Callable, n: int, device: torch.device) -> float:
     times = []
-    for _ in range(n + 1):
+    # The first call compiles kernels, and on CUDA one of the following records graphs.
+    n_first = STEADY_AFTER + 1 if device.type == "cuda" else 1
+    for _ in range(n_first + n):
         start = perf_counter()
         function()
         if device.type == "cuda":
             torch.cuda.synchronize()
         times.append(1000 * (perf_counter() - start))
-    return median(times[1:])  # the first may compile kernels
+    return median(times[n_first:])
 
 
 def _machine(device: str) -> dict[str, str]:

@@ -22,7 +22,8 @@ from torch import Tensor, nn
 from ernerf_ti.process.device import CudaGraphs
 from ernerf_ti.process.graph_capture import Backend, CapturedCall, CudaBackend, Input, plain_results
 
-_STEADY_AFTER = 8  # uses of a shape until it is recorded: some shapes come once
+STEADY_AFTER = 8
+"""Uses of a shape until it is recorded: some shapes come once."""
 _STALE_AFTER = 6  # calls of the function without a use of the shape
 _MAX_GRAPHS = 2  # of a function: each holds the memory of its activations
 _MAX_SHAPES = 64  # of a function whose uses are counted
@@ -154,7 +155,7 @@ class _GraphedFunction:
         self._n_calls += 1
         shapes.uses = shapes.uses + 1 if self._n_calls - shapes.last_use <= _STALE_AFTER else 1
         shapes.last_use = self._n_calls
-        if shapes.captured is None and shapes.uses >= _STEADY_AFTER:
+        if shapes.captured is None and shapes.uses >= STEADY_AFTER:
             shapes.uses = 0
             if self._has_room():
                 shapes.captured = self._capture(inputs, flags)

@@ -11,10 +11,8 @@ from torch import nn
 
 import taichi_kernels as tk
 from ernerf_ti.process.graph_capture import CudaBackend
-from ernerf_ti.process.graphs import Graphs, cuda_graphs
+from ernerf_ti.process.graphs import STEADY_AFTER, Graphs, cuda_graphs
 from tests.process.recorded_graphs import CountingBackend, RecordingBackend
-
-N_STEADY = 8  # calls until a shape is recorded
 
 
 class Outputs(NamedTuple):
@@ -78,13 +76,13 @@ def gradients(outputs, sources):
 
 
 def record(graphs, function, *tensors, **flags):
-    for _ in range(N_STEADY):
+    for _ in range(STEADY_AFTER):
         graphs(function, *tensors, **flags)
 
 
 def test_graph_equals_the_plain_call(graphs, backend, network, device, notes):
     sources = list(network.parameters())
-    for i in range(N_STEADY + 4):
+    for i in range(STEADY_AFTER + 4):
         x, bias = inputs(device)
         expected = network.evaluate(x, bias)
         outputs = graphs(network.evaluate, x, bias)
@@ -92,7 +90,7 @@ def test_graph_equals_the_plain_call(graphs, backend, network, device, notes):
         assert not outputs.extra.requires_grad
         torch.testing.assert_close(outputs, expected)
         torch.testing.assert_close(gradients(outputs, [x, bias, *sources]), gradients(expected, [x, bias, *sources]))
-        assert backend.n_captures == (2 if i + 1 >= N_STEADY else 0)
+        assert backend.n_captures == (2 if i + 1 >= STEADY_AFTER else 0)
     assert notes == []
 
 
@@ -100,7 +98,7 @@ def test_flags_and_missing_arguments_have_graphs_of_their_own(graphs, backend, n
     x, bias = inputs(device)
     calls = [((x, None), False), ((x, None), True), ((x, bias), True)]
     for count, (tensors, with_extra) in enumerate(calls, 1):
-        for _ in range(N_STEADY):
+        for _ in range(STEADY_AFTER):
             outputs = graphs(network.evaluate, *tensors, with_extra=with_extra)
         torch.testing.assert_close(outputs, network.evaluate(*tensors, with_extra=with_extra))
         assert backend.n_captures == 2 * count
@@ -109,7 +107,7 @@ def test_flags_and_missing_arguments_have_graphs_of_their_own(graphs, backend, n
 @torch.no_grad()
 def test_results_without_gradients_outlive_the_next_call(graphs, backend, network, device):
     kept = []
-    for _ in range(N_STEADY + 3):
+    for _ in range(STEADY_AFTER + 3):
         x, bias = inputs(device)
         kept.append((graphs(network.evaluate, x, bias), network.evaluate(x, bias)))
         kept.append((graphs(network.first.forward, x), network.first(x)))
@@ -120,7 +118,7 @@ def test_results_without_gradients_outlive_the_next_call(graphs, backend, networ
 
 def test_results_with_gradients_outlive_the_next_step(graphs, network, device):
     kept = []
-    for _ in range(N_STEADY + 3):
+    for _ in range(STEADY_AFTER + 3):
         x, bias = inputs(device)
         outputs = graphs(network.evaluate, x, bias)
         gradients(outputs, [x])
@@ -160,7 +158,7 @@ def test_shapes_that_come_once_are_not_recorded(graphs, backend, network, device
 
 @torch.no_grad()
 def test_two_shapes_in_turn_are_recorded_and_a_third_is_not(graphs, backend, network, device):
-    for i in range(6 * N_STEADY):
+    for i in range(6 * STEADY_AFTER):
         x, bias = inputs(device, 4 + i % 3)
         torch.testing.assert_close(graphs(network.evaluate, x, bias), network.evaluate(x, bias))
     assert backend.n_captures == 2
@@ -169,7 +167,7 @@ def test_two_shapes_in_turn_are_recorded_and_a_third_is_not(graphs, backend, net
 def test_gradients_accumulate(graphs, network, device):
     reference = Network().to(device)
     reference.load_state_dict(network.state_dict())
-    for _ in range(N_STEADY):
+    for _ in range(STEADY_AFTER):
         gradients(graphs(network.evaluate, *inputs(device)), list(network.parameters()))
     for _ in range(3):
         x, bias = inputs(device)
@@ -237,7 +235,7 @@ def test_updated_parameters_are_seen(graphs, network, device):
 @pytest.mark.parametrize("method", ["waits", "launches"])
 def test_function_that_cannot_be_recorded_stays_plain(graphs, backend, network, device, method, notes):
     function = getattr(network, method)
-    for _ in range(2 * N_STEADY):
+    for _ in range(2 * STEADY_AFTER):
         x, _ = inputs(device)
         torch.testing.assert_close(graphs(function, x), function(x))
     assert backend.n_captures == 1
@@ -280,7 +278,7 @@ def test_numbers_may_change(graphs, backend, network, device):
     def blend(x, fraction):
         return x.sin() * fraction + (1 - fraction)
 
-    for i in range(N_STEADY + 3):
+    for i in range(STEADY_AFTER + 3):
         x = inputs(device)[0]
         torch.testing.assert_close(graphs(blend, x, i / 10), blend(x, i / 10))
     assert backend.n_captures == 2
@@ -308,7 +306,7 @@ def test_parameters_of_another_module_are_refused(graphs, network, device, notes
 def test_functions_are_called_plainly(setting, kind, network):
     graphs = cuda_graphs(setting, kind, pytest.fail)
     x, bias = inputs("cpu")
-    for _ in range(N_STEADY + 1):
+    for _ in range(STEADY_AFTER + 1):
         assert type(graphs(network.evaluate, x, bias).value.grad_fn).__name__ == "MmBackward0"
 
 

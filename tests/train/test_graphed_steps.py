@@ -8,12 +8,11 @@ import torch
 
 from ernerf_ti.portrait.model.calls import call_plainly
 from ernerf_ti.portrait.render.static_shapes import static_shapes_on_cpu
-from ernerf_ti.process.graphs import Graphs
+from ernerf_ti.process.graphs import STEADY_AFTER, Graphs
 from ernerf_ti.train.config import STAGES
 from ernerf_ti.train.trainer import Trainer
 from tests.process.recorded_graphs import CountingBackend
 
-N_STEADY = 8  # calls until a shape is recorded
 DTYPES = {"float32": torch.float32, "bf16": torch.bfloat16}
 
 
@@ -34,7 +33,7 @@ def make(capture, config, tmp_path, device):
 
     def make(call, precision="float32", **settings):
         stages = {
-            stage: dataclasses.replace(getattr(config, stage), iterations=2 * N_STEADY + 5, **settings)
+            stage: dataclasses.replace(getattr(config, stage), iterations=2 * STEADY_AFTER + 5, **settings)
             for stage in STAGES
         }
         options = dataclasses.replace(config, precision=precision, random_background_fraction=0.25, **stages)
@@ -67,7 +66,7 @@ def test_steps_equal_plain_ones(make, backend, stage, precision, n_graphs):
     graphed, plain = make(Graphs(backend, pytest.fail, DTYPES[precision]), precision), make(call_plainly, precision)
     graphed.start_stage(stage)
     plain.start_stage(stage)
-    for _ in range(2 * N_STEADY + 5):
+    for _ in range(2 * STEADY_AFTER + 5):
         assert_same_step(graphed, plain)
     assert backend.n_captures == 2 * n_graphs  # forward and backward pass
 
@@ -77,7 +76,7 @@ def test_another_capacity_is_recorded_again(make, backend):
     for size, n_captures in ((100, 6), (20_000, 8)):
         for trainer in (graphed, plain):
             trainer.stages["head"]._capacities["pixels"].fit(size)
-        for _ in range(N_STEADY + 2):
+        for _ in range(STEADY_AFTER + 2):
             assert_same_step(graphed, plain)
         assert backend.n_captures == n_captures  # the networks alone depend on the number of samples
 
@@ -88,7 +87,7 @@ def test_step_goes_on_plainly_where_nothing_can_be_recorded(make, backend):
 
     backend.capture, notes = fail, []
     graphed, plain = make(Graphs(backend, notes.append)), make(call_plainly)
-    for _ in range(N_STEADY + 3):
+    for _ in range(STEADY_AFTER + 3):
         assert_same_step(graphed, plain)
     assert sorted(note.split(":")[0] for note in notes) == [
         "CUDA graph of AudioEncoder",
@@ -106,7 +105,7 @@ def test_recomputed_values_are_not_taken_from_graphs(make, backend):
         return trainer
 
     graphed, plain = recomputing(make(Graphs(backend, pytest.fail))), recomputing(make(call_plainly))
-    for _ in range(N_STEADY + 3):
+    for _ in range(STEADY_AFTER + 3):
         assert_same_step(graphed, plain)
 
 
@@ -114,7 +113,7 @@ def test_next_stage_frees_the_memory_of_graphs(make, backend):
     graphs = Graphs(backend, pytest.fail)
     trainer = make(graphs)
     trainer._graphs = graphs
-    for _ in range(N_STEADY + 1):
+    for _ in range(STEADY_AFTER + 1):
         trainer.train_step()
     assert backend.n_alive == 6
     trainer.start_stage("torso")
@@ -135,7 +134,7 @@ def test_frames_equal_plain_ones(make, backend):
     graphs = Graphs(backend, pytest.fail)
     pending, expected = [], []
     renderer = portrait.renderer(tuple(frames.capture.intrinsics), (frames.width, frames.height))
-    for i in range(N_STEADY + 4):
+    for i in range(STEADY_AFTER + 4):
         portrait.call = call_plainly
         expected.append(renderer.submit(frames.inputs(i)).result().rgb)
         portrait.call = graphs
