@@ -78,7 +78,8 @@ def _view(options: ViewOptions) -> None:
     viewer_options = ViewerOptions(
         *(run, capture, options.audio, options.background, output, options.inbox, options.speech_model),
         *(train, default_preset(device.type) if options.preset == "auto" else options.preset),
-        *(options.stages, str(device), options.precision),
+        *(options.stages, str(device)),
+        precision=options.precision,
     )
     if offscreen is None or options.script is None:
         show(viewer_options)

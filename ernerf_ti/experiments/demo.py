@@ -76,13 +76,12 @@ class Demo:
         config = PRESETS["small"]
         # The head covers a fifth of the frame, and the background needs few rays.
         head = dataclasses.replace(config.head, n_rays=1536, lips_fraction=0.25, eyes_fraction=0.15, head_fraction=0.3)
-        config = dataclasses.replace(config, head=head)
+        config = dataclasses.replace(config, head=head, precision=self.precision)
         stages = {
             name: dataclasses.replace(getattr(config, name), iterations=max(2, round(iterations / self.speed_up)))
             for name, iterations in _ITERATIONS.items()
         }
-        settings = {"seed": self.seed, "precision": self.precision, "balanced_closure_fraction": 0.4}
-        return dataclasses.replace(config, **settings, **stages)
+        return dataclasses.replace(config, seed=self.seed, balanced_closure_fraction=0.4, **stages)
 
     @property
     def capture(self) -> Path:

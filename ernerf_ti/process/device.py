@@ -51,4 +51,4 @@ def use_deterministic_algorithms() -> None:
 
     torch.use_deterministic_algorithms(True)
     # Our kernels write all of their results; filling new tensors first would only cost time.
-    torch.utils.deterministic.fill_uninitialized_memory = False
+    setattr(torch.utils.deterministic, "fill_uninitialized_memory", False)  # noqa: B010, unknown to type checkers
