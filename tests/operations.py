@@ -10,7 +10,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 _WAITS = {
     *("_local_scalar_dense", "nonzero", "masked_select", "_unique2", "unique_dim", "repeat_interleave", "bincount"),
-    "_linalg_check_errors",
+    *("_linalg_check_errors", "linalg_inv_ex"),
+    "lift_fresh",  # torch.tensor and new_tensor: numbers of the host, copied to the device from pageable memory
+}
+_WITHOUT_LAUNCH = {
+    *("view", "_unsafe_view", "t", "transpose", "permute", "slice", "select", "split", "split_with_sizes", "expand"),
+    *("unsqueeze", "squeeze", "detach", "alias", "unfold", "as_strided", "unbind", "tensor_split", "_reshape_alias"),
+    *("empty", "empty_like", "new_empty", "empty_strided", "new_empty_strided"),
 }
 
 
@@ -23,6 +29,15 @@ class Operations:
     """Those whose shape or result depends on values, for which a GPU would be waited for."""
     from_host: list[str] = field(default_factory=list)
     """Those that bring a tensor of the CPU, or Python numbers, to another device."""
+
+    def count(self, name: str) -> int:
+        """How often an operation was called, in place or not."""
+        return self.names.count(name) + self.names.count(f"{name}_")
+
+    @property
+    def launches(self) -> int:
+        """Operations that launch work on a device, where views and allocations do not."""
+        return sum(name not in _WITHOUT_LAUNCH for name in self.names)
 
 
 class _Recorder(TorchDispatchMode):

@@ -13,7 +13,7 @@ from ernerf_ti.portrait.config import (
 from ernerf_ti.portrait.model.head_field import HeadField
 from ernerf_ti.portrait.model.region_attention import ATTENTIONS
 from ernerf_ti.portrait.records import FrameInputs
-from tests.operation_count import Operations
+from tests.operations import recorded_operations
 
 ENCODERS = [
     TriplaneHashConfig(n_levels=3, base_resolution=4, finest_resolution=16, log2_table_size=6),
@@ -177,24 +177,24 @@ def test_operations_between_the_kernels(with_gradients, device):
     field = make(device)
     positions, directions = points(64, device)
     at, code = inputs(device), torch.randn(32, device=device, requires_grad=True)
-    with torch.set_grad_enabled(with_gradients), Operations() as counted:
+    with torch.set_grad_enabled(with_gradients), recorded_operations() as counted:
         output = field.bind(at, audio_code=code)(positions, directions)
         if with_gradients:
             sum(value.sum() for value in vars(output).values()).backward()
-    assert counted.waits() == []
+    assert counted.waits == []
     assert with_gradients or counted.count("cat") <= 2  # of weights and of codes
-    assert counted.launches() <= (130 if with_gradients else 42)
+    assert counted.launches <= (130 if with_gradients else 42)
 
 
 @pytest.mark.parametrize("with_gradients", [True, False])
 def test_operations_of_the_audio_encoder(with_gradients, device):
     encoder, window = make(device).audio_encoder, inputs(device).audio_window
-    with torch.set_grad_enabled(with_gradients), Operations() as counted:
+    with torch.set_grad_enabled(with_gradients), recorded_operations() as counted:
         code = encoder(window)
         if with_gradients:
             code.sum().backward()
-    assert counted.waits() == []
-    assert counted.launches() <= (110 if with_gradients else 48)
+    assert counted.waits == []
+    assert counted.launches <= (110 if with_gradients else 48)
 
 
 def test_networks_under_autocast(device):

@@ -6,7 +6,7 @@ from ernerf_ti.portrait.camera import scene_from_capture
 from ernerf_ti.portrait.config import TorsoFieldConfig
 from ernerf_ti.portrait.model.torso_field import TorsoField
 from taichi_kernels.reference import frequency_encode, grid_encode
-from tests.operation_count import Operations
+from tests.operations import recorded_operations
 
 
 def frontal_pose(device="cpu"):
@@ -57,11 +57,11 @@ def test_half_precision(precision, device):
 def test_nothing_waits_for_the_device(device):
     field, pose = small(device, appearance_smoothing=3), frontal_pose(device)
     coords = torch.rand(60, 2, device=device) * 2 - 1
-    with Operations() as counted:
+    with recorded_operations() as counted:
         layer = field(coords, pose, 1)
         (layer.alpha.sum() + layer.rgb.sum()).backward()
-    assert counted.waits() == []
-    assert counted.launches() <= 200
+    assert counted.waits == []
+    assert counted.launches <= 200
 
 
 def test_shapes_and_gradients(device):
