@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+import torch
 from torch import Tensor
 
 from ernerf_ti.portrait.records import TorsoLayer
@@ -32,8 +33,10 @@ def render_torso(
     occupied = grid.occupied(pixel_coords)
     if static_shapes(pixel_coords.device):
         layer = torso(pixel_coords)
-        alpha = layer.alpha * occupied
-        return over(layer.rgb * alpha[:, None], alpha, background_rgb), alpha
+        # Not times 0: float16 overflows in the features of coordinates far outside of the image.
+        alpha = torch.where(occupied, layer.alpha, 0.0)
+        rgb = torch.where(occupied[:, None], layer.rgb * layer.alpha[:, None], 0.0)
+        return over(rgb, alpha, background_rgb), alpha
     index = occupied.nonzero()[:, 0]
     layer = torso(pixel_coords[index])
     alpha = layer.alpha.new_zeros(len(pixel_coords)).index_copy(0, index, layer.alpha)

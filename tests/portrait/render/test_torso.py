@@ -4,6 +4,7 @@ import torch
 from ernerf_ti.portrait.camera import all_pixels, pixel_coords
 from ernerf_ti.portrait.config import TorsoGridConfig
 from ernerf_ti.portrait.records import TorsoLayer
+from ernerf_ti.portrait.render.static_shapes import static_shapes_on_cpu
 from ernerf_ti.portrait.render.torso import render_torso
 from ernerf_ti.portrait.render.torso_occupancy import TorsoGrid
 
@@ -53,6 +54,21 @@ def test_only_occupied_pixels_are_evaluated(device):
     expected = whole.rgb * whole.alpha[:, None] + background * (1 - whole.alpha[:, None])
     torch.testing.assert_close(rgb, expected)
     torch.testing.assert_close(render_torso(torso, grid, coords)[0], whole.rgb * whole.alpha[:, None])
+
+
+def test_the_field_outside_the_torso_has_no_effect(device):
+    grid, coords = trained_grid(device), pixel_coords(all_pixels(40, 60, device), 40, 60)
+
+    def overflowing(coords):
+        layer, empty = lower_left(coords), ~grid.occupied(coords)
+        layer.alpha[empty], layer.rgb[empty] = torch.nan, torch.inf
+        return layer
+
+    background = torch.rand(2400, 3, device=device)
+    for behind in (background, None):
+        with static_shapes_on_cpu():
+            rendered = render_torso(overflowing, grid, coords, behind)
+        torch.testing.assert_close(rendered, render_torso(lower_left, grid, coords, behind))
 
 
 @pytest.mark.parametrize("with_background", [True, False])
