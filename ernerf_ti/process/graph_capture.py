@@ -7,7 +7,7 @@ writes: inputs, results, gradients of results, and gradients. :mod:`ernerf_ti.pr
 import math
 import weakref
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any, Protocol, TypeVar
 
@@ -61,9 +61,11 @@ class CudaBackend:
     def side_stream(self) -> Iterator[None]:
         current = torch.cuda.current_stream(self._device)
         self._stream.wait_stream(current)
-        with torch.cuda.stream(self._stream):
-            yield
-        current.wait_stream(self._stream)
+        try:
+            with torch.cuda.stream(self._stream):
+                yield
+        finally:
+            current.wait_stream(self._stream)  # also before memory that was used here is given to others
 
     def capture(self, function: Callable[[], Recorded], pool: Any) -> tuple[Graph, Recorded]:
         graph, current = torch.cuda.CUDAGraph(), torch.cuda.current_stream(self._device)
@@ -71,6 +73,9 @@ class CudaBackend:
             # thread_local: other threads decode frames and pin memory meanwhile, which "global" would forbid them.
             with torch.cuda.graph(graph, pool=pool, stream=self._stream, capture_error_mode="thread_local"):
                 result = function()
+        except BaseException:
+            self._end_allocation(pool)
+            raise
         finally:
             # torch leaves the stream of the recording current when the recording fails.
             torch.cuda.set_stream(current)
@@ -78,6 +83,12 @@ class CudaBackend:
 
     def synchronize(self) -> None:
         torch.cuda.synchronize(self._device)
+
+    def _end_allocation(self, pool: Any) -> None:
+        """Torch 2.11 goes on as if a recording were underway when CUDA has ended it with an error: memory that other
+        streams have used is then never free again, and later recordings fail."""
+        with suppress(AttributeError, RuntimeError):  # it has ended by itself
+            torch._C._cuda_endAllocateToPool(self._device.index or 0, pool)
 
 
 @dataclass

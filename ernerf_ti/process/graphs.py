@@ -198,7 +198,7 @@ class _GraphedFunction:
         except Exception as error:
             reason = f"it can't be recorded ({_cause(error)})"
         self._is_plain = True
-        self._by_key.clear()
+        self.clear()
         name = getattr(self._function, "__qualname__", type(self._function).__name__)
         self._tell(f"CUDA graph of {name}: {reason}; it runs without a graph")
         return None

@@ -330,8 +330,10 @@ def test_failed_recording_on_cuda_leaves_the_stream_and_names_the_first_error(mo
     monkeypatch.setattr(torch.cuda, "CUDAGraph", object)
     monkeypatch.setattr(torch.cuda, "current_stream", lambda device: current[0])
     monkeypatch.setattr(torch.cuda, "set_stream", lambda stream: current.__setitem__(0, stream))
-    monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: None)
+    monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: "pool")
     monkeypatch.setattr(torch.cuda, "graph", recording)
+    ended = []
+    monkeypatch.setattr(torch._C, "_cuda_endAllocateToPool", lambda *of: ended.append(of), raising=False)
     backend, notes = CudaBackend(torch.device("cuda")), []
     monkeypatch.setattr(backend, "side_stream", nullcontext)
 
@@ -342,6 +344,7 @@ def test_failed_recording_on_cuda_leaves_the_stream_and_names_the_first_error(mo
 
     record(Graphs(backend, notes.append), evaluate, torch.ones(3))
     assert current == ["default"]
+    assert ended == [(0, "pool")]
     (note,) = notes
     assert "(ValueError: this can't be recorded)" in note
 
