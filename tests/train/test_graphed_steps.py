@@ -121,6 +121,21 @@ def test_next_stage_frees_the_memory_of_graphs(make, backend):
     assert backend.n_alive == 0
 
 
+@pytest.mark.parametrize("stage", STAGES)
+def test_no_gradient_node_of_a_parameter_outlives_its_step(make, stage):
+    # It would belong to the stream of that step, and CUDA would refuse to record a backward pass on another one.
+    def has_been_met(parameter, step):
+        notes = torch.autograd.graph.get_gradient_edge(parameter).node.metadata
+        return notes.setdefault("step", step) != step
+
+    trainer, reports = make(call_plainly), []
+    trainer.start_stage(stage)
+    for step in range(3):
+        reports.append(trainer.train_step())
+        parameters = trainer.stages[stage].parameters()
+        assert [name for name, parameter in parameters.items() if has_been_met(parameter, step)] == []
+
+
 def test_unknown_setting_is_refused(capture, config, tmp_path, device):
     with pytest.raises(ValueError, match="cuda_graphs: expected auto or off, got 'on'"):
         Trainer(capture, config, tmp_path, device, cuda_graphs="on")
