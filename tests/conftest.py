@@ -27,7 +27,16 @@ def pytest_addoption(parser):
     parser.addoption("--device", default="cpu", choices=("cpu", "cuda"), help="where the kernels run")
 
 
+_LONG_FILES = ("test_cuda_codegen.py", "test_notebooks.py", "test_stages.py", "test_demo.py", "test_package.py")
+
+
+def pytest_configure(config):
+    # xdist would begin with the files of the most tests. The long ones have few, and one worker would end alone with them.
+    config.option.loadscopereorder = False
+
+
 def pytest_collection_modifyitems(config, items):
+    items.sort(key=lambda item: item.path.name not in _LONG_FILES)
     if config.getoption("--device") == "cpu":
         return
     taking, others = [], []
