@@ -414,7 +414,10 @@ def cpu_name() -> str:
 
 def commit() -> str:
     def git(*arguments: str) -> str:
-        result = subprocess.run(["git", "-C", str(ROOT), *arguments], capture_output=True, text=True, check=False)
+        try:
+            result = subprocess.run(["git", "-C", str(ROOT), *arguments], capture_output=True, text=True, check=False)
+        except OSError:  # git is not installed
+            return ""
         return result.stdout.strip() if result.returncode == 0 else ""
 
     revision = git("rev-parse", "--short", "HEAD")
