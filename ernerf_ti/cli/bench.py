@@ -238,9 +238,7 @@ _THREADS = """Count training steps on the CPU with one thread, with all, and wit
 The modes take two turns each, in processes of their own. OMP_NUM_THREADS must not be set.
 """
 BENCHMARKS: Mapping[str, Command] = {
-    "cuda": Command(
-        "bench cuda", CudaOptions, _cuda, _CUDA, interrupted="interrupted; finished parts are in the output"
-    ),
+    "cuda": Command("bench cuda", CudaOptions, _cuda, _CUDA, interrupted=_FINISHED_PARTS),
     "kernels": Command(
         "bench kernels",
         KernelsOptions,

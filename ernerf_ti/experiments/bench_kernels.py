@@ -87,8 +87,7 @@ def run(device: torch.device, ops: tuple[str, ...], scale: float, repeats: int) 
     """
     torch.manual_seed(0)
     known = cases(device, scale)
-    selected = [case for case in known if case.name.startswith(ops or "")]
-    if not selected:
+    if not (selected := [case for case in known if case.name.startswith(ops or "")]):
         raise ValueError(
             f"--ops: expected beginnings of {', '.join(case.name for case in known)}, got {', '.join(ops)}"
         )
@@ -414,11 +413,13 @@ def cpu_name() -> str:
 
 def commit() -> str:
     def git(*arguments: str) -> str:
-        result = subprocess.run(["git", "-C", str(ROOT), *arguments], capture_output=True, text=True, check=False)
-        return result.stdout.strip() if result.returncode == 0 else ""
+        try:
+            output = subprocess.check_output(["git", "-C", ROOT, *arguments], stderr=subprocess.DEVNULL, text=True)
+        except (OSError, subprocess.CalledProcessError):  # no git, or no checkout
+            return ""
+        return output.strip()
 
-    revision = git("rev-parse", "--short", "HEAD")
-    return (revision or "unknown") + ("+changes" if git("status", "--porcelain") else "")
+    return (git("rev-parse", "--short", "HEAD") or "unknown") + ("+changes" if git("status", "--porcelain") else "")
 
 
 def as_table(report: dict[str, Any], rows: list[Row]) -> str:

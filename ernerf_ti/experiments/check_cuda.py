@@ -163,8 +163,9 @@ def kernel_tests(check: Check) -> Iterator[Row]:
     if not all(path.exists() for path in tests):
         yield Row("tests", "kernel tests", note="skipped: not a checkout, its tests are not here")
         return
-    if importlib.util.find_spec("pytest") is None:
-        yield Row("tests", "kernel tests", note="skipped: pytest is not installed")
+    missing = [name for name in ("pytest", "hypothesis") if importlib.util.find_spec(name) is None]
+    if missing:
+        yield Row("tests", "kernel tests", note=f"skipped: not installed: {', '.join(missing)}")
         return
     check.budget.need(_SHORTEST_TESTS + _RESERVE)
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--device", check.device.type]

@@ -1,6 +1,7 @@
 """What the parts of the CUDA check share: sizes, time, settings to switch, the capture, and trainers of it."""
 
 import contextlib
+import gc
 import io
 import sys
 from collections.abc import Iterator
@@ -39,6 +40,8 @@ class Sizes:
     """One of them updates the occupancy grid."""
     n_turns: int = 3
     """Of either setting."""
+    warm_up: int = 10
+    """Pairs of steps before the first turn, each with an update of the occupancy grid: enough to record all graphs."""
     profiled_steps: int = 20
     compared_steps: int = 20
     """With and without CUDA graphs."""
@@ -63,6 +66,7 @@ REHEARSAL = Sizes(
     quality_steps=4,
     steps_per_turn=2,
     n_turns=1,
+    warm_up=1,
     profiled_steps=2,
     compared_steps=3,
     frames_per_turn=3,
@@ -160,6 +164,7 @@ class Check:
         """
         if self.capture is None:
             raise RuntimeError("no capture: the part that makes it has failed")
+        gc.collect()  # earlier trainers, whose graphs hold memory
         self._n_trainers += 1
         config, frame_memory = self._config(settings, steps), None if settings.keep_frames else 0
         folder = self.folder / f"run_{self._n_trainers}"
@@ -208,9 +213,16 @@ class _Listener(io.TextIOBase):
         return self._stderr.write(text)
 
 
-def begin(trainer: Trainer, stage: str) -> None:
+def begin(trainer: Trainer, stage: str, warm_up: int = 0) -> None:
     """Start a stage where its steps are those of most of a training: with frames in memory, and past the first updates
-    of the occupancy grid, which evaluate all cells."""
+    of the occupancy grid, which evaluate all cells.
+
+    Args:
+        trainer: of any stage.
+        stage: name.
+        warm_up: pairs of steps to take before: the first adapts the room for samples, and the others have CUDA graphs
+            recorded, in a smaller room than that of a portrait of which nothing is known.
+    """
     trainer.start_stage(stage)
     trainer.step = _STEADY_STEP
     frames, pixel = trainer.frames, torch.zeros(1, dtype=torch.int64, device=trainer.device)
@@ -218,6 +230,11 @@ def begin(trainer: Trainer, stage: str) -> None:
     frames.announce(list(range(len(frames))))
     for i in range(len(frames)):
         read(i, pixel)
+    for k in range(warm_up):
+        # The first of a pair updates the grid; the stage finetune takes lips and patches in turn.
+        trainer.step = _STEADY_STEP + k * trainer.config.grid_update_every
+        take_steps(trainer, 2)
+    trainer.step = _STEADY_STEP
 
 
 def take_steps(trainer: Trainer, n: int) -> Tensor:

@@ -1,5 +1,6 @@
 """Rows of the CUDA check: what was measured, as a Markdown table and as JSON."""
 
+import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from time import perf_counter
@@ -55,7 +56,9 @@ class Row:
         return bound if self.met is None else f"{bound}: {'met' if self.met else 'not met'}"
 
     def as_json(self) -> dict[str, Any]:
-        return asdict(self) | {"ratio": self.ratio, "met": self.met}
+        values = asdict(self) | {"ratio": self.ratio, "met": self.met}
+        # JSON has no NaN, which a training that diverges gives.
+        return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in values.items()}
 
 
 class Budget:

@@ -18,12 +18,14 @@ QUALITY_TARGET = -0.05
 """dB of PSNR: what the precision of the networks may cost."""
 _QUALITY_SHARE = 0.36
 """Fraction of the whole time that the two trainings may take."""
-_CHUNK = 50
-"""Steps in a row of either training."""
+_CHUNK = 20
+"""Steps in a row of either training: as many as between two log lines."""
+_AFTERWARDS = 100.0
+"""Seconds that are kept for the parts after the one that times steps."""
 _MANY = 10_000
 """Iterations of a stage of which only some steps are taken."""
-_WARM_UP = 3
-"""Turns before the timed ones: after each of the first the room for samples may change, and graphs are recorded."""
+_WARM_UP = 2
+"""Turns before the timed ones: for frames that need more room for samples, graphs are recorded again."""
 _SAME = 1e-3
 """Relative difference of losses that two kinds of the same computation may have over a few steps ..."""
 _TIMES_NOISE = 10
@@ -82,14 +84,15 @@ def _stage(check: Check, trainer: Trainer, stage: str) -> Iterator[Row]:
     """The figures of a stage with the default settings."""
     check.budget.need(6)
     sizes, device = check.sizes, check.device
-    begin(trainer, stage)
+    begin(trainer, stage, sizes.warm_up)
     for _ in range(_WARM_UP):
         _turn(check, trainer)
     with measures.PeakMemory(device) as memory:
         turns = [measures.milliseconds(lambda: _turn(check, trainer), 1, device) for _ in range(sizes.n_turns)]
     duration = median(turns) / sizes.steps_per_turn
     target = STEP_TARGET if stage == "head" else None
-    note = f"{sizes.n_rays} rays, data included"
+    n_samples = float(trainer.train_step().statistics.n_samples)
+    note = f"{sizes.n_rays} rays, " + (f"{n_samples:.0f} samples, " if n_samples else "") + "data included"
     yield Row("steps", f"{stage} step", duration, unit="ms", target=target, judged=sizes.judged, note=note)
     note = f"peak of torch's tensors; in use on the whole device {memory.device:.3g} GB"
     yield Row("steps", f"{stage} step, memory", memory.torch, unit="GB", note=note)
@@ -109,7 +112,7 @@ def _profile(check: Check, trainer: Trainer, stage: str, duration: float) -> Ite
 
 def _switch(check: Check, default: Trainer, switch: Switch) -> Iterator[Row]:
     """Steps of each stage with a setting off and on."""
-    check.budget.need(10)
+    check.budget.need(10 + _AFTERWARDS)
     sizes = check.sizes
     trainers = {switch.other: check.trainer(switch.other, _MANY, continued=True), check.default: default}
 
@@ -118,8 +121,10 @@ def _switch(check: Check, default: Trainer, switch: Switch) -> Iterator[Row]:
             _turn(check, trainers[settings])
 
     for stage in STAGES:
+        check.budget.need(_AFTERWARDS)
         for settings, trainer in trainers.items():
-            begin(trainer, stage)
+            with settings.in_use():  # as graphs are recorded
+                begin(trainer, stage, sizes.warm_up)
             for _ in range(_WARM_UP):
                 turn(settings)
         of_other, of_default = partial(turn, switch.other), partial(turn, check.default)

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import tempfile
 import warnings
 from collections import Counter
@@ -74,6 +75,10 @@ def trace(work: Work, calls: int, device: torch.device) -> Trace:
         RuntimeError: the profiler saw nothing on the device.
     """
     on_cuda = device.type == "cuda"
+    if on_cuda:
+        # With CUDA before 12.6 the end of a trace breaks CUDA graphs; torch does this for those of its compiler.
+        os.environ.setdefault("DISABLE_CUPTI_LAZY_REINIT", "1")
+        os.environ.setdefault("TEARDOWN_CUPTI", "0")
     synchronize(device)
     with profile(activities=[ProfilerActivity.CUDA if on_cuda else ProfilerActivity.CPU]) as profiler:
         for _ in range(calls):

@@ -68,3 +68,10 @@ def test_unknown_op(capsys):
     assert main(["bench", "kernels", "--ops", "nothing", "--device", "cpu"]) == 1
     error = capsys.readouterr().err
     assert "--ops: expected beginnings of triplane_encode, " in error and "got nothing" in error
+
+
+def test_git_need_not_be_installed(monkeypatch):
+    from ernerf_ti.experiments import bench_kernels as tool
+
+    monkeypatch.setenv("PATH", "")
+    assert tool.commit() == "unknown"

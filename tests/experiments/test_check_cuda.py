@@ -13,9 +13,9 @@ import torch
 from tqdm import tqdm
 
 from ernerf_ti.cli.main import main
-from ernerf_ti.experiments import check_cuda, check_setup
+from ernerf_ti.experiments import check_cuda, check_setup, check_training
 from ernerf_ti.experiments.check_setup import REHEARSAL, Check, Sizes
-from ernerf_ti.experiments.check_table import Budget, Row, as_table, isolated
+from ernerf_ti.experiments.check_table import Budget, OutOfTimeError, Row, as_table, isolated
 
 CPU = torch.device("cpu")
 
@@ -154,6 +154,74 @@ def test_switches_reach_trainer_and_portrait(monkeypatch, tmp_path, capsys):
     assert "CUDA graph of bf16\n" in capsys.readouterr().err
 
 
+class _Frames:
+    """Two frames, in whose place nothing is read."""
+
+    def __init__(self, log):
+        self.log = log
+
+    def __len__(self):
+        return 2
+
+    def announce(self, frames):
+        self.log.append(("announced", frames))
+
+    def rays(self, i, pixels):
+        self.log.append(("read", i))
+
+
+class _Trainer:
+    """Notes what is asked of it in place of training."""
+
+    def __init__(self):
+        self.log, self.device, self.config = [], CPU, SimpleNamespace(grid_update_every=16)
+        self.frames = _Frames(self.log)
+        self.stages = {"head": SimpleNamespace(adjust=lambda: self.log.append("adjusted"))}
+
+    def start_stage(self, stage):
+        self.stage, self.step = stage, 0
+
+    def train_step(self):
+        self.log.append(self.step)
+        self.step += 1
+        return SimpleNamespace(loss=torch.zeros(()))
+
+
+def test_a_stage_begins_past_its_first_updates_and_after_the_warm_up():
+    trainer = _Trainer()
+    check_setup.begin(trainer, "head", warm_up=2)
+    assert trainer.log == [
+        *(("announced", [0, 1]), ("read", 0), ("read", 1)),
+        *(512, 513, "adjusted", 528, 529, "adjusted"),
+    ]
+    assert trainer.step == 512
+    assert check_setup.begin(other := _Trainer(), "head") is None
+    assert len(other.log) == 3 and other.step == 512
+
+
+def test_steps_of_the_deterministic_setting_are_so_from_the_warm_up_on(monkeypatch, tmp_path):
+    """Graphs that were recorded before would repeat other algorithms."""
+    seen = []
+
+    def noted(trainer, *arguments):
+        seen.append((trainer, torch.are_deterministic_algorithms_enabled()))
+
+    monkeypatch.setattr(check_training, "begin", noted)
+    monkeypatch.setattr(check_training, "take_steps", noted)
+    monkeypatch.setattr(Check, "trainer", lambda *arguments, **options: "other")
+    check = Check(CPU, REHEARSAL, Budget(1000), tmp_path)
+    (switch,) = (switch for switch in check.training_switches() if switch.name == "deterministic")
+    rows = list(check_training._switch(check, "default", switch))
+    assert [row.what for row in rows] == [f"{stage} step, deterministic" for stage in ("head", "finetune", "torso")]
+    assert set(seen) == {("other", True), ("default", False)}
+
+
+def test_settings_of_steps_leave_time_for_the_other_parts(tmp_path):
+    check = Check(CPU, REHEARSAL, Budget(100), tmp_path)
+    with pytest.raises(OutOfTimeError):
+        list(check_training._switch(check, "default", check.switches()[0]))
+
+
 @pytest.mark.parametrize(
     ("outcome", "note", "failed"),
     [
@@ -194,6 +262,12 @@ def test_outcomes_of_the_kernel_tests(outcome, note, failed, monkeypatch, tmp_pa
     for command in commands:
         assert command[:3] == [sys.executable, "-m", "pytest"] and "--device" in command
         assert Path(command[-1]).is_file()
+
+
+def test_kernel_tests_need_their_tools(monkeypatch, tmp_path):
+    monkeypatch.setattr(check_cuda.importlib.util, "find_spec", lambda name: None if name == "hypothesis" else name)
+    (row,) = check_cuda.kernel_tests(Check(CPU, REHEARSAL, Budget(100), tmp_path))
+    assert row.note == "skipped: not installed: hypothesis" and not row.failed
 
 
 @pytest.mark.parametrize(("free_gb", "n_cores", "workers"), [(70, 16, 8), (70, 4, 2), (5, 16, 2), (0.5, 1, 1)])
@@ -249,6 +323,9 @@ def test_table_of_rows():
         "| steps | graphs |  | 20 ms | 12346 ms | 0.00 |  | why |",
     ]
     assert rows[3].as_json()["ratio"] == pytest.approx(20 / 12345.6)
+    diverged = Row("quality", "PSNR", float("nan"), target=-0.05, at_most=False)
+    assert diverged.as_json()["value"] is None and diverged.met is False
+    json.dumps([row.as_json() for row in (*rows, diverged)], allow_nan=False)
 
 
 def test_interruption_is_no_failure_of_a_part():
