@@ -26,7 +26,8 @@ class Operations:
 
     names: list[str] = field(default_factory=list)
     waits: list[str] = field(default_factory=list)
-    """Those whose shape or result depends on values, for which a GPU would be waited for."""
+    """Those whose shape or result depends on values, for which a GPU would be waited for, or that bring a tensor of a
+    GPU to the CPU."""
     from_host: list[str] = field(default_factory=list)
     """Those that bring a tensor of the CPU, or Python numbers, to another device."""
 
@@ -54,8 +55,11 @@ class _Recorder(TorchDispatchMode):
         if name in _WAITS or indexed_by_mask:
             self._operations.waits.append(name)
         result = func(*args, **(kwargs or {}))
-        if _devices(args) == {"cpu"} and _devices((result,)) - {"cpu"}:
+        given, made = _devices(args), _devices((result,))
+        if given == {"cpu"} and made - {"cpu"}:
             self._operations.from_host.append(name)
+        if given - {"cpu"} and made == {"cpu"}:
+            self._operations.waits.append(name)
         return result
 
 

@@ -133,8 +133,11 @@ class FrameStore:
         return torch.empty(self._shape, dtype=torch.uint8, pin_memory=True)
 
     def _decode(self, i: int, buffer: Tensor | None) -> Tensor:
-        frame = torch.from_numpy(self._read(i))
-        return frame if buffer is None else buffer.copy_(frame)
+        frame = self._read(i)
+        if buffer is None:
+            return torch.from_numpy(frame)
+        np.copyto(buffer.numpy(), frame)  # torch would start a team of OpenMP threads for each of our threads
+        return buffer
 
     def _admit(self, i: int, frame: Tensor) -> Tensor:
         if self._copy_stream is not None:

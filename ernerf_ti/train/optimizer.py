@@ -16,8 +16,9 @@ def stage_optimizer(
 
     Hash tables have weight decay, as in ER-NeRF, which uses AdamW's default.
 
-    A step is one kernel per group. On CUDA the learning rates are tensors there, so that a step can be captured in a
-    CUDA graph. A loaded state does not change the settings, which older versions saved for another kind of step.
+    A step is one kernel per group. On CUDA the learning rates are tensors there, so that a CUDA graph could read them.
+    `capturable` is left off: the fused step does not depend on it, and torch warns of it in a step that is not
+    captured. A loaded state does not change the settings, which older versions saved for another kind of step.
     """
     groups: dict[str, list[nn.Parameter]] = {"tables": [], "attention": [], "audio": [], "cameras": [], "networks": []}
     for name, parameter in parameters:
@@ -53,7 +54,6 @@ def stage_optimizer(
         device = group["params"][0].device
         if device.type == "cuda":
             group["lr"] = torch.full((), group["lr"], device=device)
-            group["capturable"] = True
     optimizer.register_load_state_dict_pre_hook(_with_own_settings)
     return optimizer
 

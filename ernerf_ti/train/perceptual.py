@@ -93,6 +93,10 @@ def dssim(a: Tensor, b: Tensor) -> Tensor:
     Returns:
         [P].
     """
+    if a.is_cuda:
+        # Channel by channel in memory. For rendered patches, whose channels lie side by side, cuDNN would convolve, and
+        # round to 10 bits by default (TF32); variances are small differences of what is convolved.
+        a, b = a.contiguous(), b.contiguous()
     side = min(_WINDOW, (min(a.shape[2:]) - 1) // 2 * 2 + 1)
     x = torch.arange(side, dtype=a.dtype, device=a.device) - side // 2
     row = torch.exp(-(x**2) / (2 * _SIGMA**2))
