@@ -24,11 +24,11 @@ def test_float32_on_the_cpu_by_default(capture, config, tmp_path):
 
 @pytest.mark.parametrize("precision", DTYPES)
 def test_learns_as_in_float32(capture, config, tmp_path, precision):
-    longer = dataclasses.replace(config, head=dataclasses.replace(config.head, iterations=80, n_rays=1024))
+    longer = dataclasses.replace(config, head=dataclasses.replace(config.head, iterations=40, n_rays=512))
     errors = {}
     for name in ("float32", precision):
         trainer = Trainer(capture, in_half(longer, name), tmp_path / name)
-        errors[name] = [float(trainer.train_step().statistics.mse) for _ in range(80)]
+        errors[name] = [float(trainer.train_step().statistics.mse) for _ in range(40)]
     assert trainer.portrait.precision == DTYPES[precision]
     assert all(p.dtype == torch.float32 for p in trainer.portrait.parameters())
     ends = {name: sum(values[-10:]) for name, values in errors.items()}
