@@ -31,7 +31,7 @@ _LONG_FILES = ("test_cuda_codegen.py", "test_notebooks.py", "test_stages.py", "t
 
 
 def pytest_configure(config):
-    # xdist would begin with the files of the most tests. The long ones have few, and one worker would end alone with them.
+    # xdist would begin with the files that have most tests. The long ones have few; one worker would end with them.
     config.option.loadscopereorder = False
 
 
