@@ -56,13 +56,13 @@ class Graphs:
     """
 
     def __init__(self, backend: Backend | None, tell: Callable[[str], None], dtype: torch.dtype = torch.float32):
-        self._backend, self._tell, self._tolerance = backend, tell, _TOLERANCES[dtype]
+        self.backend, self.tell, self._tolerance = backend, tell, _TOLERANCES[dtype]
         self._parameters: dict[Callable[..., Any], list[nn.Parameter]] = {}
         self._functions: dict[tuple[Callable[..., Any], bool], _GraphedFunction] = {}
 
     def __call__(self, function: Callable[..., Any], *inputs: Input, **flags: Any) -> Any:
         """Call a function through its graph, or plainly; see the class."""
-        if self._backend is None:
+        if self.backend is None:
             return function(*inputs, **flags)
         parameters = self._parameters.get(function)
         if parameters is None:
@@ -74,7 +74,7 @@ class Graphs:
         )
         graphed = self._functions.get((function, needs_gradient))
         if graphed is None:
-            graphed = _GraphedFunction(function, parameters, self._backend, self._tolerance, self._tell)
+            graphed = _GraphedFunction(function, parameters, self.backend, self._tolerance, self.tell)
             self._functions[function, needs_gradient] = graphed
         return graphed(inputs, flags)
 
@@ -196,7 +196,7 @@ class _GraphedFunction:
                 f"expected results within {self._tolerance:.1g} of the plain call's, got a deviation of {deviation:.1g}"
             )
         except Exception as error:
-            reason = f"it can't be recorded ({_cause(error)})"
+            reason = f"it can't be recorded ({cause(error)})"
         self._is_plain = True
         self.clear()
         name = getattr(self._function, "__qualname__", type(self._function).__name__)
@@ -204,7 +204,7 @@ class _GraphedFunction:
         return None
 
 
-def _cause(error: BaseException) -> str:
+def cause(error: BaseException) -> str:
     """First line of the error that others followed from: ending a recording that has failed raises one more."""
     while error.__context__ is not None:
         error = error.__context__

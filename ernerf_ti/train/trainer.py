@@ -19,6 +19,7 @@ from ernerf_ti.media.images import write_image
 from ernerf_ti.portrait.portrait import Portrait
 from ernerf_ti.process import graphs
 from ernerf_ti.process.device import CudaGraphs
+from ernerf_ti.process.graphed_optimizer import GraphedOptimizer
 from ernerf_ti.process.precision import resolve_precision
 from ernerf_ti.process.threads import ThreadTuner
 from ernerf_ti.run.checkpoint import load_checkpoint, load_state, save_checkpoint, state_entry
@@ -202,6 +203,7 @@ class Trainer:
             self._threads.release()
             self.frames.close()
             self._graphs.clear()
+            self._graphed_optimizer.clear()
         return True
 
     def start_stage(self, stage: str) -> None:
@@ -215,6 +217,7 @@ class Trainer:
         self.optimizer = stage_optimizer(parameters.items(), self.config.optimizer, self._current.settings)
         for parameter in parameters.values():
             parameter.requires_grad_(True)
+        self._graphed_optimizer = GraphedOptimizer(self.optimizer, self._graphs.backend, self._graphs.tell)
         self.average = WeightAverage(parameters, self.config.optimizer.ema_decay)
 
     def train_step(self) -> StepReport:
@@ -231,8 +234,11 @@ class Trainer:
         result = stage.loss(frame, self.step, generator)
         loss = result.total
         self.scaler.scale(loss).backward()
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
+        if self.scaler.is_enabled():
+            self.scaler.step(self.optimizer)
+            self.scaler.update()
+        else:
+            self._graphed_optimizer.step()
         self.step += 1
         if self.step % max(1, stage.settings.iterations // 125) == 0:
             # So rarely that the average reaches back over the last fifth of the stage or so.

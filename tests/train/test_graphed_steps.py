@@ -8,6 +8,7 @@ import torch
 
 from ernerf_ti.portrait.model.calls import call_plainly
 from ernerf_ti.portrait.render.static_shapes import static_shapes_on_cpu
+from ernerf_ti.process.graphed_optimizer import GraphedOptimizer
 from ernerf_ti.process.graphs import STEADY_AFTER, Graphs
 from ernerf_ti.train.config import STAGES
 from ernerf_ti.train.trainer import Trainer
@@ -69,6 +70,21 @@ def test_steps_equal_plain_ones(make, backend, stage, precision, n_graphs):
     for _ in range(2 * STEADY_AFTER + 5):
         assert_same_step(graphed, plain)
     assert backend.n_captures == 2 * n_graphs  # forward and backward pass
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_the_optimizer_steps_as_a_graph(make, backend, stage):
+    graphed, plain = make(call_plainly), make(call_plainly)
+    for trainer in (graphed, plain):
+        trainer.start_stage(stage)
+        for group in trainer.optimizer.param_groups:  # as on CUDA
+            group["lr"] = torch.as_tensor(group["lr"], dtype=torch.float32)
+    graphed._graphed_optimizer = GraphedOptimizer(graphed.optimizer, backend, pytest.fail)
+    for _ in range(2 * STEADY_AFTER + 5):
+        assert_same_step(graphed, plain)
+    assert backend.n_captures == 1
+    states = (trainer.optimizer.state_dict() for trainer in (graphed, plain))
+    torch.testing.assert_close(*states, rtol=1e-4, atol=1e-6)
 
 
 def test_another_capacity_is_recorded_again(make, backend):
