@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from ernerf_ti.data.capture import open_capture
+from ernerf_ti.portrait.render.head_occupancy import OccupancyGrid
 from ernerf_ti.run.checkpoint import FORMAT_VERSION, load_checkpoint
 from ernerf_ti.run.folder import RunFolder
 from ernerf_ti.run.trained_portrait import load_portrait
@@ -47,21 +48,42 @@ def test_renders_the_same_image(folder, device):
         assert np.abs(found - expected).mean() < 2e-4
 
 
-def test_resumes_to_the_same_end(folder, device):
+def draw_cells_as_0_1_0(monkeypatch):
+    """Version 0.1.0 drew the cells of the occupancy grid that it evaluated in every update, and all evenly."""
+    update = OccupancyGrid.update
+
+    def draw(grid, densities, generator):
+        return (torch.rand(len(densities), generator=generator) < grid.config.fraction).nonzero()[:, 0]
+
+    monkeypatch.setattr(OccupancyGrid, "_draw", draw)
+    monkeypatch.setattr(
+        OccupancyGrid,
+        "update",
+        lambda grid, density_fn, generator, all_cells: update(grid, density_fn, generator, False),
+    )
+
+
+@pytest.mark.parametrize("cells", ["drawn as 0.1.0 did", "drawn as today"])
+def test_resumes_to_the_same_end(folder, device, monkeypatch, cells):
     capture = open_capture(folder / "capture")
     frames = np.load(folder / "frames.npz")
+    if cells == "drawn as 0.1.0 did":
+        if device.type == "cuda":
+            pytest.skip("CUDA draws other random numbers")
+        draw_cells_as_0_1_0(monkeypatch)
     trainer = Trainer.resume(capture, folder / "run", device)
     assert (trainer.stage, trainer.step) == ("finetune", 7)
     assert trainer.run()
     assert load_checkpoint(RunFolder(folder / "run").checkpoint)["format_version"] == FORMAT_VERSION
     assert np.abs(frames["ended"] - frames["stopped"]).max() > 0.05
-    difference = np.abs(rendered(folder / "run", capture, device) - frames["ended"])
-    if device.type == "cpu":
-        # This version draws other cells of the occupancy grid to evaluate, where it draws them (fraction < 1), so that
-        # some rays have other samples.
-        assert difference.max() < 0.01 and difference.mean() < 2e-4
-    else:  # all random numbers are others: 0.003 to 0.004 measured
-        assert difference.mean() < 0.01 < np.abs(frames["stopped"] - frames["ended"]).mean()
+    end = rendered(folder / "run", capture, device)
+    if cells == "drawn as 0.1.0 did":
+        # Float32 sums may be taken in another order on another processor.
+        np.testing.assert_allclose(end, frames["ended"], atol=1e-3)
+    else:
+        # Measured: 0.00005 on the CPU, 0.003 to 0.004 with other random numbers; training changed 0.033.
+        changed = np.abs(frames["stopped"] - frames["ended"]).mean()
+        assert np.abs(end - frames["ended"]).mean() < changed / (3 if device.type == "cuda" else 100)
 
 
 def test_former_name_of_an_extractor(folder):
