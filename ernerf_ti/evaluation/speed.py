@@ -13,7 +13,7 @@ from ernerf_ti.audio.frame_features import SAMPLE_RATE
 from ernerf_ti.data.capture import Capture
 from ernerf_ti.data.capture_files import FPS
 from ernerf_ti.evaluation.held_out import HeldOutFrames
-from ernerf_ti.media.video import write_video
+from ernerf_ti.media.video_writer import write_video
 from ernerf_ti.run.trained_portrait import TrainedPortrait
 from ernerf_ti.synthesis.driving import SAMPLES_PER_FRAME, speech_windows
 from ernerf_ti.synthesis.frames import render_frames

@@ -25,7 +25,7 @@ import torch
 import taichi_kernels as tk
 from ernerf_ti.data.capture import open_capture
 from ernerf_ti.data.capture_files import FPS
-from ernerf_ti.media.video import write_video
+from ernerf_ti.media.video_writer import write_video
 from ernerf_ti.portrait.camera import all_pixels, pixel_coords, pixel_rays
 from ernerf_ti.portrait.records import FrameInputs, RenderOutput, TorsoLayer
 from ernerf_ti.portrait.render.torso import render_torso

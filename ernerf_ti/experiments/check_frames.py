@@ -12,7 +12,7 @@ from ernerf_ti.experiments import device_measures as measures
 from ernerf_ti.experiments.check_setup import Check, Settings, Switch
 from ernerf_ti.experiments.check_table import Row, isolated
 from ernerf_ti.experiments.device_measures import Work
-from ernerf_ti.media.video import VideoWriter, hardware_encoding_problem
+from ernerf_ti.media.video_writer import VideoWriter, hardware_encoding_problem
 from ernerf_ti.portrait.records import RenderOutput
 from ernerf_ti.synthesis.driving import blinks, head_path, ping_pong
 from ernerf_ti.synthesis.frames import frame_inputs, render_frames

@@ -25,7 +25,7 @@ from ernerf_ti.experiments.demo_measures import LidMeter, MouthMeter
 from ernerf_ti.experiments.demo_pictures import beside, comparison_frame, contact_sheet
 from ernerf_ti.media.files import read_json, write_json
 from ernerf_ti.media.images import write_image
-from ernerf_ti.media.video import write_video
+from ernerf_ti.media.video_writer import write_video
 from ernerf_ti.portrait.camera import scene_from_capture
 from ernerf_ti.process.interruption import StopRequest
 from ernerf_ti.process.precision import Precision, resolve_precision

@@ -16,7 +16,7 @@ from ernerf_ti.audio.frame_features import SAMPLE_RATE
 from ernerf_ti.data.capture_files import FPS, read_transforms
 from ernerf_ti.media.images import read_image, write_image
 from ernerf_ti.media.sound import read_sound
-from ernerf_ti.media.video import TRANSPARENT_SUFFIXES, VIDEO_SUFFIXES, VideoWriter, hardware_encoding_problem
+from ernerf_ti.media.video_writer import TRANSPARENT_SUFFIXES, VIDEO_SUFFIXES, VideoWriter, hardware_encoding_problem
 from ernerf_ti.portrait.camera import scene_from_capture
 from ernerf_ti.run.trained_portrait import TrainedPortrait
 from ernerf_ti.synthesis.driving import (

@@ -10,7 +10,7 @@ from torch import Tensor
 from ernerf_ti.audio.frame_features import SAMPLE_RATE
 from ernerf_ti.data.capture_files import FPS
 from ernerf_ti.media.files import write_json
-from ernerf_ti.media.video import VideoWriter
+from ernerf_ti.media.video_writer import VideoWriter
 from ernerf_ti.portrait.camera import capture_from_scene
 from ernerf_ti.synthesis.video import SYNTHESIZED
 from ernerf_ti.viewer.clip import SAMPLES_PER_FRAME, Clip

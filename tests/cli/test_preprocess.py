@@ -3,7 +3,7 @@
 import numpy as np
 
 from ernerf_ti.cli.main import main
-from ernerf_ti.media.video import write_video
+from ernerf_ti.media.video_writer import write_video
 
 
 def test_failure_is_one_line(tmp_path, capsys):

@@ -7,7 +7,7 @@ import pytest
 from ernerf_ti.cli.main import main
 from ernerf_ti.evaluation import statistics
 from ernerf_ti.experiments import audio_feature_study
-from ernerf_ti.media.video import write_video
+from ernerf_ti.media.video_writer import write_video
 from tests.evaluation.conftest import mesh_face, smooth_noise, talker
 
 RATE = 16_000

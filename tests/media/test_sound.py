@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from ernerf_ti.media.sound import mux_sound, read_sound
-from ernerf_ti.media.video import read_frames, write_video
+from ernerf_ti.media.video import read_frames
+from ernerf_ti.media.video_writer import write_video
 from tests.media.clips import SOUND_RATE, beeps, encode, onsets_of_beeps, onsets_of_flashes, picture
 
 

@@ -5,16 +5,10 @@ import av
 import numpy as np
 import pytest
 
-from ernerf_ti.media import video as module
+from ernerf_ti.media import video_writer as module
 from ernerf_ti.media.sound import read_sound
-from ernerf_ti.media.video import (
-    FrameCounts,
-    VideoWriter,
-    hardware_encoding_problem,
-    probe,
-    read_frames,
-    write_video,
-)
+from ernerf_ti.media.video import FrameCounts, probe, read_frames
+from ernerf_ti.media.video_writer import VideoWriter, hardware_encoding_problem, write_video
 from tests.media.clips import HEIGHT, SOUND_RATE, WIDTH, beeps, encode, onsets_of_beeps, onsets_of_flashes, picture
 
 

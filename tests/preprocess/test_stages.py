@@ -13,7 +13,7 @@ from ernerf_ti.data.capture import open_capture
 from ernerf_ti.data.capture_files import HEAD, NECK, TORSO
 from ernerf_ti.data.synthetic.portrait_writers import write_portrait_video
 from ernerf_ti.data.synthetic.synthetic_portrait import SyntheticPortrait
-from ernerf_ti.media.video import write_video
+from ernerf_ti.media.video_writer import write_video
 from ernerf_ti.preprocess import stages
 from ernerf_ti.preprocess.pipeline import StageError
 from ernerf_ti.preprocess.report import head_angles

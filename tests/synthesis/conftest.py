@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from ernerf_ti.media.video import write_video
+from ernerf_ti.media.video_writer import write_video
 from ernerf_ti.portrait.camera import scene_from_capture
 from ernerf_ti.portrait.portrait import Portrait
 from ernerf_ti.run.trained_portrait import TrainedPortrait

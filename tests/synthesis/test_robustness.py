@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from ernerf_ti.media.video import VideoWriter
+from ernerf_ti.media.video_writer import VideoWriter
 from ernerf_ti.process.prefetch import ahead
 from ernerf_ti.synthesis import video as module
 from ernerf_ti.synthesis.frames import render_frames

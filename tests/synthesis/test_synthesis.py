@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ernerf_ti.media.sound import read_sound
-from ernerf_ti.media.video import VideoWriter, probe, read_frames
+from ernerf_ti.media.video import probe, read_frames
+from ernerf_ti.media.video_writer import VideoWriter
 from ernerf_ti.synthesis import video
 from ernerf_ti.synthesis.driving import blinks, head_path, ping_pong, ready_made_windows, speech_windows
 from ernerf_ti.synthesis.frames import render_frames

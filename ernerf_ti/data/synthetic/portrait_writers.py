@@ -21,7 +21,7 @@ from ernerf_ti.data.capture_files import (
 )
 from ernerf_ti.data.synthetic.synthetic_portrait import SyntheticPortrait
 from ernerf_ti.media.images import write_image
-from ernerf_ti.media.video import write_video
+from ernerf_ti.media.video_writer import write_video
 
 
 def write_portrait_capture(
