@@ -16,7 +16,8 @@ from torch import Tensor
 
 from taichi_kernels.checks import FLOATS, ArgumentCheck, cast_under_autocast, dense
 from taichi_kernels.operators import Operator, not_differentiable
-from taichi_kernels.runtime import array, launch, scalar, taichi
+from taichi_kernels.parallel_loops import parallel_kernel
+from taichi_kernels.runtime import array, is_cuda, launch, scalar, taichi
 
 # Channels that a kernel keeps in registers; wider inputs take several launches.
 _CHANNELS_PER_LAUNCH = 16
@@ -146,7 +147,7 @@ def _composite(
     sums_w, sums_s, opacity = _empty_sums(sigmas, deltas, weighted, summed, packed_info, T_threshold)
     for first_w, n_w, first_s, n_s in _channel_blocks(weighted.shape[1], summed.shape[1]):
         launch(
-            _kernels(n_w, n_s, sigmas.dtype).forward,
+            _kernels(n_w, n_s, sigmas.dtype, is_cuda()).forward,
             *(sigmas, deltas, weighted, summed, packed_info, len(packed_info), len(sigmas), T_threshold),
             *(first_w, weighted.shape[1], first_s, summed.shape[1]),
             *(sums_w, sums_s, opacity),
@@ -194,7 +195,7 @@ def _gradient(
     grads = torch.zeros_like(sigmas), torch.zeros_like(weighted), sigmas.new_zeros(len(sigmas), Cs)
     for first_w, n_w, first_s, n_s in _channel_blocks(Cw, Cs):
         launch(
-            _kernels(n_w, n_s, sigmas.dtype).backward,
+            _kernels(n_w, n_s, sigmas.dtype, is_cuda()).backward,
             *(sigmas, deltas, weighted, packed_info, sums_w, opacity, grad_sums_w, grad_sums_s, grad_opacity),
             *(len(packed_info), len(sigmas), T_threshold),
             *(first_w, Cw, first_s, Cs),
@@ -234,7 +235,7 @@ def _accumulate(
     opacity_before = opacity.clone()
     for first_w, n_w, first_s, n_s in _channel_blocks(weighted.shape[1], summed.shape[1]):
         launch(
-            _kernels(n_w, n_s, sigmas.dtype).accumulate,
+            _kernels(n_w, n_s, sigmas.dtype, is_cuda()).accumulate,
             *(sigmas, deltas, weighted, summed, packed_info, ray_ids),
             *(len(ray_ids), len(sigmas), len(opacity), T_threshold),
             *(first_w, weighted.shape[1], first_s, summed.shape[1]),
@@ -253,7 +254,7 @@ class _Kernels(NamedTuple):
 
 
 @functools.cache
-def _kernels(n_weighted: int, n_summed: int, dtype: torch.dtype) -> _Kernels:
+def _kernels(n_weighted: int, n_summed: int, dtype: torch.dtype, on_cuda: bool) -> _Kernels:
     ti = taichi()
     real, Reals, Ints, Bytes = scalar(dtype), array(dtype), array(torch.int32), array(torch.uint8)
     W, S = n_weighted, n_summed
@@ -264,7 +265,7 @@ def _kernels(n_weighted: int, n_summed: int, dtype: torch.dtype) -> _Kernels:
         begin = ti.max(0, packed_info[2 * i])
         return begin, ti.min(n_samples, begin + packed_info[2 * i + 1])
 
-    @ti.kernel
+    @parallel_kernel(on_cuda)
     def forward(
         # samples
         sigmas: Reals,  # [M]
@@ -307,7 +308,7 @@ def _kernels(n_weighted: int, n_summed: int, dtype: torch.dtype) -> _Kernels:
                 sums_s[i * Cs + first_s + c] = acc_s[c]
             opacity[i] = total
 
-    @ti.kernel
+    @parallel_kernel(on_cuda)
     def backward(
         # samples
         sigmas: Reals,  # [M]
@@ -365,7 +366,7 @@ def _kernels(n_weighted: int, n_summed: int, dtype: torch.dtype) -> _Kernels:
                 if T < T_threshold:
                     break
 
-    @ti.kernel
+    @parallel_kernel(on_cuda)
     def accumulate(
         # samples
         sigmas: Reals,  # [M]

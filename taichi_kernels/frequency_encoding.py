@@ -14,7 +14,8 @@ from torch import Tensor
 
 from taichi_kernels.checks import FLOATS, ArgumentCheck, cast_under_autocast, dense, expect_integer
 from taichi_kernels.operators import Operator
-from taichi_kernels.runtime import array, launch, scalar, taichi
+from taichi_kernels.parallel_loops import parallel_kernel
+from taichi_kernels.runtime import array, is_cuda, launch, scalar, taichi
 
 
 def frequency_encode(x: Tensor, n_octaves: int) -> Tensor:
@@ -39,7 +40,7 @@ def frequency_encode(x: Tensor, n_octaves: int) -> Tensor:
 
 def _encode(x: Tensor, n_octaves: int) -> Tensor:
     features = _empty_features(x, n_octaves)
-    launch(_kernels(x.dtype).encode, x, *x.shape, n_octaves, features)
+    launch(_kernels(x.dtype, is_cuda()).encode, x, *x.shape, n_octaves, features)
     return features
 
 
@@ -61,7 +62,7 @@ def _backward(ctx: Any, grad_features: Tensor) -> tuple[Tensor, None]:
 def _gradient(features: Tensor, grad_features: Tensor, n_dims: int, n_octaves: int) -> Tensor:
     n = features.shape[0]
     grad_x = features.new_empty(n, n_dims)
-    launch(_kernels(features.dtype).gradient, features, dense(grad_features), n, n_dims, n_octaves, grad_x)
+    launch(_kernels(features.dtype, is_cuda()).gradient, features, dense(grad_features), n, n_dims, n_octaves, grad_x)
     return grad_x
 
 
@@ -99,14 +100,14 @@ class _Kernels(NamedTuple):
 
 
 @functools.cache
-def _kernels(dtype: torch.dtype) -> _Kernels:
+def _kernels(dtype: torch.dtype, on_cuda: bool) -> _Kernels:
     ti = taichi()
     real, Reals = scalar(dtype), array(dtype)
     # float32 features come from one sine and cosine in float64, doubled from octave to octave: the
     # error doubles too, and stays far below float32. float64 features have no such room.
     doubling = dtype == torch.float32
 
-    @ti.kernel
+    @parallel_kernel(on_cuda)
     def encode(
         x: Reals,  # [N, D]
         n: ti.i32,
@@ -130,7 +131,7 @@ def _kernels(dtype: torch.dtype) -> _Kernels:
                     angle *= ti.f64(2.0)
                     sine, cosine = ti.sin(angle), ti.cos(angle)
 
-    @ti.kernel
+    @parallel_kernel(on_cuda)
     def gradient(
         features: Reals,  # [N, D (1 + 2 K)]
         grad_features: Reals,  # [N, D (1 + 2 K)]

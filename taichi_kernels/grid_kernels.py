@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from taichi_kernels.parallel_loops import parallel_kernel
 from taichi_kernels.runtime import array, scalar, taichi
 
 MAX_DIMS = 4
@@ -189,7 +190,7 @@ def grid_kernels(
         for c in ti.static(range(F)):
             features[(row * F + c) * n + i] = ti.cast(sums[c], stored)
 
-    @ti.kernel
+    @parallel_kernel(on_cuda)
     def encode(
         positions: Reals,  # [N, n_axes], with tangents [N, 2 n_axes]
         table: Stored,  # [grids, n_entries, F]
@@ -244,7 +245,7 @@ def grid_kernels(
                         else:
                             grads[entry + c] = grads[entry + c] + weight * upstream[c]
 
-    @ti.kernel
+    @parallel_kernel(on_cuda)
     def grad_table(
         positions: Reals,  # [N, n_axes], with tangents [N, 2 n_axes]
         grad_features: Stored,  # point_stride, channel_stride
@@ -278,7 +279,7 @@ def grid_kernels(
                                 scatter_point(positions, grad_features, i, n_axes, bound, inverse_extent,
                                               point_stride, channel_stride, row, level, grads)  # fmt: skip
 
-    @ti.kernel
+    @parallel_kernel(on_cuda)
     def grad_positions(
         positions: Reals,  # [N, n_axes], with tangents [N, 2 n_axes]
         table: Stored,  # [grids, n_entries, F]

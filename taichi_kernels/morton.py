@@ -11,7 +11,8 @@ from torch import Tensor
 
 from taichi_kernels.checks import ArgumentCheck
 from taichi_kernels.operators import Operator
-from taichi_kernels.runtime import array, launch, taichi
+from taichi_kernels.parallel_loops import parallel_kernel
+from taichi_kernels.runtime import array, is_cuda, launch, taichi
 
 MAX_RESOLUTION = 1024  # 3 x 10 bits fit an int32
 
@@ -48,13 +49,13 @@ def morton_decode(codes: Tensor) -> Tensor:
 
 def _encode(cells: Tensor) -> Tensor:
     codes = cells.new_empty(len(cells))
-    launch(_kernels().encode, cells, len(cells), codes)
+    launch(_kernels(is_cuda()).encode, cells, len(cells), codes)
     return codes
 
 
 def _decode(codes: Tensor) -> Tensor:
     cells = codes.new_empty(len(codes), 3)
-    launch(_kernels().decode, codes, len(codes), cells)
+    launch(_kernels(is_cuda()).decode, codes, len(codes), cells)
     return cells
 
 
@@ -106,17 +107,17 @@ class _Kernels(NamedTuple):
 
 
 @functools.cache
-def _kernels() -> _Kernels:
+def _kernels(on_cuda: bool) -> _Kernels:
     ti = taichi()
     Ints = array(torch.int32)
     morton = morton_functions()
 
-    @ti.kernel
+    @parallel_kernel(on_cuda)
     def encode(cells: Ints, n: ti.i32, codes: Ints):
         for i in range(n):
             codes[i] = morton.encode(cells[3 * i], cells[3 * i + 1], cells[3 * i + 2])
 
-    @ti.kernel
+    @parallel_kernel(on_cuda)
     def decode(codes: Ints, n: ti.i32, cells: Ints):
         for i in range(n):
             cell = morton.decode(codes[i])

@@ -14,7 +14,8 @@ from torch import Tensor
 from taichi_kernels.checks import FLOATS, ArgumentCheck, cast_under_autocast, expect
 from taichi_kernels.morton import MAX_RESOLUTION, morton_decode
 from taichi_kernels.operators import Operator
-from taichi_kernels.runtime import array, launch, taichi
+from taichi_kernels.parallel_loops import parallel_kernel
+from taichi_kernels.runtime import array, is_cuda, launch, taichi
 
 
 def cell_centers(resolution: int, cascade: int = 0, bound: float = 1.0, device: torch.device | str = "cpu") -> Tensor:
@@ -79,13 +80,13 @@ def pack_bits(density_grid: Tensor, threshold: float | Tensor) -> Tensor:
 
 def _dilate(density_grid: Tensor) -> Tensor:
     dilated = torch.empty_like(density_grid)
-    launch(_kernels(density_grid.dtype).dilate, density_grid, *density_grid.shape, dilated)
+    launch(_kernels(density_grid.dtype, is_cuda()).dilate, density_grid, *density_grid.shape, dilated)
     return dilated
 
 
 def _pack(density_grid: Tensor, threshold: Tensor) -> Tensor:
     bitfield = _empty_bitfield(density_grid, threshold)
-    launch(_kernels(density_grid.dtype).pack, density_grid, threshold, len(bitfield), bitfield)
+    launch(_kernels(density_grid.dtype, is_cuda()).pack, density_grid, threshold, len(bitfield), bitfield)
     return bitfield
 
 
@@ -128,11 +129,11 @@ class _Kernels(NamedTuple):
 
 
 @functools.cache
-def _kernels(dtype: torch.dtype) -> _Kernels:
+def _kernels(dtype: torch.dtype, on_cuda: bool) -> _Kernels:
     ti = taichi()
     Reals, Bytes = array(dtype), array(torch.uint8)
 
-    @ti.kernel
+    @parallel_kernel(on_cuda)
     def dilate(
         density_grid: Reals,  # [C, R^3]
         n_cascades: ti.i32,
@@ -154,7 +155,7 @@ def _kernels(dtype: torch.dtype) -> _Kernels:
                     largest = ti.max(largest, density_grid[first + (others | (((code | ~bits) + 1) & bits))])
             dilated[k] = largest
 
-    @ti.kernel
+    @parallel_kernel(on_cuda)
     def pack(
         density_grid: Reals,  # [C R^3]
         threshold: Reals,  # []

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from taichi_kernels.checks import FLOATS, ArgumentCheck, cast_under_autocast, expect
 from taichi_kernels.operators import Operator
-from taichi_kernels.runtime import array, launch, scalar, taichi
+from taichi_kernels.parallel_loops import parallel_kernel
+from taichi_kernels.runtime import array, is_cuda, launch, scalar, taichi
 
 
 def intersect_aabb(
@@ -62,7 +63,7 @@ def _intersect(
     if box is None:
         box = _box_tensor(tuple(numbers), rays_o.dtype, rays_o.device)
     distances = _empty_distances(rays_o)
-    launch(_kernel(rays_o.dtype), rays_o, rays_d, box, len(rays_o), min_near, *distances)
+    launch(_kernel(rays_o.dtype, is_cuda()), rays_o, rays_d, box, len(rays_o), min_near, *distances)
     return distances
 
 
@@ -77,14 +78,14 @@ def _empty_distances(rays_o: Tensor, *others: Any) -> tuple[Tensor, Tensor]:
 
 
 @functools.cache
-def _kernel(dtype: torch.dtype) -> Any:
+def _kernel(dtype: torch.dtype, on_cuda: bool) -> Any:
     ti = taichi()
     real, Reals = scalar(dtype), array(dtype)
     LARGEST = torch.finfo(dtype).max
     # Below this a direction is parallel to the slab; 1 / d must not overflow, nor d be flushed to zero.
     PARALLEL = 1e-30
 
-    @ti.kernel
+    @parallel_kernel(on_cuda)
     def intersect(
         rays_o: Reals,  # [N, 3]
         rays_d: Reals,  # [N, 3]

@@ -22,7 +22,8 @@ from torch import Tensor
 from taichi_kernels.checks import FLOATS, ArgumentCheck, cast_under_autocast, dense, expect, expect_integer
 from taichi_kernels.morton import MAX_RESOLUTION, morton_functions
 from taichi_kernels.operators import Operator, not_differentiable
-from taichi_kernels.runtime import array, launch, scalar, taichi
+from taichi_kernels.parallel_loops import parallel_kernel
+from taichi_kernels.runtime import array, is_cuda, launch, scalar, taichi
 
 
 class RaySamples(NamedTuple):
@@ -164,7 +165,7 @@ def _march(
 ) -> tuple[Tensor, ...]:
     lattice = _Lattice(*numbers)
     n_rays, n_words = len(rays_o), lattice.n_words
-    kernels = _kernels(rays_o.dtype)
+    kernels = _kernels(rays_o.dtype, is_cuda())
     hits = torch.empty(n_rays, n_words, dtype=torch.int32, device=rays_o.device)
     counts = torch.empty(n_rays, dtype=torch.int32, device=rays_o.device)
     first_ts = torch.empty_like(t_near)
@@ -229,11 +230,8 @@ def _gradient(
     grad_positions: Tensor, grad_directions: Tensor, ts: Tensor, packed_info: Tensor
 ) -> tuple[Tensor, Tensor]:
     grads = _empty_gradient(grad_positions, grad_directions, ts, packed_info)
-    launch(
-        _kernels(ts.dtype).gradient,
-        *(dense(grad_positions), dense(grad_directions), ts, packed_info, len(packed_info)),
-        *grads,
-    )
+    upstream = dense(grad_positions), dense(grad_directions)
+    launch(_kernels(ts.dtype, is_cuda()).gradient, *upstream, ts, packed_info, len(packed_info), *grads)
     return grads
 
 
@@ -250,7 +248,7 @@ class _Kernels(NamedTuple):
 
 
 @functools.cache
-def _kernels(dtype: torch.dtype) -> _Kernels:
+def _kernels(dtype: torch.dtype, on_cuda: bool) -> _Kernels:
     ti = taichi()
     real, Reals, Ints, Bytes = scalar(dtype), array(dtype), array(torch.int32), array(torch.uint8)
     morton = morton_functions()
@@ -301,7 +299,7 @@ def _kernels(dtype: torch.dtype) -> _Kernels:
                 distance = ti.max(distance, real(0.0))
         return distance
 
-    @ti.kernel
+    @parallel_kernel(on_cuda)
     def find(
         # rays
         rays_o: Reals,  # [N, 3]
@@ -370,7 +368,7 @@ def _kernels(dtype: torch.dtype) -> _Kernels:
             counts[i] = count
             first_ts[i] = t_first
 
-    @ti.kernel
+    @parallel_kernel(on_cuda)
     def write(
         rays_o: Reals,  # [N, 3]
         rays_d: Reals,  # [N, 3]
@@ -407,7 +405,7 @@ def _kernels(dtype: torch.dtype) -> _Kernels:
                     j += 1
                 t += dt
 
-    @ti.kernel
+    @parallel_kernel(on_cuda)
     def gradient(
         grad_positions: Reals,  # [M, 3]
         grad_directions: Reals,  # [M, 3]

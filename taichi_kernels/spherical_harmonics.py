@@ -17,7 +17,8 @@ from torch import Tensor
 
 from taichi_kernels.checks import FLOATS, ArgumentCheck, cast_under_autocast, dense, expect_integer
 from taichi_kernels.operators import Operator, not_differentiable
-from taichi_kernels.runtime import array, launch, scalar, taichi
+from taichi_kernels.parallel_loops import parallel_kernel
+from taichi_kernels.runtime import array, is_cuda, launch, scalar, taichi
 
 MAX_DEGREE = 8
 
@@ -46,7 +47,7 @@ def spherical_harmonics(directions: Tensor, degree: int) -> Tensor:
 
 def _evaluate(directions: Tensor, degree: int) -> Tensor:
     harmonics = _empty_harmonics(directions, degree)
-    launch(_kernels(degree, directions.dtype).evaluate, directions, len(directions), harmonics)
+    launch(_kernels(degree, directions.dtype, is_cuda()).evaluate, directions, len(directions), harmonics)
     return harmonics
 
 
@@ -66,7 +67,7 @@ def _backward(ctx: Any, grad_harmonics: Tensor) -> tuple[Tensor, None]:
 
 def _gradient(directions: Tensor, grad_harmonics: Tensor, degree: int) -> Tensor:
     grad_directions = torch.empty_like(directions)
-    kernel = _kernels(degree, directions.dtype).gradient
+    kernel = _kernels(degree, directions.dtype, is_cuda()).gradient
     launch(kernel, directions, dense(grad_harmonics), len(directions), grad_directions)
     return grad_directions
 
@@ -85,7 +86,7 @@ def _derivatives_along(
     directions: Tensor, grad_harmonics: Tensor, grad_grad_directions: Tensor, degree: int
 ) -> tuple[Tensor, Tensor]:
     results = torch.empty_like(directions), _empty_harmonics(directions, degree)
-    kernel = _kernels(degree, directions.dtype).derivatives_along
+    kernel = _kernels(degree, directions.dtype, is_cuda()).derivatives_along
     launch(kernel, directions, dense(grad_grad_directions), dense(grad_harmonics), len(directions), *results)
     return results
 
@@ -102,7 +103,7 @@ class _Kernels(NamedTuple):
 
 
 @functools.cache
-def _kernels(degree: int, dtype: torch.dtype) -> _Kernels:
+def _kernels(degree: int, dtype: torch.dtype, on_cuda: bool) -> _Kernels:
     ti = taichi()
     real, Reals = scalar(dtype), array(dtype)
     N = degree**2
@@ -113,7 +114,7 @@ def _kernels(degree: int, dtype: torch.dtype) -> _Kernels:
     DOWN = [[(l + m - 1) / (l - m) if m < l else 0.0 for m in bands] for l in bands]
     FIRST = [float(math.prod(range(2 * m - 1, 0, -2))) for m in bands]  # P_m^m = (2m - 1)!!
 
-    @ti.kernel
+    @parallel_kernel(on_cuda)
     def evaluate(
         directions: Reals,  # [N, 3]
         n: ti.i32,
@@ -132,7 +133,7 @@ def _kernels(degree: int, dtype: torch.dtype) -> _Kernels:
                         harmonics[i * N + l * l + l - m] = real(K[l][m]) * p * b
                 a, b = a * x - b * y, a * y + b * x
 
-    @ti.kernel
+    @parallel_kernel(on_cuda)
     def gradient(
         directions: Reals,  # [N, 3]
         grad_harmonics: Reals,  # [N, degree^2]
@@ -167,7 +168,7 @@ def _kernels(degree: int, dtype: torch.dtype) -> _Kernels:
             grad_directions[3 * i + 1] = grad_y
             grad_directions[3 * i + 2] = grad_z
 
-    @ti.kernel
+    @parallel_kernel(on_cuda)
     def derivatives_along(
         directions: Reals,  # [N, 3]
         tangents: Reals,  # [N, 3]

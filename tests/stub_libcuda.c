@@ -1,7 +1,8 @@
 /* A CUDA driver without a device: Taichi's CUDA code generation runs on it, and nothing is computed.
  *
  * Device memory is host memory, a launch does nothing, and the code of each kernel (PTX) is written to
- * the folder $STUB_PTX. Built by tests/test_cuda_codegen.py. */
+ * files whose names begin with $STUB_PTX. The compute capability is $STUB_CAPABILITY, 75 for 7.5.
+ * Built by tests/test_cuda_codegen.py. */
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -51,8 +52,8 @@ Result cuDevicePrimaryCtxRetain(void **c, int d) { *c = (void *)1; return OK; }
 
 Result cuDeviceGetAttribute(int *v, uint32_t attribute, int d) {
     switch (attribute) {
-    case 75: *v = 9; break;       /* compute capability 9.0 */
-    case 76: *v = 0; break;
+    case 75: *v = atoi(getenv("STUB_CAPABILITY")) / 10; break;
+    case 76: *v = atoi(getenv("STUB_CAPABILITY")) % 10; break;
     case 16: *v = 4; break;       /* multiprocessors */
     case 39: *v = 2048; break;    /* threads on each */
     case 97: *v = 232448; break;  /* shared memory a block */
@@ -81,7 +82,7 @@ Result cuOccupancyMaxActiveBlocksPerMultiprocessor(int *v, void *f, int b, size_
 Result cuModuleLoadDataEx(void **module, const char *ptx, uint32_t n, void *options, void **values) {
     static int count = 0;
     char path[4096];
-    snprintf(path, sizeof path, "%s/%04d.ptx", getenv("STUB_PTX"), count++);
+    snprintf(path, sizeof path, "%s-%04d.ptx", getenv("STUB_PTX"), count++);
     FILE *file = fopen(path, "w");
     fputs(ptx, file);
     fclose(file);

@@ -1,9 +1,10 @@
-"""Every kernel compiles for CUDA, on a machine without a GPU.
+"""Every kernel compiles for CUDA, to one CUDA kernel, on a machine without a GPU.
 
-A stub of the CUDA driver lets Taichi generate the code of the CUDA variants; what they compute is tested
-on a GPU by `pytest --device cuda`.
+A stub of the CUDA driver lets Taichi generate the code of the CUDA variants. What they compute is tested on the CPU by
+the fixture `variant_for_cuda`, and on a GPU by `pytest --device cuda`.
 """
 
+import importlib.util
 import os
 import re
 import shutil
@@ -17,6 +18,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 
 RUN_EVERY_OP = """
+import os
 import sys
 import torch
 import taichi_kernels as tk
@@ -27,10 +29,13 @@ ti.init(arch=ti.cuda, enable_fallback=False, offline_cache=False, log_level=ti.E
 assert ti.cfg.arch == ti.cuda
 
 def launch(kernel, *args):
+    tensors = [a for a in args if isinstance(a, torch.Tensor)]
+    dtype = next((a.dtype for a in tensors if a.is_floating_point() and a.dtype != torch.float16), torch.int32)
+    name = f"{kernel.__module__}.{kernel.__name__}-{dtype}".replace("taichi_kernels.", "").replace("torch.", "")
+    os.environ["STUB_PTX"] = os.path.join(os.path.dirname(os.environ["STUB_PTX"]), name)
     kernel(*runtime._flat(args))
-    for a in args:
-        if isinstance(a, torch.Tensor):
-            a.data.zero_()  # nothing ran: no output may be garbage
+    for a in tensors:
+        a.data.zero_()  # nothing ran: no output may be garbage
 
 operators.start = lambda *a: None
 for name, module in list(sys.modules.items()):
@@ -86,31 +91,90 @@ tk.morton_decode(tk.morton_encode(cells))
 """
 
 KERNELS = {
-    *("grad_table", "grad_positions"),
-    *("evaluate", "gradient", "derivatives_along", "encode", "decode", "intersect", "dilate", "pack", "find", "write"),
-    *("forward", "backward", "accumulate"),
+    *("grid_kernels.encode", "grid_kernels.grad_table", "grid_kernels.grad_positions"),
+    *("frequency_encoding.encode", "frequency_encoding.gradient"),
+    *(f"spherical_harmonics.{name}" for name in ("evaluate", "gradient", "derivatives_along")),
+    *("occupancy_grid.dilate", "occupancy_grid.pack", "ray_aabb.intersect"),
+    *("ray_marching.find", "ray_marching.write", "ray_marching.gradient"),
+    *("compositing.forward", "compositing.backward", "compositing.accumulate"),
 }
+ON_INTEGERS = {"morton.encode", "morton.decode"}
+OLDEST = 75
+"""The compute capability that the code is generated for, times ten: newer ones run it too."""
 
 
-@pytest.mark.skipif(shutil.which("gcc") is None or sys.platform != "linux", reason="needs gcc on Linux")
-def test_every_kernel_compiles_for_cuda(tmp_path):
+@pytest.fixture(scope="module")
+def generated(tmp_path_factory) -> dict[str, Path]:
+    """Files with the code of each instance of each kernel, by names that begin with MODULE.KERNEL-DTYPE-."""
+    if shutil.which("gcc") is None or sys.platform != "linux":
+        pytest.skip("needs gcc on Linux")
+    folder = tmp_path_factory.mktemp("cuda")
     subprocess.run(
-        ["gcc", "-shared", "-fPIC", "-o", tmp_path / "libcuda.so", ROOT / "tests" / "stub_libcuda.c"], check=True
+        ["gcc", "-shared", "-fPIC", "-o", folder / "libcuda.so", ROOT / "tests" / "stub_libcuda.c"], check=True
     )
-    (tmp_path / "libcuda.so.1").symlink_to("libcuda.so")
-    ptx = tmp_path / "ptx"
-    ptx.mkdir()
-    script = tmp_path / "script.py"
+    (folder / "libcuda.so.1").symlink_to("libcuda.so")
+    script = folder / "script.py"
     script.write_text(textwrap.dedent(RUN_EVERY_OP))
     environment = {k: v for k, v in os.environ.items() if not k.startswith("TI_")}
-    environment |= {"PYTHONPATH": str(ROOT), "LD_LIBRARY_PATH": str(tmp_path), "STUB_PTX": str(ptx)}
-    environment |= {"TI_SKIP_VERSION_CHECK": "ON"}
+    environment |= {"PYTHONPATH": str(ROOT), "LD_LIBRARY_PATH": str(folder), "TI_SKIP_VERSION_CHECK": "ON"}
+    environment |= {"STUB_PTX": str(folder / "taichi"), "STUB_CAPABILITY": str(OLDEST)}
     result = subprocess.run([sys.executable, str(script)], env=environment, capture_output=True, text=True, timeout=400)
     assert result.returncode == 0, result.stdout + result.stderr
-    code = [path.read_text() for path in ptx.iterdir()]
-    entries = [name for text in code for name in re.findall(r"\.entry (\w+)", text)]
-    missing = {name for name in KERNELS if not any(entry.startswith(f"{name}_c") for entry in entries)}
-    assert not missing
-    scatter = [text for text in code if re.search(r"\.entry grad_table_c\w*", text)]
-    for number in ("f32", "u64"):  # of the variant for deterministic algorithms: integers
+    return {path.stem: path for path in sorted(folder.glob("*.ptx")) if not path.stem.startswith("taichi-")}
+
+
+def test_every_kernel_compiles_for_cuda(generated):
+    expected = {f"{name}-{dtype}" for name in KERNELS for dtype in ("float32", "float64")}
+    expected |= {f"{name}-int32" for name in ON_INTEGERS}
+    assert {name.rsplit("-", 1)[0] for name in generated} == expected
+    scatter = [path.read_text() for name, path in generated.items() if name.startswith("grid_kernels.grad_table-")]
+    for number in ("f32", "f64", "u64"):  # of the variant for deterministic algorithms: integers
         assert any(re.search(rf"(atom|red)(\.global)?\.add\.{number}", text) for text in scatter), number
+
+
+def test_a_kernel_is_one_cuda_kernel_that_reads_its_arguments_only(generated):
+    for name, path in generated.items():
+        code = path.read_text()
+        entries = re.findall(r"\.entry (\w+)", code)
+        assert len(entries) == 1, f"{name}: {entries}"
+        # The argument is a struct, whose first field is the address of the kernel's arguments, and the second that
+        # of Taichi's runtime.
+        parameter = f"{entries[0]}_param_0"
+        uses = [line.strip() for line in code.splitlines() if parameter in line]
+        assert re.fullmatch(rf"\.param \.align 8 \.b8 {parameter}\[\d+\]", uses[0]), f"{name}: {uses[0]}"
+        for use in uses[1:]:
+            assert re.fullmatch(rf"ld\.param\.u64\s+%rd\d+, \[{parameter}\];", use), f"{name}: {use}"
+        assert f"{entries[0]}_param_1" not in code, name
+        assert ".extern" not in code, name
+
+
+def find_ptxas() -> str | None:
+    """The assembler of CUDA: of an installed toolkit, or of the package nvidia-cuda-nvcc or triton."""
+    for package, folder in (("nvidia", "*"), ("triton", "backends/nvidia")):
+        spec = importlib.util.find_spec(package)
+        for root in (spec and spec.submodule_search_locations) or ():
+            for path in Path(root).glob(f"{folder}/bin/ptxas"):
+                return str(path)
+    return shutil.which("ptxas")
+
+
+def resources(ptxas: str, code: Path, capability: int) -> tuple[int, int]:
+    """Registers of a thread, and bytes that it spills to memory, as the assembler reports them."""
+    result = subprocess.run(
+        [ptxas, "--verbose", f"--gpu-name=sm_{capability}", "--output-file", os.devnull, code],
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 0, result.stderr
+    (registers,) = re.findall(r"Used (\d+) registers", result.stderr)
+    return int(registers), sum(int(n) for n in re.findall(r"(\d+) bytes spill", result.stderr))
+
+
+@pytest.mark.parametrize("capability", [75, 86, 90, 100])
+def test_code_assembles_without_spills(capability, generated):
+    ptxas = find_ptxas()
+    if ptxas is None:
+        pytest.skip("needs ptxas, from CUDA's toolkit or the package nvidia-cuda-nvcc")
+    for name, path in generated.items():
+        registers, spilled = resources(ptxas, path, capability)
+        assert registers <= 255 and spilled == 0, name

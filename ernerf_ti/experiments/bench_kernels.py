@@ -378,7 +378,7 @@ def launch_overhead(device: torch.device) -> dict[str, float]:
     features = torch.zeros(1, 3, device=device)
     grad = torch.zeros(1, 1, device=device)
     arguments = (features, features, 1, 1, 1, grad)
-    kernel = tk.frequency_encoding._kernels(torch.float32).gradient
+    kernel = tk.frequency_encoding._kernels(torch.float32, device.type == "cuda").gradient
     runtime.launch(kernel, *arguments)
 
     def many(launch: Callable) -> None:

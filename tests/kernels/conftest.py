@@ -1,15 +1,33 @@
 """Fixtures that choose the variants of kernels."""
 
+import sys
+
 import pytest
 import torch
 
-from taichi_kernels import grid_encoding
+import taichi_kernels  # noqa: F401  so that all its modules are there
+from taichi_kernels import parallel_loops
 
 
 @pytest.fixture
-def variant_for_cuda(monkeypatch):
-    """The variant of the grid kernels for CUDA, also where the tests run on the CPU."""
-    monkeypatch.setattr(grid_encoding, "is_cuda", lambda: True)
+def variant_for_cuda(monkeypatch, request):
+    """The variants of the kernels for CUDA, also where the tests run on the CPU: there with so few threads that each
+    takes many strides, and a number that divides no size."""
+    if request.config.getoption("--device") == "cuda":
+        return
+    monkeypatch.setattr(parallel_loops, "N_THREADS", 7)
+    for name, module in list(sys.modules.items()):
+        if name.startswith("taichi_kernels.") and name != "taichi_kernels.runtime" and hasattr(module, "is_cuda"):
+            monkeypatch.setattr(module, "is_cuda", lambda: True)
+
+
+@pytest.fixture(params=["variant for the CPU", "variant for CUDA"])
+def each_variant(request):
+    """Runs a test with either variant of the kernels; on a GPU with its own."""
+    if request.param == "variant for CUDA":
+        request.getfixturevalue("variant_for_cuda")
+    elif request.config.getoption("--device") == "cuda":
+        pytest.skip("the variant for the CPU does not run on a GPU")
 
 
 @pytest.fixture

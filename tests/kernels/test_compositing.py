@@ -6,6 +6,8 @@ import torch
 from taichi_kernels import CompositedRays, accumulate_, composite, reference
 from tests.compare import assert_matches_twin
 
+pytestmark = pytest.mark.usefixtures("each_variant")
+
 
 def random_samples(counts, Cw, Cs, device, dtype=torch.float32, density=20.0):
     counts = torch.as_tensor(counts, dtype=torch.int32, device=device)

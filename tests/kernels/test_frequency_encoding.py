@@ -6,6 +6,8 @@ import torch
 from taichi_kernels import frequency_encode, reference
 from tests.compare import assert_matches_twin
 
+pytestmark = pytest.mark.usefixtures("each_variant")
+
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize(("n", "n_dims", "n_octaves"), [(1, 6, 3), (1031, 2, 8), (77, 3, 0), (0, 2, 8), (513, 1, 1)])

@@ -105,7 +105,7 @@ def test_hand_worked_value(device):
 @pytest.mark.parametrize("n_dims", [2, 3])
 @pytest.mark.parametrize("n_features", [1, 2, 4, 8])
 @pytest.mark.parametrize("interpolation", ["linear", "smoothstep"])
-def test_matches_twin(kind, n_dims, n_features, interpolation, device):
+def test_matches_twin(kind, n_dims, n_features, interpolation, device, each_variant):
     config = GridConfig(n_dims, 5, 4, 37, 9, n_features, kind, interpolation)
     positions = random_points(333, config, device).requires_grad_()
     table = random_table(config, device).requires_grad_()
@@ -120,7 +120,7 @@ def test_matches_twin(kind, n_dims, n_features, interpolation, device):
 
 
 @pytest.mark.parametrize("config", [PLANE, TORSO, GridConfig(3, 8, 16, 2048)])
-def test_matches_twin_in_float64_at_real_sizes(config, device):
+def test_matches_twin_in_float64_at_real_sizes(config, device, each_variant):
     positions = random_points(5003, config, device, torch.float64, bound=2.5).requires_grad_()
     table = random_table(config, device, torch.float64).requires_grad_()
     assert_matches_twin(
@@ -132,7 +132,7 @@ def test_matches_twin_in_float64_at_real_sizes(config, device):
 
 
 @pytest.mark.parametrize("n", [0, 1, 2, 511, 512, 513, 2047, 2048, 2049, 3 * 2048 + 7])
-def test_sizes_across_every_block(n, device):
+def test_sizes_across_every_block(n, device, each_variant):
     config = GridConfig(2, 4, 8, 64, 8, 2)
     assert_matches_twin(
         lambda x, t: grid_encode(x, t, config),
@@ -145,7 +145,7 @@ def test_sizes_across_every_block(n, device):
 
 @pytest.mark.parametrize("interpolation", ["linear", "smoothstep"])
 @pytest.mark.parametrize("n_dims", [2, 3])
-def test_gradcheck(n_dims, interpolation, device):
+def test_gradcheck(n_dims, interpolation, device, each_variant):
     config = GridConfig(n_dims, 3, 3, 7, 5, 2, interpolation=interpolation)
     positions = points_inside_cells(6, config, device).requires_grad_()
     table = random_table(config, device, torch.float64).requires_grad_()
@@ -153,7 +153,7 @@ def test_gradcheck(n_dims, interpolation, device):
     assert torch.autograd.gradcheck(lambda x, t: grid_encode(x, t, config), (positions, table), nondet_tol=1e-12)
 
 
-def test_outside_points_have_no_features_and_no_gradients(device):
+def test_outside_points_have_no_features_and_no_gradients(device, each_variant):
     config = GridConfig(2, 4, 8, 64, 8, 2)
     positions = torch.tensor(
         [[1.001, 0], [0, -1.001], [torch.nan, 0], [torch.inf, 0], [0, -torch.inf], [3e9, 0]], device=device
@@ -165,7 +165,7 @@ def test_outside_points_have_no_features_and_no_gradients(device):
         assert torch.equal(tensor, torch.zeros_like(tensor))
 
 
-def test_box_faces_are_inside(device):
+def test_box_faces_are_inside(device, each_variant):
     config = GridConfig(3, 2, 8, 16)
     corners = torch.tensor(list(itertools.product((-1.0, 1.0), repeat=3)), device=device)
     features = grid_encode(corners, torch.ones(config.n_entries, config.n_features, device=device), config)
@@ -323,7 +323,7 @@ def test_gradient_is_not_doubled_by_reuse(device):
     torch.testing.assert_close(encoding.table.grad, 2 * once)
 
 
-def test_float16_table(device):
+def test_float16_table(device, each_variant):
     config = GridConfig(2, 4, 8, 64, 8, 2)
     positions = random_points(1000, config, device).requires_grad_()
     table = random_table(config, device).half().requires_grad_()

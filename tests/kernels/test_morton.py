@@ -3,6 +3,8 @@ import torch
 
 from taichi_kernels import morton_decode, morton_encode, reference
 
+pytestmark = pytest.mark.usefixtures("each_variant")
+
 
 def test_values_of_the_spec(device):
     cells = torch.tensor([[1, 2, 3], [64, 0, 0], [5, 9, 77], [127, 127, 127]], dtype=torch.int32, device=device)

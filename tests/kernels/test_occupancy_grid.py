@@ -4,6 +4,8 @@ import torch
 from taichi_kernels import cell_centers, dilate_density, morton_encode, pack_bits, reference
 from taichi_kernels.reference.occupancy_grid import unpack_bits
 
+pytestmark = pytest.mark.usefixtures("each_variant")
+
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize(("n_cascades", "resolution"), [(1, 2), (1, 16), (3, 8), (2, 32)])

@@ -4,6 +4,8 @@ import torch.nn.functional as F
 
 from taichi_kernels import intersect_aabb, reference
 
+pytestmark = pytest.mark.usefixtures("each_variant")
+
 BOX = (-1.0, -0.5, -1.0, 1.0, 0.5, 1.0)
 LARGEST = torch.finfo(torch.float32).max
 

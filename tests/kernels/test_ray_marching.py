@@ -17,6 +17,8 @@ from taichi_kernels.reference.occupancy_grid import unpack_bits
 from tests.compare import assert_gradient_close
 from tests.kernels.scene import random_rays, shell_bitfield
 
+pytestmark = pytest.mark.usefixtures("each_variant")
+
 CASES = {
     "constant step": {"max_steps": 16},
     "short steps": {"max_steps": 1024},

@@ -22,7 +22,7 @@ def grid_inputs(config, n_tables, device):
 
 @pytest.mark.parametrize("interpolation", ["linear", "smoothstep"])
 @pytest.mark.parametrize("n_dims", [2, 3])
-def test_grid_gradgradcheck(n_dims, interpolation, device):
+def test_grid_gradgradcheck(n_dims, interpolation, device, each_variant):
     config = grid(interpolation, n_dims)
     inputs = grid_inputs(config, 1, device)
     assert torch.autograd.gradgradcheck(lambda x, t: tk.grid_encode(x, t, config), inputs, nondet_tol=1e-12)
@@ -34,20 +34,20 @@ def test_gradgradcheck_of_the_deterministic_variant(device, deterministic_varian
     assert torch.autograd.gradgradcheck(lambda x, t: tk.triplane_encode(x, t, config), (x, tables))
 
 
-def test_triplane_gradgradcheck(device):
+def test_triplane_gradgradcheck(device, each_variant):
     config = grid("smoothstep")
     inputs = grid_inputs(config, 3, device)
     assert torch.autograd.gradgradcheck(lambda x, t: tk.triplane_encode(x, t, config), inputs, nondet_tol=1e-12)
 
 
 @pytest.mark.parametrize("degree", [1, 2, 5, 8])
-def test_spherical_harmonics_gradgradcheck(degree, device):
+def test_spherical_harmonics_gradgradcheck(degree, device, each_variant):
     directions = torch.randn(4, 3, dtype=torch.float64, device=device, requires_grad=True)
     assert torch.autograd.gradgradcheck(lambda d: tk.spherical_harmonics(d, degree), directions)
 
 
 @pytest.mark.parametrize("n_octaves", [0, 4])
-def test_frequency_gradgradcheck(n_octaves, device):
+def test_frequency_gradgradcheck(n_octaves, device, each_variant):
     x = torch.randn(4, 3, dtype=torch.float64, device=device, requires_grad=True)
     assert torch.autograd.gradgradcheck(lambda x: tk.frequency_encode(x, n_octaves), x)
 
@@ -63,7 +63,7 @@ OPS = {
 @pytest.mark.parametrize("upstream", ["plain", "squared"])
 @pytest.mark.parametrize("n", [0, 1, 517])
 @pytest.mark.parametrize("name", OPS)
-def test_eikonal_loss_matches_twin(name, n, upstream, device):
+def test_eikonal_loss_matches_twin(name, n, upstream, device, each_variant):
     """A loss on the slope alone, where nothing upstream needs a gradient, and where something does."""
     op, table_shape = OPS[name]
     leaves = [(torch.rand(n, 3, dtype=torch.float64, device=device) * 2 - 1).requires_grad_()]
@@ -82,7 +82,7 @@ def test_eikonal_loss_matches_twin(name, n, upstream, device):
         assert n == 0 or a.abs().max() > 0
 
 
-def test_float16_table_follows_an_eikonal_loss(device):
+def test_float16_table_follows_an_eikonal_loss(device, each_variant):
     config = grid("linear", 3)
     x = (torch.rand(200, 3, device=device) * 2 - 1).requires_grad_()
     table = torch.randn(config.n_entries, 2, device=device).half()
@@ -94,7 +94,7 @@ def test_float16_table_follows_an_eikonal_loss(device):
     torch.testing.assert_close(gradients[0].float(), gradients[1], rtol=2e-2, atol=2e-2)
 
 
-def test_points_outside_have_no_second_derivative(device):
+def test_points_outside_have_no_second_derivative(device, each_variant):
     config = grid("smoothstep", 3)
     x = torch.full((3, 3), 1.5, device=device, requires_grad=True)
     table = torch.randn(config.n_entries, 2, device=device, requires_grad=True)

@@ -7,6 +7,8 @@ import torch.nn.functional as F
 from taichi_kernels import reference, spherical_harmonics
 from tests.compare import assert_matches_twin
 
+pytestmark = pytest.mark.usefixtures("each_variant")
+
 
 def random_directions(n, device="cpu", dtype=torch.float32):
     return F.normalize(torch.randn(n, 3, device=device, dtype=dtype), dim=-1)

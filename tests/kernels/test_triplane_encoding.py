@@ -5,6 +5,8 @@ from taichi_kernels import GridConfig, TriplaneEncoding, grid_encode, reference,
 from tests.compare import assert_matches_twin
 from tests.kernels.test_grid_encoding import float32_tolerance, points_inside_cells
 
+pytestmark = pytest.mark.usefixtures("each_variant")
+
 CONFIG = GridConfig(2, 5, 8, 64, 9, 2)
 
 
