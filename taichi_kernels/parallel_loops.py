@@ -34,13 +34,13 @@ N_THREADS = 2**18
 _numbers = itertools.count()
 
 
-def parallel_kernel(on_cuda: bool) -> Callable[[FunctionType], Any]:
+def parallel_kernel(on_cuda: bool) -> Callable[[Callable[..., Any]], Any]:
     """Like `ti.kernel`, with the outermost loops parallelized for CUDA or for the CPU.
 
     The outermost loops have the form ``for i in range(n)``, and no ``continue`` in them.
     """
 
-    def decorate(function: FunctionType) -> Any:
+    def decorate(function: Callable[..., Any]) -> Any:
         return taichi().kernel(_with_strides(function) if on_cuda else function)
 
     return decorate
@@ -65,7 +65,7 @@ class _StrideOutermostLoops(ast.NodeTransformer):
         return strided
 
 
-def _with_strides(function: FunctionType) -> FunctionType:
+def _with_strides(function: Any) -> FunctionType:
     """`function` with its outermost loops as in the description of this module, for Taichi to read."""
     tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
     source = ast.unparse(_StrideOutermostLoops().visit(tree))

@@ -105,8 +105,16 @@ def test_hand_worked_value(device):
 @pytest.mark.parametrize("n_dims", [2, 3])
 @pytest.mark.parametrize("n_features", [1, 2, 4, 8])
 @pytest.mark.parametrize("interpolation", ["linear", "smoothstep"])
-def test_matches_twin(kind, n_dims, n_features, interpolation, device, each_variant):
-    config = GridConfig(n_dims, 5, 4, 37, 9, n_features, kind, interpolation)
+def test_matches_twin(kind, n_dims, n_features, interpolation, device):
+    check_twin(GridConfig(n_dims, 5, 4, 37, 9, n_features, kind, interpolation), device)
+
+
+@pytest.mark.parametrize(("n_dims", "n_features"), [(2, 1), (2, 2), (3, 8)])
+def test_variant_for_cuda_matches_twin(n_dims, n_features, device, variant_for_cuda):
+    check_twin(GridConfig(n_dims, 5, 4, 37, 9, n_features, "hash", "smoothstep"), device)
+
+
+def check_twin(config, device):
     positions = random_points(333, config, device).requires_grad_()
     table = random_table(config, device).requires_grad_()
     assert_matches_twin(

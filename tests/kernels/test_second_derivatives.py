@@ -22,7 +22,7 @@ def grid_inputs(config, n_tables, device):
 
 @pytest.mark.parametrize("interpolation", ["linear", "smoothstep"])
 @pytest.mark.parametrize("n_dims", [2, 3])
-def test_grid_gradgradcheck(n_dims, interpolation, device, each_variant):
+def test_grid_gradgradcheck(n_dims, interpolation, device):
     config = grid(interpolation, n_dims)
     inputs = grid_inputs(config, 1, device)
     assert torch.autograd.gradgradcheck(lambda x, t: tk.grid_encode(x, t, config), inputs, nondet_tol=1e-12)
@@ -41,13 +41,13 @@ def test_triplane_gradgradcheck(device, each_variant):
 
 
 @pytest.mark.parametrize("degree", [1, 2, 5, 8])
-def test_spherical_harmonics_gradgradcheck(degree, device, each_variant):
+def test_spherical_harmonics_gradgradcheck(degree, device):
     directions = torch.randn(4, 3, dtype=torch.float64, device=device, requires_grad=True)
     assert torch.autograd.gradgradcheck(lambda d: tk.spherical_harmonics(d, degree), directions)
 
 
 @pytest.mark.parametrize("n_octaves", [0, 4])
-def test_frequency_gradgradcheck(n_octaves, device, each_variant):
+def test_frequency_gradgradcheck(n_octaves, device):
     x = torch.randn(4, 3, dtype=torch.float64, device=device, requires_grad=True)
     assert torch.autograd.gradgradcheck(lambda x: tk.frequency_encode(x, n_octaves), x)
 
@@ -82,7 +82,7 @@ def test_eikonal_loss_matches_twin(name, n, upstream, device, each_variant):
         assert n == 0 or a.abs().max() > 0
 
 
-def test_float16_table_follows_an_eikonal_loss(device, each_variant):
+def test_float16_table_follows_an_eikonal_loss(device):
     config = grid("linear", 3)
     x = (torch.rand(200, 3, device=device) * 2 - 1).requires_grad_()
     table = torch.randn(config.n_entries, 2, device=device).half()
@@ -94,7 +94,7 @@ def test_float16_table_follows_an_eikonal_loss(device, each_variant):
     torch.testing.assert_close(gradients[0].float(), gradients[1], rtol=2e-2, atol=2e-2)
 
 
-def test_points_outside_have_no_second_derivative(device, each_variant):
+def test_points_outside_have_no_second_derivative(device):
     config = grid("smoothstep", 3)
     x = torch.full((3, 3), 1.5, device=device, requires_grad=True)
     table = torch.randn(config.n_entries, 2, device=device, requires_grad=True)
