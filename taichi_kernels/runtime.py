@@ -20,6 +20,9 @@ from typing import Any
 
 import torch
 
+from taichi_kernels import cuda_launcher
+from taichi_kernels.ptx import UnsuitableKernel, pass_by_value, ptx_of
+
 _TAICHI_DTYPES = {
     torch.float16: "f16",
     torch.float32: "f32",
@@ -33,6 +36,7 @@ _TAICHI_DTYPES = {
 MAX_ELEMENTS = 2**31 - 2**22
 
 _start_lock = threading.Lock()
+_first_launch_lock = threading.Lock()
 _compile_lock = threading.Lock()  # Taichi compiles with global state, and other threads may run meanwhile
 _forked_after_start = False
 
@@ -48,6 +52,9 @@ class _Session:
         # kernel -> function that launches it; None: every launch goes through Taichi's public call,
         # which debug mode needs to translate assertion errors.
         self.launchers: dict[Any, Callable[[tuple[Any, ...]], None]] | None = None if debug else {}
+        # kernel -> its launch by the CUDA driver, None where Taichi has to launch it; None: Taichi launches all.
+        by_driver = device_type == "cuda" and not debug and cuda_launcher.is_switched_on()
+        self.driver_kernels: dict[Any, cuda_launcher.DriverKernel | None] | None = {} if by_driver else None
 
 
 _session: _Session | None = None
@@ -86,6 +93,19 @@ def is_cuda() -> bool:
     """True if Taichi runs on CUDA. Call :func:`start` first."""
     assert _session is not None
     return _session.device_type == "cuda"
+
+
+def can_capture(device: torch.device) -> bool:
+    """Whether the capture of a CUDA graph on `device` may launch kernels. Starts nothing.
+
+    It may where the driver launches them (:mod:`taichi_kernels.cuda_launcher`). Each kernel has to run there once
+    before the capture, or its call raises RuntimeError.
+
+    Raises ValueError if the environment variable that chooses the launcher has neither of its values.
+    """
+    if device.type != "cuda" or not cuda_launcher.is_switched_on():
+        return False
+    return _session is None or _session.driver_kernels is not None
 
 
 def start(device: torch.device, name: str = "tensor") -> None:
@@ -128,12 +148,17 @@ def start(device: torch.device, name: str = "tensor") -> None:
             f"{name}: expected a tensor on {_session.device_type}, where Taichi runs in this process, got one on "
             f"{device}; move it with .to('{_session.device_type}'), or use the other device in a process of its own"
         )
+    if _session.driver_kernels is None:
+        _check_first_device(device, name)
+    _session.device = device
+
+
+def _check_first_device(device: torch.device, name: str) -> None:
     if device.type == "cuda" and device.index not in (0, None):
         raise ValueError(
             f"{name}: expected a tensor on cuda:0, the one device that Taichi uses, got one on {device}; "
             f"set CUDA_VISIBLE_DEVICES={device.index} before the process starts and use cuda:0"
         )
-    _session.device = device
 
 
 def launch(kernel: Any, *args: Any) -> None:
@@ -151,10 +176,10 @@ def launch(kernel: Any, *args: Any) -> None:
     if not _session_is_current():
         start(next(a for a in args if isinstance(a, torch.Tensor)).device)
     assert _session is not None
-    if _session.device_type == "cuda":
-        _launch_on_torch_stream(kernel, args)
-    else:
+    if _session.device_type != "cuda":
         _launch_now(kernel, args)
+    elif _session.driver_kernels is None or not _launch_by_driver(_session.driver_kernels, kernel, args):
+        _launch_on_torch_stream(kernel, args, _launch_now)
 
 
 def _launch_now(kernel, args) -> None:
@@ -196,7 +221,7 @@ def _flat(args) -> list:
     return [a.detach().view(-1) if isinstance(a, torch.Tensor) else a for a in args]
 
 
-def _launch_on_torch_stream(kernel, args) -> None:
+def _launch_on_torch_stream(kernel, args, launch_now) -> None:
     # Taichi launches on device 0's legacy default stream only, and leaves that device current. Work on
     # another stream of torch's has to be ordered with it by hand; on the default one it is already.
     with torch.cuda.device(0):
@@ -207,11 +232,60 @@ def _launch_on_torch_stream(kernel, args) -> None:
             )
         current, default = torch.cuda.current_stream(), torch.cuda.default_stream()
         if current == default:
-            _launch_now(kernel, args)
+            launch_now(kernel, args)
             return
         default.wait_stream(current)
-        _launch_now(kernel, args)
+        launch_now(kernel, args)
         current.wait_stream(default)
+
+
+def _launch_by_driver(known: dict[Any, cuda_launcher.DriverKernel | None], kernel, args) -> bool:
+    """Launch without Taichi's launcher. Returns False if Taichi has to launch this kernel, and can."""
+    if kernel not in known:
+        with _first_launch_lock:
+            if kernel not in known:
+                return _launch_first(known, kernel, args)
+    driver_kernel = known[kernel]
+    if driver_kernel is None:
+        _check_first_device(torch.device("cuda", cuda_launcher.device_of(args)), _name(kernel))
+        return False
+    driver_kernel.launch(args)
+    return True
+
+
+def _launch_first(known: dict[Any, cuda_launcher.DriverKernel | None], kernel, args) -> bool:
+    """Launch a kernel through Taichi, which compiles it, and prepare its launches by the driver."""
+    name, device_index = _name(kernel), cuda_launcher.device_of(args)
+    cuda_launcher.refuse_in_capture(name, device_index)
+    inputs = args
+    if device_index != 0:  # Taichi compiles for device 0 only, where it then computes in vain
+        inputs = tuple(a.to("cuda:0") if isinstance(a, torch.Tensor) else a for a in args)
+    codes: list[str] = []
+    taichi().lang.impl.get_runtime().materialize()  # fields of the host program: only in the thread that it started in
+
+    def compile_and_launch(kernel, args) -> None:
+        codes.extend(ptx_of(functools.partial(_launch_now, kernel, args), _running_program().config()))
+
+    _launch_on_torch_stream(kernel, inputs, compile_and_launch)
+    try:
+        if len(codes) != 1:
+            raise UnsuitableKernel(f"Taichi wrote {len(codes)} files of code for it")
+        layout = cuda_launcher.argument_layout(args, [a.annotation for a in kernel._primal.arguments])
+        code = pass_by_value(codes[0], layout.size)
+    except UnsuitableKernel as reason:
+        known[kernel] = None
+        warnings.warn(f"taichi_kernels: {name} is launched by Taichi, because {reason}", RuntimeWarning, stacklevel=2)
+        _check_first_device(torch.device("cuda", device_index), name)
+        return True
+    driver_kernel = known[kernel] = cuda_launcher.DriverKernel(name, code, layout, _check_launchable)
+    driver_kernel.load(device_index)
+    if device_index != 0:
+        driver_kernel.launch(args)
+    return True
+
+
+def _name(kernel) -> str:
+    return f"{kernel.__module__}.{kernel.__name__}"
 
 
 def _fast_launcher(kernel, args):
@@ -304,8 +378,10 @@ def _initialise(device: torch.device, name: str) -> None:
 
 
 def _after_fork_in_child() -> None:
-    global _forked_after_start, _start_lock, _compile_lock
-    _start_lock, _compile_lock = threading.Lock(), threading.Lock()  # the parent may have held them
+    global _forked_after_start, _start_lock, _first_launch_lock, _compile_lock
+    _start_lock, _first_launch_lock, _compile_lock = (
+        threading.Lock() for _ in range(3)
+    )  # the parent may have held them
     # A worker forked before Taichi runs may start its own; one forked later hangs at its first launch.
     if "taichi" in sys.modules and _running_program() is not None:
         _forked_after_start = True

@@ -109,8 +109,10 @@ def test_only_preprocessing_needs_its_extra():
 def test_kernel_modules_form_layers():
     # A module imports only modules of lower layers, so that each can be read after those above it.
     layers = [
+        {"cuda_driver", "ptx"},
+        {"cuda_launcher"},
         {"runtime"},
-        {"checks"},
+        {"checks", "parallel_loops"},
         {"grid_config", "operators", "grid_kernels"},
         {"morton", "frequency_encoding", "spherical_harmonics", "grid_encoding", "ray_aabb", "compositing"},
         {"triplane_encoding", "occupancy_grid", "ray_marching"},
