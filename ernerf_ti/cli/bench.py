@@ -1,4 +1,4 @@
-"""Benchmarks: everything on a GPU, kernels, rendering, the viewer, threads."""
+"""Benchmarks: everything on a GPU, its memory, kernels, rendering, the viewer, threads."""
 
 import os
 import shlex
@@ -55,6 +55,35 @@ def _cuda(options: CudaOptions) -> int:
     if report["failed"]:
         print(f"{report['failed']} of {len(report['rows'])} rows failed; see the table", file=sys.stderr)
     return 1 if report["failed"] else 0
+
+
+@dataclass(frozen=True)
+class MemoryOptions:
+    """Options of `ernerf-ti bench memory`."""
+
+    image: int = 512
+    """Width and height of the frames in pixels."""
+    rays: int = 65_536
+    """Rays per training step."""
+    precision: Precision = "float32"
+    """Format of the networks' values."""
+    output: OptionalOutput = None
+    """JSON file for the figures."""
+
+
+def _memory(options: MemoryOptions) -> None:
+    _check_at_least_1("image", options.image)
+    _check_at_least_1("rays", options.rays)
+    _check_output(options.output)
+    resolve_precision(options.precision, "cpu")
+
+    from ernerf_ti.experiments.training_memory import released, run
+
+    figures = {}
+    for name, gigabytes in run(released(options.rays), options.image, options.precision):
+        figures[name] = gigabytes
+        print(f"{name:40} {gigabytes:8.3f}", flush=True)
+    _write(options.output, figures)
 
 
 @dataclass(frozen=True)
@@ -208,6 +237,14 @@ Kernels are compared with their twins and tested, a portrait is trained in two p
 are timed with each setting off and on in turns. A part that fails leaves a row that says so, and the exit status is 1.
 The second example rehearses all of it without a GPU. docs/benchmarks.md explains the table.
 """
+_MEMORY = """Count the GPU memory that training takes, without a GPU.
+
+    ernerf-ti bench memory
+    ernerf-ti bench memory --precision bf16
+
+Steps of the shape of the preset `released` are taken on the CPU, within minutes. Figures are GB (10^9 bytes) of torch's
+tensors, without the frames that stay in memory and without what CUDA and Taichi take for themselves.
+"""
 _KERNELS = """Time each kernel and its plain torch twin side by side, after checking that they agree.
 
     ernerf-ti bench kernels
@@ -239,6 +276,7 @@ The modes take two turns each, in processes of their own. OMP_NUM_THREADS must n
 """
 BENCHMARKS: Mapping[str, Command] = {
     "cuda": Command("bench cuda", CudaOptions, _cuda, _CUDA, interrupted=_FINISHED_PARTS),
+    "memory": Command("bench memory", MemoryOptions, _memory, _MEMORY, interrupted=_INTERRUPTED),
     "kernels": Command(
         "bench kernels",
         KernelsOptions,

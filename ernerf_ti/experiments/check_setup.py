@@ -2,8 +2,6 @@
 
 import contextlib
 import gc
-import io
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
@@ -168,12 +166,12 @@ class Check:
         self._n_trainers += 1
         config, frame_memory = self._config(settings, steps), None if settings.keep_frames else 0
         folder = self.folder / f"run_{self._n_trainers}"
-        with contextlib.redirect_stderr(_Listener(self.notes)):  # which the trainer's graphs keep for their notes
-            trainer = Trainer(
-                *(self.capture, config, folder, self.device),
-                frame_memory=frame_memory,
-                cuda_graphs=settings.cuda_graphs,
-            )
+        trainer = Trainer(
+            *(self.capture, config, folder, self.device),
+            frame_memory=frame_memory,
+            cuda_graphs=settings.cuda_graphs,
+            tell=self.notes.append,
+        )
         if continued:
             trainer.portrait.load_state_dict(self.trained(settings).portrait.state_dict())
             # The box around the occupied cells is not in the state.
@@ -199,18 +197,6 @@ class Check:
             grid = replace(config.portrait.head_grid, resolution=sizes.grid_resolution)
             config = replace(config, portrait=replace(config.portrait, head_grid=grid))
         return replace(config, precision=settings.precision, validation_frames=20, **stages)
-
-
-class _Listener(io.TextIOBase):
-    """Passes text on to standard error, and keeps what is said about CUDA graphs."""
-
-    def __init__(self, notes: list[str]):
-        self._notes, self._stderr = notes, sys.stderr
-
-    def write(self, text: str) -> int:
-        if text.startswith("CUDA graph"):
-            self._notes.append(text.strip())
-        return self._stderr.write(text)
 
 
 def begin(trainer: Trainer, stage: str, warm_up: int = 0) -> None:

@@ -5,7 +5,6 @@ import json
 import os
 import tempfile
 import warnings
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,8 @@ from typing import Any
 
 import torch
 from torch.profiler import ProfilerActivity, profile
-from torch.utils._python_dispatch import TorchDispatchMode
+
+from ernerf_ti.experiments.operations import recorded_operations
 
 _ON_DEVICE = {"kernel", "gpu_memcpy", "gpu_memset"}
 _ON_HOST = {"cpu_op"}
@@ -114,24 +114,13 @@ def covered(spans: Iterable[tuple[float, float]]) -> float:
     return total
 
 
-class _OperationCounter(TorchDispatchMode):
-    """Counts the operations that reach the dispatcher, those of backward passes too."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.counts: Counter[str] = Counter()
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.counts[str(func)] += 1
-        return func(*args, **(kwargs or {}))
-
-
 def count_operations(work: Work, calls: int) -> float:
-    """Operations per call that reach torch's dispatcher; views count, and what a graph replays does not."""
-    with _OperationCounter() as counter:
+    """Operations per call that reach torch's dispatcher, those of backward passes too; views count, and what a graph
+    replays does not."""
+    with recorded_operations() as operations:
         for _ in range(calls):
             work()
-    return counter.counts.total() / calls
+    return len(operations.names) / calls
 
 
 def count_waits(work: Work, calls: int, device: torch.device) -> float:

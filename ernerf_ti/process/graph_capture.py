@@ -75,6 +75,7 @@ class CudaBackend:
                 result = function()
         except BaseException:
             self._end_allocation(pool)
+            self._end_capture_of_generator()
             raise
         finally:
             # torch leaves the stream of the recording current when the recording fails.
@@ -89,6 +90,13 @@ class CudaBackend:
         streams have used is then never free again, and later recordings fail."""
         with suppress(AttributeError, RuntimeError):  # it has ended by itself
             torch._C._cuda_endAllocateToPool(self._device.index or 0, pool)
+
+    def _end_capture_of_generator(self) -> None:
+        """The default generator would refuse to draw numbers outside of the recording that has failed: a copy of its
+        state, which belongs to none, takes its place."""
+        with suppress(AttributeError, IndexError, RuntimeError):
+            generator = torch.cuda.default_generators[self._device.index or 0]
+            generator.graphsafe_set_state(generator.clone_state())
 
 
 @dataclass

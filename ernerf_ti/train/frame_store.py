@@ -10,6 +10,7 @@ another 34 MiB for the frames on their way.
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import cache
 
 import numpy as np
 import torch
@@ -19,7 +20,7 @@ N_AHEAD = 16
 """Frames that are decoded ahead of their use."""
 
 _CPU_BYTES = 1 << 31
-_TRAINING_BYTES = 4 << 30  # a step of 65,536 rays in float32 takes up to 3.3 GB
+_TRAINING_BYTES = 4 << 30  # in float32 tensors take up to 3.0 GB at 65,536 rays (`ernerf-ti bench memory`)
 _MAX_THREADS = 8
 
 
@@ -37,6 +38,12 @@ def default_frame_memory(device: torch.device) -> int:
 def decoding_threads(device: torch.device) -> int:
     """Threads that decode frames: none on the CPU, whose cores the training itself needs."""
     return 0 if device.type == "cpu" else max(1, min(_MAX_THREADS, (os.cpu_count() or 1) // 2))
+
+
+@cache
+def _copy_stream(device: torch.device) -> torch.cuda.Stream:
+    """The stream of all stores on a CUDA device: torch keeps freed memory for the stream that it was made on."""
+    return torch.cuda.Stream(device)
 
 
 class FrameStore:
@@ -69,7 +76,7 @@ class FrameStore:
     ):
         self._read, self._shape, self._device = read, shape, device
         self._max_bytes, self._n_threads = max_bytes, n_threads
-        self._copy_stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+        self._copy_stream = _copy_stream(device) if device.type == "cuda" else None
         self._threads: ThreadPoolExecutor | None = None
         self._decoding: dict[int, Future[Tensor]] = {}
         self._copies: dict[int, torch.cuda.Event] = {}  # those that no other stream has waited for yet

@@ -25,7 +25,7 @@ _EYE_JITTER = 0.1  # width of the uniform noise on the eye closure
 _SMOOTHNESS_DISTANCE = 1e-3  # scene units
 
 
-class _HeadFieldStage(Stage):
+class HeadFieldStage(Stage):
     """What both stages of the head share."""
 
     def __init__(self, *args: Any, **kwargs: Any):
@@ -36,6 +36,11 @@ class _HeadFieldStage(Stage):
     def adjust(self) -> list[str]:
         notes = (capacity.adjust() for capacity in self._capacities.values())
         return [note for note in notes if note is not None]
+
+    def expect_samples(self, n: int) -> None:
+        """Make room for n samples in a step, instead of for what was found in earlier ones."""
+        for kind in self._capacities:
+            self._capacities[kind] = SampleCapacity(n)
 
     def parameters(self) -> dict[str, nn.Parameter]:
         found = {name: p for name, p in self.portrait.named_parameters() if name.startswith("head.")}
@@ -94,7 +99,7 @@ class _HeadFieldStage(Stage):
         return call(losses.head_terms, progress, *rays, weights=weights, max_steps=max_steps)
 
 
-class HeadStage(_HeadFieldStage):
+class HeadStage(HeadFieldStage):
     """Trains the head on random rays of whole frames, with learned uncertainty of the error."""
 
     name = "head"
@@ -138,7 +143,7 @@ class HeadStage(_HeadFieldStage):
         return losses.variation(at_surface, nearby, opacity > 0.5)
 
 
-class FinetuneStage(_HeadFieldStage):
+class FinetuneStage(HeadFieldStage):
     """Trains the head on the lips and on random patches in turn, with a perceptual loss."""
 
     name = "finetune"

@@ -77,6 +77,7 @@ class Trainer:
         frame_memory: bytes for the frames that stay in memory on the device; None for
             :func:`ernerf_ti.train.frame_store.default_frame_memory`.
         cuda_graphs: "auto" or "off", see :func:`ernerf_ti.process.graphs.cuda_graphs`.
+        tell: gets lines about CUDA graphs that can't be used; None to write them to standard error.
     """
 
     def __init__(
@@ -87,6 +88,7 @@ class Trainer:
         device: torch.device | str = "cpu",
         frame_memory: int | None = None,
         cuda_graphs: CudaGraphs = "auto",
+        tell: Callable[[str], None] | None = None,
     ):
         self.config, note = resolve_perceptual(config)
         self.notes = [note] if note else []
@@ -105,7 +107,7 @@ class Trainer:
         self.portrait.to(self.device)
         self.cameras.to(self.device)
         self.portrait.set_precision(resolve_precision(config.precision, self.device))
-        tell = partial(tqdm.write, file=sys.stderr)
+        tell = tell or partial(tqdm.write, file=sys.stderr)
         self._graphs = graphs.cuda_graphs(cuda_graphs, self.device, tell, self.portrait.precision)
         # Gradients of float16 networks would underflow without a factor; otherwise it does nothing.
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.portrait.precision == torch.float16)
@@ -305,13 +307,16 @@ class Trainer:
                     bar.unpause()  # the first step compiles kernels, which must not count in the time that is left
                 bar.update()
                 is_last = self.step == iterations
-                if is_last or self.step % config.log_every == 0:
+                is_logged = is_last or self.step % config.log_every == 0
+                if is_logged:
                     entry = self._log_entry(report, rates)
                     log.write(self.stage, self.step, entry)
                     bar.set_postfix(summary(entry))
+                    rates = StepRates()
+                # Early too, when each kind of rays was seen once: CUDA graphs would hold the first, large capacity.
+                if is_logged or self.step == first + 1:
                     for note in self._current.adjust():
                         tqdm.write(f"{self.stage}: {note}")
-                    rates = StepRates()
                 if is_last:
                     break
                 if self.step % config.validate_every == 0:
@@ -345,7 +350,9 @@ class Trainer:
     def _log_entry(self, report: StepReport, rates: StepRates) -> dict:
         """Raises TrainingError if the loss is not finite."""
         loss = float(report.loss)
-        if not math.isfinite(loss):
+        # In float16 such a step is skipped, and the next one takes a smaller factor.
+        is_skipped = self.scaler.is_enabled() and self.scaler.get_scale() >= 1
+        if not (math.isfinite(loss) or is_skipped):
             raise self._divergence(f"expected a finite loss, got {loss}")
         return {
             "loss": loss,

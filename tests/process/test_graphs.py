@@ -3,6 +3,7 @@
 import gc
 import itertools
 from contextlib import contextmanager, nullcontext
+from types import SimpleNamespace
 from typing import NamedTuple
 
 import pytest
@@ -334,6 +335,8 @@ def test_failed_recording_on_cuda_leaves_the_stream_and_names_the_first_error(mo
     monkeypatch.setattr(torch.cuda, "graph", recording)
     ended = []
     monkeypatch.setattr(torch._C, "_cuda_endAllocateToPool", lambda *of: ended.append(of), raising=False)
+    generator = SimpleNamespace(clone_state=lambda: "copy", graphsafe_set_state=lambda state: ended.append(state))
+    monkeypatch.setattr(torch.cuda, "default_generators", (generator,))
     backend, notes = CudaBackend(torch.device("cuda")), []
     monkeypatch.setattr(backend, "side_stream", nullcontext)
 
@@ -344,7 +347,7 @@ def test_failed_recording_on_cuda_leaves_the_stream_and_names_the_first_error(mo
 
     record(Graphs(backend, notes.append), evaluate, torch.ones(3))
     assert current == ["default"]
-    assert ended == [(0, "pool")]
+    assert ended == [(0, "pool"), "copy"]  # memory, and the state of the default generator
     (note,) = notes
     assert "(ValueError: this can't be recorded)" in note
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from ernerf_ti.audio.context import audio_context
+from ernerf_ti.experiments.operations import recorded_operations
 from ernerf_ti.portrait.render.frame_renderer import PendingFrame
 from ernerf_ti.portrait.render.static_shapes import static_shapes_on_cpu
 from ernerf_ti.run.trained_portrait import TrainedPortrait
@@ -23,7 +24,6 @@ from ernerf_ti.synthesis.images import (
     transparent_image,
 )
 from ernerf_ti.synthesis.pipeline import images_ahead, images_on_host
-from tests.operations import recorded_operations
 
 N = 6
 CPU = torch.device("cpu")

@@ -135,6 +135,13 @@ def test_copies_are_waited_for_on_the_device(monkeypatch):
     store.close()
 
 
+def test_stores_copy_on_one_stream(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "Stream", lambda device: object())
+    device = torch.device("cuda", 7)
+    stores = [FrameStore(Reader(), (SIZE,), device) for _ in range(2)]
+    assert stores[0]._copy_stream is stores[1]._copy_stream
+
+
 def test_memory_for_frames(monkeypatch):
     gib = 1 << 30
     assert default_frame_memory(torch.device("cpu")) == 2 * gib

@@ -97,6 +97,20 @@ def test_another_capacity_is_recorded_again(make, backend):
         assert backend.n_captures == n_captures  # the networks alone depend on the number of samples
 
 
+def test_room_for_samples_is_measured_before_graphs_are_recorded(make, backend):
+    trainer = make(Graphs(backend, pytest.fail))
+    n_captures = []
+
+    def adjust():
+        n_captures.append((trainer.step, backend.n_captures))
+        return []
+
+    trainer.config = dataclasses.replace(trainer.config, log_every=10)
+    trainer.stages["head"].adjust = adjust
+    trainer.run(("head",), should_stop=lambda: trainer.step == 10)
+    assert n_captures == [(2, 0), (10, 6)]
+
+
 def test_step_goes_on_plainly_where_nothing_can_be_recorded(make, backend):
     def fail(function, pool):
         raise RuntimeError("CUDA error: out of memory\nCompile with TORCH_USE_CUDA_DSA")

@@ -10,11 +10,11 @@ from contextlib import nullcontext
 import pytest
 import torch
 
+from ernerf_ti.experiments.operations import recorded_operations
 from ernerf_ti.portrait.records import RenderOutput
 from ernerf_ti.portrait.render.static_shapes import static_shapes_on_cpu
 from ernerf_ti.train import head_stages, torso_stage
 from ernerf_ti.train.trainer import Trainer
-from tests.operations import recorded_operations
 
 FORMS = {"as on the CPU": nullcontext, "in fixed shapes": static_shapes_on_cpu}
 """How shapes are chosen."""

@@ -12,11 +12,11 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from ernerf_ti.experiments.operations import recorded_operations
 from ernerf_ti.train.config import STAGES
 from ernerf_ti.train.frame_store import FrameStore
 from ernerf_ti.train.trainer import Trainer
 from ernerf_ti.train.training_frames import TrainingFrames
-from tests.operations import recorded_operations
 
 DEVICE = torch.device("meta")
 STEPS = (4, 5)  # the grids are updated in step 4; fine-tuning takes the lips, then patches

@@ -7,7 +7,8 @@ import torch
 
 from ernerf_ti.run.checkpoint import load_checkpoint
 from ernerf_ti.run.trained_portrait import load_portrait
-from ernerf_ti.train.trainer import Trainer
+from ernerf_ti.train.head_stages import HeadStage
+from ernerf_ti.train.trainer import Trainer, TrainingError
 from tests.train.test_trainer import assert_same, state, stop_after
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -57,6 +58,19 @@ def test_an_overflow_skips_the_step(capture, config, tmp_path):
     trainer.train_step()
     assert_same(before, {name: p.detach() for name, p in trainer.portrait.named_parameters()})
     assert trainer.scaler.get_scale() == 2.0**79
+
+
+def test_a_loss_that_overflows_is_logged_until_a_smaller_scale_does_not_help(capture, config, tmp_path, monkeypatch):
+    def overflows(stage, *arguments):
+        result = of_step(stage, *arguments)
+        return dataclasses.replace(result, terms={"color": result.terms["color"] * torch.inf})
+
+    of_step = HeadStage.loss
+    monkeypatch.setattr(HeadStage, "loss", overflows)
+    options = dataclasses.replace(in_half(config, "fp16"), head=dataclasses.replace(config.head, iterations=30))
+    with pytest.raises(TrainingError, match=r"stage head, step 18: expected a finite loss, got (nan|inf)"):
+        Trainer(capture, options, tmp_path).run(("head",))
+    assert len((tmp_path / "log.jsonl").read_text().splitlines()) >= 8  # a line every two steps
 
 
 def test_a_run_continues_in_fp16_from_a_checkpoint_without_a_scale(capture, config, tmp_path):

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 import taichi_kernels as tk
 from ernerf_ti.portrait.config import OccupancyGridConfig
+from ernerf_ti.portrait.render.static_shapes import static_shapes
 
 _UNSEEN = -1.0
 _MAX_RESOLUTION = 1024  # of Morton codes in 30 bits
@@ -147,7 +148,7 @@ class OccupancyGrid(nn.Module):
         M does not depend on the densities, and nothing waits for the device, except in the first call.
         """
         config, device = self.config, self.density_grid.device
-        chunk_size = _CELLS_PER_CHUNK_CUDA if device.type == "cuda" else _CELLS_PER_CHUNK
+        chunk_size = _CELLS_PER_CHUNK_CUDA if static_shapes(device) else _CELLS_PER_CHUNK
         evaluated = torch.full_like(self.density_grid, _UNSEEN)
         for cascade, (cells, centers) in enumerate(self._seen_cells()):
             if not all_cells and config.fraction < 1 and len(cells):

@@ -3,6 +3,7 @@ import dataclasses
 import pytest
 import torch
 
+from ernerf_ti.experiments.operations import recorded_operations
 from ernerf_ti.portrait.config import (
     FrequencyConfig,
     HashGridConfig,
@@ -13,7 +14,6 @@ from ernerf_ti.portrait.config import (
 from ernerf_ti.portrait.model.head_field import HeadField
 from ernerf_ti.portrait.model.region_attention import ATTENTIONS
 from ernerf_ti.portrait.records import FrameInputs
-from tests.operations import recorded_operations
 
 ENCODERS = [
     TriplaneHashConfig(n_levels=3, base_resolution=4, finest_resolution=16, log2_table_size=6),

@@ -2,11 +2,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from ernerf_ti.experiments.operations import recorded_operations
 from ernerf_ti.portrait.camera import scene_from_capture
 from ernerf_ti.portrait.config import TorsoFieldConfig
 from ernerf_ti.portrait.model.torso_field import TorsoField
 from taichi_kernels.reference import frequency_encode, grid_encode
-from tests.operations import recorded_operations
 
 
 def frontal_pose(device="cpu"):

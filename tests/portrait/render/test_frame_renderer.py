@@ -5,6 +5,7 @@ import dataclasses
 import pytest
 import torch
 
+from ernerf_ti.experiments.operations import recorded_operations
 from ernerf_ti.portrait.camera import scene_from_capture
 from ernerf_ti.portrait.config import OccupancyGridConfig
 from ernerf_ti.portrait.portrait import Portrait
@@ -13,7 +14,6 @@ from ernerf_ti.portrait.render.frame import ImagePixels, render_portrait
 from ernerf_ti.portrait.render.sample_capacity import SampleCapacity
 from ernerf_ti.portrait.render.static_shapes import static_shapes, static_shapes_on_cpu
 from ernerf_ti.train.config import PRESETS
-from tests.operations import recorded_operations
 
 SIZE = WIDTH, HEIGHT = 96, 80
 INTRINSICS = (250.0, 250.0, 48.0, 40.0)

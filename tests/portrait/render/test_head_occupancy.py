@@ -2,12 +2,12 @@ import pytest
 import torch
 
 import taichi_kernels as tk
+from ernerf_ti.experiments.operations import recorded_operations
 from ernerf_ti.portrait.camera import scene_from_capture
 from ernerf_ti.portrait.config import OccupancyGridConfig
 from ernerf_ti.portrait.render.head_occupancy import OccupancyGrid
 from taichi_kernels import cell_centers
 from taichi_kernels.reference.occupancy_grid import dilate_density, pack_bits, unpack_bits
-from tests.operations import recorded_operations
 
 R = 16
 
