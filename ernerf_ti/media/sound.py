@@ -1,21 +1,75 @@
 """The sound of video and sound files, in and out."""
 
+from collections.abc import Iterator
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
 import av
 import numpy as np
+import soxr
 from av.audio.stream import AudioStream
 from av.container import OutputContainer
 
-from ernerf_ti.media.container import LONGEST_GAP, decode, open_media
+from ernerf_ti.media.sound_track import open_track
 
-_ROUNDING = 0.04  # s; a longer gap between packets is silence, a shorter one is rounding of the time stamps
-_LOWEST_RATE = 1000  # Hz; a header that claims less is damaged, and resampling would take memory without end
+
+@dataclass(frozen=True)
+class SoundInfo:
+    """Properties of the sound of a file."""
+
+    rate: int
+    """Samples per second."""
+    channels: int
+    layout: str
+    """ffmpeg's name of the layout, such as "stereo" or "5.1(side)"."""
+    codec: str
+    start: float
+    """When it begins, in seconds after the first picture of the file; 0 for a file without pictures."""
+    duration: float
+    """Of the sound track, in seconds."""
+
+
+def probe_sound(path: Path) -> SoundInfo:
+    """Properties of the sound of a file.
+
+    Raises:
+        FileNotFoundError, IsADirectoryError: there is no such file.
+        ValueError: the file has no sound, or is damaged.
+    """
+    with open_track(path) as track:
+        return SoundInfo(track.rate, track.channels, track.layout, track.codec, track.start, track.duration())
+
+
+def sound_chunks(path: Path, rate: int | None = None) -> Iterator[np.ndarray]:
+    """All channels of a sound from the first picture on, or from the first sound if the file has no pictures.
+
+    Args:
+        path: any video or sound file that ffmpeg reads.
+        rate: samples per second wanted; None for the file's own.
+
+    Yields:
+        [C, n] float32 with any n > 0. Full scale is 1; floating-point files may go beyond. Gaps are silent.
+
+    Raises:
+        FileNotFoundError, IsADirectoryError, ValueError: as :func:`probe_sound`.
+    """
+    with open_track(path) as track:
+        if rate in (None, track.rate):
+            yield from track.chunks()
+            return
+        resampler = soxr.ResampleStream(track.rate, rate, track.channels, dtype="float32", quality="HQ")
+        for chunk in track.chunks():
+            resampled = resampler.resample_chunk(np.ascontiguousarray(chunk.T))
+            if len(resampled):
+                yield resampled.T
+        rest = resampler.resample_chunk(np.zeros((0, track.channels), np.float32), last=True)
+        if len(rest):
+            yield rest.T
 
 
 def read_sound(path: Path, rate: int = 16_000) -> np.ndarray:
-    """Read sound and mix it to mono, starting at the first frame of the video if the file has one.
+    """Read sound and mix it to mono, starting at the first picture of the video if the file has one.
 
     Args:
         path: any video or sound file that ffmpeg reads.
@@ -28,45 +82,10 @@ def read_sound(path: Path, rate: int = 16_000) -> np.ndarray:
         FileNotFoundError, IsADirectoryError: there is no such file.
         ValueError: the file has no sound, or is damaged.
     """
-    start_time = 0.0
-    with open_media(path) as file:
-        if not file.streams.audio:
-            raise ValueError(f"{path}: no audio track; use a recording with the speaker's voice")
-        if file.streams.video:
-            first = next(decode(path, file, file.streams.video[0]), None)
-            start_time = first.time or 0.0 if first is not None else 0.0
-    with open_media(path) as file:
-        stream = file.streams.audio[0]
-        if stream.rate < _LOWEST_RATE:
-            raise ValueError(
-                f"{path}: expected a sample rate of at least {_LOWEST_RATE} Hz, got {stream.rate}; convert it to 16 kHz"
-            )
-        # Averaged here: ffmpeg's own mix of two equal channels is 3 dB louder, and clips.
-        resampler = av.AudioResampler(format="fltp", layout=stream.layout, rate=rate)
-        chunks, n_samples = [], 0
-        end = None  # of the packet before, s
-        for frame in decode(path, file, stream):
-            time = frame.time if frame.time is not None else (start_time if end is None else end)
-            if end is None:
-                delay = round((time - start_time) * rate)
-            elif time - end > _ROUNDING:
-                if time - end > LONGEST_GAP:
-                    raise ValueError(
-                        f"{path}: no sound from {end:.2f} to {time:.2f} s; the time stamps are damaged, convert the "
-                        "file again"
-                    )
-                silence = max(0, round((time - start_time) * rate) - delay - n_samples)
-                chunks.append(np.zeros(silence, np.float32))
-                n_samples += silence
-            end = time + frame.samples / frame.sample_rate
-            for chunk in resampler.resample(frame):
-                chunks.append(chunk.to_ndarray().mean(0))
-                n_samples += chunk.samples
-        chunks += [chunk.to_ndarray().mean(0) for chunk in resampler.resample(None)]
-    if end is None:
-        raise ValueError(f"{path}: the audio track is empty; use a recording with the speaker's voice")
-    samples = np.concatenate(chunks)
-    return np.clip(np.pad(samples, (delay, 0)) if delay > 0 else samples[-delay:], -1, 1)
+    samples = bytearray()  # grows in place
+    for chunk in sound_chunks(path, rate):
+        samples += chunk.mean(0, dtype=np.float32).tobytes()
+    return np.clip(np.frombuffer(samples, np.float32), -1, 1)
 
 
 def mux_sound(file: OutputContainer, stream: AudioStream, samples: np.ndarray, rate: int) -> None:
