@@ -40,7 +40,8 @@ def open_media(path: Path) -> InputContainer:
         if start.startswith(signature):
             raise ValueError(f"{path}: expected a video or sound file, got {kind}")
     try:
-        return av.open(ffmpeg_name(path))
+        # Titles of older programs are not in UTF-8.
+        return av.open(ffmpeg_name(path), metadata_errors="replace")
     except av.error.FFmpegError as error:
         raise ValueError(
             f"{path}: ffmpeg can't read this as video or sound ({error.strerror}); check the file, or convert it to "
