@@ -7,11 +7,11 @@ from pathlib import Path
 
 import av
 import numpy as np
-import soxr
 from av.audio.stream import AudioStream
 from av.container import OutputContainer
 
-from ernerf_ti.media.sound_track import open_track
+from ernerf_ti.media.sound_track import open_track, resample, track_seconds
+from ernerf_ti.media.voice import voice_weights
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class SoundInfo:
     """Samples per second."""
     channels: int
     layout: str
-    """ffmpeg's name of the layout, such as "stereo" or "5.1(side)"."""
+    """ffmpeg's name of the layout, such as "stereo" or "5.1(side)"; "6 channels" if the file does not name them."""
     codec: str
     start: float
     """When it begins, in seconds after the first picture of the file; 0 for a file without pictures."""
@@ -38,7 +38,8 @@ def probe_sound(path: Path) -> SoundInfo:
         ValueError: the file has no sound, or is damaged.
     """
     with open_track(path) as track:
-        return SoundInfo(track.rate, track.channels, track.layout, track.codec, track.start, track.duration())
+        rate, n_channels, codec = track.rate, len(track.channels), track.codec
+        return SoundInfo(rate, n_channels, track.layout, codec, track.start, track_seconds(path))
 
 
 def sound_chunks(path: Path, rate: int | None = None) -> Iterator[np.ndarray]:
@@ -55,37 +56,37 @@ def sound_chunks(path: Path, rate: int | None = None) -> Iterator[np.ndarray]:
         FileNotFoundError, IsADirectoryError, ValueError: as :func:`probe_sound`.
     """
     with open_track(path) as track:
-        if rate in (None, track.rate):
-            yield from track.chunks()
-            return
-        resampler = soxr.ResampleStream(track.rate, rate, track.channels, dtype="float32", quality="HQ")
-        for chunk in track.chunks():
-            resampled = resampler.resample_chunk(np.ascontiguousarray(chunk.T))
-            if len(resampled):
-                yield resampled.T
-        rest = resampler.resample_chunk(np.zeros((0, track.channels), np.float32), last=True)
-        if len(rest):
-            yield rest.T
+        yield from resample(track.mixed(), len(track.channels), track.rate, rate or track.rate)
 
 
 def read_sound(path: Path, rate: int = 16_000) -> np.ndarray:
-    """Read sound and mix it to mono, starting at the first picture of the video if the file has one.
+    """The voice in a sound, from the first picture on, or from the first sound if the file has no pictures.
+
+    Stereo is averaged, unless one side is at least 20 dB quieter or both cancel each other: then the louder one is
+    taken. Of surround sound the center is taken, of channels without names the loudest; each at its full level.
 
     Args:
         path: any video or sound file that ffmpeg reads.
         rate: samples per second wanted.
 
     Returns:
-        [S] float32 in [-1, 1]. Gaps between packets are silent.
+        [S] float32, clipped to [-1, 1]. Gaps in the time stamps are silent, and sound that does not keep to them is
+        stretched by up to 1 percent.
 
     Raises:
         FileNotFoundError, IsADirectoryError: there is no such file.
         ValueError: the file has no sound, or is damaged.
     """
+    with open_track(path) as track:
+        mixes = {}
+        if len(track.channels) > 1:
+            mixes = {channels: voice_weights(channels, levels)[0][None] for channels, levels in track.levels().items()}
     samples = bytearray()  # grows in place
-    for chunk in sound_chunks(path, rate):
-        samples += chunk.mean(0, dtype=np.float32).tobytes()
-    return np.clip(np.frombuffer(samples, np.float32), -1, 1)
+    with open_track(path) as track:
+        for chunk in resample(track.mixed(mixes), 1, track.rate, rate):
+            samples += chunk.tobytes()
+    voice = np.frombuffer(samples, np.float32)
+    return np.clip(voice, -1, 1, out=voice)
 
 
 def mux_sound(file: OutputContainer, stream: AudioStream, samples: np.ndarray, rate: int) -> None:

@@ -1,105 +1,175 @@
-"""Decoding of one sound track onto a time line that begins at the first picture."""
+"""One sound track of a file, on a time line that begins at the first picture."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from itertools import chain
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from itertools import chain, groupby
 from pathlib import Path
+from types import MappingProxyType
 
 import av
 import numpy as np
+import soxr
 from av.audio.stream import AudioStream
 from av.container import InputContainer
 from av.stream import Disposition
+from av.video.stream import VideoStream
 
 from ernerf_ti.media.container import LONGEST_GAP, decode, open_media
+from ernerf_ti.media.sound_clock import Clock
+from ernerf_ti.media.sound_frames import Findings, Piece, decode_sound
+from ernerf_ti.media.voice import LevelMeter, Levels
 
-_ROUNDING = 0.04  # s; a longer gap between packets is silence, a shorter one is rounding of the time stamps
-_LOWEST_RATE = 1000  # Hz; a header that claims less is damaged, and resampling would take memory without end
+_STILLS = Disposition.attached_pic | Disposition.timed_thumbnails | Disposition.still_image
 
 
 class SoundTrack:
-    """An open sound track; made by :func:`open_track`."""
+    """An open sound track; made by :func:`open_track`. Its sound can be read once.
+
+    Args:
+        path: for messages.
+        file: the open file.
+        stream: the track.
+        first_picture: its time on the clock of the file, in seconds; None if there are no pictures.
+    """
 
     def __init__(self, path: Path, file: InputContainer, stream: AudioStream, first_picture: float | None):
         self._path, self._file, self._stream = path, file, stream
-        self._frames: Iterator[av.AudioFrame] = decode(path, file, stream)
-        first = next(self._frames, None)
+        self.findings = Findings()
+        pieces = decode_sound(path, file, stream, self.findings)
+        first = next(pieces, None)
         if first is None:
             raise ValueError(f"{path}: the audio track is empty; use a recording with the speaker's voice")
-        self._frames = chain([first], self._frames)
-        self.rate: int = first.sample_rate
-        self.channels: int = first.layout.nb_channels
-        self.layout: str = first.layout.name
+        self._clock = Clock(path, chain([first], pieces), self.findings)
+        self.rate, self.channels, self.layout = first.rate, first.channels, first.layout
         self.codec: str = stream.codec_context.name
-        begin = first.time or 0.0
-        self._origin = begin if first_picture is None else first_picture
-        self.start: float = begin - self._origin
-        if self.rate < _LOWEST_RATE:
+        start = 0.0 if first_picture is None else self._clock.start - first_picture
+        tick = float(stream.time_base or 0)
+        self.start: float = 0.0 if abs(start) <= tick / 2 else start
+        """When it begins, in seconds after the first picture."""
+        if self.start > LONGEST_GAP:
             raise ValueError(
-                f"{path}: expected a sample rate of at least {_LOWEST_RATE} Hz, got {self.rate}; convert it to 16 kHz"
+                f"{path}: the sound begins {self.start:.2f} s after the pictures; the time stamps are damaged, "
+                "convert the file again"
             )
 
-    def duration(self) -> float:
-        """In seconds."""
-        if self._stream.duration and self._stream.time_base:
-            return float(self._stream.duration * self._stream.time_base)
-        return (self._file.duration or 0) / av.time_base
+    def pieces(self) -> Iterator[Piece]:
+        """The sound from the first picture on, as it was recorded: rate and channels may change."""
+        ahead, heard = self.start, False
+        kind = self.rate, self.channels
+        if ahead > 0:
+            silence = np.zeros((len(self.channels), round(ahead * self.rate)), np.float32)
+            yield Piece(silence, self.rate, self.channels, self.layout, None)
+        for piece in self._clock.pieces():
+            n = piece.samples.shape[1]
+            left_out = min(n, max(0, round(-ahead * piece.rate)))
+            if (piece.rate, piece.channels) != kind:
+                kind = piece.rate, piece.channels
+                self.findings.changes.append((ahead - self.start, f"{piece.rate} Hz {piece.layout}"))
+            ahead += n / piece.rate
+            if n > left_out:
+                heard = True
+                yield replace(piece, samples=piece.samples[:, left_out:])
+        if not heard:
+            raise ValueError(
+                f"{self._path}: the sound ends {-ahead:.2f} s before the first picture; the time stamps are damaged, "
+                "convert the file again"
+            )
 
-    def chunks(self) -> Iterator[np.ndarray]:
-        """[C, n] float32 at the track's own rate, from the first picture on."""
-        position = 0  # samples since the first picture
-        end = None  # of the frame before, s
-        skip = 0  # samples before the first picture
-        for frame in self._frames:
-            time = frame.time - self._origin if frame.time is not None else (end or 0.0)
-            samples = _as_float(frame)
-            if end is None:
-                position = -round(-time * self.rate) if time < 0 else 0
-                silence = max(0, round(time * self.rate))
-            else:
-                silence = max(0, round(time * self.rate) - position) if time - end > _ROUNDING else 0
-            if silence > LONGEST_GAP * self.rate:
-                raise ValueError(
-                    f"{self._path}: no sound from {end or 0.0:.2f} to {time:.2f} s; the time stamps are damaged, "
-                    "convert the file again"
-                )
-            end = time + frame.samples / frame.sample_rate
-            if silence:
-                yield np.zeros((self.channels, silence), np.float32)
-            position += silence
-            skip = min(samples.shape[1], max(0, -position))
-            position += samples.shape[1]
-            if samples.shape[1] > skip:
-                yield samples[:, skip:]
+    def levels(self) -> dict[tuple[str, ...], Levels]:
+        """Levels of the channels; more than one entry if the layout changes."""
+        meters: dict[tuple[str, ...], LevelMeter] = {}
+        for piece in self.pieces():
+            meters.setdefault(piece.channels, LevelMeter(len(piece.channels))).add(piece.samples)
+        return {channels: meter.levels() for channels, meter in meters.items()}
+
+    def mixed(self, mixes: Mapping[tuple[str, ...], np.ndarray] = MappingProxyType({})) -> Iterator[np.ndarray]:
+        """[K, n] float32 at the rate of the beginning.
+
+        Args:
+            mixes: channels -> [K, C] what they are multiplied with; others are mixed to those of the beginning.
+        """
+        for (rate, channels), pieces in groupby(self.pieces(), lambda piece: (piece.rate, piece.channels)):
+            mix = mixes.get(channels, _folding(channels, self.channels))
+            same = np.array_equal(mix, np.eye(len(channels)))
+            samples = (piece.samples if same else mix @ piece.samples for piece in pieces)
+            yield from resample(samples, len(mix), rate, self.rate)
 
 
 @contextmanager
 def open_track(path: Path) -> Iterator[SoundTrack]:
-    """The sound track of a video or sound file.
+    """The sound track of a video or sound file: the default one of several, or else the first.
 
     Raises:
         FileNotFoundError, IsADirectoryError: there is no such file.
         ValueError: the file has no sound, or is damaged.
     """
-    first_picture = None
     with open_media(path) as file:
-        if not file.streams.audio:
-            raise ValueError(f"{path}: no audio track; use a recording with the speaker's voice")
-        pictures = [stream for stream in file.streams.video if not stream.disposition & Disposition.attached_pic]
-        if pictures:
-            first = next(decode(path, file, pictures[0]), None)
-            first_picture = first.time or 0.0 if first is not None else None
+        first_picture = _first_picture(path, file)
     with open_media(path) as file:
-        yield SoundTrack(path, file, file.streams.audio[0], first_picture)
+        yield SoundTrack(path, file, default_track(path, file), first_picture)
 
 
-def _as_float(frame: av.AudioFrame) -> np.ndarray:
-    """[C, n] float32; integers are divided by their full scale."""
-    samples = frame.to_ndarray()
-    if not frame.format.is_planar:
-        samples = samples.reshape(-1, frame.layout.nb_channels).T
-    if samples.dtype == np.uint8:
-        return (samples.astype(np.float32) - 128) / 128
-    if samples.dtype.kind == "i":
-        return samples.astype(np.float32) / -float(np.iinfo(samples.dtype).min)
-    return samples.astype(np.float32)
+def default_track(path: Path, file: InputContainer) -> AudioStream:
+    """Raises ValueError if there is no track that can be decoded."""
+    if not file.streams.audio:
+        raise ValueError(f"{path}: no audio track; use a recording with the speaker's voice")
+    tracks = [stream for stream in file.streams.audio if stream.codec_context is not None]
+    if not tracks:
+        raise ValueError(f"{path}: ffmpeg does not know the codec of the audio track; convert it to AAC or WAV")
+    return next((stream for stream in tracks if stream.disposition & Disposition.default), tracks[0])
+
+
+def track_seconds(path: Path) -> float:
+    """Length of the sound track by its packets, as headers claim more than a broken file holds."""
+    with open_media(path) as file:
+        stream = default_track(path, file)
+        ticks = 0
+        with suppress(av.error.FFmpegError):
+            ticks = sum(packet.duration or 0 for packet in file.demux(stream))
+        lengths = filter(None, (ticks, stream.duration))
+        return float(min(lengths, default=0) * (stream.time_base or 0))
+
+
+def video_track(file: InputContainer) -> VideoStream | None:
+    """The track with the moving pictures; None if there is none, as cover art and thumbnails are not."""
+    return next((stream for stream in file.streams.video if not stream.disposition & _STILLS), None)
+
+
+def resample(chunks: Iterable[np.ndarray], n_channels: int, rate: int, wanted: int) -> Iterator[np.ndarray]:
+    """[C, n] float32 chunks at another rate, without delay; none are empty."""
+    if rate == wanted:
+        yield from chunks
+        return
+    resampler = soxr.ResampleStream(rate, wanted, n_channels, dtype="float32", quality="HQ")
+    end = np.zeros((n_channels, 0), np.float32)
+    for chunk, last in chain(((chunk, False) for chunk in chunks), [(end, True)]):
+        resampled = resampler.resample_chunk(np.ascontiguousarray(chunk.T), last=last)
+        if len(resampled):
+            yield resampled.reshape(-1, n_channels).T
+
+
+def _first_picture(path: Path, file: InputContainer) -> float | None:
+    pictures = video_track(file)
+    if pictures is None:
+        return None
+    with suppress(ValueError):  # the sound may be whole where the pictures are not
+        first = next(decode(path, file, pictures), None)
+        return first.time or 0.0 if first is not None else None
+    return float((pictures.start_time or 0) * (pictures.time_base or 0))
+
+
+def _folding(channels: tuple[str, ...], wanted: tuple[str, ...]) -> np.ndarray:
+    """[C wanted, C] float32: channels go to those of their name, the center to left and right where there is none."""
+    folding: np.ndarray = np.zeros((len(wanted), len(channels)), np.float32)
+    if len(wanted) == 1 and "FC" not in channels:
+        folding[:, :2] = 1 / min(2, len(channels))
+    elif len(channels) == 1 and "FC" not in wanted:
+        folding[:2] = 1
+    elif "NONE" in (*channels, *wanted):
+        np.fill_diagonal(folding, 1)
+    else:
+        folding[:] = np.equal.outer(wanted, channels)
+        if "FC" in channels and "FC" not in wanted:
+            folding[:2, channels.index("FC")] = np.sqrt(0.5)  # as in ITU-R BS.775
+    return folding

@@ -1,11 +1,10 @@
 import wave
 from pathlib import Path
 
-import av
 import numpy as np
 import pytest
 
-from ernerf_ti.media.sound import mux_sound, read_sound
+from ernerf_ti.media.sound import read_sound
 from ernerf_ti.media.video import read_frames
 from ernerf_ti.media.video_writer import write_video
 from tests.media.clips import SOUND_RATE, beeps, encode, onsets_of_beeps, onsets_of_flashes, picture
@@ -26,16 +25,6 @@ def test_sound_alone(tmp_path):
     found = read_sound(path)
     assert found.dtype == np.float32 and found.shape == (8000,)
     np.testing.assert_allclose(found, samples, atol=1 / 32768)
-
-
-@pytest.mark.parametrize(("left", "right"), [(0.9, 0.9), (0.8, 0.0), (0.6, -0.6)])
-def test_stereo_is_averaged(left, right, tmp_path):
-    path = tmp_path / "a.wav"
-    tone = np.sin(np.arange(4000) * 0.1)
-    with wave.open(str(path), "wb") as file:
-        file.setparams((2, 2, 16_000, 0, "NONE", ""))
-        file.writeframes(np.round(np.outer(tone, [left, right]) * 32767).astype("<i2").tobytes())
-    np.testing.assert_allclose(read_sound(path), tone * (left + right) / 2, atol=2e-4)
 
 
 def test_sound_is_resampled(tmp_path):
@@ -72,17 +61,6 @@ def test_sound_that_begins_later_or_earlier_than_the_pictures(shift, tmp_path):
         assert np.abs(sound[: round(0.45 * 16_000)]).max() < 1e-3
 
 
-@pytest.mark.parametrize("codec", ["pcm_s16le", "pcm_s24le", "pcm_s32le", "pcm_f32le", "pcm_f64le", "pcm_u8"])
-def test_kinds_of_wav(codec, tmp_path):
-    samples = 0.5 * np.sin(np.arange(16_000) * 0.05).astype(np.float32)
-    path = tmp_path / "a.wav"
-    with av.open(str(path), "w") as file:
-        mux_sound(file, file.add_stream(codec, rate=16_000, layout="mono"), samples, 16_000)
-    found = read_sound(path)
-    assert found.shape == samples.shape
-    np.testing.assert_allclose(found, samples, atol=1 / 128 if codec == "pcm_u8" else 1 / 32768)
-
-
 def wav(path, rate, n):
     with wave.open(str(path), "wb") as file:
         file.setparams((1, 2, rate, 0, "NONE", ""))
@@ -91,7 +69,7 @@ def wav(path, rate, n):
 
 
 def test_a_sample_rate_that_can_not_be(tmp_path):
-    with pytest.raises(ValueError, match=r"a\.wav: expected a sample rate of at least 1000 Hz, got 1; convert"):
+    with pytest.raises(ValueError, match=r"a\.wav: expected a sample rate of 1000 to 1536000 Hz, got 1; convert"):
         read_sound(wav(tmp_path / "a.wav", 1, 100_000))
 
 
