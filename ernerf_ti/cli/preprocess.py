@@ -16,6 +16,7 @@ import tyro
 from ernerf_ti.cli.options import Command, Device, Positional
 from ernerf_ti.cli.paths import existing_file, is_capture, output_folder
 from ernerf_ti.media.files import read_json
+from ernerf_ti.media.provenance.consent import new_consent, write_consent
 from ernerf_ti.process.device import resolve_device
 
 
@@ -39,6 +40,15 @@ class PreprocessOptions:
     """Weights of a BiSeNet face parser (79999_iter.pth) for the masks; by default they come from mediapipe."""
     blinks: Path | None = None
     """CSV file of OpenFace with eye closures; by default they are measured on the face mesh."""
+    consent_by: str | None = None
+    """Who agreed to a portrait: the person who is shown, or who may agree for them. Recorded in the capture, and by
+    training in the portrait."""
+    consent_date: Annotated[str | None, tyro.conf.arg(metavar="YYYY-MM-DD")] = None
+    """Day of the consent."""
+    consent_purpose: str | None = None
+    """What the person agreed to, in one line."""
+    consent_document: Path | None = None
+    """The signed paper, if there is one: its name and SHA-256 are recorded."""
     stages: tuple[str, ...] = ()
     """Run only these stages, whether they are up to date or not; an unknown name lists all."""
     device: Device = "auto"
@@ -52,6 +62,9 @@ def _preprocess(options: PreprocessOptions) -> None:
         raise ValueError(f"{options.video}: expected a video, got {kind}; pass a video file")
     existing_file(options.video, "a video")
     output_folder(options.capture)
+    consent = new_consent(
+        options.consent_by, options.consent_date, options.consent_purpose, options.consent_document
+    )
     device = resolve_device(options.device)
 
     from ernerf_ti.preprocess.stages import Settings, capture_pipeline
@@ -61,6 +74,8 @@ def _preprocess(options: PreprocessOptions) -> None:
         *(options.face_parser, options.blinks, str(device)),
     )
     pipeline = capture_pipeline(options.capture, settings)
+    if consent is not None:
+        write_consent(options.capture, consent)
     for stage in options.stages or [None]:
         pipeline.run(stage)
     report = options.capture / "report.json"

@@ -25,6 +25,7 @@ from ernerf_ti.data.capture_files import (
 )
 from ernerf_ti.data.frame_selection import FrameSelection
 from ernerf_ti.media.images import read_image
+from ernerf_ti.media.provenance.consent import Consent, read_consent
 from ernerf_ti.media.sound import read_sound
 
 _TOLERANCE = 5  # frames that the sound may be longer or shorter: extractors differ at the ends
@@ -49,6 +50,8 @@ class Capture:
     """[n_frames] float32 in [0, 1] by frame number: 0 open, 1 closed."""
     description: Description | None
     """None for captures made by other tools."""
+    consent: Consent | None = None
+    """Who agreed to a portrait; None if that is not recorded."""
 
     @property
     def paths(self) -> CapturePaths:
@@ -152,6 +155,7 @@ def open_capture(folder: Path, extractor: str | None = None, frames: FrameSelect
         problems += _description_problems(paths, description, size, largest)
     problems += _image_problems(paths, size, frame_ids)
     eye_closures = attempt(read_blinks, paths.blinks, n_frames)
+    consent = attempt(read_consent, folder)
     extractor = extractor or (description.extractor if description else _first_extractor(folder))
     extractor = current_name(extractor)
     windows = attempt(load_windows, folder, extractor)
@@ -161,7 +165,7 @@ def open_capture(folder: Path, extractor: str | None = None, frames: FrameSelect
         raise _error(folder, problems)
     eye_closures = frames.smooth_closures(eye_closures, (train, val))
     width, height = size
-    return Capture(folder, width, height, intrinsics, train, val, extractor, eye_closures, description)
+    return Capture(folder, width, height, intrinsics, train, val, extractor, eye_closures, description, consent)
 
 
 def _require_folder(folder: Path) -> None:

@@ -13,6 +13,7 @@ The layout is that of ER-NeRF, so that captures can be exchanged in both directi
     aud_*.npy                  windows of audio features, one per frame
     au.csv                     eye closure of each frame, in the column ` AU45_r` of OpenFace
     capture.json               how the capture was made (only written by this package)
+    consent.json               who agreed to a portrait (optional; see :mod:`ernerf_ti.media.provenance.consent`)
 
 Frames are numbered from 0, without padding. Poses are 4x4 `pose_world_from_camera` matrices in meters: the camera
 follows OpenGL (x right, y up, looking along -z), the world is the head frame (x right in the image, y up, z out of the

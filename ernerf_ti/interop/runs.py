@@ -12,6 +12,7 @@ from ernerf_ti.audio.ready_made import FORMATS
 from ernerf_ti.data.capture import Capture
 from ernerf_ti.interop.ngp_files import OfficialFile, copy_tensors, write_official_file
 from ernerf_ti.interop.tensors import EMBEDDINGS, N_EMBEDDINGS, RELEASED, by_official_name, official_state
+from ernerf_ti.media.provenance.consent import consent_in
 from ernerf_ti.portrait.portrait import Portrait
 from ernerf_ti.run.checkpoint import load_checkpoint, save_checkpoint
 from ernerf_ti.run.folder import RunFolder
@@ -80,6 +81,7 @@ def write_run(
     stage, step, ended = _progress(source, config) if stage is None else (stage, 0, False)
     trainer.start_stage(stage)
     trainer.step, trainer.stage_finished = step, ended
+    trainer.consent = capture.consent or consent_in(source.entries, source.path)
     lines = [
         f"appearance embeddings: the first {len(capture.train)} of {source.n_embeddings}",
         f"training continues with stage {stage}, step {step}" + (" (its end)" if ended else ""),
@@ -120,6 +122,7 @@ def write_still_run(
             "eye_closures": torch.zeros(1),
             "background": torch.full((size, size, 3), 255, dtype=torch.uint8),
         },
+        **_consent_entry(source.entries, source.path),
     }
     run.mkdir(parents=True, exist_ok=True)
     _add_origin(RunFolder(run).checkpoint, content, source)
@@ -182,12 +185,19 @@ def write_official(run: Path, path: Path) -> list[str]:
         "mean_density": float(portrait.head_grid.mean_density),
         "mean_density_torso": float(portrait.torso_grid.mean_alpha) if has_torso else 0,
     }
-    write_official_file(path, tensors, entries | origin.get("entries", {}))
+    # The public code ignores entries that it does not know, so that the record can go with the file.
+    entries |= origin.get("entries", {}) | _consent_entry(content, checkpoint)
+    write_official_file(path, tensors, entries)
     return [
         f"{'head and torso' if has_torso else 'head'} with {capture['extractor']} features "
         f"({capture['feature_dimension']}), appearance embeddings of {capture['n_train']} frames",
         "unchanged since it was converted" if origin else "trained here: appearance embedding 0 is the mean embedding",
     ]
+
+
+def _consent_entry(content: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    consent = consent_in(content, path)
+    return {"consent": consent.as_dict()} if consent else {}
 
 
 def _check_free(run: Path) -> None:

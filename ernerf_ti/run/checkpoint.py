@@ -8,6 +8,7 @@ Entries of a checkpoint, format version 2:
   `background` [H, W, 3] uint8.
 - `train_config`, `stage`, `step`, `stage_finished`, `stage_seconds`, `cameras`, `optimizer`, `average`: the state of
   the training.
+- `consent`: the record of the person's consent, if the capture has one; see :mod:`ernerf_ti.media.provenance.consent`.
 - `official`: additional content of a converted checkpoint of the public code; removed by any training.
 """
 

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ernerf_ti.media.provenance.consent import Consent, consent_in
 from ernerf_ti.portrait.config import PortraitConfig
 from ernerf_ti.portrait.model.calls import Call, call_plainly
 from ernerf_ti.portrait.model.pose_regression import PoseRegression
@@ -44,6 +45,10 @@ class TrainedPortrait:
     as_published: bool = False
     """Whether the portrait was converted and not trained since. It is rendered as the public code does: in several
     passes, with the appearance embedding of frame 0, and with zeros beyond the ends of the speech."""
+    consent: Consent | None = None
+    """Who agreed to the portrait; None if that is not recorded."""
+    checkpoint: Path | None = None
+    """File it was loaded from; None for a portrait in training."""
 
     _torso_appearances: dict[int, tuple[PoseRegression, Tensor]] = field(
         default_factory=dict, init=False, repr=False, compare=False
@@ -140,6 +145,8 @@ def load_portrait(
         scene["eye_closures"],
         scene["background"].float() / 255,
         "official" in content,
+        consent_in(content, path),
+        path,
     )
 
 

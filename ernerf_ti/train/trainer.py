@@ -16,6 +16,7 @@ from tqdm import tqdm
 from ernerf_ti.data.capture import Capture
 from ernerf_ti.media.files import write_json
 from ernerf_ti.media.images import write_image
+from ernerf_ti.media.provenance.consent import consent_in
 from ernerf_ti.portrait.portrait import Portrait
 from ernerf_ti.process import graphs
 from ernerf_ti.process.device import CudaGraphs
@@ -93,6 +94,7 @@ class Trainer:
         self.config, note = resolve_perceptual(config)
         self.notes = [note] if note else []
         self.capture, self.folder, self.device = capture, Path(folder), torch.device(device)
+        self.consent = capture.consent
         if frame_memory is None:
             frame_memory = default_frame_memory(self.device)
         needs_regions = config.random_background_fraction > 0
@@ -161,6 +163,7 @@ class Trainer:
             load_state(getattr(trainer, name), state_entry(content, name, dict, path), path, name)
         if content.get("scaler"):
             load_state(trainer.scaler, state_entry(content, "scaler", dict, path), path, "scaler")
+        trainer.consent = trainer.consent or consent_in(content, path)
         rewind_log(RunFolder(trainer.folder), trainer.stage, trainer.step)
         trainer.stage_seconds = content.get("stage_seconds") or training_seconds(RunFolder(trainer.folder).log) or {}
         trainer._saved = trainer._position()
@@ -270,6 +273,7 @@ class Trainer:
                 "average": self.average.state_dict(),
                 "scaler": self.scaler.state_dict(),
                 "scene": self._scene(),
+                **({"consent": self.consent.as_dict()} if self.consent else {}),
             },
         )
         self._saved = self._position()

@@ -74,6 +74,7 @@ class TrainingSession:
             torch.cat((trainer.frames.poses, trainer.held_out.poses)).to(trainer.device),
             torch.from_numpy(capture.eye_closures[ids]),
             torch.from_numpy(capture.background).to(trainer.device).float() / 255,
+            consent=trainer.consent,
         )
 
     def advance(self, seconds: float) -> None:
