@@ -14,6 +14,8 @@ ROOMS = {
     # Each room may import the rooms above it that are named here, and itself.
     "process": "",
     "media": "process",
+    # Consent, signatures and notes in files.
+    "media/provenance": "media",
     "audio": "media",
     # Rendering knows neither captures nor runs.
     "portrait": "",

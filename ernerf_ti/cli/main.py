@@ -12,6 +12,7 @@ COMMANDS = {
     "synthesize": ("ernerf_ti.cli.synthesize", "render a trained portrait speaking, as a video with sound"),
     "evaluate": ("ernerf_ti.cli.evaluate", "measure a trained portrait on held-out frames"),
     "view": ("ernerf_ti.cli.view", "open a portrait in the interactive viewer"),
+    "inspect": ("ernerf_ti.cli.inspect", "show where a file comes from, and whether it was changed"),
     "demo": ("ernerf_ti.cli.demo", "train and evaluate a portrait of a synthetic person, without footage"),
     "convert": ("ernerf_ti.cli.convert", "convert checkpoints of the public ER-NeRF code to runs and back"),
     "ablate": ("ernerf_ti.cli.ablate", "compare variants of the head field"),

@@ -62,9 +62,7 @@ def _preprocess(options: PreprocessOptions) -> None:
         raise ValueError(f"{options.video}: expected a video, got {kind}; pass a video file")
     existing_file(options.video, "a video")
     output_folder(options.capture)
-    consent = new_consent(
-        options.consent_by, options.consent_date, options.consent_purpose, options.consent_document
-    )
+    consent = new_consent(options.consent_by, options.consent_date, options.consent_purpose, options.consent_document)
     device = resolve_device(options.device)
 
     from ernerf_ti.preprocess.stages import Settings, capture_pipeline

@@ -8,6 +8,7 @@ Entries of a checkpoint, format version 2:
   `background` [H, W, 3] uint8.
 - `train_config`, `stage`, `step`, `stage_finished`, `stage_seconds`, `cameras`, `optimizer`, `average`: the state of
   the training.
+- `ernerf_ti_version`: of the program that wrote it; none before 0.2.
 - `consent`: the record of the person's consent, if the capture has one; see :mod:`ernerf_ti.media.provenance.consent`.
 - `official`: additional content of a converted checkpoint of the public code; removed by any training.
 """
@@ -19,6 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+import ernerf_ti
 from ernerf_ti.audio.extractors import current_name
 from ernerf_ti.media.files import remove_leftovers, replacing
 
@@ -39,7 +41,8 @@ def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
     remove_leftovers(path.parent)
     # Given a path, torch writes its name, here a random one, into the file.
     with replacing(path) as temporary, open(temporary, "wb") as file:
-        torch.save({"format_version": FORMAT_VERSION, **content}, file)
+        versions = {"format_version": FORMAT_VERSION, "ernerf_ti_version": ernerf_ti.__version__}
+        torch.save(versions | content, file)
 
 
 def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:

@@ -151,7 +151,9 @@ def _text(content: dict, name: str, where: str) -> str:
         raise ValueError(f"{where}: expected {name} as a text that is not empty, got {_shown(value)}; {_ADVICE}")
     if len(value) > _LONGEST or any(unicodedata.category(character) in _UNPRINTABLE for character in value):
         what = f"{len(value)} characters" if len(value) > _LONGEST else "line breaks or control characters"
-        raise ValueError(f"{where}: expected {name} in one line of at most {_LONGEST} characters, got {what}; {_ADVICE}")
+        raise ValueError(
+            f"{where}: expected {name} in one line of at most {_LONGEST} characters, got {what}; {_ADVICE}"
+        )
     return value.strip()
 
 

@@ -42,8 +42,9 @@ class Manifest:
     """Portrait, sound and consent record, if ernerf-ti made the file."""
 
     @property
-    def is_intact(self) -> bool:
-        return self.verdict not in ("changed", "invalid")
+    def is_intact(self) -> bool | None:
+        """Whether the file is what was signed; None if that can't be known."""
+        return None if self.verdict == "detached" else self.verdict in ("trusted", "valid")
 
 
 def read_manifest(path: Path, trust: Path | None = None) -> Manifest | None:

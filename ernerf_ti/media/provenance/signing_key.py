@@ -109,7 +109,9 @@ def _parsed(key_pem: bytes, certificates_pem: bytes, key_path: str, certificate_
             "instance with openssl pkey"
         ) from None
     except Exception as error:  # the package raises errors of several libraries
-        raise ValueError(f"{key_path}: expected a private key as PEM, got another file ({_first_line(error)})") from None
+        raise ValueError(
+            f"{key_path}: expected a private key as PEM, got another file ({_first_line(error)})"
+        ) from None
     try:
         chain = x509.load_pem_x509_certificates(certificates_pem)
     except Exception as error:
