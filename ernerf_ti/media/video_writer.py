@@ -1,7 +1,7 @@
 """Video files out: MP4, WebM and MOV with sound."""
 
 import contextlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -95,8 +95,9 @@ class VideoWriter:
         self._reformatter = VideoReformatter()  # a frame's own would start threads for each frame
         self._stack = contextlib.ExitStack()
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = self._stack.enter_context(replacing(path))
-        self._file = self._stack.enter_context(av.open(ffmpeg_name(temporary), "w", format=path.suffix[1:].lower()))
+        self._temporary = self._stack.enter_context(replacing(path))
+        output = av.open(ffmpeg_name(self._temporary), "w", format=path.suffix[1:].lower())
+        self._file = self._stack.enter_context(output)
         self._file.metadata.update(metadata or {})
         self._video = self._file.add_stream(self._format.video_codec, rate=Fraction(rate).limit_denominator(1001))
         _configure(self._video.codec_context, self._format, quality)
@@ -131,13 +132,23 @@ class VideoWriter:
         self._file.mux(self._video.encode(frame))
         self.n_frames += 1
 
-    def finish(self) -> None:
-        """Flush the encoder, write the sound and close the file. Raises ValueError if there was no frame."""
+    def finish(self, before_rename: Callable[[Path], None] | None = None) -> None:
+        """Flush the encoder, write the sound and close the file.
+
+        Args:
+            before_rename: called with the complete, closed temporary file, which it may replace in place, for
+                signatures; if it raises, no file appears.
+
+        Raises ValueError if there was no frame.
+        """
         if self.n_frames == 0:
             raise ValueError("frames: expected at least one, got none; check the range of frames")
         self._file.mux(self._video.encode(None))
         if self._audio is not None:
             mux_sound(self._file, self._audio, np.asarray(self._samples, np.float32), self._sound_rate)
+        self._file.close()
+        if before_rename is not None:
+            before_rename(self._temporary)
         self._stack.close()
 
     def close(self) -> None:

@@ -166,6 +166,32 @@ def test_an_error_leaves_the_old_file(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["a.mp4"]
 
 
+def test_a_hook_gets_the_complete_file_before_it_appears(tmp_path):
+    path, seen = tmp_path / "a.mp4", []
+
+    def sign(temporary):
+        seen.append((len(list(read_frames(temporary, 25))), temporary.suffix, path.exists()))
+        temporary.write_bytes(temporary.read_bytes() + b"signed")
+
+    writer = VideoWriter(path, 25)
+    writer.write(picture(20))
+    writer.finish(sign)
+    assert seen == [(1, ".mp4", False)]
+    assert path.read_bytes().endswith(b"signed") and list(tmp_path.iterdir()) == [path]
+
+
+def test_no_file_appears_if_the_hook_fails(tmp_path):
+    def sign(temporary):
+        raise ValueError("the key has expired")
+
+    writer = VideoWriter(tmp_path / "a.mp4", 25)
+    writer.write(picture(20))
+    with pytest.raises(ValueError, match="the key has expired"):
+        writer.finish(sign)
+    writer.close()
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize(("height", "width"), [(47, 64), (48, 63)])
 def test_odd_size(height, width, tmp_path):
     with pytest.raises(ValueError) as error:
