@@ -8,12 +8,13 @@ The second example writes a video with an alpha channel.
 """
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from ernerf_ti.cli.options import Command, Device, Output, Positional
+from ernerf_ti.cli.options import Command, Device, Flat, Output, Positional
 from ernerf_ti.cli.paths import existing_file, make_parent, output_file, output_folder, run_folder
+from ernerf_ti.cli.signing_options import SigningOptions
 from ernerf_ti.process.device import CudaGraphs, resolve_device
 from ernerf_ti.process.precision import Precision, resolve_precision
 from ernerf_ti.synthesis.options import SynthesisOptions
@@ -34,6 +35,7 @@ class SynthesizeOptions(SynthesisOptions):
     """Format of the networks' values; auto is float32 on the CPU, and on CUDA bf16, or fp16 on a GPU without bf16."""
     cuda_graphs: CudaGraphs = "auto"
     """Repeat recorded work on CUDA, which takes less time to launch: auto or off."""
+    signing: Flat[SigningOptions] = field(default_factory=SigningOptions)
 
 
 def _synthesize(options: SynthesizeOptions) -> None:
@@ -51,13 +53,19 @@ def _synthesize(options: SynthesizeOptions) -> None:
 
     from ernerf_ti.process.graphs import cuda_graphs
     from ernerf_ti.run.trained_portrait import load_portrait
+    from ernerf_ti.synthesis.statement import statement
     from ernerf_ti.synthesis.video import synthesize
 
     graphs = cuda_graphs(options.cuda_graphs, device, partial(tqdm.write, file=sys.stderr), precision)
     trained = load_portrait(run, device, precision, graphs)
+    if trained.consent is None:
+        print(f"{run}: no consent record; docs/responsible_use.md says how to add one", file=sys.stderr)
+    signer = options.signing.signer(partial(statement, trained, options.audio))
     for path in files:
         make_parent(path)
-    for path in synthesize(trained, options):
+    for path in synthesize(trained, options, signer.sign if signer else None):
+        print(path)
+    for path in signer.finish() if signer else []:
         print(path)
 
 
@@ -68,7 +76,7 @@ main = Command(
     __doc__,
     important=(
         *("run", "audio", "output", "pose", "blink", "background", "head_only", "speech_model"),
-        *("device", "precision"),
+        *("provenance", "device", "precision"),
     ),
     interrupted="interrupted; no video was written",
 )

@@ -8,13 +8,14 @@
 Press q in the window for the list of keys. The manual is docs/viewer.md.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from ernerf_ti.cli.options import Command, Device, OptionalOutput, Positional
+from ernerf_ti.cli.options import Command, Device, Flat, OptionalOutput, Positional
 from ernerf_ti.cli.paths import capture_folder, existing_file, output_file, output_folder, run_folder
 from ernerf_ti.cli.running import UsageError
+from ernerf_ti.cli.signing_options import SigningOptions
 from ernerf_ti.process.device import CudaGraphs, resolve_device
 from ernerf_ti.process.precision import Precision, resolve_precision
 from ernerf_ti.train.config import default_preset
@@ -55,6 +56,7 @@ class ViewOptions:
     """Format of the networks' values; auto is float32 on the CPU, and on CUDA bf16, or fp16 on a GPU without bf16."""
     cuda_graphs: CudaGraphs = "auto"
     """Repeat recorded work on CUDA, which takes less time to launch: auto or off."""
+    signing: Flat[SigningOptions] = field(default_factory=SigningOptions)
 
 
 def _view(options: ViewOptions) -> None:
@@ -83,6 +85,7 @@ def _view(options: ViewOptions) -> None:
         *(options.stages, str(device)),
         precision=options.precision,
         cuda_graphs=options.cuda_graphs,
+        make_signer=options.signing.signer,
     )
     if offscreen is None or options.script is None:
         show(viewer_options)

@@ -24,7 +24,7 @@ from ernerf_ti.data.synthetic.text_speech import say
 from ernerf_ti.experiments.demo_measures import LidMeter, MouthMeter
 from ernerf_ti.experiments.demo_pictures import beside, comparison_frame, contact_sheet
 from ernerf_ti.media.files import read_json, write_json
-from ernerf_ti.media.images import write_image
+from ernerf_ti.media.provenance.note import write_synthesized_png
 from ernerf_ti.media.video_writer import write_video
 from ernerf_ti.portrait.camera import scene_from_capture
 from ernerf_ti.process.interruption import StopRequest
@@ -157,7 +157,7 @@ def run_demo(demo: Demo) -> dict:
     with progress.stage("speak a sentence in a new voice"):
         spoken, frames = _speak(demo, person, trained, MouthMeter(person, capture))
     columns = [("frames that were not trained on", held_out), (f'new voice: "{SENTENCE}"', frames)]
-    write_image(demo.folder / "contact_sheet.png", contact_sheet(columns, _SHEET_ROWS))
+    write_synthesized_png(demo.folder / "contact_sheet.png", contact_sheet(columns, _SHEET_ROWS), SYNTHESIZED)
     metrics |= spoken | {"seconds": progress.seconds}
     write_json(demo.folder / "metrics.json", metrics)
     return metrics

@@ -4,6 +4,8 @@ import contextlib
 import re
 import sys
 import tempfile
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -14,7 +16,8 @@ from tqdm import tqdm
 
 from ernerf_ti.audio.frame_features import SAMPLE_RATE
 from ernerf_ti.data.capture_files import FPS, read_transforms
-from ernerf_ti.media.images import read_image, write_image
+from ernerf_ti.media.images import read_image
+from ernerf_ti.media.provenance.note import SOURCE_TYPE, write_synthesized_png
 from ernerf_ti.media.sound import read_sound
 from ernerf_ti.media.video_writer import TRANSPARENT_SUFFIXES, VIDEO_SUFFIXES, VideoWriter, hardware_encoding_problem
 from ernerf_ti.portrait.camera import scene_from_capture
@@ -34,14 +37,14 @@ from ernerf_ti.synthesis.pipeline import Image, images_ahead
 
 SYNTHESIZED = {
     "title": "Synthesized portrait",
-    # The IPTC term for media created by a trained model.
-    "comment": "Synthesized by ernerf-ti, not a recording of a person. "
-    "digitalSourceType: http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia",
+    "comment": f"Synthesized by ernerf-ti, not a recording of a person. digitalSourceType: {SOURCE_TYPE}",
 }
-"""Metadata of every video."""
+"""Metadata of every video and picture."""
+Sign = Callable[[Path, Path], None]
+"""Signs a complete temporary file that will get the name of the second path."""
 
 
-def synthesize(trained: TrainedPortrait, options: SynthesisOptions) -> list[Path]:
+def synthesize(trained: TrainedPortrait, options: SynthesisOptions, sign: Sign | None = None) -> list[Path]:
     """Render speech and write it to files. A video appears only when it is complete.
 
     The sound is padded with silence to a whole number of frames.
@@ -49,6 +52,7 @@ def synthesize(trained: TrainedPortrait, options: SynthesisOptions) -> list[Path
     Args:
         trained: the portrait.
         options: what to render and where to write it.
+        sign: called with each file before it appears, see :meth:`ernerf_ti.media.provenance.signing.Signer.sign`.
 
     Returns:
         The videos, and the folder of images, that were written.
@@ -85,9 +89,10 @@ def synthesize(trained: TrainedPortrait, options: SynthesisOptions) -> list[Path
             for writer, picture in zip(writers, of_frame, strict=False):
                 writer.write(picture)
             if not options.output.suffix:
-                write_image(options.output / f"{k:05d}.png", of_frame[-1])
-        for writer in writers:
-            writer.finish()
+                path = options.output / f"{k:05d}.png"
+                write_synthesized_png(path, of_frame[-1], SYNTHESIZED, sign and partial(sign, path=path))
+        for writer, (path, _) in zip(writers, videos, strict=True):
+            writer.finish(sign and partial(sign, path=path))
     return _output_paths(options)
 
 

@@ -17,6 +17,7 @@ from ernerf_ti.process.device import CudaGraphs
 from ernerf_ti.process.precision import Precision, resolve_precision
 from ernerf_ti.run.folder import RunFolder
 from ernerf_ti.run.trained_portrait import TrainedPortrait, load_portrait
+from ernerf_ti.synthesis.statement import statement
 from ernerf_ti.train.config import PRESETS, STAGES
 from ernerf_ti.train.trainer import Trainer
 from ernerf_ti.viewer.clip import Clip, capture_clip, silent_clip, sound_clip
@@ -127,7 +128,10 @@ def _make_viewer(
     inbox = options.inbox
     if inbox is None and not scripted:
         inbox = RunFolder(folder).inbox
-    runtime = RuntimeOptions(options.output or RunFolder(folder).viewer, layout, options.speech_model, inbox)
+    signer = None if options.make_signer is None else options.make_signer(partial(statement, trained))
+    runtime = RuntimeOptions(
+        options.output or RunFolder(folder).viewer, layout, options.speech_model, inbox, signer=signer
+    )
     if scripted:
         runtime = replace(runtime, refine_seconds=math.inf, train_seconds=0.0, wait_for_sound=True)
     if problem:

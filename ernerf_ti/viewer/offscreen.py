@@ -90,6 +90,9 @@ def run_script(make_viewer: Callable[..., Viewer], script: Script, output: Path)
             recording.add(viewer.tick(), time(), viewer.clip, position)
             viewer.shown()
         recording.finish()
+        if viewer.options.signer is not None:
+            viewer.options.signer.sign(output, output)
+            viewer.options.signer.finish()
     finally:
         recording.close()
         viewer.close()

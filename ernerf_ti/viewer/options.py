@@ -1,8 +1,11 @@
 """What the viewer opens, as command lines and programs pass it."""
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from ernerf_ti.media.provenance.signing import Signer
 from ernerf_ti.process.device import CudaGraphs
 from ernerf_ti.process.precision import Precision
 from ernerf_ti.train.config import STAGES
@@ -25,3 +28,5 @@ class ViewerOptions:
     device: str = "cpu"
     precision: Precision = "auto"
     cuda_graphs: CudaGraphs = "auto"
+    make_signer: Callable[[Callable[[], Mapping[str, Any]]], Signer | None] | None = None
+    """From what is said about the portrait to what signs the files; None to sign nothing."""

@@ -12,9 +12,11 @@ import numpy as np
 
 from ernerf_ti.audio.frame_features import SAMPLE_RATE
 from ernerf_ti.data.capture_files import FPS
-from ernerf_ti.media.images import write_image
+from ernerf_ti.media.provenance.note import write_synthesized_png
+from ernerf_ti.media.provenance.signing import EMBEDDED, Signer, UnsignedError
 from ernerf_ti.run.folder import RunFolder
 from ernerf_ti.run.trained_portrait import TrainedPortrait
+from ernerf_ti.synthesis.video import SYNTHESIZED
 from ernerf_ti.viewer.camera_control import CapturedDirections, field_of_view, view_intrinsics
 from ernerf_ti.viewer.clip import Clip, sound_clip
 from ernerf_ti.viewer.clock import PlaybackClock
@@ -53,6 +55,8 @@ class RuntimeOptions:
     wait_for_sound: bool = False
     """Whether loading an audio file blocks, for scripts."""
     mesh_resolution: int = 192
+    signer: Signer | None = None
+    """Signs videos and screenshots."""
 
 
 class Viewer:
@@ -285,7 +289,7 @@ class Viewer:
         image = self.maker.still(self.state, self.clip, self.clock.frame())
         path = self._new_path(self.state.mode.replace(" ", "_"), ".png")
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_image(path, image)
+        write_synthesized_png(path, image, SYNTHESIZED)
         self._wrote(path)
 
     def _toggle_recording(self) -> None:
@@ -344,6 +348,12 @@ class Viewer:
     def _wrote(self, path: Path, more: str = "") -> None:
         self.written.append(path)
         self.say(f"wrote {path}{more}")
+        if self.options.signer is not None and path.suffix in EMBEDDED:
+            self.options.signer.sign(path, path)
+            try:
+                self.options.signer.finish()
+            except UnsignedError as error:
+                self.say(str(error))
 
     # What a tick does.
 

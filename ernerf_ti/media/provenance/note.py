@@ -6,7 +6,7 @@ Videos carry theirs as tags of the container, which :class:`ernerf_ti.media.vide
 import re
 import struct
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import BinaryIO
 from xml.sax.saxutils import quoteattr
@@ -24,13 +24,16 @@ _LONGEST = 1 << 20  # bytes of a text that is read
 _DIGITAL_SOURCE_TYPE = re.compile(r"""DigitalSourceType\s*(?:=\s*["']|>)\s*([^"'<\s]+)""")
 
 
-def write_synthesized_png(path: Path, image: np.ndarray, note: Mapping[str, str]) -> None:
+def write_synthesized_png(
+    path: Path, image: np.ndarray, note: Mapping[str, str], before_rename: Callable[[Path], None] | None = None
+) -> None:
     """Write a .png that says how it was made, as text chunks and as XMP; the file appears with its note.
 
     Args:
         path: the file.
         image: [H, W], [H, W, 3] RGB or [H, W, 4] RGBA, uint8.
         note: texts by name, such as title and comment.
+        before_rename: called with the complete temporary file, which it may replace in place, for signatures.
 
     Raises OSError if the file can't be written.
     """
@@ -41,6 +44,8 @@ def write_synthesized_png(path: Path, image: np.ndarray, note: Mapping[str, str]
         texts = [*((name.capitalize(), text) for name, text in note.items()), (_XMP, _xmp())]
         chunks = b"".join(_text_chunk(name, text) for name, text in texts)
         temporary.write_bytes(data[:begin] + chunks + data[begin:])
+        if before_rename is not None:
+            before_rename(temporary)
 
 
 def read_png_note(path: Path) -> dict[str, str]:

@@ -11,7 +11,7 @@ import datetime
 import io
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
@@ -51,6 +51,10 @@ def c2pa_library() -> ModuleType:
 def sidecar_path(path: Path) -> Path:
     """Where the manifest of a file that can't carry it lies: the same name with the suffix .c2pa, as C2PA has it."""
     return path.with_suffix(".c2pa")
+
+
+class UnsignedError(OSError):
+    """An output that had to be signed was not; the file is there."""
 
 
 class Signer:
@@ -115,7 +119,7 @@ class Signer:
         Returns:
             The manifests that lie beside their files.
 
-        Raises RuntimeError in the mode require if an output was not signed: it was written all the same.
+        Raises UnsignedError in the mode require if an output was not signed: it was written all the same.
         """
         sidecars, self._sidecars = self._sidecars, []
         if not self._problems:
@@ -123,7 +127,7 @@ class Signer:
         problems, self._problems = self._problems, []
         more = f" (and {len(problems) - 1} others)" if len(problems) > 1 else ""
         if self._mode == "require":
-            raise RuntimeError(f"{problems[0]}{more}; the output is complete otherwise")
+            raise UnsignedError(f"{problems[0]}{more}; the output is complete otherwise")
         print(f"warning: {problems[0]}{more}", file=sys.stderr)
         return sidecars
 
@@ -152,7 +156,7 @@ class Signer:
 
 
 def make_signer(
-    mode: Provenance, key: Path | None, certificate: Path | None, statement: Mapping[str, Any]
+    mode: Provenance, key: Path | None, certificate: Path | None, statement: Callable[[], Mapping[str, Any]]
 ) -> Signer | None:
     """What signs the outputs of a command; None if nothing is signed.
 
@@ -160,7 +164,7 @@ def make_signer(
         mode: "off" for nothing; with "auto" a line on stderr says why it can't be done.
         key, certificate: the user's, see :func:`ernerf_ti.media.provenance.signing_key.own_key`; by default those that
             the environment variables ERNERF_TI_SIGN_KEY and ERNERF_TI_SIGN_CERTIFICATE name, or else the local key.
-        statement: see :class:`Signer`.
+        statement: returns that of :class:`Signer`; not called if nothing is signed.
 
     Raises:
         ImportError, OSError, ValueError: it can't be done, in the mode require or with the user's own key.
@@ -177,7 +181,7 @@ def make_signer(
     try:
         c2pa_library()
         chosen = local_key() if key is None or certificate is None else own_key(key, certificate)
-        return Signer(chosen, statement, mode)
+        return Signer(chosen, statement(), mode)
     except (ImportError, OSError, ValueError) as error:
         if mode == "require" or key is not None:
             raise
