@@ -87,6 +87,16 @@ def screen_to_itself():
         yield
 
 
+@pytest.fixture(autouse=True, scope="session")
+def own_configuration(tmp_path_factory):
+    """Whatever is signed makes its key in a folder of the tests, not in the user's."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CONFIG_HOME", str(tmp_path_factory.mktemp("config")))
+        for name in ("ERNERF_TI_SIGN_KEY", "ERNERF_TI_SIGN_CERTIFICATE"):
+            patch.delenv(name, raising=False)
+        yield
+
+
 @pytest.fixture(autouse=True)
 def seed():
     torch.manual_seed(20230717)

@@ -74,7 +74,7 @@ def local_key(folder: Path | None = None) -> SigningKey:
         descriptor = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
         try:
             with open(descriptor, "wb") as file:
-                file.write(_new_key())
+                file.write(new_key(datetime.datetime.now(datetime.timezone.utc) - _CLOCKS))
                 file.flush()
                 os.fsync(file.fileno())
             with suppress(FileExistsError):  # another process was first
@@ -88,6 +88,57 @@ def local_key(folder: Path | None = None) -> SigningKey:
         )
     content = path.read_bytes()
     return _parsed(content, content, str(path), str(path))
+
+
+def new_key(begin: datetime.datetime) -> bytes:
+    """PEM of a new P-256 key, its certificate and that of the authority that signed it, valid for ten years.
+
+    C2PA takes no certificate that signed itself, so that there are two; see the C2PA specification on certificate
+    profiles for the extensions.
+    """
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+    from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+    def name(common: str) -> "Name":
+        attributes = {NameOID.ORGANIZATION_NAME: _SELF_MADE, NameOID.COMMON_NAME: common}
+        return x509.Name([x509.NameAttribute(kind, value) for kind, value in attributes.items()])
+
+    def usage(*allowed: str) -> x509.KeyUsage:
+        kinds = (
+            *("digital_signature", "content_commitment", "key_encipherment", "data_encipherment", "key_agreement"),
+            *("key_cert_sign", "crl_sign", "encipher_only", "decipher_only"),
+        )
+        return x509.KeyUsage(**{kind: kind in allowed for kind in kinds})
+
+    number = uuid.uuid4().hex[:8]  # says nothing about the user or the computer
+    authority_key, key = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
+    # (subject, its key, certificate authority?, usage)
+    authority = name(f"authority {number}"), authority_key.public_key(), True, usage("key_cert_sign", "crl_sign")
+    signer = name(f"signer {number}"), key.public_key(), False, usage("digital_signature")
+    certificates = []
+    for subject, public_key, is_authority, uses in (signer, authority):
+        builder = (
+            x509.CertificateBuilder()
+            .subject_name(subject)
+            .issuer_name(authority[0])
+            .public_key(public_key)
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(begin)
+            .not_valid_after(begin + datetime.timedelta(days=_DAYS))
+            .add_extension(x509.BasicConstraints(is_authority, 0 if is_authority else None), critical=True)
+            .add_extension(uses, critical=True)
+            .add_extension(x509.SubjectKeyIdentifier.from_public_key(public_key), critical=False)
+        )
+        if not is_authority:
+            builder = builder.add_extension(
+                x509.AuthorityKeyIdentifier.from_issuer_public_key(authority_key.public_key()), critical=False
+            ).add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.EMAIL_PROTECTION]), critical=False)
+        certificates.append(builder.sign(authority_key, hashes.SHA256()))
+    pem = serialization.Encoding.PEM
+    private = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    return b"".join([private, *(certificate.public_bytes(pem) for certificate in certificates)])
 
 
 def _config_folder() -> Path:
@@ -158,58 +209,6 @@ def _algorithm(key: "PrivateKeyTypes", path: str) -> str:
         f"{path}: expected an elliptic curve key (P-256, P-384, P-521), Ed25519, or RSA with 2048 bits or more, got "
         f"{getattr(getattr(key, 'curve', None), 'name', type(key).__name__)}; C2PA signs with these"
     )
-
-
-def _new_key() -> bytes:
-    """PEM of a new key, its certificate and that of the authority that signed it.
-
-    C2PA takes no certificate that signed itself, so that there are two; see the C2PA specification on certificate
-    profiles for the extensions.
-    """
-    from cryptography import x509
-    from cryptography.hazmat.primitives import hashes, serialization
-    from cryptography.hazmat.primitives.asymmetric import ec
-    from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
-
-    def name(common: str) -> "Name":
-        attributes = {NameOID.ORGANIZATION_NAME: _SELF_MADE, NameOID.COMMON_NAME: common}
-        return x509.Name([x509.NameAttribute(kind, value) for kind, value in attributes.items()])
-
-    def usage(*allowed: str) -> x509.KeyUsage:
-        kinds = (
-            *("digital_signature", "content_commitment", "key_encipherment", "data_encipherment", "key_agreement"),
-            *("key_cert_sign", "crl_sign", "encipher_only", "decipher_only"),
-        )
-        return x509.KeyUsage(**{kind: kind in allowed for kind in kinds})
-
-    number = uuid.uuid4().hex[:8]  # says nothing about the user or the computer
-    authority_key, key = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
-    begin = datetime.datetime.now(datetime.timezone.utc) - _CLOCKS
-    # (subject, its key, certificate authority?, usage)
-    authority = name(f"authority {number}"), authority_key.public_key(), True, usage("key_cert_sign", "crl_sign")
-    signer = name(f"signer {number}"), key.public_key(), False, usage("digital_signature")
-    certificates = []
-    for subject, public_key, is_authority, uses in (signer, authority):
-        builder = (
-            x509.CertificateBuilder()
-            .subject_name(subject)
-            .issuer_name(authority[0])
-            .public_key(public_key)
-            .serial_number(x509.random_serial_number())
-            .not_valid_before(begin)
-            .not_valid_after(begin + datetime.timedelta(days=_DAYS))
-            .add_extension(x509.BasicConstraints(is_authority, 0 if is_authority else None), critical=True)
-            .add_extension(uses, critical=True)
-            .add_extension(x509.SubjectKeyIdentifier.from_public_key(public_key), critical=False)
-        )
-        if not is_authority:
-            builder = builder.add_extension(
-                x509.AuthorityKeyIdentifier.from_issuer_public_key(authority_key.public_key()), critical=False
-            ).add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.EMAIL_PROTECTION]), critical=False)
-        certificates.append(builder.sign(authority_key, hashes.SHA256()))
-    pem = serialization.Encoding.PEM
-    private = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    return b"".join([private, *(certificate.public_bytes(pem) for certificate in certificates)])
 
 
 def _first_line(error: Exception) -> str:
