@@ -10,6 +10,7 @@ from ernerf_ti.data.capture import open_capture
 from ernerf_ti.interop.ngp_files import read_official_file
 from ernerf_ti.interop.runs import extractor_of, write_official, write_run, write_still_run
 from ernerf_ti.interop.tensors import is_parameter
+from ernerf_ti.media.provenance.consent import Consent
 from ernerf_ti.portrait.portrait import Portrait
 from ernerf_ti.portrait.records import FrameInputs
 from ernerf_ti.run.checkpoint import load_checkpoint
@@ -61,6 +62,18 @@ def test_round_trip_with_a_capture(tensors, head_tensors, capture, config, tmp_p
     assert lines[0] == "appearance embeddings: the first 10 of 64"
     write_official(tmp_path / "run", out)
     assert_round_trip(path, out)
+
+
+def test_the_consent_record_goes_both_ways(tensors, capture, config, tmp_path):
+    consent = Consent("Jane Doe", "2026-11-01", "an audio guide")
+    agreed = dataclasses.replace(capture, consent=consent)
+    write_run(file_of(tmp_path / "ngp.pth", tensors), tmp_path / "run", agreed, config)
+    assert load_portrait(tmp_path / "run").consent == consent
+    write_official(tmp_path / "run", tmp_path / "out.pth")
+    source = read_official_file(tmp_path / "out.pth")
+    write_run(source, tmp_path / "run", capture, config)  # whose capture has no record
+    write_still_run(source, tmp_path / "still", config)
+    assert load_portrait(tmp_path / "run").consent == load_portrait(tmp_path / "still").consent == consent
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from av.audio.stream import AudioStream
+from av.video.stream import VideoStream
+
 from ernerf_ti.media.container import open_media
 from ernerf_ti.media.images import read_image
 from ernerf_ti.media.provenance.manifest import read_manifest
@@ -33,11 +36,13 @@ def media_facts(path: Path, trust: Path | None = None) -> Facts:
     """
     if path.suffix.lower() == ".c2pa":
         return {"file": path.name, "kind": "manifest", **_manifest_facts(path, trust)}
-    if path.suffix.lower() in PICTURES:
-        height, width = read_image(path).shape[:2]
-        content: Facts = {"kind": "picture", **_note(read_png_note(path)), "picture": f"{width}x{height}"}
-    else:
-        content = _stream_facts(path)
+    try:
+        content = _picture_facts(path) if path.suffix.lower() in PICTURES else _stream_facts(path)
+    except ValueError as error:
+        manifest = _manifest_facts(path, trust)
+        if manifest["intact"] is None:
+            raise
+        return {"file": path.name, "kind": "damaged file", "problem": str(error), **manifest}
     return {"file": path.name, **content, **_manifest_facts(path, trust)}
 
 
@@ -53,8 +58,8 @@ def pictures_facts(folder: Path, trust: Path | None = None) -> Facts | None:
         "file": folder.name,
         "kind": "folder of pictures",
         "pictures": len(paths),
-        "picture": ", ".join(sorted({of_one["picture"] for of_one in facts})),
-        "said to be synthesized": sum(of_one["synthesized"] for of_one in facts),
+        "picture": ", ".join(sorted({of_one.get("picture", "damaged") for of_one in facts})),
+        "said to be synthesized": sum(of_one.get("synthesized", False) for of_one in facts),
         "manifests": dict(kinds),
         "not intact": wrong[:_N_NAMES] + ([f"{len(wrong) - _N_NAMES} others"] if len(wrong) > _N_NAMES else []),
         "manifest": facts[0]["manifest"],
@@ -81,6 +86,11 @@ def _note(texts: dict[str, str]) -> Facts:
     return {"synthesized": any(SOURCE_TYPE in text for text in texts.values()), "note": texts}
 
 
+def _picture_facts(path: Path) -> Facts:
+    height, width = read_image(path).shape[:2]
+    return {"kind": "picture", **_note(read_png_note(path)), "picture": f"{width}x{height}"}
+
+
 def _stream_facts(path: Path) -> Facts:
     with open_media(path) as file:
         texts = {name.lower(): text for name, text in file.metadata.items() if name.lower() in _TAGS}
@@ -90,15 +100,19 @@ def _stream_facts(path: Path) -> Facts:
             video = file.streams.video[0]
             rate = None if video.average_rate is None else round(float(video.average_rate), 3)
             facts["video"] = {
-                "codec": video.codec_context.name,
-                "size": f"{video.codec_context.width}x{video.codec_context.height}",
+                "codec": _codec(video),
+                "size": f"{video.width}x{video.height}" if video.codec_context else None,
                 "frames per second": rate,
             }
         if file.streams.audio:
             audio = file.streams.audio[0]
             facts["sound"] = {
-                "codec": audio.codec_context.name,
-                "samples per second": audio.codec_context.sample_rate,
-                "channels": audio.codec_context.layout.name,
+                "codec": _codec(audio),
+                "samples per second": audio.rate if audio.codec_context else None,
+                "channels": audio.layout.name if audio.codec_context else None,
             }
     return facts
+
+
+def _codec(stream: VideoStream | AudioStream) -> str:
+    return stream.codec_context.name if stream.codec_context else "unknown"
