@@ -41,7 +41,7 @@ SYNTHESIZED = {
 }
 """Metadata of every video and picture."""
 Sign = Callable[[Path, Path], None]
-"""Signs a complete temporary file that will get the name of the second path."""
+"""Signs a file: its name, and the complete temporary file that will get it."""
 
 
 def synthesize(trained: TrainedPortrait, options: SynthesisOptions, sign: Sign | None = None) -> list[Path]:
@@ -90,9 +90,9 @@ def synthesize(trained: TrainedPortrait, options: SynthesisOptions, sign: Sign |
                 writer.write(picture)
             if not options.output.suffix:
                 path = options.output / f"{k:05d}.png"
-                write_synthesized_png(path, of_frame[-1], SYNTHESIZED, sign and partial(sign, path=path))
+                write_synthesized_png(path, of_frame[-1], SYNTHESIZED, sign and partial(sign, path))
         for writer, (path, _) in zip(writers, videos, strict=True):
-            writer.finish(sign and partial(sign, path=path))
+            writer.finish(sign and partial(sign, path))
     return _output_paths(options)
 
 

@@ -91,7 +91,7 @@ def run_script(make_viewer: Callable[..., Viewer], script: Script, output: Path)
             viewer.shown()
         recording.finish()
         if viewer.options.signer is not None:
-            viewer.options.signer.sign(output, output)
+            viewer.options.signer.sign(output)
             viewer.options.signer.finish()
     finally:
         recording.close()

@@ -349,7 +349,7 @@ class Viewer:
         self.written.append(path)
         self.say(f"wrote {path}{more}")
         if self.options.signer is not None and path.suffix in EMBEDDED:
-            self.options.signer.sign(path, path)
+            self.options.signer.sign(path)
             try:
                 self.options.signer.finish()
             except UnsignedError as error:

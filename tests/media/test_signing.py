@@ -70,7 +70,7 @@ def test_a_signed_file_says_how_it_was_made(signer, tmp_path, suffix):
     path = write(tmp_path / f"Ein Bild: Größe{suffix}")
     before = path.read_bytes()
     assert read_manifest(path) is None
-    signer.sign(path, path)
+    signer.sign(path)
     sidecars = signer.finish()
     assert sidecars == ([sidecar_path(path)] if suffix in (".webm", ".mkv") else [])
     assert (path.read_bytes() == before) == bool(sidecars)
@@ -98,7 +98,7 @@ def test_a_signed_file_says_how_it_was_made(signer, tmp_path, suffix):
 def test_one_changed_bit_shows(signer, tmp_path, suffix):
     path = write(tmp_path / f"a{suffix}")
     n = path.stat().st_size
-    signer.sign(path, path)
+    signer.sign(path)
     signed, generator = path.read_bytes(), np.random.default_rng(1)
     # The manifest comes after the header, which the standard leaves out of MP4's hash.
     begin = len(signed) - n + 100
@@ -115,7 +115,7 @@ def test_one_changed_bit_shows(signer, tmp_path, suffix):
 def test_the_manifest_of_another_file_shows(signer, tmp_path):
     first, second = write(tmp_path / "a.webm"), tmp_path / "b.webm"
     write_video(second, [np.zeros((16, 16, 4), np.uint8)], 25)
-    signer.sign(first, first)
+    signer.sign(first)
     sidecar_path(first).rename(sidecar_path(second))
     assert read_manifest(first) is None
     assert read_manifest(second).verdict == read_manifest(sidecar_path(second)).verdict == "changed"
@@ -128,7 +128,7 @@ def test_the_manifest_of_another_file_shows(signer, tmp_path):
 
 def test_a_trusted_authority(signer, folder, tmp_path):
     path = write(tmp_path / "a.png")
-    signer.sign(path, path)
+    signer.sign(path)
     chain = local_key(folder).certificates
     authority = tmp_path / "authority.pem"
     authority.write_bytes(chain[chain.rindex(b"-----BEGIN") :])
@@ -144,7 +144,7 @@ def test_files_that_can_not_be_signed_stay_as_they_are(folder, tmp_path, capsys)
         signer = Signer(local_key(folder), STATEMENT, mode)
         for path in (other, damaged):
             path.write_bytes(b"no video")
-            signer.sign(path, path)
+            signer.sign(path)
             assert path.read_bytes() == b"no video"
         assert sorted(tmp_path.iterdir()) == [other, damaged]
         if mode == "require":
@@ -179,7 +179,7 @@ def test_the_users_own_key(tmp_path, monkeypatch):
     monkeypatch.setenv("ERNERF_TI_SIGN_KEY", str(key))
     monkeypatch.setenv("ERNERF_TI_SIGN_CERTIFICATE", str(chain))
     for options in ((None, None), (key, chain)):
-        make_signer("require", *options, lambda: STATEMENT).sign(out, out)
+        make_signer("require", *options, lambda: STATEMENT).sign(out)
         assert read_manifest(out, authority).verdict == "trusted"
     monkeypatch.delenv("ERNERF_TI_SIGN_CERTIFICATE")
     with pytest.raises(ValueError, match=r"--sign-certificate: expected it together with .*key.pem, got none"):

@@ -87,13 +87,15 @@ class Signer:
                 f"({_line(error)}); see the C2PA certificate profile for what a certificate must have"
             ) from None
 
-    def sign(self, temporary: Path, path: Path) -> None:
-        """Sign a complete file before it gets its name; raises nothing, as the file is good without a signature.
+    def sign(self, path: Path, temporary: Path | None = None) -> None:
+        """Sign a complete file; raises nothing, as the file is good without a signature.
 
         Args:
-            temporary: the file; replaced by the signed one, or left as it is.
-            path: name that it will have. In formats that can't carry a manifest it is written beside that.
+            path: name of the file. In formats that can't carry a manifest it is written beside that.
+            temporary: where the file is until it gets its name; None for `path`. It is replaced by the signed one, or
+                left as it is.
         """
+        temporary = path if temporary is None else temporary
         suffix = path.suffix.lower()
         media_type = EMBEDDED.get(suffix) or BESIDE.get(suffix)
         if media_type is None:
