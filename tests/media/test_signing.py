@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from ernerf_ti.media.images import read_image
 from ernerf_ti.media.provenance.manifest import read_manifest
-from ernerf_ti.media.provenance.note import SOURCE_TYPE, read_png_note, write_synthesized_png
+from ernerf_ti.media.provenance.note import SOURCE_TYPE, png_size, read_png_note, write_synthesized_png
 from ernerf_ti.media.provenance.signing import Signer, UnsignedError, make_signer, sidecar_path
 from ernerf_ti.media.provenance.signing_key import local_key, new_key, own_key
 from ernerf_ti.media.video_writer import VIDEO_SUFFIXES, write_video
@@ -83,7 +83,7 @@ def test_a_signed_file_says_how_it_was_made(signer, tmp_path, suffix):
     assert manifest.location == (sidecars[0].name if sidecars else "in the file")
     # And it is as good as before, with its note.
     if suffix == ".png":
-        assert read_image(path).shape == (48, 64, 4)
+        assert read_image(path).shape == (48, 64, 4) and png_size(path) == (64, 48)
         assert read_png_note(path) == {**SYNTHESIZED, "digitalSourceType": SOURCE_TYPE}
     else:
         with av.open(f"file:{path}") as file:

@@ -73,6 +73,16 @@ def read_png_note(path: Path) -> dict[str, str]:
     return found
 
 
+def png_size(path: Path) -> tuple[int, int] | None:
+    """Width and height in the header of a PNG; None for another file."""
+    with open(path, "rb") as file:
+        start = file.read(len(_SIGNATURE) + 16)
+    if not start.startswith(_SIGNATURE) or start[12:16] != b"IHDR" or len(start) < 24:
+        return None
+    width, height = struct.unpack(">II", start[16:])
+    return width, height
+
+
 def _chunks(file: BinaryIO) -> Iterator[tuple[bytes, bytes]]:
     """Kind and content of the text chunks."""
     if file.read(len(_SIGNATURE)) != _SIGNATURE:
