@@ -1,7 +1,11 @@
 """The input of the audio encoder: the audio windows around a frame."""
 
+import math
+
 import torch
 from torch import Tensor
+
+from ernerf_ti.audio.windows import STEPS_PER_FRAME
 
 BEFORE, AFTER = 4, 4
 """Windows k - 4 ... k + 3 around frame k."""
@@ -39,3 +43,29 @@ def audio_contexts(windows: Tensor, silent_ends: bool = False) -> Tensor:
         padded[:BEFORE] = windows[0].t()
         padded[BEFORE + n :] = windows[-1].t()
     return padded.unfold(0, BEFORE + AFTER, 1).movedim(-1, 1)
+
+
+def audio_context_at(windows: Tensor, position: float, silent_ends: bool = False) -> Tensor:
+    """:func:`audio_context` at any time: the windows that the features would give there.
+
+    Window k + 1 has the features of window k, two steps later. In between, features are interpolated linearly between
+    steps, which are 20 ms apart; the windows themselves are 40 ms apart.
+
+    Args:
+        windows: [T, steps, C] of a recording.
+        position: in windows; at a whole number k the result is that of frame k.
+        silent_ends: as of :func:`audio_context`.
+
+    Returns:
+        [8, C, steps].
+    """
+    k = math.floor(position)
+    shift = (position - k) * STEPS_PER_FRAME
+    context = audio_context(windows, k, silent_ends)
+    if not shift:
+        return context
+    steps = windows.shape[1]
+    following = audio_context(windows, k + 1, silent_ends)[..., -STEPS_PER_FRAME:]
+    longer = torch.cat((context, following), -1)
+    whole = math.floor(shift)
+    return torch.lerp(longer[..., whole : whole + steps], longer[..., whole + 1 : whole + 1 + steps], shift - whole)

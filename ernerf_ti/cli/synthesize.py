@@ -18,6 +18,7 @@ from ernerf_ti.cli.signing_options import SigningOptions
 from ernerf_ti.process.device import CudaGraphs, resolve_device
 from ernerf_ti.process.precision import Precision, resolve_precision
 from ernerf_ti.synthesis.options import SynthesisOptions
+from ernerf_ti.synthesis.outputs import check_formats
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,8 +28,8 @@ class SynthesizeOptions(SynthesisOptions):
     run: Positional[Path]
     """Run folder of `ernerf-ti train`, or a checkpoint file."""
     output: Output
-    """File to write: .mp4, or .webm or .mov with an alpha channel; a path without a suffix is a folder of PNG images
-    with an alpha channel."""
+    """File to write: .mp4 or .mkv, or .webm or .mov with an alpha channel; a path without a suffix is a folder of PNG
+    images with an alpha channel."""
     device: Device = "auto"
     """Device to render on; auto is CUDA if torch can use it, else the CPU."""
     precision: Precision = "auto"
@@ -39,6 +40,7 @@ class SynthesizeOptions(SynthesisOptions):
 
 
 def _synthesize(options: SynthesizeOptions) -> None:
+    check_formats(options)
     run = run_folder(options.run)
     existing_file(options.audio, "a video or sound file")
     files = [path for path in (options.output, options.depth, options.attention) if path is not None and path.suffix]
@@ -76,7 +78,7 @@ main = Command(
     __doc__,
     important=(
         *("run", "audio", "output", "pose", "blink", "background", "head_only", "speech_model"),
-        *("provenance", "device", "precision"),
+        *("fps", "codec", "crf", "provenance", "device", "precision"),
     ),
     interrupted="interrupted; no video was written",
 )

@@ -1,14 +1,10 @@
-"""The sound of video and sound files, in and out."""
+"""The sound of video and sound files."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from fractions import Fraction
 from pathlib import Path
 
-import av
 import numpy as np
-from av.audio.stream import AudioStream
-from av.container import OutputContainer
 
 from ernerf_ti.media.sound_track import open_track, resample, track_seconds
 from ernerf_ti.media.voice import voice_weights
@@ -87,18 +83,3 @@ def read_sound(path: Path, rate: int = 16_000) -> np.ndarray:
             samples += chunk.tobytes()
     voice = np.frombuffer(samples, np.float32)
     return np.clip(voice, -1, 1, out=voice)
-
-
-def mux_sound(file: OutputContainer, stream: AudioStream, samples: np.ndarray, rate: int) -> None:
-    """Encode [S] float32 mono samples and write them to a stream of an open output file."""
-    context = stream.codec_context
-    context.open(strict=False)
-    # A codec with a fixed frame size knows it once it is open; others take any.
-    resampler = av.AudioResampler(
-        format=context.format, layout="mono", rate=context.sample_rate, frame_size=context.frame_size or 1024
-    )
-    frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(samples[None]), format="flt", layout="mono")
-    frame.sample_rate, frame.pts, frame.time_base = rate, 0, Fraction(1, rate)
-    for chunk in [*resampler.resample(frame), *resampler.resample(None)]:
-        file.mux(stream.encode(chunk))
-    file.mux(stream.encode(None))

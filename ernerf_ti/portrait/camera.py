@@ -11,6 +11,7 @@ Three coordinate frames occur.
 A matrix pose_world_from_camera maps camera points to world points.
 """
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -122,6 +123,39 @@ def smooth_path(poses: Tensor, window: int = 7) -> Tensor:
         u[:, 2] *= torch.linalg.det(u @ v)
         result[i, :3, :3] = u @ v
         result[i, :3, 3] = near[:, :3, 3].mean(0)
+    return result
+
+
+def interpolate_poses(poses: Tensor, positions: np.ndarray) -> Tensor:
+    """Poses between those of a path: rotations turn at constant speed about a fixed axis from one to the next (slerp,
+    Shoemake 1985), and translations are interpolated linearly.
+
+    Args:
+        poses: [n, 4, 4]; two in succession are less than half a turn apart.
+        positions: [m] in [0, n - 1].
+
+    Returns:
+        [m, 4, 4] in the dtype of the poses; at whole numbers the poses themselves.
+    """
+    _check_poses(poses)
+    first = np.floor(positions).astype(np.int64)
+    before, after = poses[first], poses[np.minimum(first + 1, len(poses) - 1)]
+    share = torch.from_numpy(positions - first).to(poses.device)
+    turn = (before[:, :3, :3].mT @ after[:, :3, :3]).double()
+    axis = torch.stack((turn[:, 2, 1] - turn[:, 1, 2], turn[:, 0, 2] - turn[:, 2, 0], turn[:, 1, 0] - turn[:, 0, 1]), 1)
+    sine2 = axis.norm(dim=1)
+    angle = torch.atan2(sine2, turn.diagonal(dim1=1, dim2=2).sum(1) - 1) * share
+    x, y, z = (axis / sine2.clamp(min=1e-12)[:, None]).unbind(1)
+    zero = torch.zeros_like(x)
+    cross = torch.stack((zero, -z, y, z, zero, -x, -y, x, zero), 1).view(-1, 3, 3)
+    sine, versine = angle.sin()[:, None, None], (1 - angle.cos())[:, None, None]
+    part = torch.eye(3, dtype=cross.dtype, device=cross.device) + sine * cross + versine * cross @ cross  # Rodrigues
+    result = before.clone()
+    between = share > 0
+    result[:, :3, :3] = torch.where(
+        between[:, None, None], (before[:, :3, :3].double() @ part).to(poses.dtype), before[:, :3, :3]
+    )
+    result[:, :3, 3] = torch.lerp(before[:, :3, 3], after[:, :3, 3], share.to(poses.dtype)[:, None])
     return result
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ernerf_ti.audio.context import audio_contexts
+from ernerf_ti.audio.context import audio_context_at, audio_contexts
 from ernerf_ti.portrait.records import FrameInputs, RenderOutput
 from ernerf_ti.portrait.render.frame_renderer import PendingFrame
 from ernerf_ti.portrait.render.static_shapes import static_shapes
@@ -31,6 +31,7 @@ def render_frames(
     background: Tensor | Callable[[int], Tensor] | None,
     with_torso: bool = True,
     capture_indices: np.ndarray | None = None,
+    positions: np.ndarray | None = None,
 ) -> Iterator[RenderOutput]:
     """Render speech.
 
@@ -44,13 +45,15 @@ def render_frames(
         with_torso: whether to render the torso too.
         capture_indices: [T] indices of the capture's frames whose torso is followed; None to predict the torso's
             appearance from the pose.
+        positions: [T] places of the frames among the windows, of which there may then be any number; None for window k
+            at frame k.
 
     Yields:
         RenderOutput with [H, W] in place of [N], on the portrait's device.
     """
 
     def submitted() -> Iterator[PendingFrame]:
-        inputs = frame_inputs(trained, windows, poses, eye_closures, with_torso, capture_indices)
+        inputs = frame_inputs(trained, windows, poses, eye_closures, with_torso, capture_indices, positions)
         for k, of_frame in enumerate(inputs):
             yield trained.submit(of_frame, background(k) if callable(background) else background, with_torso)
 
@@ -66,16 +69,18 @@ def frame_inputs(
     eye_closures: np.ndarray,
     with_torso: bool = True,
     capture_indices: np.ndarray | None = None,
+    positions: np.ndarray | None = None,
 ) -> Iterator[FrameInputs]:
     """Inputs of the frames; arguments as of :func:`render_frames`.
 
     They are made for the whole speech at once. Those of a frame are views into them: nothing is copied to the device
-    and no kernel is launched for them. The audio windows take T x steps x C x 4 bytes there, 1 GB for 10 minutes of
-    HuBERT features.
+    and no kernel is launched for them, except for the windows of frames at other positions than theirs. The audio
+    windows take T x steps x C x 4 bytes there, 1 GB for 10 minutes of HuBERT features.
     """
     device = trained.background.device
-    n = len(windows)
-    contexts = audio_contexts(windows.to(device), silent_ends=trained.as_published)
+    windows = windows.to(device)
+    n = len(windows) if positions is None else len(positions)
+    contexts = None if positions is not None else audio_contexts(windows, silent_ends=trained.as_published)
     closures = torch.from_numpy(np.array(eye_closures[:n], np.float32)).to(device)
     poses = poses[:n].to(device)
     appearances = None
@@ -83,4 +88,9 @@ def frame_inputs(
         appearances = trained.torso_appearances(poses, None if capture_indices is None else capture_indices[:n])
     for k in range(n):
         appearance = None if appearances is None else appearances[k]
-        yield FrameInputs(contexts[k], closures[k : k + 1], None, poses[k], appearance)
+        if contexts is not None:
+            context = contexts[k]
+        else:
+            assert positions is not None
+            context = audio_context_at(windows, float(positions[k]), trained.as_published)
+        yield FrameInputs(context, closures[k : k + 1], None, poses[k], appearance)

@@ -1,7 +1,10 @@
 """Options of speech synthesis, without torch."""
 
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
+
+from ernerf_ti.media.video_formats import Encoding, exact_rate
 
 
 @dataclass(frozen=True)
@@ -11,8 +14,8 @@ class SynthesisOptions:
     audio: Path
     """Speech to synthesize: a sound file of any format, or a video whose sound is used."""
     output: Path
-    """File to write: .mp4, or .webm or .mov with an alpha channel; a path without a suffix is a folder of PNG images
-    with an alpha channel."""
+    """File to write: .mp4 or .mkv, or .webm or .mov with an alpha channel; a path without a suffix is a folder of PNG
+    images with an alpha channel."""
     pose: str = "capture"
     """Head motion: "capture" plays the smoothed head poses of the capture forward and backward in turn, "still" keeps
     the first one, and a path names a transforms file with other poses."""
@@ -34,5 +37,27 @@ class SynthesisOptions:
     """A .npy file with audio features of the speech, computed by another tool, to use instead of extracting them."""
     seed: int = 0
     """Seed of the blink times with --blink natural."""
+    fps: float = 25.0
+    """Frames per second, 1 to 120; 29.97 stands for 30000/1001, and 23.976 and 59.94 likewise. Frames are rendered at
+    their own times: nothing is repeated or dropped."""
+    codec: str | None = None
+    """Codec of the output: h264, hevc, vp9, av1 or prores; the default is vp9 in .webm, prores in .mov, else h264.
+    Those of vp9 and prores have an alpha channel."""
+    crf: int | None = None
+    """Constant rate factor of the output: lower is better and larger. h264 0 to 51 (default 18), hevc 0 to 51 (20), vp9
+    0 to 63 (18), av1 1 to 63 (24); prores has none."""
+    preset: str | None = None
+    """Speed of the encoder of the output. h264 and hevc ultrafast to placebo (default medium), vp9 0 to 9 (6) and av1
+    0 to 13 (8), higher being faster; prores has none, and hardware encoding its own."""
     hardware_encoding: bool = False
-    """Encode .mp4 files on an NVIDIA graphics card (NVENC); where it can't, a line says why, and the CPU does it."""
+    """Encode H.264 on an NVIDIA graphics card (NVENC); where it can't, a line says why, and the CPU does it."""
+
+    @property
+    def encoding(self) -> Encoding:
+        """How the pictures of the output are encoded."""
+        return Encoding(self.codec, self.crf, self.preset)
+
+    @property
+    def rate(self) -> Fraction:
+        """Frames per second. Raises ValueError for one that is out of range."""
+        return exact_rate(self.fps)

@@ -1,7 +1,7 @@
 """A clip to play: audio, and the inputs that drive the portrait through it."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +13,7 @@ from ernerf_ti.audio.ready_made import FORMATS
 from ernerf_ti.data.capture import Capture
 from ernerf_ti.data.capture_files import FPS
 from ernerf_ti.media.sound import read_sound
+from ernerf_ti.media.video_sound import VideoSound
 from ernerf_ti.portrait.camera import scene_from_capture
 from ernerf_ti.run.trained_portrait import TrainedPortrait
 from ernerf_ti.synthesis.driving import blinks, head_path, speech_windows
@@ -40,6 +41,8 @@ class Clip:
     """[T] eye closure with blinks at random times."""
     true_frame: Callable[[int], np.ndarray] | None = None
     """Frame -> [H, W, 3] uint8 true image, composited over the background."""
+    sound: VideoSound | None = None
+    """The sound with the rate and channels of the file that it comes from, for exported videos; None without one."""
 
     def __len__(self) -> int:
         return len(self.windows)
@@ -67,16 +70,18 @@ def capture_clip(trained: TrainedPortrait, capture: Capture, seed: int = 0) -> C
     # Audio frames have numbers of their own, which in some captures differ from those of the images.
     order = np.argsort(audio_ids, kind="stable")
     nearest = order[_nearest(audio_ids[order], np.arange(len(windows)))]
-    sound = read_sound(capture.paths.sound, SAMPLE_RATE) if capture.paths.sound.is_file() else np.zeros(0, np.float32)
+    has_sound = capture.paths.sound.is_file()
+    samples = read_sound(capture.paths.sound, SAMPLE_RATE) if has_sound else np.zeros(0, np.float32)
     return Clip(
         capture.folder.name,
-        _fitted(sound, len(windows)),
+        _fitted(samples, len(windows)),
         windows,
         poses[nearest],
         nearest,
         capture.eye_closures[ids[nearest]].astype(np.float32),
         blinks(trained, len(windows), "natural", seed),
         lambda k: capture.image(int(ids[nearest[k]])),
+        VideoSound.of_file(capture.paths.sound) if has_sound else None,
     )
 
 
@@ -90,7 +95,8 @@ def sound_clip(trained: TrainedPortrait, path: Path, speech_model: Path | None =
     samples = read_sound(path, SAMPLE_RATE)
     if not len(samples):
         raise ValueError(f"{path}: expected speech, got no sound; pass a longer recording")
-    return _driven(trained, path.name, samples, speech_windows(trained, samples, speech_model), seed)
+    clip = _driven(trained, path.name, samples, speech_windows(trained, samples, speech_model), seed)
+    return replace(clip, sound=VideoSound.of_file(path))
 
 
 def silent_clip(trained: TrainedPortrait, seed: int = 0) -> Clip:

@@ -4,28 +4,18 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import DTypeLike
 from torch import Tensor
 
 from ernerf_ti.audio.frame_features import SAMPLE_RATE
 from ernerf_ti.data.capture_files import FPS
 from ernerf_ti.media.files import write_json
+from ernerf_ti.media.video_sound import VideoSound
 from ernerf_ti.media.video_writer import VideoWriter
 from ernerf_ti.portrait.camera import capture_from_scene
 from ernerf_ti.synthesis.video import SYNTHESIZED
 from ernerf_ti.viewer.clip import SAMPLES_PER_FRAME, Clip
 
 _JUMP = 0.12  # s; a larger gap between written and heard audio is a seek, a smaller one clock jitter
-
-
-class _GrowingSound:
-    """Audio of unknown length, for a writer that reads it when all images are written."""
-
-    def __init__(self) -> None:
-        self.parts: list[np.ndarray] = []
-
-    def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> np.ndarray:
-        return np.concatenate([*self.parts, np.zeros(0, np.float32)]).astype(dtype or np.float32)
 
 
 class SessionRecording:
@@ -38,15 +28,18 @@ class SessionRecording:
 
     def __init__(self, path: Path, begin: float):
         self.path = path
-        self._begin, self._sound = begin, _GrowingSound()
-        self._writer = VideoWriter(path, FPS, self._sound, SAMPLE_RATE, metadata=SYNTHESIZED)
+        self._begin = begin
+        self._pieces: list[np.ndarray] = []
+        # The sound comes while the session goes on.
+        nothing = VideoSound.of_samples(np.zeros(0, np.float32), SAMPLE_RATE)
+        self._writer = VideoWriter(path, FPS, nothing, metadata=SYNTHESIZED)
         self._clip: Clip | None = None
         self._next = 0
 
     @property
     def sound(self) -> np.ndarray:
         """[S] float32 audio recorded so far, mono 16 kHz."""
-        return np.asarray(self._sound)
+        return np.concatenate([*self._pieces, np.zeros(0, np.float32)])
 
     @property
     def n_frames(self) -> int:
@@ -65,7 +58,9 @@ class SessionRecording:
         while self._writer.n_frames < due:
             behind = (due - 1 - self._writer.n_frames) / FPS
             self._writer.write(screen)
-            self._sound.parts.append(self._piece(clip, None if position is None else position - behind))
+            piece = self._piece(clip, None if position is None else position - behind)
+            self._writer.write_sound(piece[None])
+            self._pieces.append(piece)
 
     def finish(self) -> None:
         try:
@@ -101,7 +96,8 @@ class ClipExport:
 
     def __init__(self, path: Path, clip: Clip, picture: Callable[[int], np.ndarray]):
         self.path, self.clip = path, clip
-        self._writer = VideoWriter(path, FPS, clip.samples, SAMPLE_RATE, metadata=SYNTHESIZED)
+        sound = clip.sound or VideoSound.of_samples(clip.samples, SAMPLE_RATE)
+        self._writer = VideoWriter(path, FPS, sound.lasting(len(clip) / FPS), metadata=SYNTHESIZED)
         self._frames = self._write(picture)
 
     @property

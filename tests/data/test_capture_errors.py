@@ -1,6 +1,5 @@
 """What is said about a capture that is incomplete or inconsistent."""
 
-import av
 import numpy as np
 import pytest
 
@@ -13,7 +12,7 @@ from ernerf_ti.data.capture_files import (
     write_sound,
 )
 from ernerf_ti.media.images import write_image
-from ernerf_ti.media.sound import mux_sound
+from tests.media.sound_files import write_sound_file
 
 
 def message_of(folder, *arguments):
@@ -242,8 +241,7 @@ def test_broken_sound(capture):
 @pytest.mark.parametrize("codec", ["pcm_s24le", "pcm_f32le"])
 def test_sound_as_editors_save_it(capture, codec):
     samples = np.zeros(12 * 640 * 3, np.float32)
-    with av.open(str(capture.paths.sound), "w") as file:
-        mux_sound(file, file.add_stream(codec, rate=48_000, layout="mono"), samples, 48_000)
+    write_sound_file(capture.paths.sound, codec, samples, 48_000)
     assert len(open_capture(capture.folder).train) == 10
 
 

@@ -8,6 +8,7 @@ import pytest
 from ernerf_ti.media import video_writer as module
 from ernerf_ti.media.sound import read_sound
 from ernerf_ti.media.video import FrameCounts, probe, read_frames
+from ernerf_ti.media.video_formats import HARDWARE, Encoding
 from ernerf_ti.media.video_writer import VideoWriter, hardware_encoding_problem, write_video
 from tests.media.clips import HEIGHT, SOUND_RATE, WIDTH, beeps, encode, onsets_of_beeps, onsets_of_flashes, picture
 
@@ -136,7 +137,7 @@ def test_metadata_comes_back(tmp_path):
 def test_quality_matters(tmp_path):
     image = np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8)
     for quality in (18, 40):
-        write_video(tmp_path / f"{quality}.mp4", [image] * 3, 25, quality=quality)
+        write_video(tmp_path / f"{quality}.mp4", [image] * 3, 25, encoding=Encoding(crf=quality))
     assert (tmp_path / "40.mp4").stat().st_size < 0.6 * (tmp_path / "18.mp4").stat().st_size
 
 
@@ -193,11 +194,12 @@ def test_no_file_appears_if_the_hook_fails(tmp_path):
 
 
 @pytest.mark.parametrize(("height", "width"), [(47, 64), (48, 63)])
-def test_odd_size(height, width, tmp_path):
-    with pytest.raises(ValueError) as error:
-        write_video(tmp_path / "a.mp4", [picture(20, height, width)], 25)
-    assert f"frames: expected an even width and height, got {width}x{height}; resize them" in str(error.value)
-    assert list(tmp_path.iterdir()) == []
+def test_an_odd_size_is_made_even_by_repeating_the_last_pixels(height, width, tmp_path):
+    image = np.tile(np.linspace(40, 200, width).astype(np.uint8)[None, :, None], (height, 1, 3))
+    write_video(tmp_path / "a.mp4", [image] * 2, 25)
+    frame = next(read_frames(tmp_path / "a.mp4", 25)).astype(int)
+    assert frame.shape == (48, 64, 3)
+    assert np.abs(frame - np.pad(image, ((0, height % 2), (0, width % 2), (0, 0)), "edge")).mean() < 2.5
 
 
 def test_frames_of_other_sizes(tmp_path):
@@ -265,7 +267,7 @@ def test_no_pictures(reader, tmp_path):
 
 
 def test_other_kinds_of_file_are_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"expected a name that ends in .mp4, .webm, .mov, got .avi; choose one"):
+    with pytest.raises(ValueError, match=r"expected a name that ends in .mp4, .webm, .mov, .mkv, got .avi; choose one"):
         VideoWriter(tmp_path / "a.avi", 25)
     assert not list(tmp_path.iterdir())
 
@@ -338,7 +340,8 @@ class _Recorder:
 def test_codec_of_hardware_encoding(suffix, hardware, codec, options, tmp_path, monkeypatch):
     streams, opened = [], av.open
     monkeypatch.setattr(av, "open", lambda *arguments, **options: _Recorder(opened(*arguments, **options), streams))
-    VideoWriter(tmp_path / f"a{suffix}", 25, quality=20, hardware=hardware).close()
+    encoding = Encoding(crf=None if suffix == ".mov" else 20)
+    VideoWriter(tmp_path / f"a{suffix}", 25, encoding=encoding, hardware=hardware).close()
     (context,) = [stream.codec_context for stream in streams]
     assert context.name == codec and context.options == options
     assert (int(context.colorspace), int(context.color_primaries), int(context.color_trc)) == (1, 1, 1)
@@ -361,9 +364,9 @@ def test_hardware_encoding_or_why_not(tmp_path):
 
 
 def test_an_encoder_is_tried_with_a_frame(monkeypatch):
-    working = dataclasses.replace(module._HARDWARE, video_codec="libx264", options={"crf": "{quality}"})
-    monkeypatch.setattr(module, "_HARDWARE", working)
+    working = dataclasses.replace(HARDWARE, encoder="libx264", options={"crf": "{crf}"})
+    monkeypatch.setattr(module, "HARDWARE", working)
     assert hardware_encoding_problem(64, 48, 30_000 / 1001) is None
     assert hardware_encoding_problem(63, 48, 25).startswith("libx264 can't be used (width not divisible by 2 (63x48)")
-    monkeypatch.setattr(module, "_HARDWARE", dataclasses.replace(working, video_codec="h264_none"))
+    monkeypatch.setattr(module, "HARDWARE", dataclasses.replace(working, encoder="h264_none"))
     assert hardware_encoding_problem(64, 48, 25).startswith("h264_none can't be used (")

@@ -1,5 +1,7 @@
 """Depth as gray images."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -64,7 +66,7 @@ def test_depth_of_an_empty_frame_is_black():
 def test_depth_video_shows_the_head(trained, speech, tmp_path, monkeypatch):
     monkeypatch.setattr("ernerf_ti.synthesis.video.render_frames", lambda *_: (ball() for _ in range(13)))
     out, depth = tmp_path / "out.mp4", tmp_path / "depth.mp4"
-    synthesize(trained, SynthesisOptions(speech, out, depth=depth))
+    synthesize(dataclasses.replace(trained, size=(SIZE, SIZE)), SynthesisOptions(speech, out, depth=depth))
     for frame in read_frames(depth, 25):
         inside = frame[SIZE // 2 - 10 : SIZE // 2 + 10, SIZE // 2 - 10 : SIZE // 2 + 10]
         assert inside.mean() > 200

@@ -150,9 +150,9 @@ def test_hardware_encoding_where_it_can(trained, speech, tmp_path, capsys, monke
     tried, written = [], []
 
     class Writer(VideoWriter):
-        def __init__(self, path, *arguments, hardware, **options):
+        def __init__(self, path, rate, sound, encoding, metadata, hardware, *others):
             written.append((path.name, hardware))
-            super().__init__(path, *arguments, **options)
+            super().__init__(path, rate, sound, encoding, metadata, False, *others)
 
     monkeypatch.setattr(video, "hardware_encoding_problem", lambda *arguments: tried.append(arguments) or problem)
     monkeypatch.setattr(video, "VideoWriter", Writer)
@@ -164,9 +164,9 @@ def test_hardware_encoding_where_it_can(trained, speech, tmp_path, capsys, monke
     assert capsys.readouterr().err.count(f"hardware encoding: {problem}; encoding on the CPU\n") == expected
 
 
-def test_hardware_encoding_is_for_mp4(trained, speech, tmp_path, capsys):
+def test_hardware_encoding_is_for_h264(trained, speech, tmp_path, capsys):
     synthesize(trained, SynthesisOptions(speech, tmp_path / "out.webm", hardware_encoding=True))
-    assert capsys.readouterr().err.count("hardware encoding: it is for .mp4 files only; encoding on the CPU\n") == 1
+    assert capsys.readouterr().err.count("hardware encoding: it is for H.264 only; encoding on the CPU\n") == 1
 
 
 def test_images_with_alpha(trained, speech, tmp_path):
@@ -229,14 +229,14 @@ def test_other_backgrounds(trained, speech, tmp_path, background):
     [
         ({"audio": "none.wav"}, FileNotFoundError, "none.wav: expected a video or sound file, got no such file"),
         ({"pose": "none.json"}, FileNotFoundError, "pose: expected capture, still or a transforms file, got none.json"),
-        ({"background": "none"}, ValueError, "expected .webm, .mov or a folder for a transparent background"),
+        ({"background": "none"}, ValueError, r"expected .webm \(vp9\), .mov \(prores\) or a folder for a transparent"),
         ({"depth": "depth.mov"}, ValueError, "depth: expected an .mp4, got"),
         (
             {"background": "blue"},
             FileNotFoundError,
             "expected capture, none, a color as #rrggbb or an image",
         ),
-        ({"output": "out.avi"}, ValueError, "output: expected .mp4, .webm, .mov or a folder, got"),
+        ({"output": "out.avi"}, ValueError, "output: expected .mp4, .webm, .mov, .mkv or a folder, got"),
     ],
 )
 def test_invalid_options_fail_before_rendering(trained, speech, tmp_path, changed, error, text):
