@@ -57,7 +57,7 @@ CODECS = {
     ),
     # Browsers and OBS show the alpha of VP9, for web pages and live production.
     "vp9": Codec(
-        *("VP9", "libvpx-vp9", "yuva420p", (0, 18, 63), tuple(map(str, range(10))), "6"),
+        *("VP9", "libvpx-vp9", "yuva420p", (0, 18, 63), tuple(map(str, range(9))), "6"),
         {"crf": "{crf}", "deadline": "realtime", "cpu-used": "{preset}", "row-mt": "1", "auto-alt-ref": "0"},
         has_alpha=True,
     ),

@@ -47,7 +47,7 @@ class SynthesisOptions:
     """Constant rate factor of the output: lower is better and larger. h264 0 to 51 (default 18), hevc 0 to 51 (20), vp9
     0 to 63 (18), av1 1 to 63 (24); prores has none."""
     preset: str | None = None
-    """Speed of the encoder of the output. h264 and hevc ultrafast to placebo (default medium), vp9 0 to 9 (6) and av1
+    """Speed of the encoder of the output. h264 and hevc ultrafast to placebo (default medium), vp9 0 to 8 (6) and av1
     0 to 13 (8), higher being faster; prores has none, and hardware encoding its own."""
     hardware_encoding: bool = False
     """Encode H.264 on an NVIDIA graphics card (NVENC); where it can't, a line says why, and the CPU does it."""
