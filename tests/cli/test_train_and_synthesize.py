@@ -160,6 +160,20 @@ def test_signal_saves(capture, tmp_path, number):
     assert load_checkpoint(tmp_path / "checkpoint.pt")["step"] >= 1
 
 
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        (["--crf", "99"], "crf: expected 0 (best) to 51 (smallest) for H.264, got 99; the default is 18"),
+        (["--codec", "prores"], "codec: expected one of h264, hevc, av1 for out.mp4, got prores; choose one of these"),
+        (["--fps", "121"], "fps: expected 1 to 120 frames per second, got 121.0; choose one of these"),
+    ],
+)
+def test_formats_are_checked_before_anything_is_loaded(options, text, tmp_path, capsys):
+    out = tmp_path / "out.mp4"
+    assert main(["synthesize", "none", "--audio", "none.wav", "-o", str(out), *options]) == 1
+    assert capsys.readouterr().err.startswith(text)
+
+
 def test_synthesize_without_a_run(tmp_path, capsys):
     write_sound(tmp_path / "speech.wav", np.zeros(1000))
     arguments = ["synthesize", str(tmp_path), "--audio", str(tmp_path / "speech.wav"), "-o", str(tmp_path / "out.mp4")]
