@@ -173,9 +173,9 @@ def exact_rate(rate: float | Fraction) -> Fraction:
 
     Raises ValueError outside of RATES.
     """
-    if not RATES[0] <= rate <= RATES[1]:  # NaN fails too
+    if not RATES[0] <= float(rate) <= RATES[1]:  # NaN fails too
         raise ValueError(f"fps: expected {RATES[0]} to {RATES[1]} frames per second, got {rate}; choose one of these")
     for nominal in (24, 30, 48, 60, 120):
-        if abs(rate - Fraction(nominal * 1000, 1001)) < 0.005:
+        if abs(float(rate) - nominal * 1000 / 1001) < 0.005:
             return Fraction(nominal * 1000, 1001)
     return Fraction(rate).limit_denominator(1001)

@@ -1,12 +1,15 @@
 """The sound of a video that is written: copied from the user's file where that is exact, else encoded."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
+from typing import cast
 
 import av
 import numpy as np
+from av.audio.codeccontext import AudioCodecContext
+from av.audio.stream import AudioStream
 from av.container import OutputContainer
 
 from ernerf_ti.media.container import decode, open_media
@@ -66,7 +69,9 @@ class VideoSound:
         return replace(self, duration=seconds)
 
 
-def add_sound(file: OutputContainer, sound: VideoSound, encoder: str, copied: frozenset[str]) -> "_Copied | _Encoded":
+def add_sound(
+    file: OutputContainer, sound: VideoSound, encoder: str, copied: frozenset[str]
+) -> "CopiedSound | EncodedSound":
     """Add a track to an output file.
 
     Args:
@@ -78,11 +83,11 @@ def add_sound(file: OutputContainer, sound: VideoSound, encoder: str, copied: fr
     if sound.file is not None:
         first = _exact_start(sound.file, copied, file.format.name)
         if first is not None:
-            return _Copied(file, sound, first)
-    return _Encoded(file, sound, encoder)
+            return CopiedSound(file, sound, first)
+    return EncodedSound(file, sound, encoder)
 
 
-class _Encoded:
+class EncodedSound:
     """A track that is encoded."""
 
     def __init__(self, file: OutputContainer, sound: VideoSound, encoder: str):
@@ -91,7 +96,7 @@ class _Encoded:
         n_channels = av.AudioLayout(layout).nb_channels
         bit_rate = _bit_rate(encoder, rate, n_channels)
         self._file, self._sound, self._channels = file, sound, channels
-        self._stream = file.add_stream(encoder, rate=rate, layout=layout, bit_rate=bit_rate)
+        self._stream = cast(AudioStream, file.add_stream(encoder, rate=rate, layout=layout, bit_rate=bit_rate))
         context = self._stream.codec_context
         context.open(strict=False)
         # A codec with a fixed frame size knows it once it is open; others take any.
@@ -125,7 +130,7 @@ class _Encoded:
     def close(self) -> None:
         self._chunks.close()
 
-    def _fitted(self, chunks: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
+    def _fitted(self, chunks: Iterator[np.ndarray]) -> Generator[np.ndarray, None, None]:
         """The chunks, padded or cut to the duration."""
         if self._sound.duration is None:
             yield from chunks
@@ -142,7 +147,7 @@ class _Encoded:
             left -= _PIECE
 
 
-class _Copied:
+class CopiedSound:
     """A track of packets that are copied from another file."""
 
     def __init__(self, file: OutputContainer, sound: VideoSound, first: int):
@@ -156,11 +161,14 @@ class _Copied:
 
     def write_until(self, time: float) -> None:
         """Write the packets that begin before a time in s."""
-        end = self._first + time / self._template.time_base
-        while self._next is not None and self._next.pts < end:
-            packet, self._next = self._next, next(self._packets, None)
-            packet.pts -= self._first
-            packet.dts = packet.pts
+        while self._next is not None:
+            packet = self._next
+            assert packet.pts is not None and packet.time_base is not None
+            since_start = packet.pts - self._first
+            if since_start * packet.time_base >= time:
+                return
+            self._next = next(self._packets, None)
+            packet.pts = packet.dts = since_start
             packet.stream = self._stream
             self._file.mux(packet)
 
@@ -193,21 +201,24 @@ def _exact_start(path: Path, copied: frozenset[str], container: str) -> int | No
     if abs(probe_sound(path).start) > _SAME_TIME:
         return None
     tolerance = _MATROSKA_ROUNDING if from_matroska else 0.5 / stream.rate
+    # Matroska has no other place for samples that are not heard than the delay of the codec.
+    may_begin_early = from_matroska or not to_matroska or name == "opus"
     with open_media(path) as file:
         end = None
-        for packet in file.demux(file.streams.audio[0]):
-            if not packet.size:
-                continue
-            length = packet.duration or round(codec_frame / stream.rate / tick)
-            if packet.pts is None or not length:
-                return None
-            if end is None:
-                # Matroska has no other place for samples that are not heard than the delay of the codec.
-                if to_matroska and not from_matroska and packet.pts < heard.pts and name != "opus":
+        try:
+            for packet in file.demux(file.streams.audio[0]):
+                if not packet.size:
+                    continue
+                length = packet.duration or round(codec_frame / stream.rate / tick)
+                if packet.pts is None or not length:
                     return None
-            elif abs(packet.pts - end) * tick > tolerance:
-                return None
-            end = packet.pts + length
+                if end is None and packet.pts < heard.pts and not may_begin_early:
+                    return None
+                if end is not None and abs(packet.pts - end) * tick > tolerance:
+                    return None
+                end = packet.pts + length
+        except av.error.FFmpegError:  # damaged
+            return None
     return heard.pts
 
 
@@ -233,10 +244,10 @@ def _layouts(encoder: str, rate: int, layout: str) -> tuple[str, str]:
     if n <= len(_STANDARD_LAYOUTS):
         nearest.append(_STANDARD_LAYOUTS[n - 1])
     for candidate in nearest:
-        context = av.AudioCodecContext.create(encoder, "w")
+        context = cast(AudioCodecContext, AudioCodecContext.create(encoder, "w"))
         try:
             context.layout, context.sample_rate = candidate, rate
-            context.format = av.codec.Codec(encoder, "w").audio_formats[0]
+            context.format = (av.codec.Codec(encoder, "w").audio_formats or [])[0]
             context.bit_rate = _bit_rate(encoder, rate, n)
             context.open(strict=False)
         except (av.error.FFmpegError, ValueError):

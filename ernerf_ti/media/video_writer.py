@@ -27,7 +27,7 @@ from ernerf_ti.media.video_formats import (
     exact_rate,
     sound_codecs,
 )
-from ernerf_ti.media.video_sound import VideoSound, add_sound
+from ernerf_ti.media.video_sound import EncodedSound, VideoSound, add_sound
 
 _BT709 = 1  # AVCOL_SPC_BT709, and so are the primaries and the transfer function called
 _LIMITED = 1  # AVCOL_RANGE_MPEG: 16 to 235
@@ -137,7 +137,7 @@ class VideoWriter:
             samples: [C, n] float32 in [-1, 1] in the rate and layout of the sound that the writer was given, which
                 must itself be empty, and not of a file.
         """
-        assert self._sound is not None
+        assert isinstance(self._sound, EncodedSound)
         with self._naming_the_file():
             self._sound.push(samples)
 
