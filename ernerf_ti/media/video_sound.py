@@ -14,6 +14,7 @@ from av.container import OutputContainer
 
 from ernerf_ti.media.container import decode, open_media
 from ernerf_ti.media.sound import probe_sound, sound_chunks
+from ernerf_ti.media.sound_track import default_track
 
 _BIT_RATE, _PER_FURTHER_CHANNEL = 192_000, 64_000  # bits per second of one or two channels, and of each one more
 _AAC_LIMIT = 6  # bits per sample and channel
@@ -51,15 +52,15 @@ class VideoSound:
         samples = np.atleast_2d(np.asarray(samples, np.float32))
 
         def pieces(wanted: int) -> Iterator[np.ndarray]:
-            source = av.AudioResampler(format="fltp", layout=layout, rate=wanted) if wanted != rate else None
+            source = av.AudioResampler(format="flt", layout=layout, rate=wanted) if wanted != rate else None
             for begin in range(0, samples.shape[1], _PIECE):
                 piece = samples[:, begin : begin + _PIECE]
                 if source is None:
                     yield piece
                 else:
-                    yield from (part.to_ndarray() for part in source.resample(_frame(piece, layout, rate, begin)))
+                    yield from map(_samples, source.resample(_frame(piece, layout, rate, begin)))
             if source is not None:
-                yield from (part.to_ndarray() for part in source.resample(None))
+                yield from map(_samples, source.resample(None))
 
         layout = _STANDARD_LAYOUTS[len(samples) - 1]
         return cls(rate, layout, pieces)
@@ -154,7 +155,7 @@ class CopiedSound:
         assert sound.file is not None
         self._file, self._first = file, first
         self._source = open_media(sound.file)
-        self._template = self._source.streams.audio[0]
+        self._template = default_track(sound.file, self._source)
         self._stream = file.add_stream_from_template(self._template)
         self._packets = (packet for packet in self._source.demux(self._template) if packet.pts is not None)
         self._next: av.Packet | None = next(self._packets, None)
@@ -186,7 +187,7 @@ def _exact_start(path: Path, copied: frozenset[str], container: str) -> int | No
     They are if the sound begins with the pictures and has no gaps, and the container keeps its time stamps.
     """
     with open_media(path) as file:
-        stream = file.streams.audio[0]
+        stream = default_track(path, file)
         codec, tick = stream.codec_context, stream.time_base
         codec_frame = codec.frame_size
         from_matroska, to_matroska = "matroska" in file.format.name, container in ("matroska", "webm")
@@ -206,7 +207,7 @@ def _exact_start(path: Path, copied: frozenset[str], container: str) -> int | No
     with open_media(path) as file:
         end = None
         try:
-            for packet in file.demux(file.streams.audio[0]):
+            for packet in file.demux(default_track(path, file)):
                 if not packet.size:
                     continue
                 length = packet.duration or round(codec_frame / stream.rate / tick)
@@ -264,6 +265,12 @@ def _bit_rate(encoder: str, rate: int, n_channels: int) -> int:
 
 
 def _frame(samples: np.ndarray, layout: str, rate: int, pts: int) -> av.AudioFrame:
-    frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(samples, np.float32), format="fltp", layout=layout)
+    packed = np.ascontiguousarray(samples.T, np.float32).reshape(1, -1)  # PyAV can't make 8 planes
+    frame = av.AudioFrame.from_ndarray(packed, format="flt", layout=layout)
     frame.sample_rate, frame.pts, frame.time_base = rate, pts, Fraction(1, rate)
     return frame
+
+
+def _samples(frame: av.AudioFrame) -> np.ndarray:
+    """The inverse of :func:`_frame`."""
+    return frame.to_ndarray().reshape(-1, frame.layout.nb_channels).T

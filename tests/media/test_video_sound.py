@@ -195,7 +195,13 @@ def test_values_that_are_no_numbers_are_silence(tmp_path):
     assert np.isfinite(found).all() and abs(found[1200:1800]).max() < 0.05
 
 
-def test_channels_that_no_layout_describes(tmp_path):
-    sound = VideoSound(48_000, "9 channels", lambda rate: iter([np.full((9, rate), 0.1, np.float32)]))
-    info = probe_sound(write(tmp_path / "a.mp4", sound))
-    assert info.channels == 1
+@pytest.mark.parametrize(("n", "kept"), [(4, 4), (6, 6), (8, 8), (9, 1)])
+@pytest.mark.parametrize("suffix", [".mp4", ".webm"])
+def test_channels_that_the_file_does_not_name(n, kept, suffix, tmp_path):
+    """They are kept where there is a usual order of so many, else averaged."""
+    tone = 0.1 * np.sin(np.arange(48_000) * 0.01)
+    sound = VideoSound(48_000, f"{n} channels", lambda rate: iter([np.repeat(tone[None], n, 0)]))
+    out = write(tmp_path / f"a{suffix}", sound)
+    assert probe_sound(out).channels == kept
+    for channel in channels(out, 48_000):
+        assert level(channel) == pytest.approx(level(tone), abs=0.3)
