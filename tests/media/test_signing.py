@@ -18,7 +18,8 @@ from ernerf_ti.media.provenance.manifest import read_manifest
 from ernerf_ti.media.provenance.note import SOURCE_TYPE, png_size, read_png_note, write_synthesized_png
 from ernerf_ti.media.provenance.signing import Signer, UnsignedError, make_signer, sidecar_path
 from ernerf_ti.media.provenance.signing_key import local_key, new_key, own_key
-from ernerf_ti.media.video_writer import VIDEO_SUFFIXES, write_video
+from ernerf_ti.media.video_formats import VIDEO_SUFFIXES
+from ernerf_ti.media.video_writer import write_video
 from ernerf_ti.synthesis.video import SYNTHESIZED
 
 pytest.importorskip("c2pa")
