@@ -46,7 +46,7 @@ def write(path: Path) -> Path:
     if path.suffix == ".png":
         write_synthesized_png(path, image, SYNTHESIZED)
     else:
-        frames = [image[..., :3] if path.suffix == ".mp4" else image] * 3
+        frames = [image[..., :3] if path.suffix in (".mp4", ".mkv") else image] * 3
         write_video(path, frames, 25, np.zeros(1920, np.float32), metadata=SYNTHESIZED)
     return path
 
