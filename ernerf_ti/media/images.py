@@ -1,9 +1,13 @@
 """Image files in and out."""
 
+import functools
+import io
+import warnings
 from pathlib import Path
 
 import cv2
 import numpy as np
+from PIL import Image, ImageCms, ImageOps
 
 from ernerf_ti.media.files import replacing, require_file
 
@@ -13,6 +17,15 @@ _JPEG_OPTIONS = [
     *(cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444),
 ]
 _JPEG_START, _JPEG_SCAN, _JPEG_END = b"\xff\xd8\xff", 0xDA, b"\xff\xd9"
+_PNG_START = b"\x89PNG\r\n\x1a\n"
+_FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP", "AVIF")  # the last is not in each Pillow
+_PLAIN = ("L", "RGB", "RGBA", "F", "I", "I;16", "I;16B")  # modes of Pillow that OpenCV reads as well
+_ORIENTATION = 0x0112  # of EXIF
+LARGEST_IMAGE = 100_000_000
+"""In pixels; a larger one is refused before memory is taken. A frame of 8K video has 33 million."""
+
+# Refused below, in one line.
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 
 def write_image(path: Path, image: np.ndarray) -> None:
@@ -40,38 +53,154 @@ def write_image(path: Path, image: np.ndarray) -> None:
 
 
 def read_image(path: Path) -> np.ndarray:
-    """Read an image file.
+    """Read an image file as it is shown.
 
-    Grayscale is repeated to three channels, 16 bits a channel are reduced to 8, and a JPEG's EXIF orientation is
-    applied.
+    The orientation in EXIF is applied, colors of an embedded ICC profile are converted to sRGB, grayscale, palettes and
+    CMYK become RGB, and 16 bits a channel are reduced to 8.
 
     Returns:
         [H, W, 3] RGB, or [H, W, 4] RGBA if the file has alpha; uint8.
 
     Raises:
         FileNotFoundError, IsADirectoryError: there is no such file.
-        ValueError: not an image, an incomplete one, or floating-point pixels.
+        ValueError: not an image, an incomplete one, one of more than 10^8 pixels, an animation, or one with
+            floating-point pixels.
     """
+    path, data, header = _open(path)
+    if getattr(header, "is_animated", False) and header.format != "MPO":  # a photo with its preview
+        raise ValueError(
+            f"{path}: expected one picture, got {header.n_frames} in one file; save the one that is meant as PNG"
+        )
+    profile = header.info.get("icc_profile")
+    if header.mode == "CMYK":
+        inks = _with_pillow(path, header, "CMYK")
+        image = _to_srgb(inks, "CMYK", profile)
+        return np.asarray(Image.fromarray(inks, "CMYK").convert("RGB")) if image is None else image
+    transparent = "transparency" in header.info
+    if header.mode in _PLAIN and not transparent:
+        image = _upright(_with_opencv(path, data), _orientation(header, data))
+    else:
+        alpha = transparent or header.mode in ("LA", "La", "PA", "RGBa")
+        image = _with_pillow(path, header, "L" if header.mode == "1" else "RGBA" if alpha else "RGB")
+    if profile is not None:
+        gray, alpha = image.ndim == 2, image.shape[2:] == (4,)
+        converted = _to_srgb(image[..., :3] if alpha else image, "L" if gray else "RGB", profile)
+        if converted is not None:
+            image = np.dstack((converted, image[..., 3])) if alpha else converted
+    return cv2.cvtColor(image, cv2.COLOR_GRAY2RGB) if image.ndim == 2 else image
+
+
+def image_size(path: Path) -> tuple[int, int]:
+    """Width and height of an image as it is shown, from its header. Raises as :func:`read_image`."""
+    _, data, header = _open(path)
+    width, height = header.size
+    return (height, width) if _orientation(header, data) >= 5 else (width, height)
+
+
+def _open(path: Path) -> tuple[Path, bytes, Image.Image]:
+    """The path, the content and the header of an image file that is complete and not too large."""
     path = require_file(path, "an image", "check that the folder is complete")
     data = path.read_bytes()
-    is_jpeg = data.startswith(_JPEG_START)
-    if is_jpeg and not _is_complete_jpeg(data):
+    if data.startswith(_JPEG_START) and not _is_complete_jpeg(data):
         raise ValueError(f"{path}: the JPEG is truncated; copy or create the file again")
     try:
-        # IMREAD_UNCHANGED keeps alpha but ignores the EXIF orientation.
-        flags = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH if is_jpeg else cv2.IMREAD_UNCHANGED
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), flags) if data else None
+        header = Image.open(io.BytesIO(data), formats=_FORMATS)
+        width, height = header.size
+    except Image.DecompressionBombError:
+        raise ValueError(
+            f"{path}: expected an image of up to {LARGEST_IMAGE:,} pixels, got one of more than twice as many; save it "
+            "smaller"
+        ) from None
+    except Exception:  # the readers of the formats raise errors of all kinds
+        raise _damaged(path) from None
+    if width * height > LARGEST_IMAGE:
+        raise ValueError(
+            f"{path}: expected an image of up to {LARGEST_IMAGE:,} pixels, got {width}x{height}; save it smaller"
+        )
+    return path, data, header
+
+
+def _damaged(path: Path) -> ValueError:
+    return ValueError(f"{path}: not an image, or a damaged one; save it as PNG or JPEG")
+
+
+def _with_opencv(path: Path, data: bytes) -> np.ndarray:
+    """[H, W] gray, [H, W, 3] RGB or [H, W, 4] RGBA; uint8."""
+    try:
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     except cv2.error as error:
         raise ValueError(f"{path}: OpenCV can't decode this image ({error.err}); save it as PNG or JPEG") from None
     if image is None:
-        raise ValueError(f"{path}: not an image, or a damaged one; save it as PNG or JPEG")
+        raise _damaged(path)
     if image.dtype == np.uint16:
         image = ((image.astype(np.uint32) + 128) // 257).astype(np.uint8)
     if image.dtype != np.uint8:
         raise ValueError(f"{path}: expected 8 or 16 bits a channel, got {image.dtype} pixels; save it as PNG or JPEG")
     if image.ndim == 2:
-        return cv2.cvtColor(image, cv2.COLOR_GRAY2RGB)
+        return image
     return cv2.cvtColor(image, cv2.COLOR_BGRA2RGBA if image.shape[2] == 4 else cv2.COLOR_BGR2RGB)
+
+
+def _with_pillow(path: Path, header: Image.Image, mode: str) -> np.ndarray:
+    """[H, W] or [H, W, C] uint8 of a mode of Pillow, upright."""
+    try:
+        image = header if header.mode == mode else header.convert(mode)
+        return np.asarray(ImageOps.exif_transpose(image))
+    except Exception:  # as above
+        raise _damaged(path) from None
+
+
+def _orientation(header: Image.Image, data: bytes) -> int:
+    """Of EXIF, 1 to 8; 1 for TIFF, which both libraries turn by themselves."""
+    if header.format == "TIFF":
+        return 1
+    if header.format == "PNG":  # Pillow would decode one without EXIF to look for it
+        content = _png_chunk(data, b"eXIf")
+        exif = Image.Exif()
+        if content is not None:
+            exif.load(content)
+    else:
+        exif = header.getexif()
+    value = exif.get(_ORIENTATION, 1)
+    return value if value in range(1, 9) else 1
+
+
+def _upright(image: np.ndarray, orientation: int) -> np.ndarray:
+    if orientation >= 5:
+        image = image.swapaxes(0, 1)
+    mirrored, flipped = orientation in (2, 3, 6, 7), orientation in (3, 4, 7, 8)
+    return np.ascontiguousarray(image[:: -1 if flipped else 1, :: -1 if mirrored else 1])
+
+
+def _png_chunk(data: bytes, kind: bytes) -> bytes | None:
+    at = len(_PNG_START)
+    while at + 8 <= len(data):
+        length = int.from_bytes(data[at : at + 4], "big")
+        if data[at + 4 : at + 8] == kind:
+            return data[at + 8 : at + 8 + length]
+        at += 12 + length
+    return None
+
+
+def _to_srgb(image: np.ndarray, mode: str, profile: bytes | None) -> np.ndarray | None:
+    """[H, W, 3] in sRGB from the colors of an ICC profile. None if they are sRGB, or if the profile is missing, damaged
+    or of another kind: browsers take the values as they are, too."""
+    transform = None if profile is None else _transform(profile, mode)
+    if transform is None:
+        return None
+    return np.asarray(ImageCms.applyTransform(Image.fromarray(np.ascontiguousarray(image), mode), transform))
+
+
+@functools.lru_cache(maxsize=16)
+def _transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
+    try:
+        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        if "srgb" in ImageCms.getProfileDescription(source).lower():
+            return None
+        target = ImageCms.createProfile("sRGB")
+        return ImageCms.buildTransform(source, target, mode, "RGB", ImageCms.Intent.RELATIVE_COLORIMETRIC)
+    except (ImageCms.PyCMSError, OSError):
+        return None
 
 
 def _is_complete_jpeg(data: bytes) -> bool:

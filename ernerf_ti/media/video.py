@@ -1,7 +1,10 @@
-"""Video files in: upright frames of any format."""
+"""Videos in: upright frames of any format at a constant rate, and what the files say about themselves."""
 
+import functools
 from collections.abc import Iterator
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
+from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -9,25 +12,35 @@ import numpy as np
 from av.container import InputContainer
 from av.video.stream import VideoStream
 
-from ernerf_ti.media.container import LONGEST_GAP, decode, open_media
+from ernerf_ti.media.container import LONGEST_GAP, decode, open_media, video_track
+from ernerf_ti.media.frame_folder import folder_size, frame_files, read_fitted
+from ernerf_ti.media.picture import LARGEST_SIDE, Converter, Deinterlacer, Look, Shown, has_alpha
 
-_UNSPECIFIED = 2  # AVCOL_SPC_UNSPECIFIED
+FOLDER_RATE = 25.0
+"""Frames per second of a folder of pictures, if nothing else is said."""
+
+_SAMPLED = 5.0  # s between the pictures that are decoded to find the usual size
+_STILL = 0.2  # s without a new picture that is seen as a standstill
+_REGULAR = 0.9  # of the gaps between frames are near the usual one in a video with a constant rate
+_PLAUSIBLE_ASPECT = Fraction(1, 8), Fraction(8)
 
 
 @dataclass(frozen=True)
 class VideoInfo:
-    """Properties of a video file."""
+    """Properties of a video file, or of a folder of pictures."""
 
     width: int
     height: int
-    """In pixels, upright."""
+    """In pixels, as shown: upright, with square pixels. If the size changes, that which is shown longest."""
     rate: float
-    """Mean frames per second."""
+    """Mean frames per second, by the time stamps."""
     duration: float
-    """Of the video track, in seconds."""
+    """Of the video track, in seconds, by the time stamps."""
     codec: str
     sound_rate: int | None
     """Samples per second; None without an audio track."""
+    notes: tuple[str, ...] = ()
+    """What is converted when frames are read, in words."""
 
 
 @dataclass
@@ -37,45 +50,56 @@ class FrameCounts:
     read: int = 0
     """Frames in the file."""
     gaps: int = 0
-    """Gaps of at least one missing frame, by the time stamps."""
+    """Gaps of at least one missing frame, by the time stamps of a video with a constant rate."""
     written: int = 0
     """Frames yielded."""
+    held: int = 0
+    """Frames yielded again, since the file has no newer one for their time."""
+    standstills: int = 0
+    """Times without a new frame for more than 0.2 s."""
+    longest_gap: float = 0.0
+    """The longest time without a new frame, in seconds."""
+    variable: bool = False
+    """Whether the frame rate varies."""
+    interlaced: int = 0
+    """Frames that were deinterlaced."""
+    resized: int = 0
+    """Frames whose size is not the usual one."""
 
 
-def probe(path: Path) -> VideoInfo:
-    """Properties of a video.
+def probe(path: Path, folder_rate: float = FOLDER_RATE) -> VideoInfo:
+    """Properties of a video, or of a folder of pictures.
 
-    Raises:
-        FileNotFoundError, IsADirectoryError: there is no such file.
-        ValueError: the file is not a video, has no frames, or is damaged.
-    """
-    with open_media(path) as file:
-        stream = _video_stream(path, file)
-        first = next(decode(path, file, stream), None)
-        if first is None:
-            raise _no_frames(path)
-        width, height = first.width, first.height
-        if _quarter_turns(first) % 2:
-            width, height = height, width
-        if stream.duration and stream.time_base:
-            duration = float(stream.duration * stream.time_base)
-        else:
-            duration = (file.duration or 0) / av.time_base
-        sound = file.streams.audio
-        rate = float(stream.average_rate or stream.guessed_rate or 0)
-        return VideoInfo(width, height, rate, duration, stream.codec_context.name, sound[0].rate if sound else None)
-
-
-def read_frames(path: Path, rate: float, counts: FrameCounts | None = None) -> Iterator[np.ndarray]:
-    """Upright frames at a constant rate.
-
-    Frame k is the one whose time stamp is nearest to k / rate after the first frame, so that a video with another or
-    a variable rate stays in sync with its sound to half a frame.
+    All packets of the video track are read, since headers may lack the rate and the duration, or be wrong.
 
     Args:
-        path: any video that ffmpeg reads.
+        path: any video that ffmpeg reads, or a folder of pictures.
+        folder_rate: frames per second of the folder.
+
+    Raises:
+        FileNotFoundError, IsADirectoryError: there is no such file, or no picture in the folder.
+        ValueError: the file is not a video, has no frames, is truncated or damaged, or has colors that can't be shown.
+    """
+    path = Path(path)
+    if files := frame_files(path):
+        width, height = folder_size(files)
+        return VideoInfo(width, height, folder_rate, len(files) / folder_rate, "pictures", None)
+    return _scan(path).info
+
+
+def read_frames(
+    path: Path, rate: float, counts: FrameCounts | None = None, folder_rate: float = FOLDER_RATE
+) -> Iterator[np.ndarray]:
+    """Frames as they are shown, at a constant rate: upright, progressive, with square pixels, in BT.709 colors.
+
+    Frame k is the one whose time stamp is nearest to k / rate after the first frame, so that a video with another or
+    a variable rate stays in sync with its sound to half a frame. All frames have the size that :func:`probe` gives.
+
+    Args:
+        path: any video that ffmpeg reads, or a folder of pictures, which are taken in the natural order of their names.
         rate: frames per second wanted.
         counts: updated while frames are read.
+        folder_rate: frames per second of the folder.
 
     Yields:
         [H, W, 3] uint8 RGB.
@@ -83,60 +107,286 @@ def read_frames(path: Path, rate: float, counts: FrameCounts | None = None) -> I
     Raises:
         FileNotFoundError, IsADirectoryError, ValueError: as :func:`probe`.
     """
+    path = Path(path)
     counts = counts if counts is not None else FrameCounts()
+    if files := frame_files(path):
+        return _read_folder(files, rate, counts, folder_rate)
+    return _read_file(path, rate, counts)
+
+
+def _read_folder(files: list[Path], rate: float, counts: FrameCounts, folder_rate: float) -> Iterator[np.ndarray]:
+    size = folder_size(files)
+    for k, file in enumerate(files):
+        counts.read += 1
+        until = (k + 0.5) / folder_rate if k + 1 < len(files) else (k + 1) / folder_rate - 0.5 / rate
+        n = _n_frames_before(until, rate, counts)
+        if n:
+            image, resized = read_fitted(file, size)
+            counts.resized += resized
+            yield from _repeated(image, n, counts)
+
+
+def _read_file(path: Path, rate: float, counts: FrameCounts) -> Iterator[np.ndarray]:
+    scanned = _scan(path)
+    size = scanned.info.width, scanned.info.height
     with open_media(path) as file:
-        stream = _video_stream(path, file)
+        stream = _require_track(path, file)
         stream.thread_type = "AUTO"
-        nominal = 1 / float(stream.average_rate or stream.guessed_rate or rate)
-        first = before = None
-        for frame in decode(path, file, stream):
-            time = frame.time if frame.time is not None else counts.read * nominal
-            first = time if first is None else first
-            current = (time - first, frame)
-            counts.read += 1
+        convert, deinterlace = Converter(scanned.aspect, size), Deinterlacer(stream)
+        source = _Source(path, file, stream, scanned.usual_gap)
+        before: Shown | None = None
+        for shown in deinterlace(iter(source)):
             if before is not None:
-                if current[0] - before[0] > LONGEST_GAP:
-                    raise ValueError(
-                        f"{path}: no frames from {before[0]:.2f} to {current[0]:.2f} s; the time stamps are damaged, "
-                        "convert the file again"
-                    )
-                counts.gaps += current[0] - before[0] > 1.6 * nominal
-                middle = (before[0] + current[0]) / 2
-                yield from _repeat(before[1], middle, rate, counts)
-            before = current
+                n = _n_frames_before((before.time + shown.time) / 2, rate, counts)
+                if n:
+                    yield from _repeated(convert(before.frame, before.look), n, counts)
+            before = shown
+            counts.read += 1
+            counts.resized += shown.look.shown_size(shown.frame, scanned.aspect) != size
         if before is None:
             raise _no_frames(path)
-        length = before[1].duration * before[1].time_base if before[1].duration else nominal
-        yield from _repeat(before[1], before[0] + float(length) - 0.5 / rate, rate, counts)
+        n = _n_frames_before(source.end - 0.5 / rate, rate, counts)
+        if n:
+            yield from _repeated(convert(before.frame, before.look), n, counts)
+        counts.interlaced = deinterlace.n_interlaced
+        rhythm = _Rhythm.of(np.array(source.times), scanned.usual_gap)
+        counts.gaps, counts.variable = rhythm.n_missing, rhythm.variable
+        counts.standstills, counts.longest_gap = rhythm.n_standstills, rhythm.longest
 
 
-def _video_stream(path: Path, file: InputContainer) -> VideoStream:
-    if not file.streams.video:
-        raise ValueError(f"{path}: expected a video, got a file without a video track; pass the video of the speaker")
-    return file.streams.video[0]
+def _n_frames_before(until: float, rate: float, counts: FrameCounts) -> int:
+    """How many frames follow before this time."""
+    return max(0, int(np.ceil((until - 1e-9) * rate)) - counts.written)
+
+
+def _repeated(image: np.ndarray, n: int, counts: FrameCounts) -> Iterator[np.ndarray]:
+    for k in range(n):
+        counts.written += 1
+        counts.held += k > 0
+        yield image
+
+
+class _Source:
+    """The decoded frames of a file, with times relative to the first."""
+
+    def __init__(self, path: Path, file: InputContainer, stream: VideoStream, usual_gap: float):
+        self._path, self._file, self._stream, self._usual_gap = path, file, stream, usual_gap
+        self.times: list[float] = []
+        self.end = 0.0
+        """When the last frame so far is over, in seconds."""
+
+    def __iter__(self) -> Iterator[Shown]:
+        first = None
+        for frame in decode(self._path, self._file, self._stream):
+            before = self.times[-1] if self.times else 0.0
+            if frame.time is not None:
+                first = frame.time if first is None else first
+                time = frame.time - first
+            else:
+                time = before + self._usual_gap if self.times else 0.0
+            if time - before > LONGEST_GAP:
+                raise ValueError(
+                    f"{self._path}: no frames from {before:.2f} to {time:.2f} s; the time stamps are damaged, convert "
+                    "the file again"
+                )
+            self.times.append(time)
+            length = frame.duration * frame.time_base if frame.duration and frame.time_base else self._usual_gap
+            self.end = time + min(float(length), LONGEST_GAP)
+            yield Shown(time, Look.of(self._path, self._stream, frame), frame)
+
+
+@dataclass(frozen=True)
+class _Rhythm:
+    """How the frames of a video follow each other. Times in seconds."""
+
+    usual_gap: float
+    variable: bool
+    n_missing: int
+    n_standstills: int
+    longest: float
+    shortest: float
+
+    @classmethod
+    def of(cls, times: np.ndarray, default: float) -> "_Rhythm":
+        gaps = np.diff(np.sort(times))
+        gaps = gaps[gaps > 0]
+        if not len(gaps):
+            return cls(default, False, 0, 0, 0.0, 0.0)
+        usual = float(np.median(gaps))
+        # Time stamps in milliseconds are rounded, and the frames of 24 fps shown at 60 alternate.
+        variable = float(np.mean(np.abs(gaps - usual) < max(0.1 * usual, 0.0025))) < _REGULAR
+        n_missing = 0 if variable else int((gaps > 1.6 * usual).sum())
+        return cls(
+            *(usual, variable, n_missing, int((gaps > max(_STILL, 1.6 * usual)).sum())),
+            *(float(gaps.max()), float(np.percentile(gaps, 2))),
+        )
+
+
+@dataclass(frozen=True)
+class _Scan:
+    info: VideoInfo
+    aspect: Fraction
+    """Width of a pixel, relative to its height."""
+    usual_gap: float
+    """Seconds between frames."""
+
+
+def _scan(path: Path) -> _Scan:
+    status = path.stat() if path.is_file() else None
+    return _scan_file(path, *((status.st_size, status.st_mtime_ns) if status else (0, 0)))
+
+
+@dataclass
+class _Found:
+    """What the packets and some pictures of a file tell."""
+
+    times: list[float] = field(default_factory=list)
+    end: float = 0.0
+    seconds_of_size: dict[tuple[int, int], float] = field(default_factory=dict)
+    stored: tuple[int, int] = (0, 0)
+    look: Look | None = None
+    interlaced: bool = False
+    alpha: bool = False
+
+
+@functools.lru_cache(maxsize=64)
+def _scan_file(path: Path, size: int, changed_ns: int) -> _Scan:
+    with open_media(path) as file:
+        stream = _require_track(path, file)
+        _require_moving(path, file, stream)
+        aspect = stream.sample_aspect_ratio or Fraction(1)
+        if not _PLAUSIBLE_ASPECT[0] <= aspect <= _PLAUSIBLE_ASPECT[1]:
+            aspect = Fraction(1)
+        _require_size(path, stream.codec_context.width, stream.codec_context.height, aspect)
+        guessed = float(stream.average_rate or stream.guessed_rate or 0)
+        found = _look_through(path, file, stream, aspect, 1 / guessed if guessed else 1 / FOLDER_RATE)
+        if found.look is None:
+            raise _no_frames(path)
+        if len(found.times) == 1 and file.format.name == "gif":
+            raise _still(path)
+        rhythm = _Rhythm.of(np.array(found.times), found.end - max(found.times))
+        duration = found.end - min(found.times)
+        width, height = max(found.seconds_of_size, key=found.seconds_of_size.__getitem__)
+        sound = file.streams.audio
+        info = VideoInfo(
+            *(width, height, len(found.times) / duration, duration, stream.codec_context.name),
+            sound[0].rate if sound else None,
+            tuple(_notes(file, stream, found, aspect, rhythm)),
+        )
+        return _Scan(info, aspect, rhythm.usual_gap)
+
+
+def _look_through(
+    path: Path, file: InputContainer, stream: VideoStream, aspect: Fraction, default_gap: float
+) -> _Found:
+    """Read the time stamps of all packets, and decode a picture from time to time."""
+    found, sampled, size, damage = _Found(), -_SAMPLED, None, None
+    stamps: list[tuple[float | None, float | None, float]] = []
+    context = stream.codec_context
+    try:
+        for packet in file.demux(stream):
+            pts, dts, length = (
+                None if t is None else float(t * packet.time_base) for t in (packet.pts, packet.dts, packet.duration)
+            )
+            if packet.size and not packet.is_discard and not _is_hidden(context.name, packet):
+                stamps.append((pts, dts, length or 0.0))
+            time = next((t for t in (pts, dts) if t is not None), len(stamps) * default_gap)
+            frame = None
+            if found.look is None:
+                try:
+                    frame = next(iter(packet.decode()), None)
+                except av.error.InvalidDataError as error:
+                    damage = damage or error
+            elif packet.is_keyframe and time - sampled >= _SAMPLED:
+                with suppress(av.error.FFmpegError):  # reading reports it
+                    frames = packet.decode()
+                    frame = next(iter(frames or context.decode(None)), None)
+            if frame is None:
+                continue
+            context.flush_buffers()
+            look = Look.of(path, stream, frame)
+            if found.look is None:
+                found.look, found.stored, found.alpha = look, (frame.width, frame.height), has_alpha(frame)
+            else:
+                found.seconds_of_size[size] += time - sampled
+            size, sampled = look.shown_size(frame, aspect), time
+            _require_size(path, *size, Fraction(1))
+            found.interlaced |= look.interlaced
+            found.seconds_of_size.setdefault(size, 0.0)
+        if found.look is None and damage is not None:
+            raise damage
+    except av.error.FFmpegError as error:
+        raise ValueError(
+            f"{path}: the video data are damaged after {len(stamps)} frames ({error.strerror}); copy or convert the "
+            "file again"
+        ) from None
+    usable = [k for k in (0, 1) if all(stamp[k] is not None for stamp in stamps)]
+    times = [stamp[usable[0]] for stamp in stamps] if usable else [k * default_gap for k in range(len(stamps))]
+    if found.look is not None and times:
+        last = int(np.argmax(times))
+        length = stamps[last][2] or _Rhythm.of(np.array(times), default_gap).usual_gap
+        found.times, found.end = times, times[last] + min(length, LONGEST_GAP)
+        found.seconds_of_size[size] += found.end - sampled
+    return found
+
+
+def _is_hidden(codec: str, packet: av.Packet) -> bool:
+    """Whether a packet of VP8 is only referred to (RFC 6386, 9.1)."""
+    return codec in ("vp8", "libvpx") and not bytes(packet)[0] & 0x10
+
+
+def _notes(
+    file: InputContainer, stream: VideoStream, found: _Found, aspect: Fraction, rhythm: _Rhythm
+) -> Iterator[str]:
+    others = [track for track in file.streams.video if track.index != stream.index]
+    if others:
+        yield f"{len(others) + 1} video tracks: track {stream.index} is used"
+    if found.look.encoding is not None:
+        yield f"{found.look.encoding} is converted to SDR in BT.709"
+    if aspect != 1:
+        width, height = found.stored
+        shown = f"{max(1, round(width * aspect))}x{height}"
+        yield f"pixels that are not square ({aspect.numerator}:{aspect.denominator}): {width}x{height} becomes {shown}"
+    if found.interlaced:
+        yield "interlaced: deinterlaced with bwdif, one frame from two fields"
+    if len(found.seconds_of_size) > 1:
+        sizes = ", ".join(f"{w}x{h}" for w, h in found.seconds_of_size)
+        width, height = max(found.seconds_of_size, key=found.seconds_of_size.__getitem__)
+        yield f"the size of the picture changes ({sizes}): all frames are scaled to {width}x{height}"
+    if found.alpha:
+        yield "transparent pixels are shown over black"
+    if rhythm.variable:
+        yield (
+            f"variable frame rate: a new frame after {1000 * rhythm.shortest:.0f} to {1000 * rhythm.longest:.0f} ms, "
+            f"mostly {1000 * rhythm.usual_gap:.0f} ms"
+        )
+
+
+def _require_track(path: Path, file: InputContainer) -> VideoStream:
+    track = video_track(file)
+    if track is None:
+        got = "a file with a cover picture alone" if file.streams.video else "a file without a video track"
+        raise ValueError(f"{path}: expected a video, got {got}; pass the video of the speaker")
+    return track
+
+
+def _require_moving(path: Path, file: InputContainer, stream: VideoStream) -> None:
+    brand = file.metadata.get("major_brand", "").strip()
+    if file.format.name.endswith("_pipe") or file.format.name == "image2" or brand in ("avif", "heic", "heix", "mif1"):
+        raise _still(path)
+
+
+def _require_size(path: Path, width: int, height: int, aspect: Fraction) -> None:
+    if max(width * max(aspect, Fraction(1)), height) > LARGEST_SIDE:
+        raise ValueError(
+            f"{path}: expected pictures of up to {LARGEST_SIDE} pixels a side, got {width}x{height}; convert the video "
+            "to a smaller size"
+        )
+
+
+def _still(path: Path) -> ValueError:
+    return ValueError(f"{path}: expected a video, got a still picture; pass the video of the speaker")
 
 
 def _no_frames(path: Path) -> ValueError:
     return ValueError(f"{path}: the video track has no frames; record or convert the video again")
-
-
-def _repeat(frame: av.VideoFrame, until: float, rate: float, counts: FrameCounts) -> Iterator[np.ndarray]:
-    """Yield the frame once for each output time before `until`."""
-    image = None
-    while counts.written / rate < until - 1e-9:
-        image = _upright(frame) if image is None else image
-        counts.written += 1
-        yield image
-
-
-def _upright(frame: av.VideoFrame) -> np.ndarray:
-    # Without a color tag ffmpeg assumes BT.601, but players use BT.709 for high definition.
-    untagged = int(frame.colorspace) == _UNSPECIFIED
-    matrix = "ITU709" if untagged and frame.height >= 720 else None
-    image = frame.reformat(format="rgb24", src_colorspace=matrix).to_ndarray()
-    return np.ascontiguousarray(np.rot90(image, _quarter_turns(frame)))
-
-
-def _quarter_turns(frame: av.VideoFrame) -> int:
-    """Counterclockwise turns by 90 degrees: phones store how they were held."""
-    return round(frame.rotation / 90)
