@@ -1,6 +1,7 @@
 """Decoded pictures as they are shown: progressive, upright, with square pixels, in BT.709 colors."""
 
 import struct
+import tempfile
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -16,12 +17,13 @@ from av.video.format import VideoFormat
 from av.video.reformatter import Interpolation
 from av.video.stream import VideoStream
 
-from ernerf_ti.media.color import Encoding, color_table, encoding
+from ernerf_ti.media.color import Encoding, cube_text, encoding
 
 _UNSPECIFIED = 2  # of matrix coefficients, transfer and primaries, ITU-T H.273
 _BT709, _BT601, _BT2020 = 1, 5, 9
 _MATRICES = {0, _BT709, 4, _BT601, 6, 7, _BT2020}  # that swscale knows; 0 is RGB
 _IPT = 15  # of Dolby Vision, profile 5
+_LIMITED_GRAY = {"h264", "hevc", "mpeg2video", "vp9", "libvpx-vp9", "av1", "libdav1d", "prores"}
 _DOLBY_TAGS = {"dvh1", "dvhe", "dvav", "dva1", "dav1"}
 _SIDE_DATA = (
     *("DISPLAYMATRIX", "CONTENT_LIGHT_LEVEL", "MASTERING_DISPLAY_METADATA"),
@@ -30,6 +32,7 @@ _SIDE_DATA = (
 # Without these flags swscale repeats the chroma of its neighbor and rounds down.
 _EXACT = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
 _TICK = Fraction(1, 1000)
+_EXPANDED = np.clip(np.round((np.arange(256) - 16) * (255 / 219)), 0, 255).astype(np.uint8)
 LARGEST_SIDE = 16_384
 """In pixels, of a picture as it is shown."""
 
@@ -71,7 +74,10 @@ class Look:
                 f"{path}: the colors are coded in a way that can't be converted (matrix coefficients {matrix} of ITU-T "
                 "H.273); convert the video to BT.709"
             )
-        full = int(frame.color_range) == 2 or rgb or frame.format.name.startswith("yuvj")
+        stated = int(frame.color_range)
+        full = stated == 2 or rgb or frame.format.name.startswith("yuvj")
+        # As in pictures, which have no other range, but not in codecs for video.
+        full |= stated == 0 and _is_gray(frame) and context.name not in _LIMITED_GRAY
         interlaced = frame.interlaced_frame or context.field_order > 1  # of the container; 1 is progressive
         return cls(matrix, full, source, _turn(data.get("DISPLAYMATRIX")), interlaced)
 
@@ -133,37 +139,45 @@ class Converter:
             dst_color_range=2,
         )
         if look.encoding is not None:
-            image = self._look_up(image, look.encoding).reformat(format="rgb24")
+            return _eight_bits(self._look_up(image, look.encoding))
         values = image.to_ndarray()
+        if _is_gray(frame) and not look.full_range:  # swscale takes gray for full range, whatever it is told
+            values = cv2.LUT(values, _EXPANDED)
         return over_black(values) if values.shape[2] == 4 else values
 
     def _look_up(self, image: av.VideoFrame, source: Encoding) -> av.VideoFrame:
         key = source, image.width, image.height
         if self._table is None or self._table[0] != key:
-            table = av.VideoFrame.from_ndarray(color_table(source), format="rgb48le").reformat(format=image.format.name)
             graph = Graph()
-            pictures, colors = (
-                graph.add_buffer(width=f.width, height=f.height, format=VideoFormat(f.format.name), time_base=_TICK)
-                for f in (image, table)
-            )
-            look_up, end = graph.add("haldclut"), graph.add("buffersink")
-            pictures.link_to(look_up, 0, 0)
-            colors.link_to(look_up, 0, 1)
-            look_up.link_to(end)
-            graph.configure()
-            table.pts, table.time_base = 0, _TICK
-            colors.push(table)
-            colors.push(None)
+            pixels = VideoFormat(image.format.name)
+            pictures = graph.add_buffer(width=image.width, height=image.height, format=pixels, time_base=_TICK)
+            with tempfile.TemporaryDirectory() as folder:
+                table = Path(folder) / "colors.cube"
+                table.write_text(cube_text(source))
+                colors = graph.add("lut3d", file=str(table), interp="tetrahedral")
+                graph.link_nodes(pictures, colors, graph.add("buffersink")).configure()
             self._table = key, graph
+        graph = self._table[1]
         image.pts, image.time_base = self._n_looked_up, _TICK
         self._n_looked_up += 1
-        graph = self._table[1]
-        graph.push(image, at=0)
+        graph.push(image)
         return graph.vpull()
+
+
+def _eight_bits(image: av.VideoFrame) -> np.ndarray:
+    """[H, W, 3] uint8 RGB of a frame in gbrp16le. swscale takes four times as long."""
+    green, blue, red = (
+        np.frombuffer(plane, np.uint16).reshape(plane.height, -1)[:, : plane.width] for plane in image.planes
+    )
+    return cv2.merge([cv2.convertScaleAbs(plane, alpha=1 / 257) for plane in (red, green, blue)])
 
 
 def has_alpha(frame: av.VideoFrame) -> bool:
     return any(component.is_alpha for component in frame.format.components)
+
+
+def _is_gray(frame: av.VideoFrame) -> bool:
+    return frame.format.name.startswith("gray")
 
 
 def over_black(image: np.ndarray) -> np.ndarray:

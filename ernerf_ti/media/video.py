@@ -245,6 +245,7 @@ class _Found:
     seconds_of_size: dict[tuple[int, int], float] = field(default_factory=dict)
     stored: tuple[int, int] = (0, 0)
     look: Look | None = None
+    aspect: Fraction = Fraction(1)
     interlaced: bool = False
     alpha: bool = False
 
@@ -253,13 +254,10 @@ class _Found:
 def _scan_file(path: Path, size: int, changed_ns: int) -> _Scan:
     with open_media(path) as file:
         stream = _require_track(path, file)
-        _require_moving(path, file, stream)
-        aspect = stream.sample_aspect_ratio or Fraction(1)
-        if not _PLAUSIBLE_ASPECT[0] <= aspect <= _PLAUSIBLE_ASPECT[1]:
-            aspect = Fraction(1)
-        _require_size(path, stream.codec_context.width, stream.codec_context.height, aspect)
+        _require_moving(path, file)
+        _require_size(path, stream.codec_context.width, stream.codec_context.height)
         guessed = float(stream.average_rate or stream.guessed_rate or 0)
-        found = _look_through(path, file, stream, aspect, 1 / guessed if guessed else 1 / FOLDER_RATE)
+        found = _look_through(path, file, stream, 1 / guessed if guessed else 1 / FOLDER_RATE)
         if found.look is None:
             raise _no_frames(path)
         if len(found.times) == 1 and file.format.name == "gif":
@@ -271,14 +269,12 @@ def _scan_file(path: Path, size: int, changed_ns: int) -> _Scan:
         info = VideoInfo(
             *(width, height, len(found.times) / duration, duration, stream.codec_context.name),
             sound[0].rate if sound else None,
-            tuple(_notes(file, stream, found, aspect, rhythm)),
+            tuple(_notes(file, stream, found, rhythm)),
         )
-        return _Scan(info, aspect, rhythm.usual_gap)
+        return _Scan(info, found.aspect, rhythm.usual_gap)
 
 
-def _look_through(
-    path: Path, file: InputContainer, stream: VideoStream, aspect: Fraction, default_gap: float
-) -> _Found:
+def _look_through(path: Path, file: InputContainer, stream: VideoStream, default_gap: float) -> _Found:
     """Read the time stamps of all packets, and decode a picture from time to time."""
     found, sampled, size, damage = _Found(), -_SAMPLED, None, None
     stamps: list[tuple[float | None, float | None, float]] = []
@@ -307,10 +303,11 @@ def _look_through(
             look = Look.of(path, stream, frame)
             if found.look is None:
                 found.look, found.stored, found.alpha = look, (frame.width, frame.height), has_alpha(frame)
+                found.aspect = _pixel_aspect(stream)
             else:
                 found.seconds_of_size[size] += time - sampled
-            size, sampled = look.shown_size(frame, aspect), time
-            _require_size(path, *size, Fraction(1))
+            size, sampled = look.shown_size(frame, found.aspect), time
+            _require_size(path, *size)
             found.interlaced |= look.interlaced
             found.seconds_of_size.setdefault(size, 0.0)
         if found.look is None and damage is not None:
@@ -335,16 +332,20 @@ def _is_hidden(codec: str, packet: av.Packet) -> bool:
     return codec in ("vp8", "libvpx") and not bytes(packet)[0] & 0x10
 
 
-def _notes(
-    file: InputContainer, stream: VideoStream, found: _Found, aspect: Fraction, rhythm: _Rhythm
-) -> Iterator[str]:
+def _pixel_aspect(stream: VideoStream) -> Fraction:
+    """Width of a pixel, relative to its height, by the container, else by the codec that has begun to decode."""
+    aspect = stream.sample_aspect_ratio or stream.codec_context.sample_aspect_ratio or Fraction(1)
+    return aspect if _PLAUSIBLE_ASPECT[0] <= aspect <= _PLAUSIBLE_ASPECT[1] else Fraction(1)
+
+
+def _notes(file: InputContainer, stream: VideoStream, found: _Found, rhythm: _Rhythm) -> Iterator[str]:
     others = [track for track in file.streams.video if track.index != stream.index]
     if others:
         yield f"{len(others) + 1} video tracks: track {stream.index} is used"
     if found.look.encoding is not None:
         yield f"{found.look.encoding} is converted to SDR in BT.709"
-    if aspect != 1:
-        width, height = found.stored
+    if found.aspect != 1:
+        aspect, (width, height) = found.aspect, found.stored
         shown = f"{max(1, round(width * aspect))}x{height}"
         yield f"pixels that are not square ({aspect.numerator}:{aspect.denominator}): {width}x{height} becomes {shown}"
     if found.interlaced:
@@ -370,14 +371,14 @@ def _require_track(path: Path, file: InputContainer) -> VideoStream:
     return track
 
 
-def _require_moving(path: Path, file: InputContainer, stream: VideoStream) -> None:
+def _require_moving(path: Path, file: InputContainer) -> None:
     brand = file.metadata.get("major_brand", "").strip()
     if file.format.name.endswith("_pipe") or file.format.name == "image2" or brand in ("avif", "heic", "heix", "mif1"):
         raise _still(path)
 
 
-def _require_size(path: Path, width: int, height: int, aspect: Fraction) -> None:
-    if max(width * max(aspect, Fraction(1)), height) > LARGEST_SIDE:
+def _require_size(path: Path, width: int, height: int) -> None:
+    if max(width, height) > LARGEST_SIDE:
         raise ValueError(
             f"{path}: expected pictures of up to {LARGEST_SIDE} pixels a side, got {width}x{height}; convert the video "
             "to a smaller size"
