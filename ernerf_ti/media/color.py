@@ -94,12 +94,15 @@ def to_bt709(signal: np.ndarray, source: Encoding) -> np.ndarray:
 
 
 @functools.lru_cache(maxsize=8)
-def cube_text(source: Encoding, n: int = 49) -> str:
-    """The conversion as a table of n^3 colors in the format .cube, which ffmpeg's filter lut3d reads.
+def cube_text(source: Encoding, white: float = 1.0) -> str:
+    """The conversion as a table of colors in the format .cube, which ffmpeg's filter lut3d reads and interpolates.
 
-    Between the grid's colors the filter interpolates. With 49 the error is below two levels of 255 on gray.
+    Args:
+        source: the encoding.
+        white: the input, relative to its largest value, that stands for a code value of 1.
     """
-    blue, green, red = np.meshgrid(*[np.linspace(0, 1, n)] * 3, indexing="ij")
+    n = 65 if source.transfer == PQ else 49  # PQ spends a quarter of its range on light above 1000 cd/m2
+    blue, green, red = np.meshgrid(*[np.minimum(np.linspace(0, 1 / white, n), 1)] * 3, indexing="ij")
     values = to_bt709(np.stack((red, green, blue), -1), source).reshape(-1, 3)
     return f"LUT_3D_SIZE {n}\n" + "".join(map("%.5f %.5f %.5f\n".__mod__, map(tuple, values.tolist())))
 

@@ -139,21 +139,24 @@ class Converter:
             dst_color_range=2,
         )
         if look.encoding is not None:
-            return _eight_bits(self._look_up(image, look.encoding))
+            # swscale shifts the bits up, so that white is less than the largest number.
+            bits = frame.format.components[0].bits
+            white = ((1 << bits) - 1 << 16 - bits if look.full_range else 0xFF00) / 0xFFFF
+            return _eight_bits(self._look_up(image, look.encoding, white))
         values = image.to_ndarray()
         if _is_gray(frame) and not look.full_range:  # swscale takes gray for full range, whatever it is told
             values = cv2.LUT(values, _EXPANDED)
         return over_black(values) if values.shape[2] == 4 else values
 
-    def _look_up(self, image: av.VideoFrame, source: Encoding) -> av.VideoFrame:
-        key = source, image.width, image.height
+    def _look_up(self, image: av.VideoFrame, source: Encoding, white: float) -> av.VideoFrame:
+        key = source, white, image.width, image.height
         if self._table is None or self._table[0] != key:
             graph = Graph()
             pixels = VideoFormat(image.format.name)
             pictures = graph.add_buffer(width=image.width, height=image.height, format=pixels, time_base=_TICK)
             with tempfile.TemporaryDirectory() as folder:
                 table = Path(folder) / "colors.cube"
-                table.write_text(cube_text(source))
+                table.write_text(cube_text(source, white))
                 colors = graph.add("lut3d", file=str(table), interp="tetrahedral")
                 graph.link_nodes(pictures, colors, graph.add("buffersink")).configure()
             self._table = key, graph
