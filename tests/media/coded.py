@@ -57,7 +57,7 @@ def _fill(plane, values, top):
     plane.update(rows.tobytes())
 
 
-def write(path, frames, codec="ffv1", rate=25, times=None, aspect=None, options=(), tags=(), container=None, **stream):
+def write(path, frames, codec="ffv1", rate=25, times=None, aspect=None, options=(), tags=(), live=False, **stream):
     """Encode frames.
 
     Args:
@@ -69,11 +69,11 @@ def write(path, frames, codec="ffv1", rate=25, times=None, aspect=None, options=
         aspect: width of a pixel, relative to its height.
         options: of the encoder.
         tags: primaries, transfer, matrix, range by ITU-T H.273, where known.
-        container: format, where the suffix does not say it.
+        live: whether to write a file of Matroska as browsers do, without its duration and its sizes.
         stream: properties of the encoder's context.
     """
     tick = Fraction(1, 90_000) if times is not None else 1 / Fraction(rate)
-    with av.open(str(path), "w", format=container) as file:
+    with av.open(str(path), "w", options={"live": "1"} if live else {}) as file:
         video = file.add_stream(codec, rate=rate, options=dict(options))
         context = video.codec_context
         video.width, video.height, video.pix_fmt = frames[0].width, frames[0].height, frames[0].format.name
