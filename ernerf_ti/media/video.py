@@ -19,7 +19,8 @@ from ernerf_ti.media.picture import LARGEST_SIDE, Converter, Deinterlacer, Look,
 FOLDER_RATE = 25.0
 """Frames per second of a folder of pictures, if nothing else is said."""
 
-_SAMPLED = 5.0  # s between the pictures that are decoded to find the usual size
+# Pictures that are decoded to find the usual size: so many, and beyond these one in so many seconds.
+_N_SAMPLED, _SAMPLED_EVERY = 60, 5.0
 _STILL = 0.2  # s without a new picture that is seen as a standstill
 _REGULAR = 0.9  # of the gaps between frames are near the usual one in a video with a constant rate
 _PLAUSIBLE_ASPECT = Fraction(1, 8), Fraction(8)
@@ -217,7 +218,7 @@ class _Rhythm:
         variable = float(np.mean(np.abs(gaps - usual) < max(0.1 * usual, 0.0025))) < _REGULAR
         n_missing = 0 if variable else int((gaps > 1.6 * usual).sum())
         return cls(
-            *(usual, variable, n_missing, int((gaps > max(_STILL, 1.6 * usual)).sum())),
+            *(usual, variable, n_missing, int((gaps > _STILL).sum())),
             *(float(gaps.max()), float(np.percentile(gaps, 2))),
         )
 
@@ -276,7 +277,7 @@ def _scan_file(path: Path, size: int, changed_ns: int) -> _Scan:
 
 def _look_through(path: Path, file: InputContainer, stream: VideoStream, default_gap: float) -> _Found:
     """Read the time stamps of all packets, and decode a picture from time to time."""
-    found, sampled, size, damage = _Found(), -_SAMPLED, None, None
+    found, n_sampled, sampled, size, damage = _Found(), 0, 0.0, None, None
     stamps: list[tuple[float | None, float | None, float]] = []
     context = stream.codec_context
     try:
@@ -293,12 +294,13 @@ def _look_through(path: Path, file: InputContainer, stream: VideoStream, default
                     frame = next(iter(packet.decode()), None)
                 except av.error.InvalidDataError as error:
                     damage = damage or error
-            elif packet.is_keyframe and time - sampled >= _SAMPLED:
+            elif packet.is_keyframe and (n_sampled < _N_SAMPLED or time - sampled >= _SAMPLED_EVERY):
                 with suppress(av.error.FFmpegError):  # reading reports it
                     frames = packet.decode()
                     frame = next(iter(frames or context.decode(None)), None)
             if frame is None:
                 continue
+            n_sampled += 1
             context.flush_buffers()
             look = Look.of(path, stream, frame)
             if found.look is None:

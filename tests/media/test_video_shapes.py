@@ -171,15 +171,15 @@ def changing(path, sizes, codec="libvpx"):
 
 
 def test_size_that_changes(tmp_path):
-    path = changing(tmp_path / "a.webm", [(48, 64, 3), (96, 128, 150), (96, 72, 130)])
+    path = changing(tmp_path / "a.webm", [(48, 64, 3), (96, 128, 15), (96, 72, 9)])
     counts = FrameCounts()
     frames = list(read_frames(path, 25, counts))
-    assert len(frames) == 283 and {frame.shape for frame in frames} == {(96, 128, 3)}
-    assert counts.resized == 133
+    assert len(frames) == 27 and {frame.shape for frame in frames} == {(96, 128, 3)}
+    assert counts.resized == 12
     assert (probe(path).width, probe(path).height) == (128, 96)
     sizes = "64x48, 128x96, 72x96"
     assert f"the size of the picture changes ({sizes}): all frames are scaled to 128x96" in probe(path).notes
-    for k in (0, 100):
+    for k in (0, 10):
         np.testing.assert_allclose(extent(frames[k]), (96, 72), atol=2.01)
     np.testing.assert_allclose(extent(frames[-1]), (54, 72), atol=2.01)
     assert frames[-1][:, :26].max() < 8 and frames[-1][:, -26:].max() < 8  # borders
@@ -228,9 +228,7 @@ def with_cover(path, moving):
 @pytest.mark.parametrize("reader", [probe, lambda path: list(read_frames(path, 25))])
 def test_a_cover_is_not_the_video(reader, tmp_path):
     path = with_cover(tmp_path / "cover.mp4", moving=False)
-    with pytest.raises(
-        ValueError, match=r"cover\.mp4: expected a video, got a file with a cover picture alone; pass the"
-    ):
+    with pytest.raises(ValueError, match=r"cover\.mp4: expected a video, got a file with a cover picture alone; pass"):
         reader(path)
     path = with_cover(tmp_path / "a.mp4", moving=True)
     assert (probe(path).width, probe(path).codec) == (64, "h264")
