@@ -21,10 +21,10 @@ _PNG_START = b"\x89PNG\r\n\x1a\n"
 _FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP", "AVIF")  # the last is not in each Pillow
 _PLAIN = ("L", "RGB", "RGBA", "F", "I", "I;16", "I;16B")  # modes of Pillow that OpenCV reads as well
 _ORIENTATION = 0x0112  # of EXIF
-LARGEST_IMAGE = 100_000_000
+LARGEST_IMAGE = 80_000_000
 """In pixels; a larger one is refused before memory is taken. A frame of 8K video has 33 million."""
 
-# Refused below, in one line.
+# Such images are refused here, in one line.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 
@@ -63,7 +63,7 @@ def read_image(path: Path) -> np.ndarray:
 
     Raises:
         FileNotFoundError, IsADirectoryError: there is no such file.
-        ValueError: not an image, an incomplete one, one of more than 10^8 pixels, an animation, or one with
+        ValueError: not an image, an incomplete one, one of more than 8 x 10^7 pixels, an animation, or one with
             floating-point pixels.
     """
     path, data, header = _open(path)
@@ -77,10 +77,11 @@ def read_image(path: Path) -> np.ndarray:
         image = _to_srgb(inks, "CMYK", profile)
         return np.asarray(Image.fromarray(inks, "CMYK").convert("RGB")) if image is None else image
     transparent = "transparency" in header.info
-    if header.mode in _PLAIN and not transparent:
+    premultiplied = header.format == "TIFF" and header.mode == "RGBA"  # by OpenCV
+    if header.mode in _PLAIN and not transparent and not premultiplied:
         image = _upright(_with_opencv(path, data), _orientation(header, data))
     else:
-        alpha = transparent or header.mode in ("LA", "La", "PA", "RGBa")
+        alpha = transparent or header.mode in ("LA", "La", "PA", "RGBA", "RGBa")
         image = _with_pillow(path, header, "L" if header.mode == "1" else "RGBA" if alpha else "RGB")
     if profile is not None:
         gray, alpha = image.ndim == 2, image.shape[2:] == (4,)
@@ -106,18 +107,17 @@ def _open(path: Path) -> tuple[Path, bytes, Image.Image]:
     try:
         header = Image.open(io.BytesIO(data), formats=_FORMATS)
         width, height = header.size
-    except Image.DecompressionBombError:
-        raise ValueError(
-            f"{path}: expected an image of up to {LARGEST_IMAGE:,} pixels, got one of more than twice as many; save it "
-            "smaller"
-        ) from None
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError):  # more than 89 million pixels
+        raise _too_large(path, "more") from None
     except Exception:  # the readers of the formats raise errors of all kinds
         raise _damaged(path) from None
     if width * height > LARGEST_IMAGE:
-        raise ValueError(
-            f"{path}: expected an image of up to {LARGEST_IMAGE:,} pixels, got {width}x{height}; save it smaller"
-        )
+        raise _too_large(path, f"{width}x{height}")
     return path, data, header
+
+
+def _too_large(path: Path, got: str) -> ValueError:
+    return ValueError(f"{path}: expected an image of up to {LARGEST_IMAGE:,} pixels, got {got}; save it smaller")
 
 
 def _damaged(path: Path) -> ValueError:
