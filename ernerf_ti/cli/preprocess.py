@@ -2,6 +2,7 @@
 
     ernerf-ti preprocess speaker.mp4 captures/speaker
     ernerf-ti preprocess speaker.mp4 captures/speaker --size 256 --stages report
+    ernerf-ti preprocess frames captures/speaker --audio voice.wav --folder-rate 30
 
 The same command continues after an interruption: stages that are complete and up to date are not run again.
 CAPTURE/report.html shows the result.
@@ -16,6 +17,7 @@ import tyro
 from ernerf_ti.cli.options import Command, Device, Positional
 from ernerf_ti.cli.paths import existing_file, is_capture, output_folder
 from ernerf_ti.media.files import read_json
+from ernerf_ti.media.frame_folder import frame_files
 from ernerf_ti.media.provenance.consent import new_consent, write_consent
 from ernerf_ti.process.device import resolve_device
 
@@ -25,13 +27,17 @@ class PreprocessOptions:
     """Options of `ernerf-ti preprocess`."""
 
     video: Positional[Path]
-    """Video of one speaker, with sound; any format, size and frame rate."""
+    """Video of one speaker, with sound; any format, size and frame rate. Or a folder of its frames, with --audio."""
     capture: Positional[Path]
     """Folder to write the capture to."""
     size: int = 512
     """Width and height of the capture in pixels, an even number."""
     crop: Annotated[str | None, tyro.conf.arg(metavar="X,Y,SIDE")] = None
     """Square to cut out, in pixels of the upright video; by default it is chosen around the face."""
+    audio: Path | None = None
+    """Sound file to use in place of the video's sound. It begins with the first frame."""
+    folder_rate: float = 25.0
+    """Frames per second of a folder of frames."""
     features: str = "ppg"
     """Audio features: ppg (phone posteriors), mel, esperanto, hubert, or a .npy file of features computed elsewhere."""
     speech_model: Path | None = None
@@ -57,19 +63,23 @@ class PreprocessOptions:
 
 
 def _preprocess(options: PreprocessOptions) -> None:
-    if options.video.is_dir():
-        kind = "a capture folder" if is_capture(options.video) else "a folder"
-        raise ValueError(f"{options.video}: expected a video, got {kind}; pass a video file")
-    existing_file(options.video, "a video")
+    if is_capture(options.video) or (options.video.is_dir() and not frame_files(options.video)):
+        kind = "a capture folder" if is_capture(options.video) else "a folder without pictures"
+        raise ValueError(f"{options.video}: expected a video, got {kind}; pass a video file or a folder of its frames")
+    if not options.video.is_dir():
+        existing_file(options.video, "a video")
+    if options.audio is not None:
+        existing_file(options.audio, "a sound file")
     output_folder(options.capture)
     consent = new_consent(options.consent_by, options.consent_date, options.consent_purpose, options.consent_document)
     device = resolve_device(options.device)
 
-    from ernerf_ti.preprocess.stages import Settings, capture_pipeline
+    from ernerf_ti.preprocess.settings import Settings
+    from ernerf_ti.preprocess.stages import capture_pipeline
 
     settings = Settings(
         *(options.video, options.size, options.crop, options.features, options.speech_model),
-        *(options.face_parser, options.blinks, str(device)),
+        *(options.face_parser, options.blinks, str(device), options.audio, options.folder_rate),
     )
     pipeline = capture_pipeline(options.capture, settings)
     if consent is not None:

@@ -151,17 +151,18 @@ def _with_pillow(path: Path, header: Image.Image, mode: str) -> np.ndarray:
 
 
 def _orientation(header: Image.Image, data: bytes) -> int:
-    """Of EXIF, 1 to 8; 1 for TIFF, which both libraries turn by themselves."""
+    """Of EXIF, 1 to 8; 1 for TIFF, which both libraries turn by themselves, and if the EXIF data are damaged."""
     if header.format == "TIFF":
         return 1
-    if header.format == "PNG":  # Pillow would decode one without EXIF to look for it
-        content = _png_chunk(data, b"eXIf")
-        exif = Image.Exif()
-        if content is not None:
-            exif.load(content)
-    else:
-        exif = header.getexif()
-    value = exif.get(_ORIENTATION, 1)
+    try:
+        if header.format == "PNG":  # Pillow would decode one without EXIF to look for it
+            exif = Image.Exif()
+            exif.load(_png_chunk(data, b"eXIf"))
+        else:
+            exif = header.getexif()
+        value = exif.get(_ORIENTATION, 1)
+    except Exception:  # as in reading
+        return 1
     return value if value in range(1, 9) else 1
 
 
@@ -172,14 +173,15 @@ def _upright(image: np.ndarray, orientation: int) -> np.ndarray:
     return np.ascontiguousarray(image[:: -1 if flipped else 1, :: -1 if mirrored else 1])
 
 
-def _png_chunk(data: bytes, kind: bytes) -> bytes | None:
+def _png_chunk(data: bytes, kind: bytes) -> bytes:
+    """Content of the first chunk of a kind, empty if there is none."""
     at = len(_PNG_START)
     while at + 8 <= len(data):
         length = int.from_bytes(data[at : at + 4], "big")
         if data[at + 4 : at + 8] == kind:
             return data[at + 8 : at + 8 + length]
         at += 12 + length
-    return None
+    return b""
 
 
 def _to_srgb(image: np.ndarray, mode: str, profile: bytes | None) -> np.ndarray | None:

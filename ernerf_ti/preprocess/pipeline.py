@@ -40,7 +40,7 @@ class Pipeline:
 
     folder: Path
     artifacts: Mapping[str, str | Path]
-    """Name -> pattern relative to the folder, or path of a file elsewhere."""
+    """Name -> pattern relative to the folder, or path of a file or of a folder with files elsewhere."""
     stages: Sequence[Stage]
 
     def run(self, only: str | None = None, log: Callable[[str], None] = print) -> None:
@@ -84,9 +84,10 @@ class Pipeline:
     def paths(self, artifact: str) -> list[Path]:
         """The existing files of an artifact, sorted."""
         pattern = self.artifacts[artifact]
-        if isinstance(pattern, Path):
+        if isinstance(pattern, Path) and not pattern.is_dir():
             return [pattern] if pattern.is_file() else []
-        return sorted(path for path in self.folder.glob(pattern) if not path.name.startswith("."))
+        found = pattern.iterdir() if isinstance(pattern, Path) else self.folder.glob(pattern)
+        return sorted(path for path in found if path.is_file() and not path.name.startswith("."))
 
     def _remove(self, artifact: str) -> None:
         for path in self.paths(artifact):

@@ -80,6 +80,10 @@ def measure(capture: Capture, work: Path) -> Report:
             "with_several_faces": found["with_several_faces"],
             "gaps_in_source": counts["gaps"],
             "repeated_in_source": counts["repeated"],
+            # Captures of earlier versions lack these.
+            "held_in_source": counts.get("held", 0),
+            "standstills_in_source": counts.get("standstills", 0),
+            "longest_gap_in_source": counts.get("longest_gap", 0.0),
         },
         "capture": {"width": capture.width, "height": capture.height},
         "source": found["source"],
@@ -137,12 +141,25 @@ def warnings(figures: dict) -> list[str]:
         crowded > 0,
         f"several faces in {crowded} of {frames['searched']} searched frames; the largest or the tracked one is used",
     )
-    gaps = frames["gaps_in_source"]
+    for note in figures["source"].get("notes", ()):
+        warn(True, f"video: {note}")
+    gaps, standstills, longest = (frames.get(f"{name}_in_source", 0) for name in ("gaps", "standstills", "longest_gap"))
     warn(gaps > 0, f"dropped frames: {gaps} gaps in the time stamps of the video")
-    repeated = frames["repeated_in_source"]
-    rate = figures["source"]["rate"]
-    warn(repeated > 0.02 * n and rate >= FPS, f"frozen video: {repeated} of {n} frames repeat the previous one")
-    warn(rate < FPS - 0.1, f"low frame rate: {rate:g} fps; frames are repeated to reach {FPS:g} fps")
+    warn(
+        standstills > 0,
+        f"the picture stands still: {standstills} times there is no new frame for more than 0.2 s, at most "
+        f"{longest:.1f} s",
+    )
+    # Those that are shown longer are not frozen: the video has no other picture for their time.
+    held = frames.get("held_in_source", 0)
+    frozen, rate = frames["repeated_in_source"] - held, figures["source"]["rate"]
+    warn(frozen > 0.02 * n, f"frozen video: {frozen} of {n} frames repeat the previous one")
+    warn(rate < FPS - 0.1, f"low frame rate: {rate:.3g} fps; frames are repeated to reach {FPS:g} fps")
+    warn(
+        held > 0.02 * n and rate >= FPS - 0.1,
+        f"uneven frame rate: {held} of {n} frames repeat the previous one, since the video has no newer picture for "
+        f"their time ({rate:.3g} fps on average)",
+    )
     fraction = face["height_px"] / figures["capture"]["height"]
     warn(fraction < _SMALL_FACE, f"small face: {fraction:.0%} of the image height; use a closer crop")
     small = face["height_in_source_px"]

@@ -1,14 +1,14 @@
 """The preprocessing stages from a video to a capture."""
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 
-from ernerf_ti.audio.extractors import DEFAULT_EXTRACTOR, EXTRACTORS, current_name, extract_windows
+from ernerf_ti.audio.extractors import extract_windows
 from ernerf_ti.audio.frame_features import SAMPLE_RATE
 from ernerf_ti.audio.ready_made import FORMATS, load_windows, read_windows, save_windows
 from ernerf_ti.data.capture import open_capture
@@ -27,10 +27,8 @@ from ernerf_ti.data.capture_files import (
     write_transforms,
 )
 from ernerf_ti.media.files import (
-    file_digest,
     read_arrays,
     read_json,
-    require_file,
     write_arrays,
     write_json,
     write_text,
@@ -53,42 +51,12 @@ from ernerf_ti.preprocess.person_mask import person_masks
 from ernerf_ti.preprocess.photometric_refinement import refine_poses
 from ernerf_ti.preprocess.pipeline import WORK_FOLDER, Pipeline, Stage
 from ernerf_ti.preprocess.portrait_layers import composite_over_background, torso_layer
+from ernerf_ti.preprocess.settings import Settings, check_inputs, digest_of
 from ernerf_ti.preprocess.texture_alignment import FaceCrops, measure_alignment
 
 _SEARCH_RATE = 2.5  # frames per second searched for the face to choose the crop
 _SKIN_FRAMES = 32  # from which the skin color is estimated
 _PACKAGES = ("ernerf-ti", "mediapipe", "opencv-python", "numpy", "av", "pocketsphinx", "librosa")
-
-
-@dataclass(frozen=True)
-class Settings:
-    """Options of preprocessing. Raises ValueError for values that are not supported."""
-
-    video: Path
-    size: int = 512
-    """Width and height of the capture in pixels, even."""
-    crop: str | None = None
-    """`X,Y,SIDE` in pixels of the upright video; None for an automatic crop."""
-    features: str = DEFAULT_EXTRACTOR
-    """Name of an extractor, or an .npy file with windows of features."""
-    speech_model: Path | None = None
-    """Folder of the model for "hubert" or "esperanto"."""
-    face_parser: Path | None = None
-    """Weights of BiSeNet; None to compute the masks with MediaPipe and the mesh."""
-    blinks: Path | None = None
-    """CSV of OpenFace; None to measure eye closure on the mesh."""
-    device: str = "cpu"
-    """Where BiSeNet and the speech models run."""
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "features", current_name(self.features))
-        if self.size < 64 or self.size % 2:
-            raise ValueError(f"size: expected an even number of pixels, 64 or more, got {self.size}; try 512 or 256")
-        if self.features not in EXTRACTORS and not self.features.endswith(".npy"):
-            raise ValueError(
-                f"features: expected one of {', '.join(EXTRACTORS)} or an .npy file, got {self.features!r}; "
-                "choose one of these"
-            )
 
 
 def capture_pipeline(folder: Path, settings: Settings) -> Pipeline:
@@ -99,7 +67,7 @@ def capture_pipeline(folder: Path, settings: Settings) -> Pipeline:
         ValueError: a file is of another kind, or the folder contains something else.
     """
     folder = Path(folder)
-    _check_inputs(settings)
+    check_inputs(settings)
     if folder.is_file():
         raise ValueError(f"{folder}: expected a folder for the capture, got a file; choose another name")
     if folder.is_dir() and any(folder.iterdir()) and not (folder / WORK_FOLDER).is_dir():
@@ -111,19 +79,6 @@ def capture_pipeline(folder: Path, settings: Settings) -> Pipeline:
     stages.paths.make_folders()
     stages.masks_folder.mkdir(parents=True, exist_ok=True)
     return pipeline
-
-
-def _check_inputs(settings: Settings) -> None:
-    video = settings.video
-    if CapturePaths(video).transforms("train").is_file():
-        raise ValueError(f"{video}: expected a video, got a capture, which is already preprocessed; pass the video")
-    require_file(video, "a video", "check the path")
-    if probe(video).sound_rate is None:
-        raise ValueError(f"{video}: no audio track; use a recording with the speaker's voice")
-    if settings.face_parser is not None:
-        require_file(settings.face_parser, "BiSeNet's weights (79999_iter.pth)", "check the path, or omit the option")
-    if settings.blinks is not None:
-        require_file(settings.blinks, "a CSV of OpenFace", "check the path, or omit the option")
 
 
 class _CaptureStages:
@@ -140,10 +95,15 @@ class _CaptureStages:
             "model": None if settings.speech_model is None else str(settings.speech_model),
         }
         parser = {"face_parser": settings.face_parser}
+        # Of a folder of pictures alone, so that captures of other videos stay up to date.
+        rate = {"folder_rate": settings.folder_rate} if settings.video.is_dir() else {}
+        sound = "video" if settings.audio is None else "voice"
         stages = [
-            Stage("crop", ("video",), ("crop",), self.find_crop, {"crop": settings.crop}),
-            Stage("frames", ("video", "crop"), ("frames", "frame counts"), self.decode, {"size": settings.size}),
-            Stage("sound", ("video", "frame counts"), ("sound",), self.extract_sound, {}),
+            Stage("crop", ("video",), ("crop",), self.find_crop, {"crop": settings.crop, **rate}),
+            Stage(
+                "frames", ("video", "crop"), ("frames", "frame counts"), self.decode, {"size": settings.size, **rate}
+            ),
+            Stage("sound", (sound, "frame counts"), ("sound",), self.extract_sound, {}),
             Stage("features", ("sound", "frame counts"), ("features",), self.extract_features, features),
             Stage("landmarks", ("frames",), ("mesh", "landmarks"), self.track, {}),
             Stage("pose", ("frames", "mesh"), ("head", "alignment", "transforms"), self.fit, {}),
@@ -193,6 +153,7 @@ class _CaptureStages:
     def artifacts(self) -> dict[str, str | Path]:
         return {
             "video": self.settings.video.absolute(),
+            **({} if self.settings.audio is None else {"voice": self.settings.audio.absolute()}),
             "crop": "preprocess/crop.json",
             "frames": "ori_imgs/*.jpg",
             "frame counts": "preprocess/frames.json",
@@ -236,13 +197,14 @@ class _CaptureStages:
         return ImageSequence(self._mask_path, self.n_frames, first_channel=True)
 
     def find_crop(self) -> None:
-        info = probe(self.settings.video)
+        video, folder_rate = self.settings.video, self.settings.folder_rate
+        info = probe(video, folder_rate)
         boxes: list[np.ndarray] = []
         n_searched = n_crowded = 0
         if self.settings.crop is not None:
             crop = parse_crop(self.settings.crop, info.width, info.height)
         with FaceDetector() as detect:
-            for frame in read_frames(self.settings.video, _SEARCH_RATE):
+            for frame in read_frames(video, _SEARCH_RATE, folder_rate=folder_rate):
                 found = detect(frame)
                 n_searched += 1
                 n_crowded += len(found) > 1
@@ -254,33 +216,29 @@ class _CaptureStages:
             self.work / "crop.json",
             {
                 "crop": asdict(crop),
-                "source": {
-                    "name": self.settings.video.name,
-                    "sha256": file_digest(self.settings.video),
-                    **asdict(info),
-                },
+                "source": {"name": video.absolute().name, "sha256": digest_of(video), **asdict(info)},
                 "searched": n_searched,
                 "with_several_faces": n_crowded,
             },
         )
 
     def decode(self) -> None:
-        crop, size = Crop(**read_json(self.work / "crop.json")["crop"]), self.settings.size
+        settings, crop = self.settings, Crop(**read_json(self.work / "crop.json")["crop"])
         counts, repeated = FrameCounts(), 0
         before: np.ndarray | None = None
 
         def cropped() -> Iterator[tuple[int, np.ndarray]]:
             nonlocal repeated, before
-            for k, frame in enumerate(read_frames(self.settings.video, FPS, counts)):
+            for k, frame in enumerate(read_frames(settings.video, FPS, counts, settings.folder_rate)):
                 repeated += before is not None and np.array_equal(before, frame)
                 before = frame
-                yield k, crop(frame, size)
+                yield k, crop(frame, settings.size)
 
         for_each(lambda item: write_image(self.paths.frame(item[0]), item[1]), cropped(), "decoding frames")
         write_json(self.work / "frames.json", {**asdict(counts), "repeated": repeated})
 
     def extract_sound(self) -> None:
-        samples = read_sound(self.settings.video, SAMPLE_RATE)
+        samples = read_sound(self.settings.audio or self.settings.video, SAMPLE_RATE)
         wanted = round(self.n_frames * SAMPLE_RATE / FPS)
         write_sound(self.paths.sound, np.pad(samples[:wanted], (0, max(0, wanted - len(samples)))))
 

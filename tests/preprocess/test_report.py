@@ -66,6 +66,46 @@ def test_warnings(key, value, text):
     assert text in found[0]
 
 
+def test_what_was_converted_is_said():
+    figures = copy.deepcopy(GOOD)
+    figures["source"]["notes"] = ["HDR (HLG, BT.2020) is converted to SDR in BT.709"]
+    assert warnings(figures) == ["video: HDR (HLG, BT.2020) is converted to SDR in BT.709"]
+
+
+@pytest.mark.parametrize(
+    ("counts", "rate", "texts"),
+    [
+        # A recording of a screen with a new frame for each change is neither frozen nor has it lost frames.
+        (
+            {"repeated": 2100, "held": 2100, "standstills": 40, "longest_gap": 2.5},
+            4.0,
+            [
+                "the picture stands still: 40 times there is no new frame for more than 0.2 s, at most 2.5 s",
+                "low frame",
+            ],
+        ),
+        # A browser's recording of a camera.
+        (
+            {"repeated": 120, "held": 118},
+            27.0,
+            ["uneven frame rate: 118 of 2500 frames repeat the previous one, since"],
+        ),
+        ({"repeated": 40, "held": 40}, 29.0, []),
+        # A recorder that stores each of 15 pictures a second twice.
+        ({"repeated": 1000, "held": 0}, 30.0, ["frozen video: 1000 of 2500 frames repeat the previous one"]),
+        ({"repeated": 1500, "held": 500}, 20.0, ["frozen video: 1000 of 2500", "low frame rate: 20 fps"]),
+        ({"gaps": 2}, 25.0, ["dropped frames: 2 gaps"]),
+    ],
+)
+def test_rates_and_gaps(counts, rate, texts):
+    figures = copy.deepcopy(GOOD)
+    figures["frames"].update({f"{name}_in_source": value for name, value in counts.items()})
+    figures["source"]["rate"] = rate
+    found = warnings(figures)
+    assert len(found) == len(texts)
+    assert all(text.startswith(start) for text, start in zip(found, texts, strict=True)), found
+
+
 def test_angles_of_the_head():
     def seen(axis: int, degrees: float) -> np.ndarray:
         """Pose of the camera for a head rotated about one of the camera's axes."""

@@ -4,20 +4,24 @@ import dataclasses
 import hashlib
 import json
 import shutil
+import wave
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from ernerf_ti.data.capture import open_capture
-from ernerf_ti.data.capture_files import HEAD, NECK, TORSO
+from ernerf_ti.data.capture_files import HEAD, NECK, TORSO, CapturePaths
 from ernerf_ti.data.synthetic.portrait_writers import write_portrait_video
 from ernerf_ti.data.synthetic.synthetic_portrait import SyntheticPortrait
+from ernerf_ti.media.images import read_image, write_image
+from ernerf_ti.media.sound import read_sound
 from ernerf_ti.media.video_writer import write_video
 from ernerf_ti.preprocess import stages
 from ernerf_ti.preprocess.pipeline import StageError
 from ernerf_ti.preprocess.report import head_angles
-from ernerf_ti.preprocess.stages import Settings, capture_pipeline
+from ernerf_ti.preprocess.settings import Settings
+from ernerf_ti.preprocess.stages import capture_pipeline
 
 pytest.importorskip("mediapipe")
 SIZE, N_FRAMES = 192, 50
@@ -208,6 +212,54 @@ def test_video_without_sound_is_refused_before_any_work(portrait, tmp_path):
     with pytest.raises(ValueError, match=r"mute\.mp4: no audio track; use a recording with the speaker's voice"):
         run(tmp_path / "out", tmp_path / "mute.mp4")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_of_frames_with_its_sound(portrait, tmp_path):
+    frames, other = tmp_path / "frames", tmp_path / "other"
+    for folder in (frames, other):
+        folder.mkdir()
+    for k in range(12):
+        write_image(frames / f"{k + 1}.png", portrait.render(k).image)
+    write_wav(tmp_path / "voice.wav", portrait.samples)
+    with pytest.raises(ValueError, match=r"frames: a folder of pictures has no sound; pass the speaker's voice with"):
+        capture_pipeline(tmp_path / "out", Settings(frames, SIZE))
+    with pytest.raises(FileNotFoundError, match=r"none\.wav: expected a sound file, got no such file"):
+        capture_pipeline(tmp_path / "out", Settings(frames, SIZE, audio=tmp_path / "none.wav"))
+    with pytest.raises(IsADirectoryError, match="other: expected a video, got a folder; pass the path of a file"):
+        capture_pipeline(tmp_path / "out", Settings(other, SIZE, audio=tmp_path / "voice.wav"))
+    assert not (tmp_path / "out").exists()
+    settings = Settings(frames, SIZE, audio=tmp_path / "voice.wav", crop=f"0,0,{SIZE}")
+    pipeline = capture_pipeline(tmp_path / "out", settings)
+    for stage in ("crop", "frames", "sound"):
+        pipeline.run(stage)
+    paths = CapturePaths(tmp_path / "out")
+    for k in (0, 1, 9, 11):
+        assert np.abs(read_image(paths.frame(k)).astype(int) - portrait.render(k).image).mean() < 2
+    assert np.abs(read_sound(paths.sound) - portrait.samples[: 12 * 640]).max() < 1e-3
+    source = json.loads((tmp_path / "out" / "preprocess" / "crop.json").read_text())["source"]
+    assert (source["name"], source["rate"], source["codec"]) == ("frames", 25, "pictures")
+    (frames / "7.png").unlink()
+    said = []
+    pipeline.run("crop", said.append)
+    changed = json.loads((tmp_path / "out" / "preprocess" / "crop.json").read_text())["source"]
+    assert changed["sha256"] != source["sha256"]
+
+
+def test_a_mute_video_with_sound_from_a_file(portrait, tmp_path):
+    write_video(tmp_path / "mute.mp4", [portrait.render(k).image for k in range(5)], 25)
+    write_wav(tmp_path / "voice.wav", portrait.samples)
+    settings = Settings(tmp_path / "mute.mp4", SIZE, audio=tmp_path / "voice.wav", crop=f"0,0,{SIZE}")
+    pipeline = capture_pipeline(tmp_path / "out", settings)
+    for stage in ("crop", "frames", "sound"):
+        pipeline.run(stage)
+    sound = read_sound(CapturePaths(tmp_path / "out").sound)
+    assert len(sound) == 5 * 640 and np.abs(sound - portrait.samples[: 5 * 640]).max() < 1e-3
+
+
+def write_wav(path, samples):
+    with wave.open(str(path), "wb") as file:
+        file.setparams((1, 2, 16_000, 0, "NONE", ""))
+        file.writeframes(np.round(32767 * samples).astype("<i2").tobytes())
 
 
 @pytest.mark.parametrize(

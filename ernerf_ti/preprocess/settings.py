@@ -1,0 +1,81 @@
+"""Options of preprocessing, and the checks of its input files."""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from ernerf_ti.audio.extractors import DEFAULT_EXTRACTOR, EXTRACTORS, current_name
+from ernerf_ti.data.capture_files import CapturePaths
+from ernerf_ti.media.files import file_digest, require_file
+from ernerf_ti.media.frame_folder import frame_files
+from ernerf_ti.media.video import FOLDER_RATE, probe
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Options of preprocessing. Raises ValueError for values that are not supported."""
+
+    video: Path
+    """File, or folder of pictures."""
+    size: int = 512
+    """Width and height of the capture in pixels, even."""
+    crop: str | None = None
+    """`X,Y,SIDE` in pixels of the upright video; None for an automatic crop."""
+    features: str = DEFAULT_EXTRACTOR
+    """Name of an extractor, or an .npy file with windows of features."""
+    speech_model: Path | None = None
+    """Folder of the model for "hubert" or "esperanto"."""
+    face_parser: Path | None = None
+    """Weights of BiSeNet; None to compute the masks with MediaPipe and the mesh."""
+    blinks: Path | None = None
+    """CSV of OpenFace; None to measure eye closure on the mesh."""
+    device: str = "cpu"
+    """Where BiSeNet and the speech models run."""
+    audio: Path | None = None
+    """Sound file that begins with the first frame; None for the sound of the video."""
+    folder_rate: float = FOLDER_RATE
+    """Frames per second of a folder of pictures."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "features", current_name(self.features))
+        if self.size < 64 or self.size % 2:
+            raise ValueError(f"size: expected an even number of pixels, 64 or more, got {self.size}; try 512 or 256")
+        if not 1 <= self.folder_rate <= 1000:
+            raise ValueError(
+                f"folder-rate: expected 1 to 1000 frames per second, got {self.folder_rate:g}; try 25 or 30"
+            )
+        if self.features not in EXTRACTORS and not self.features.endswith(".npy"):
+            raise ValueError(
+                f"features: expected one of {', '.join(EXTRACTORS)} or an .npy file, got {self.features!r}; "
+                "choose one of these"
+            )
+
+
+def check_inputs(settings: Settings) -> None:
+    """Raises FileNotFoundError, IsADirectoryError or ValueError for an input that is missing or of another kind."""
+    video = settings.video
+    if CapturePaths(video).transforms("train").is_file():
+        raise ValueError(f"{video}: expected a video, got a capture, which is already preprocessed; pass the video")
+    if not frame_files(video):
+        require_file(video, "a video", "check the path")
+    mute = probe(video, settings.folder_rate).sound_rate is None
+    if settings.audio is not None:
+        require_file(settings.audio, "a sound file", "check the path, or omit the option")
+    elif mute and video.is_dir():
+        raise ValueError(f"{video}: a folder of pictures has no sound; pass the speaker's voice with --audio")
+    elif mute:
+        raise ValueError(
+            f"{video}: no audio track; use a recording with the speaker's voice, or pass the voice with --audio"
+        )
+    if settings.face_parser is not None:
+        require_file(settings.face_parser, "BiSeNet's weights (79999_iter.pth)", "check the path, or omit the option")
+    if settings.blinks is not None:
+        require_file(settings.blinks, "a CSV of OpenFace", "check the path, or omit the option")
+
+
+def digest_of(video: Path) -> str:
+    """SHA-256 of a file, or of the names and digests of the pictures in a folder."""
+    files = frame_files(video)
+    if not files:
+        return file_digest(video)
+    return hashlib.sha256("".join(f"{path.name} {file_digest(path)}\n" for path in files).encode()).hexdigest()
