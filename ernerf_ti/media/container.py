@@ -76,7 +76,7 @@ def decode(path: Path, file: InputContainer, stream: VideoStream | AudioStream) 
     try:
         for packet in file.demux(stream):
             try:
-                frames = packet.decode()
+                frames: list[Any] = packet.decode()
             except av.error.InvalidDataError as error:
                 if time is not None:
                     raise

@@ -68,9 +68,7 @@ def read_image(path: Path) -> np.ndarray:
     """
     path, data, header = _open(path)
     if getattr(header, "is_animated", False) and header.format != "MPO":  # a photo with its preview
-        raise ValueError(
-            f"{path}: expected one picture, got {header.n_frames} in one file; save the one that is meant as PNG"
-        )
+        raise ValueError(f"{path}: expected one picture, got several in one file; save the one that is meant as PNG")
     profile = header.info.get("icc_profile")
     if header.mode == "CMYK":
         inks = _with_pillow(path, header, "CMYK")

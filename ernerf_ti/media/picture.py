@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import av
 import cv2
@@ -143,7 +143,7 @@ class Converter:
             bits = frame.format.components[0].bits
             white = ((1 << bits) - 1 << 16 - bits if look.full_range else 0xFF00) / 0xFFFF
             return _eight_bits(self._look_up(image, look.encoding, white))
-        values = image.to_ndarray()
+        values: np.ndarray = image.to_ndarray()
         if _is_gray(frame) and not look.full_range:  # swscale takes gray for full range, whatever it is told
             values = cv2.LUT(values, _EXPANDED)
         return over_black(values) if values.shape[2] == 4 else values
@@ -170,7 +170,8 @@ class Converter:
 def _eight_bits(image: av.VideoFrame) -> np.ndarray:
     """[H, W, 3] uint8 RGB of a frame in gbrp16le. swscale takes four times as long."""
     green, blue, red = (
-        np.frombuffer(plane, np.uint16).reshape(plane.height, -1)[:, : plane.width] for plane in image.planes
+        np.frombuffer(memoryview(plane), np.uint16).reshape(plane.height, -1)[:, : plane.width]
+        for plane in image.planes
     )
     return cv2.merge([cv2.convertScaleAbs(plane, alpha=1 / 257) for plane in (red, green, blue)])
 
@@ -249,10 +250,11 @@ class Deinterlacer:
 def _side_data(frame: av.VideoFrame) -> dict[str, bytes]:
     """The frame's side data that matter here."""
     try:
-        found = frame.side_data
+        data: Any = frame.side_data  # declared as another type than it has
+        found = {item.type.name: item for item in data}
     except ValueError:  # of a kind that PyAV does not know
         return {}
-    return {name: bytes(found[name]) for name in _SIDE_DATA if found.get(name) is not None}
+    return {name: bytes(found[name]) for name in _SIDE_DATA if name in found}
 
 
 def _turn(matrix: bytes | None) -> tuple[bool, bool, bool]:

@@ -3,9 +3,10 @@
 import functools
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+from typing import NamedTuple
 
 import av
 import numpy as np
@@ -237,18 +238,38 @@ def _scan(path: Path) -> _Scan:
     return _scan_file(path, *((status.st_size, status.st_mtime_ns) if status else (0, 0)))
 
 
-@dataclass
-class _Found:
-    """What the packets and some pictures of a file tell."""
+class _Sample(NamedTuple):
+    """A picture that was decoded in passing."""
 
-    times: list[float] = field(default_factory=list)
-    end: float = 0.0
-    seconds_of_size: dict[tuple[int, int], float] = field(default_factory=dict)
-    stored: tuple[int, int] = (0, 0)
-    look: Look | None = None
-    aspect: Fraction = Fraction(1)
-    interlaced: bool = False
-    alpha: bool = False
+    time: float
+    """In seconds."""
+    look: Look
+    size: tuple[int, int]
+    """Width and height as shown."""
+
+
+@dataclass(frozen=True)
+class _Packets:
+    """What the packets of a track and some of its pictures tell."""
+
+    times: np.ndarray
+    """[n_frames] s"""
+    end: float
+    """When the last frame is over, in seconds."""
+    samples: list[_Sample]
+    """One or more, in the order of the file."""
+    aspect: Fraction
+    stored: tuple[int, int]
+    """Width and height of the first picture in the file."""
+    alpha: bool
+
+    def seconds_of_sizes(self) -> dict[tuple[int, int], float]:
+        """How long pictures of each size are shown."""
+        seconds: dict[tuple[int, int], float] = {}
+        until = [sample.time for sample in self.samples[1:]] + [max(self.end, self.samples[-1].time)]
+        for sample, then in zip(self.samples, until, strict=True):
+            seconds[sample.size] = seconds.get(sample.size, 0.0) + then - sample.time
+        return seconds
 
 
 @functools.lru_cache(maxsize=64)
@@ -257,76 +278,72 @@ def _scan_file(path: Path, size: int, changed_ns: int) -> _Scan:
         stream = _require_track(path, file)
         _require_moving(path, file)
         _require_size(path, stream.codec_context.width, stream.codec_context.height)
-        guessed = float(stream.average_rate or stream.guessed_rate or 0)
-        found = _look_through(path, file, stream, 1 / guessed if guessed else 1 / FOLDER_RATE)
-        if found.look is None:
-            raise _no_frames(path)
-        if len(found.times) == 1 and file.format.name == "gif":
+        packets = _look_through(path, file, stream)
+        if len(packets.times) == 1 and file.format.name == "gif":
             raise _still(path)
-        rhythm = _Rhythm.of(np.array(found.times), found.end - max(found.times))
-        duration = found.end - min(found.times)
-        width, height = max(found.seconds_of_size, key=found.seconds_of_size.__getitem__)
+        rhythm = _Rhythm.of(packets.times, packets.end - float(packets.times.max()))
+        duration = packets.end - float(packets.times.min())
+        sizes = packets.seconds_of_sizes()
+        width, height = max(sizes, key=sizes.__getitem__)
         sound = file.streams.audio
         info = VideoInfo(
-            *(width, height, len(found.times) / duration, duration, stream.codec_context.name),
+            *(width, height, len(packets.times) / duration, duration, stream.codec_context.name),
             sound[0].rate if sound else None,
-            tuple(_notes(file, stream, found, rhythm)),
+            tuple(_notes(file, stream, packets, rhythm)),
         )
-        return _Scan(info, found.aspect, rhythm.usual_gap)
+        return _Scan(info, packets.aspect, rhythm.usual_gap)
 
 
-def _look_through(path: Path, file: InputContainer, stream: VideoStream, default_gap: float) -> _Found:
+def _look_through(path: Path, file: InputContainer, stream: VideoStream) -> _Packets:
     """Read the time stamps of all packets, and decode a picture from time to time."""
-    found, n_sampled, sampled, size, damage = _Found(), 0, 0.0, None, None
-    stamps: list[tuple[float | None, float | None, float]] = []
     context = stream.codec_context
+    guessed = float(stream.average_rate or stream.guessed_rate or 0)
+    default_gap = 1 / guessed if guessed else 1 / FOLDER_RATE
+    shown: list[float | None] = []
+    decoded: list[float | None] = []
+    lengths: list[float] = []
+    samples: list[_Sample] = []
+    aspect, stored, alpha, damage = Fraction(1), (0, 0), False, None
     try:
         for packet in file.demux(stream):
-            pts, dts, length = (
-                None if t is None else float(t * packet.time_base) for t in (packet.pts, packet.dts, packet.duration)
-            )
+            pts, dts = (None if t is None else float(t * packet.time_base) for t in (packet.pts, packet.dts))
             if packet.size and not packet.is_discard and not _is_hidden(context.name, packet):
-                stamps.append((pts, dts, length or 0.0))
-            time = next((t for t in (pts, dts) if t is not None), len(stamps) * default_gap)
+                shown.append(pts)
+                decoded.append(dts)
+                lengths.append(float(packet.duration * packet.time_base) if packet.duration else 0.0)
+            time = next((t for t in (pts, dts) if t is not None), len(shown) * default_gap)
             frame = None
-            if found.look is None:
+            if not samples:
                 try:
                     frame = next(iter(packet.decode()), None)
                 except av.error.InvalidDataError as error:
                     damage = damage or error
-            elif packet.is_keyframe and (n_sampled < _N_SAMPLED or time - sampled >= _SAMPLED_EVERY):
+            elif packet.is_keyframe and (len(samples) < _N_SAMPLED or time - samples[-1].time >= _SAMPLED_EVERY):
                 with suppress(av.error.FFmpegError):  # reading reports it
-                    frames = packet.decode()
-                    frame = next(iter(frames or context.decode(None)), None)
+                    frame = next(iter(packet.decode() or context.decode(None)), None)
             if frame is None:
                 continue
-            n_sampled += 1
-            context.flush_buffers()
+            if not samples:
+                aspect, stored, alpha = _pixel_aspect(stream), (frame.width, frame.height), has_alpha(frame)
             look = Look.of(path, stream, frame)
-            if found.look is None:
-                found.look, found.stored, found.alpha = look, (frame.width, frame.height), has_alpha(frame)
-                found.aspect = _pixel_aspect(stream)
-            else:
-                found.seconds_of_size[size] += time - sampled
-            size, sampled = look.shown_size(frame, found.aspect), time
-            _require_size(path, *size)
-            found.interlaced |= look.interlaced
-            found.seconds_of_size.setdefault(size, 0.0)
-        if found.look is None and damage is not None:
+            samples.append(_Sample(time, look, look.shown_size(frame, aspect)))
+            _require_size(path, *samples[-1].size)
+            context.flush_buffers()
+        if not samples and damage is not None:
             raise damage
     except av.error.FFmpegError as error:
         raise ValueError(
-            f"{path}: the video data are damaged after {len(stamps)} frames ({error.strerror}); copy or convert the "
+            f"{path}: the video data are damaged after {len(shown)} frames ({error.strerror}); copy or convert the "
             "file again"
         ) from None
-    usable = [k for k in (0, 1) if all(stamp[k] is not None for stamp in stamps)]
-    times = [stamp[usable[0]] for stamp in stamps] if usable else [k * default_gap for k in range(len(stamps))]
-    if found.look is not None and times:
-        last = int(np.argmax(times))
-        length = stamps[last][2] or _Rhythm.of(np.array(times), default_gap).usual_gap
-        found.times, found.end = times, times[last] + min(length, LONGEST_GAP)
-        found.seconds_of_size[size] += found.end - sampled
-    return found
+    if not samples or not shown:
+        raise _no_frames(path)
+    stamps = [[t for t in times if t is not None] for times in (shown, decoded)]
+    complete = [np.array(times) for times in stamps if len(times) == len(shown)]
+    times = complete[0] if complete else default_gap * np.arange(len(shown))
+    last = int(times.argmax())
+    length = lengths[last] or _Rhythm.of(times, default_gap).usual_gap
+    return _Packets(times, float(times[last]) + min(length, LONGEST_GAP), samples, aspect, stored, alpha)
 
 
 def _is_hidden(codec: str, packet: av.Packet) -> bool:
@@ -340,23 +357,24 @@ def _pixel_aspect(stream: VideoStream) -> Fraction:
     return aspect if _PLAUSIBLE_ASPECT[0] <= aspect <= _PLAUSIBLE_ASPECT[1] else Fraction(1)
 
 
-def _notes(file: InputContainer, stream: VideoStream, found: _Found, rhythm: _Rhythm) -> Iterator[str]:
-    others = [track for track in file.streams.video if track.index != stream.index]
-    if others:
-        yield f"{len(others) + 1} video tracks: track {stream.index} is used"
-    if found.look.encoding is not None:
-        yield f"{found.look.encoding} is converted to SDR in BT.709"
-    if found.aspect != 1:
-        aspect, (width, height) = found.aspect, found.stored
+def _notes(file: InputContainer, stream: VideoStream, packets: _Packets, rhythm: _Rhythm) -> Iterator[str]:
+    if len(file.streams.video) > 1:
+        yield f"{len(file.streams.video)} video tracks: track {stream.index} is used"
+    source = packets.samples[0].look.encoding
+    if source is not None:
+        yield f"{source} is converted to SDR in BT.709"
+    if packets.aspect != 1:
+        aspect, (width, height) = packets.aspect, packets.stored
         shown = f"{max(1, round(width * aspect))}x{height}"
         yield f"pixels that are not square ({aspect.numerator}:{aspect.denominator}): {width}x{height} becomes {shown}"
-    if found.interlaced:
+    if any(sample.look.interlaced for sample in packets.samples):
         yield "interlaced: deinterlaced with bwdif, one frame from two fields"
-    if len(found.seconds_of_size) > 1:
-        sizes = ", ".join(f"{w}x{h}" for w, h in found.seconds_of_size)
-        width, height = max(found.seconds_of_size, key=found.seconds_of_size.__getitem__)
-        yield f"the size of the picture changes ({sizes}): all frames are scaled to {width}x{height}"
-    if found.alpha:
+    sizes = packets.seconds_of_sizes()
+    if len(sizes) > 1:
+        width, height = max(sizes, key=sizes.__getitem__)
+        found = ", ".join(f"{w}x{h}" for w, h in sizes)
+        yield f"the size of the picture changes ({found}): all frames are scaled to {width}x{height}"
+    if packets.alpha:
         yield "transparent pixels are shown over black"
     if rhythm.variable:
         yield (

@@ -160,7 +160,7 @@ def test_profiles_that_change_nothing(content, tmp_path):
 def test_several_pictures_in_one_file(suffix, options, tmp_path):
     path = tmp_path / f"a{suffix}"
     Image.fromarray(CHART).save(path, save_all=True, append_images=[Image.fromarray(255 - CHART)], **options)
-    with pytest.raises(ValueError, match=rf"a\{suffix}: expected one picture, got 2 in one file; save the one"):
+    with pytest.raises(ValueError, match=rf"a\{suffix}: expected one picture, got several in one file; save the one"):
         read_image(path)
 
 
