@@ -58,9 +58,9 @@ def open_media(path: Path) -> InputContainer:
 
 def video_track(file: InputContainer) -> VideoStream | None:
     """The track with the moving pictures: the one that the file marks as default, else the largest. None if there is
-    none; a cover picture is not a video."""
+    none that can be decoded; a cover picture is not a video."""
     other = Disposition.attached_pic | Disposition.timed_thumbnails | Disposition.dependent
-    tracks = [track for track in file.streams.video if not track.disposition & other]
+    tracks = [track for track in file.streams.video if track.codec_context and not track.disposition & other]
     marked = [track for track in tracks if track.disposition & Disposition.default]
     # Files without such marks have them on all tracks or on none.
     return max(marked or tracks, key=lambda track: track.width * track.height, default=None)

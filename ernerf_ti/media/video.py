@@ -386,7 +386,11 @@ def _notes(file: InputContainer, stream: VideoStream, packets: _Packets, rhythm:
 def _require_track(path: Path, file: InputContainer) -> VideoStream:
     track = video_track(file)
     if track is None:
-        got = "a file with a cover picture alone" if file.streams.video else "a file without a video track"
+        got = "a file without a video track"
+        if any(not other.codec_context for other in file.streams.video):
+            got = "one in a codec that ffmpeg does not know"
+        elif file.streams.video:
+            got = "a file with a cover picture alone"
         raise ValueError(f"{path}: expected a video, got {got}; pass the video of the speaker")
     return track
 

@@ -176,6 +176,28 @@ def test_no_frame_that_can_be_decoded(reader, tmp_path):
         reader(copied(tmp_path / "a.mkv", tmp_path / "b.mkv", 3))
 
 
+@pytest.mark.parametrize("reader", [probe, read])
+def test_a_codec_that_nobody_knows(reader, tmp_path):
+    path = write(tmp_path / "a.mp4", ramp(3), "libx264", options=X264)
+    path.write_bytes(path.read_bytes().replace(b"avc1\0\0\0\0", b"xyz1\0\0\0\0"))
+    with pytest.raises(
+        ValueError, match=r"a\.mp4: expected a video, got one in a codec that ffmpeg does not know; pass"
+    ):
+        reader(path)
+
+
+def test_metadata_that_are_not_text(tmp_path):
+    with av.open(str(tmp_path / "a.mkv"), "w") as file:
+        file.metadata["title"] = "Title of the video"
+        stream = file.add_stream("ffv1", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        file.mux(stream.encode(ramp(1)[0]))
+        file.mux(stream.encode(None))
+    data = (tmp_path / "a.mkv").read_bytes()
+    (tmp_path / "a.mkv").write_bytes(data.replace(b"Title of", b"\xff\x80\xffle of"))
+    assert len(read(tmp_path / "a.mkv")[0]) == 1
+
+
 def test_one_frame(tmp_path):
     path = write(tmp_path / "a.mp4", ramp(1), "libx264", options=X264)
     assert len(read(path)[0]) == 1 and probe(path).duration == pytest.approx(0.04)
