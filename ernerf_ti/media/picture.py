@@ -14,7 +14,6 @@ import cv2
 import numpy as np
 from av.filter import Graph
 from av.video.format import VideoFormat
-from av.video.reformatter import Interpolation
 from av.video.stream import VideoStream
 
 from ernerf_ti.media.color import Encoding, cube_text, encoding
@@ -30,7 +29,7 @@ _SIDE_DATA = (
     *("DOVI_METADATA", "DOVI_RPU_BUFFER"),
 )
 # Without these flags swscale repeats the chroma of its neighbor and rounds down.
-_EXACT = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
+_EXACT = 4 | 0x2000 | 0x40000  # SWS_BICUBIC, SWS_FULL_CHR_H_INT, SWS_ACCURATE_RND: older PyAV names the first alone
 _TICK = Fraction(1, 1000)
 _EXPANDED = np.clip(np.round((np.arange(256) - 16) * (255 / 219)), 0, 255).astype(np.uint8)
 LARGEST_SIDE = 16_384
@@ -78,7 +77,7 @@ class Look:
         full = stated == 2 or rgb or frame.format.name.startswith("yuvj")
         # As in pictures, which have no other range, but not in codecs for video.
         full |= stated == 0 and _is_gray(frame) and context.name not in _LIMITED_GRAY
-        interlaced = frame.interlaced_frame or context.field_order > 1  # of the container; 1 is progressive
+        interlaced = frame.interlaced_frame or _field_order(stream) > 1
         return cls(matrix, full, source, _turn(data.get("DISPLAYMATRIX")), interlaced)
 
     def shown_size(self, frame: av.VideoFrame, aspect: Fraction) -> tuple[int, int]:
@@ -193,7 +192,7 @@ class Deinterlacer:
     """Passes frames on, those from the first interlaced one through ffmpeg's bwdif: one picture for each frame."""
 
     def __init__(self, stream: VideoStream):
-        order = stream.codec_context.field_order
+        order = _field_order(stream)
         # 2 and 5 have the top field first. Where only the container says so, frames carry no flag.
         self._parity = {2: "tff", 5: "tff", 3: "bff", 4: "bff"}.get(order, "auto")
         self._chosen = "all" if order > 1 else "interlaced"
@@ -245,6 +244,11 @@ class Deinterlacer:
         graph.push(None)
         yield from self._ready(graph)
         self._waiting.clear()
+
+
+def _field_order(stream: VideoStream) -> int:
+    """By the container: 0 unknown, 1 progressive, others interlaced. Not each version of PyAV tells."""
+    return getattr(stream.codec_context, "field_order", 0)
 
 
 def _side_data(frame: av.VideoFrame) -> dict[str, bytes]:
