@@ -17,6 +17,7 @@ from torch import Tensor
 from taichi_kernels.checks import FLOATS, ArgumentCheck, cast_under_autocast, dense
 from taichi_kernels.operators import Operator, not_differentiable
 from taichi_kernels.parallel_loops import parallel_kernel
+from taichi_kernels.ready_made import kernel_factory
 from taichi_kernels.runtime import array, is_cuda, launch, scalar, taichi
 
 # Channels that a kernel keeps in registers; wider inputs take several launches.
@@ -253,7 +254,7 @@ class _Kernels(NamedTuple):
     accumulate: Any
 
 
-@functools.cache
+@kernel_factory
 def _kernels(n_weighted: int, n_summed: int, dtype: torch.dtype, on_cuda: bool) -> _Kernels:
     ti = taichi()
     real, Reals, Ints, Bytes = scalar(dtype), array(dtype), array(torch.int32), array(torch.uint8)

@@ -6,7 +6,6 @@ This is NeRF's positional encoding (Mildenhall et al. 2020, eq. 4) without the f
 input kept, the variant used by the torch-ngp family.
 """
 
-import functools
 from typing import Any, NamedTuple
 
 import torch
@@ -15,6 +14,7 @@ from torch import Tensor
 from taichi_kernels.checks import FLOATS, ArgumentCheck, cast_under_autocast, dense, expect_integer
 from taichi_kernels.operators import Operator
 from taichi_kernels.parallel_loops import parallel_kernel
+from taichi_kernels.ready_made import kernel_factory
 from taichi_kernels.runtime import array, is_cuda, launch, scalar, taichi
 
 
@@ -99,7 +99,7 @@ class _Kernels(NamedTuple):
     gradient: Any
 
 
-@functools.cache
+@kernel_factory
 def _kernels(dtype: torch.dtype, on_cuda: bool) -> _Kernels:
     ti = taichi()
     real, Reals = scalar(dtype), array(dtype)

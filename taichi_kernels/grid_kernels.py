@@ -11,12 +11,12 @@ The plain versions are the encoding and its backward pass. The others are the de
 is linear in entries and upstream gradients g.
 """
 
-import functools
 from typing import Any, NamedTuple
 
 import torch
 
 from taichi_kernels.parallel_loops import parallel_kernel
+from taichi_kernels.ready_made import kernel_factory
 from taichi_kernels.runtime import array, scalar, taichi
 
 MAX_DIMS = 4
@@ -40,7 +40,7 @@ class GridKernels(NamedTuple):
     grad_positions: Any
 
 
-@functools.cache
+@kernel_factory
 def grid_kernels(
     n_dims: int,
     n_features: int,

@@ -12,6 +12,7 @@ from torch import Tensor
 from taichi_kernels.checks import ArgumentCheck
 from taichi_kernels.operators import Operator
 from taichi_kernels.parallel_loops import parallel_kernel
+from taichi_kernels.ready_made import kernel_factory
 from taichi_kernels.runtime import array, is_cuda, launch, taichi
 
 MAX_RESOLUTION = 1024  # 3 x 10 bits fit an int32
@@ -106,7 +107,7 @@ class _Kernels(NamedTuple):
     decode: Any
 
 
-@functools.cache
+@kernel_factory
 def _kernels(on_cuda: bool) -> _Kernels:
     ti = taichi()
     Ints = array(torch.int32)

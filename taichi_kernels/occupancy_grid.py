@@ -5,7 +5,6 @@ C cascades of R^3 cells, cascade c over the cube [-b_c, b_c]^3 with b_c = min(2^
 [Instant-NGP, Mueller et al. 2022, appendix C]
 """
 
-import functools
 from typing import Any, NamedTuple
 
 import torch
@@ -15,6 +14,7 @@ from taichi_kernels.checks import FLOATS, ArgumentCheck, cast_under_autocast, ex
 from taichi_kernels.morton import MAX_RESOLUTION, morton_decode
 from taichi_kernels.operators import Operator
 from taichi_kernels.parallel_loops import parallel_kernel
+from taichi_kernels.ready_made import kernel_factory
 from taichi_kernels.runtime import array, is_cuda, launch, taichi
 
 
@@ -128,7 +128,7 @@ class _Kernels(NamedTuple):
     pack: Any
 
 
-@functools.cache
+@kernel_factory
 def _kernels(dtype: torch.dtype, on_cuda: bool) -> _Kernels:
     ti = taichi()
     Reals, Bytes = array(dtype), array(torch.uint8)

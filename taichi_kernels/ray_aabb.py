@@ -10,6 +10,7 @@ from torch import Tensor
 from taichi_kernels.checks import FLOATS, ArgumentCheck, cast_under_autocast, expect
 from taichi_kernels.operators import Operator
 from taichi_kernels.parallel_loops import parallel_kernel
+from taichi_kernels.ready_made import kernel_factory
 from taichi_kernels.runtime import array, is_cuda, launch, scalar, taichi
 
 
@@ -77,7 +78,7 @@ def _empty_distances(rays_o: Tensor, *others: Any) -> tuple[Tensor, Tensor]:
     return rays_o.new_empty(rays_o.shape[0]), rays_o.new_empty(rays_o.shape[0])
 
 
-@functools.cache
+@kernel_factory
 def _kernel(dtype: torch.dtype, on_cuda: bool) -> Any:
     ti = taichi()
     real, Reals = scalar(dtype), array(dtype)

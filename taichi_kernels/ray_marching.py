@@ -12,7 +12,6 @@ Two passes make the allocation exact and the order that of the rays: the first w
 each hit as a bit, the second only replays the lattice and expands the bits.
 """
 
-import functools
 import math
 from typing import Any, NamedTuple
 
@@ -23,6 +22,7 @@ from taichi_kernels.checks import FLOATS, ArgumentCheck, cast_under_autocast, de
 from taichi_kernels.morton import MAX_RESOLUTION, morton_functions
 from taichi_kernels.operators import Operator, not_differentiable
 from taichi_kernels.parallel_loops import parallel_kernel
+from taichi_kernels.ready_made import kernel_factory
 from taichi_kernels.runtime import array, is_cuda, launch, scalar, taichi
 
 
@@ -247,7 +247,7 @@ class _Kernels(NamedTuple):
     gradient: Any
 
 
-@functools.cache
+@kernel_factory
 def _kernels(dtype: torch.dtype, on_cuda: bool) -> _Kernels:
     ti = taichi()
     real, Reals, Ints, Bytes = scalar(dtype), array(dtype), array(torch.int32), array(torch.uint8)

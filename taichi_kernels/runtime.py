@@ -5,13 +5,10 @@ launches. Nothing happens at import: Taichi itself is imported on first use, bec
 prints a banner, changes the warning filters and costs 0.4 s.
 """
 
-import atexit
 import contextlib
 import functools
 import os
-import shutil
 import sys
-import tempfile
 import threading
 import warnings
 import weakref
@@ -20,7 +17,8 @@ from typing import Any
 
 import torch
 
-from taichi_kernels import cuda_launcher
+from taichi_kernels import cuda_launcher, ready_made
+from taichi_kernels.process_environment import environment, home, writable_cache_folder
 from taichi_kernels.ptx import UnsuitableKernel, pass_by_value, ptx_of
 
 _TAICHI_DTYPES = {
@@ -55,6 +53,7 @@ class _Session:
         # kernel -> its launch by the CUDA driver, None where Taichi has to launch it; None: Taichi launches all.
         by_driver = device_type == "cuda" and not debug and cuda_launcher.is_switched_on()
         self.driver_kernels: dict[Any, cuda_launcher.DriverKernel | None] | None = {} if by_driver else None
+        self.ready_made = ready_made.load(ready_made.options(program.config())) if by_driver else {}
 
 
 _session: _Session | None = None
@@ -64,7 +63,7 @@ _session: _Session | None = None
 def taichi() -> Any:
     """The taichi module, imported without its banner and with the caller's warning filters kept."""
     with (
-        _environment(ENABLE_TAICHI_HEADER_PRINT="0", TI_ENABLE_PYBUF="0", **_home()),
+        environment(ENABLE_TAICHI_HEADER_PRINT="0", TI_ENABLE_PYBUF="0", **home()),
         warnings.catch_warnings(),
     ):
         # Under `-W error` these would stop the import: locale.getdefaultlocale is deprecated, and from Python 3.12 on
@@ -254,9 +253,37 @@ def _launch_by_driver(known: dict[Any, cuda_launcher.DriverKernel | None], kerne
 
 
 def _launch_first(known: dict[Any, cuda_launcher.DriverKernel | None], kernel, args) -> bool:
-    """Launch a kernel through Taichi, which compiles it, and prepare its launches by the driver."""
+    """Prepare the launches of a kernel by the driver, and launch it. Returns False if Taichi has to."""
+    assert _session is not None
     name, device_index = _name(kernel), cuda_launcher.device_of(args)
     cuda_launcher.refuse_in_capture(name, device_index)
+    has_run = False
+    try:
+        layout = cuda_launcher.argument_layout(args, [a.annotation for a in kernel._primal.arguments])
+        code = None
+        if torch.cuda.get_device_capability(device_index) >= ready_made.OLDEST_CAPABILITY:
+            code = _session.ready_made.get(getattr(kernel, "instance", ""))
+        if code is None:
+            codes = _compile_by_launch(kernel, args, device_index)
+            has_run = True
+            if len(codes) != 1:
+                raise UnsuitableKernel(f"Taichi wrote {len(codes)} files of code for it")
+            code = pass_by_value(codes[0], layout.size)
+    except UnsuitableKernel as reason:
+        known[kernel] = None
+        warnings.warn(f"taichi_kernels: {name} is launched by Taichi, because {reason}", RuntimeWarning, stacklevel=2)
+        _check_first_device(torch.device("cuda", device_index), name)
+        return has_run
+    driver_kernel = cuda_launcher.DriverKernel(name, code, layout, _check_launchable)
+    driver_kernel.load(device_index)
+    known[kernel] = driver_kernel
+    if not has_run or device_index != 0:
+        driver_kernel.launch(args)
+    return True
+
+
+def _compile_by_launch(kernel, args, device_index: int) -> list[str]:
+    """The code of a kernel, which Taichi compiles when it launches it."""
     inputs = args
     if device_index != 0:  # Taichi compiles for device 0 only, where it then computes in vain
         inputs = tuple(a.to("cuda:0") if isinstance(a, torch.Tensor) else a for a in args)
@@ -267,21 +294,7 @@ def _launch_first(known: dict[Any, cuda_launcher.DriverKernel | None], kernel, a
         codes.extend(ptx_of(functools.partial(_launch_now, kernel, args), _running_program().config()))
 
     _launch_on_torch_stream(kernel, inputs, compile_and_launch)
-    try:
-        if len(codes) != 1:
-            raise UnsuitableKernel(f"Taichi wrote {len(codes)} files of code for it")
-        layout = cuda_launcher.argument_layout(args, [a.annotation for a in kernel._primal.arguments])
-        code = pass_by_value(codes[0], layout.size)
-    except UnsuitableKernel as reason:
-        known[kernel] = None
-        warnings.warn(f"taichi_kernels: {name} is launched by Taichi, because {reason}", RuntimeWarning, stacklevel=2)
-        _check_first_device(torch.device("cuda", device_index), name)
-        return True
-    driver_kernel = known[kernel] = cuda_launcher.DriverKernel(name, code, layout, _check_launchable)
-    driver_kernel.load(device_index)
-    if device_index != 0:
-        driver_kernel.launch(args)
-    return True
+    return codes
 
 
 def _name(kernel) -> str:
@@ -352,7 +365,7 @@ def _initialise(device: torch.device, name: str) -> None:
         # approximate division and flushed denormals all the same.
         "fast_math": False,
         "cpu_max_num_threads": _usable_threads(),
-        "offline_cache_file_path": _writable_cache_folder(),
+        "offline_cache_file_path": writable_cache_folder(),
     }
     if device.type == "cuda":
         # Enough threads to fill the device. By default Taichi launches, and keeps random states for, 32
@@ -362,7 +375,7 @@ def _initialise(device: torch.device, name: str) -> None:
     # A TI_<NAME> variable of the user's goes before; Taichi warns when it is given both.
     options = {key: value for key, value in options.items() if f"TI_{key.upper()}" not in os.environ}
     with (
-        _environment(TI_SKIP_VERSION_CHECK="ON", **_home()),
+        environment(TI_SKIP_VERSION_CHECK="ON", **home()),
         open(os.devnull, "w") as nowhere,
         contextlib.redirect_stdout(nowhere),
     ):
@@ -396,45 +409,3 @@ def _usable_threads() -> int:
     if hasattr(os, "sched_getaffinity"):
         return min(torch.get_num_threads(), len(os.sched_getaffinity(0)))
     return torch.get_num_threads()
-
-
-def _home() -> dict[str, str]:
-    """Variables that Taichi needs in a process without HOME (a system service, some job runners).
-
-    Taichi's C++ looks for its cache folder there at import and at each start, and aborts the process if neither HOME
-    nor XDG_CACHE_HOME is set. Where the folder really is, :func:`_writable_cache_folder` decides.
-    """
-    return {} if "HOME" in os.environ else {"XDG_CACHE_HOME": tempfile.gettempdir()}
-
-
-def _writable_cache_folder() -> str | None:
-    """None if Taichi can write the cache folder that it chooses by itself, else a folder that it can write.
-
-    With a folder that can't be written Taichi runs and then crashes at exit, whether the cache is on or off.
-    """
-    home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")  # without HOME: from the user database
-    try:
-        if not os.path.isabs(home):
-            raise FileNotFoundError(home)
-        folder = os.path.join(home, "taichi")
-        os.makedirs(folder, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError:
-        folder = tempfile.mkdtemp(prefix="taichi_kernels_cache_")
-        atexit.register(shutil.rmtree, folder, ignore_errors=True)
-        return folder
-    chosen_by_taichi = "HOME" in os.environ and os.environ.get("XDG_CACHE_HOME") != ""
-    return None if chosen_by_taichi else os.path.join(folder, "ticache")
-
-
-@contextlib.contextmanager
-def _environment(**values: str):
-    """Set variables that the user has not set, and take them back."""
-    added = {key: value for key, value in values.items() if key not in os.environ}
-    os.environ.update(added)
-    try:
-        yield
-    finally:
-        for key in added:
-            os.environ.pop(key, None)

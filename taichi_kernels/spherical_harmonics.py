@@ -8,7 +8,6 @@ Evaluated as polynomials in x, y, z, by the recurrences of A, B (complex product
 ((l - m) P_l^m = (2l - 1) z P_{l-1}^m - (l + m - 1) P_{l-2}^m).      [Sloan 2008, appendix A1-A2]
 """
 
-import functools
 import math
 from typing import Any, NamedTuple
 
@@ -18,6 +17,7 @@ from torch import Tensor
 from taichi_kernels.checks import FLOATS, ArgumentCheck, cast_under_autocast, dense, expect_integer
 from taichi_kernels.operators import Operator, not_differentiable
 from taichi_kernels.parallel_loops import parallel_kernel
+from taichi_kernels.ready_made import kernel_factory
 from taichi_kernels.runtime import array, is_cuda, launch, scalar, taichi
 
 MAX_DEGREE = 8
@@ -102,7 +102,7 @@ class _Kernels(NamedTuple):
     derivatives_along: Any
 
 
-@functools.cache
+@kernel_factory
 def _kernels(degree: int, dtype: torch.dtype, on_cuda: bool) -> _Kernels:
     ti = taichi()
     real, Reals = scalar(dtype), array(dtype)

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from release.compile_kernels import build_stub
+
 ROOT = Path(__file__).resolve().parents[1]
 
 OLDEST_CAPABILITY = 75
@@ -25,12 +27,16 @@ START = """
 import contextlib
 import os
 import torch
-from taichi_kernels import cuda_launcher, operators, runtime
+from pathlib import Path
+from taichi_kernels import cuda_launcher, operators, ready_made, runtime
+
+ready_made.FILE = Path(os.environ["STUB_READY_MADE"])
 
 class Properties:
     multi_processor_count = 4
 
 torch.cuda.get_device_properties = lambda index: Properties
+torch.cuda.get_device_capability = lambda index: divmod(int(os.environ["STUB_CAPABILITY"]), 10)
 ti = runtime.taichi()
 runtime.start(torch.device("cuda"))
 assert ti.cfg.arch == ti.cuda
@@ -77,10 +83,7 @@ events()
 def run_on_stub(folder: Path, code: str, **environment: str) -> subprocess.CompletedProcess:
     """Run START and `code` in a new process; the code of the modules that the driver
     loads is in `folder`/ptx, in their order."""
-    subprocess.run(
-        ["gcc", "-shared", "-fPIC", "-o", folder / "libcuda.so", ROOT / "tests" / "stub_libcuda.c"], check=True
-    )
-    (folder / "libcuda.so.1").symlink_to("libcuda.so")
+    build_stub(folder)
     (folder / "ptx").mkdir()
     (folder / "elsewhere").mkdir()
     script = folder / "script.py"
@@ -91,6 +94,7 @@ def run_on_stub(folder: Path, code: str, **environment: str) -> subprocess.Compl
         "STUB_PTX": str(folder / "ptx" / "module"),
         "STUB_CAPABILITY": str(OLDEST_CAPABILITY),
         "STUB_LOG": str(folder / "log"),
+        "STUB_READY_MADE": "there is none",
     }
     result = subprocess.run(
         [sys.executable, str(script)],

@@ -10,7 +10,7 @@
  *
  * PARAMETER is the one parameter of the kernel in hexadecimal digits, or "-" if it is no structure. BUFFER is the last
  * copy from the host, if the parameter starts with the address that it went to, else "-". $STUB_FAIL="FUNCTION:NUMBER"
- * lets a function fail. The context of device i is the number i + 1. Built by tests/cuda_stub.py. */
+ * lets a function fail. The context of device i is the number i + 1. Built by release/compile_kernels.py. */
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
