@@ -30,6 +30,7 @@ _ARGUMENTS = {
 _N_MULTIPROCESSORS = 16  # CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT
 _LOG_OPTIONS = (c_int * 2)(5, 6)  # CU_JIT_ERROR_LOG_BUFFER, CU_JIT_ERROR_LOG_BUFFER_SIZE_BYTES
 _LOG_SIZE = 4096
+_OnePointer = c_char_p * 1
 
 
 class LoadedFunction:
@@ -58,12 +59,13 @@ class LoadedFunction:
         Raises RuntimeError, with the driver's words, if the driver does not launch; it may also report here that
         an earlier launch has failed.
         """
-        pointers = (c_char_p * 1)(parameter)  # to the bytes, which the driver copies before it returns
-        with self._driver.in_context(self._context):
-            self._driver.call(
-                self._purpose, "cuLaunchKernel",
-                self._function, n_blocks, 1, 1, n_threads, 1, 1, 0, stream, pointers, None,
-            )  # fmt: skip
+        pointers = _OnePointer(parameter)  # to the bytes, which the driver copies before it returns
+        arguments = (self._function, n_blocks, 1, 1, n_threads, 1, 1, 0, stream, pointers, None)
+        if self._driver.current_context() == self._context:  # as a rule; entering one takes as long as the launch
+            self._driver.call(self._purpose, "cuLaunchKernel", *arguments)
+        else:
+            with self._driver.in_context(self._context):
+                self._driver.call(self._purpose, "cuLaunchKernel", *arguments)
 
 
 @functools.cache
@@ -101,16 +103,20 @@ class _Driver:
     @contextlib.contextmanager
     def in_context(self, context: int) -> Iterator[None]:
         """Make a context current in this thread, where another or none is, and take it back."""
-        current = _Handle()
-        self.call("tell its context", "cuCtxGetCurrent", byref(current))
-        if current.value == context:
+        if self.current_context() == context:
             yield
             return
         self.call("change its context", "cuCtxPushCurrent_v2", context)
         try:
             yield
         finally:
-            self.call("change its context", "cuCtxPopCurrent_v2", byref(current))
+            self.call("change its context", "cuCtxPopCurrent_v2", byref(_Handle()))
+
+    def current_context(self) -> int | None:
+        """The context that is current in this thread."""
+        context = _Handle()
+        self.call("tell its context", "cuCtxGetCurrent", byref(context))
+        return context.value
 
     def device(self, index: int) -> tuple[int, int]:
         """Primary context and number of multiprocessors of a device."""

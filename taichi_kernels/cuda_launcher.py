@@ -82,11 +82,15 @@ class DriverKernel:
         name: for errors.
         code: takes its arguments by value.
         layout: of its arguments.
-        check: raises the error for a tensor that no launch can take.
+        max_elements: in a tensor.
+        check: raises the error for a tensor that has more, or no memory.
     """
 
-    def __init__(self, name: str, code: KernelCode, layout: struct.Struct, check: Callable[[Tensor], None]):
-        self._name, self._code, self._layout, self._check = name, code, layout, check
+    def __init__(
+        self, name: str, code: KernelCode, layout: struct.Struct, max_elements: int, check: Callable[[Tensor], None]
+    ):
+        self._name, self._code, self._layout = name, code, layout
+        self._max_elements, self._check = max_elements, check
         self._functions: dict[int, LoadedFunction] = {}
         self._lock = threading.Lock()
 
@@ -100,11 +104,19 @@ class DriverKernel:
         n_largest = 0
         for a in args:
             if isinstance(a, Tensor):
-                self._check(a)
-                n_largest = max(n_largest, a.numel())
-                values += (a.numel(), a.data_ptr())
+                n, address = a.numel(), a.data_ptr()
+                if n > n_largest:
+                    n_largest = n
+                if address == 0:
+                    self._check(a)
+                values.append(n)
+                values.append(address)
             else:
                 values.append(a)
+        if n_largest > self._max_elements:
+            for a in args:
+                if isinstance(a, Tensor):
+                    self._check(a)
         try:
             parameter = self._layout.pack(*values)
         except (struct.error, OverflowError) as error:
@@ -144,7 +156,10 @@ class DriverKernel:
 
 def device_of(args: Sequence[Any]) -> int:
     """Number of the device of the first tensor; the others are on the same."""
-    return next(a for a in args if isinstance(a, Tensor)).get_device()
+    for a in args:
+        if isinstance(a, Tensor):
+            return a.get_device()
+    raise ValueError("expected a tensor among the arguments of a kernel, got none")
 
 
 def refuse_in_capture(name: str, device_index: int) -> None:

@@ -274,7 +274,7 @@ def _launch_first(known: dict[Any, cuda_launcher.DriverKernel | None], kernel, a
         warnings.warn(f"taichi_kernels: {name} is launched by Taichi, because {reason}", RuntimeWarning, stacklevel=2)
         _check_first_device(torch.device("cuda", device_index), name)
         return has_run
-    driver_kernel = cuda_launcher.DriverKernel(name, code, layout, _check_launchable)
+    driver_kernel = cuda_launcher.DriverKernel(name, code, layout, MAX_ELEMENTS, _check_launchable)
     driver_kernel.load(device_index)
     known[kernel] = driver_kernel
     if not has_run or device_index != 0:

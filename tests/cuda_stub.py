@@ -102,7 +102,7 @@ def run_on_stub(folder: Path, code: str, **environment: str) -> subprocess.Compl
         cwd=folder / "elsewhere",
         capture_output=True,
         text=True,
-        timeout=400,
+        timeout=900,
     )
     assert result.returncode == 0, result.stdout + result.stderr
     assert not list((folder / "elsewhere").iterdir())

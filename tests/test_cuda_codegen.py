@@ -57,15 +57,15 @@ def backward_twice(op, *inputs):
 for dtype in (torch.float32, torch.float64):
     def new(*shape):
         return torch.zeros(*shape, dtype=dtype).requires_grad_()
-    for n_dims in (2, 3):
-        for n_features in (1, 2, 8):
-            for interpolation in ("linear", "smoothstep"):
-                config = tk.GridConfig(n_dims, 2, 4, 8, 8, n_features, interpolation=interpolation)
-                table = new(config.n_entries, n_features)
-                if n_features == 2:
-                    backward_twice(lambda x, t: tk.grid_encode(x, t, config), new(5, n_dims), table)
-                else:
-                    backward(tk.grid_encode(new(5, n_dims), table, config))
+    for n_dims, n_features, interpolation in (
+        (2, 1, "linear"), (2, 2, "linear"), (2, 2, "smoothstep"), (3, 2, "smoothstep"), (3, 8, "smoothstep")
+    ):
+        config = tk.GridConfig(n_dims, 2, 4, 8, 8, n_features, interpolation=interpolation)
+        table = new(config.n_entries, n_features)
+        if n_features == 2:
+            backward_twice(lambda x, t: tk.grid_encode(x, t, config), new(5, n_dims), table)
+        else:
+            backward(tk.grid_encode(new(5, n_dims), table, config))
     backward_twice(lambda x: tk.frequency_encode(x, 3), new(5, 2))
     for degree in (1, 4, 8):
         backward_twice(lambda d: tk.spherical_harmonics(d, degree), new(5, 3))
@@ -141,7 +141,7 @@ def test_a_kernel_is_one_cuda_kernel_that_reads_its_arguments_only(every_op):
 
 def test_the_driver_gets_what_taichi_gives_it(every_op):
     codes, printed = every_op
-    assert sum(len(paths) for paths in codes.values()) > 300
+    assert sum(len(paths) for paths in codes.values()) > 160
     assert printed == ""
 
 

@@ -232,11 +232,15 @@ def test_errors_of_the_driver(tmp_path):
         os.environ["STUB_FAIL"] = ""
         with pytest.raises(ValueError, match="mixed: expected numbers that fit their types"):
             runtime.launch(mixed, 2**31, *arguments()[1:])
+        runtime.launch(one_block, torch.zeros(1), 1.0)
+        empty = torch.zeros(1)
+        empty.untyped_storage().resize_(0)
+        events()
         with pytest.raises(ValueError, match="expected tensors with memory"):
-            runtime.launch(one_block, torch.zeros(1), 1.0)
-            empty = torch.zeros(1)
-            empty.untyped_storage().resize_(0)
             runtime.launch(one_block, empty, 1.0)
+        with pytest.raises(ValueError, match="expected tensors of at most"):
+            runtime.launch(one_block, torch.zeros(1).expand(2**31), 1.0)
+        assert events() == []
         """,
     )
 
