@@ -30,15 +30,28 @@ def launch(kernel, *args):
     events()
     runtime._launch_now(kernel, args)
     by_taichi, = events()
+    now.stream, now.is_capturing = Stream(7), True
     runtime.launch(kernel, *args)
-    by_driver, = events()
+    by_driver, = events()  # all that a capture sees of it
+    os.environ["STUB_FAIL"] = "cuLaunchKernel:719"
+    try:
+        runtime.launch(kernel, *args)
+        error = ""
+    except RuntimeError as raised:
+        error = str(raised)
+    os.environ["STUB_FAIL"] = ""
+    events()
+    now.stream, now.is_capturing = now.default_stream, False
     layout = cuda_launcher.argument_layout(args, [a.annotation for a in kernel._primal.arguments])
     if (
-        by_driver.entry != by_taichi.entry
+        (by_driver.entry, by_driver.shape[1]) != (by_taichi.entry, by_taichi.shape[1])
+        or (by_driver.stream, by_driver.context, by_driver.shared) != (7, 1, 0)
+        or by_driver.shape[0] not in [f"{blocks}x1x1" for blocks in range(4, 65)]
         or not len(by_driver.parameter) == len(by_taichi.buffer) == layout.size
         or layout.unpack(by_driver.parameter) != layout.unpack(by_taichi.buffer)  # all but the padding
+        or f"launch {kernel.__module__}.{kernel.__name__}, got error 719" not in error
     ):
-        print(name, by_taichi.buffer, by_driver.parameter)
+        print(name, vars(by_taichi), vars(by_driver), error)
     for a in tensors:
         a.data.zero_()  # nothing ran: no output may be garbage
 
