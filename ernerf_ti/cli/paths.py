@@ -4,12 +4,12 @@ Folders of the wrong kind are recognized, and the demo's folder is understood as
 """
 
 import sys
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from ernerf_ti.data.capture_files import CapturePaths
+from ernerf_ti.media.files import temporary_folder
 from ernerf_ti.run.folder import RunFolder
 
 _VIDEO_SUFFIXES = {".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm"}
@@ -90,8 +90,8 @@ def whole_folder(path: Path) -> Iterator[Path]:
         yield path
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as temporary:
-        inner = Path(temporary) / path.name
+    with temporary_folder(path) as temporary:
+        inner = temporary / path.name
         inner.mkdir()
         yield inner
         inner.rename(path)

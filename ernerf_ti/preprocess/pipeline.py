@@ -92,7 +92,7 @@ class Pipeline:
     def _remove(self, artifact: str) -> None:
         for path in self.paths(artifact):
             path.unlink()
-        remove_leftovers((self.folder / self.artifacts[artifact]).parent, unused_for=0)
+        remove_leftovers((self.folder / self.artifacts[artifact]).parent)
 
     def _is_fresh(self, stage: Stage, record: dict) -> bool:
         path = self._record_path(stage)

@@ -1,17 +1,25 @@
+import errno
 import json
 import os
+import re
 import stat
+import subprocess
+import sys
+import time
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from ernerf_ti.media.files import (
+    DiskFullError,
     file_digest,
     read_arrays,
     read_json,
     remove_leftovers,
     replacing,
+    temporary_folder,
     write_arrays,
     write_json,
 )
@@ -78,21 +86,126 @@ def test_new_files_follow_the_umask(tmp_path):
     assert stat.S_IMODE((tmp_path / "a.json").stat().st_mode) == 0o640
 
 
-def test_leftovers_are_removed_and_nothing_else(tmp_path):
-    with replacing(tmp_path / "checkpoint.pt") as temporary:
-        leftover = temporary.name
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from ernerf_ti.media.files import replacing, temporary_folder
+folder = Path(sys.argv[1])
+with replacing(folder / "checkpoint.pt") as file, temporary_folder(folder / "capture") as inner:
+    file.write_text("half")
+    (inner / "half").touch()
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there the age of files decides")
+def test_what_a_killed_process_left_is_removed_and_nothing_else(tmp_path):
     kept = [".hidden.tmp", ".checkpoint.12.pt", "a.0123456789abcdef.tmp.pt", ".b.tmp.pt", "checkpoint.pt"]
-    for name in [leftover, *kept]:
+    for name in kept:
         (tmp_path / name).write_text("x")
-    (tmp_path / "inner").mkdir()
-    (tmp_path / "inner" / leftover).write_text("x")
-    remove_leftovers(tmp_path, unused_for=3600)
-    assert leftover in names(tmp_path), "it may belong to a running process"
-    hour_ago = (tmp_path / leftover).stat().st_mtime - 3601
-    os.utime(tmp_path / leftover, (hour_ago, hour_ago))
-    remove_leftovers(tmp_path, unused_for=3600)
-    assert names(tmp_path) == sorted([*kept, "inner"])
-    assert names(tmp_path / "inner") == [leftover]
+    (tmp_path / "precious").mkdir()
+    (tmp_path / "precious" / "x").touch()
+    link = f".link.{'0' * 16}.tmp"
+    (tmp_path / link).symlink_to(tmp_path / "precious")
+    subprocess.run([sys.executable, "-c", KILLED, str(tmp_path)], check=False)
+    left = set(names(tmp_path)) - {*kept, "precious", link}
+    assert len(left) == 2
+    with replacing(tmp_path / "other.txt") as alive, temporary_folder(tmp_path / "new") as alive_folder:
+        assert left.isdisjoint(names(tmp_path)), "the first writing to a folder cleans it"
+        alive.write_text("new")
+        remove_leftovers(tmp_path)
+        assert names(tmp_path) == sorted([*kept, "precious", link, alive.name, alive_folder.name])
+    assert names(tmp_path) == sorted([*kept, "precious", link, "other.txt"])
+    assert (tmp_path / "precious" / "x").exists()
+
+
+def test_where_nothing_can_be_locked_the_age_decides(tmp_path, monkeypatch):
+    monkeypatch.setattr("ernerf_ti.media.files.fcntl", None)
+    with replacing(tmp_path / "checkpoint.pt") as temporary:
+        leftover = tmp_path / temporary.name
+    leftover.touch()
+    remove_leftovers(tmp_path)
+    assert leftover.exists(), "it may belong to a running process"
+    os.utime(leftover, (time.time() - 601, time.time() - 601))
+    remove_leftovers(tmp_path)
+    assert not leftover.exists()
+
+
+def test_a_link_at_the_output_is_kept(tmp_path):
+    (tmp_path / "large").mkdir()
+    link = tmp_path / "a.json"
+    link.symlink_to(tmp_path / "large" / "b.json")
+    write_json(link, 1)
+    write_json(link, 2)
+    assert link.is_symlink() and read_json(tmp_path / "large" / "b.json") == 2
+    assert names(tmp_path / "large") == ["b.json"]
+    loop = tmp_path / "loop"
+    loop.symlink_to(loop)
+    with pytest.raises(OSError, match="loop"):
+        write_json(loop, 1)
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/null"), reason="no devices")
+def test_a_device_is_not_replaced():
+    with pytest.raises(ValueError, match=r"/dev/null: expected a file to write, got a device or a pipe"):
+        write_json(Path("/dev/null"), 1)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [OSError(errno.ENOSPC, "No space left on device"), OSError("1000 requested and 96 written")],
+    ids=["error number", "NumPy"],
+)
+def test_a_full_disk_is_one_line(tmp_path, error):
+    path = tmp_path / "a.npy"
+    path.write_text("old")
+
+    def write():
+        with replacing(path, 1_234_567):
+            raise error
+
+    with pytest.raises(DiskFullError) as caught:
+        write()
+    assert re.fullmatch(
+        rf"{path}: the disk is full, .*: 1,234,567 bytes are needed, [\d,]+ bytes are free; make room and run the "
+        "command again",
+        str(caught.value),
+    )
+    assert path.read_text() == "old" and names(tmp_path) == ["a.npy"]
+
+
+def test_a_target_that_can_not_be_replaced_loses_nothing(tmp_path, monkeypatch):
+    path, rename = tmp_path / "a.json", Path.replace
+
+    def busy(source, target):
+        if target == path:
+            raise PermissionError(errno.EBUSY, "Device or resource busy")
+        return rename(source, target)
+
+    monkeypatch.setattr(Path, "replace", busy)
+    monkeypatch.setattr("ernerf_ti.media.files._RENAME_PAUSES", (0.0,))
+    with pytest.raises(PermissionError, match=r"a.json: can't be replaced .*; the complete file is (.*)") as caught:
+        write_json(path, [1])
+    kept = Path(str(caught.value).rpartition("file is ")[2])
+    assert read_json(kept) == [1] and names(tmp_path) == [kept.name]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "take:1.json",
+        " a b ",
+        "-o",
+        "Zoë 話.json",
+        "a\nb.json",
+        os.fsdecode(b"\xff.json"),
+        "n" * 255,
+        "話" * 80 + ".json",
+    ],
+)
+def test_any_file_name(tmp_path, name):
+    write_json(tmp_path / name, 1)
+    assert read_json(tmp_path / name) == 1 and names(tmp_path) == [name]
 
 
 def test_json(tmp_path):
