@@ -18,6 +18,7 @@ from ernerf_ti.interop.tensors import (
 )
 from ernerf_ti.media.files import replacing
 from ernerf_ti.portrait.portrait import Portrait
+from ernerf_ti.run.tensor_files import not_finite, read_tensor_file
 
 _FIRST_LAYER = "audio_net.encoder_conv.0.weight"
 
@@ -106,12 +107,9 @@ def read_official_file(path: Path) -> OfficialFile:
         ValueError: another kind of file; or tensors that are missing, unexpected or of another shape, which are listed.
     """
     path = Path(path)
-    if not path.is_file():
+    if not path.exists():
         raise FileNotFoundError(f"{path}: expected a checkpoint, got no such file; pass the path of an ngp.pth")
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises whatever its unpickler meets
-        raise ValueError(f"{path}: expected a file written by torch.save with tensors only, got {error}") from error
+    content = read_tensor_file(path, "cpu", "a file written by torch.save with tensors only", "pass a complete ngp.pth")
     content = content if isinstance(content, dict) else {}
     tensors = content.get("model", content)
     shape = _shape(tensors.get(_FIRST_LAYER)) if isinstance(tensors, dict) else None
@@ -130,6 +128,9 @@ def read_official_file(path: Path) -> OfficialFile:
         f"expected the tensors of {kind} with {shape[1]} audio features, as made with ER-NeRF's default options (-O)",
         _differences(tensors, expected),
     )
+    broken = not_finite(content)
+    if broken is not None:
+        raise ValueError(f"{path}: expected finite numbers, got NaN or infinity in {broken}; pass another checkpoint")
     entries = {name: value for name, value in content.items() if name != "model"} if "model" in content else {}
     return OfficialFile(path, {name: tensors[name] for name in expected}, entries)
 
@@ -177,7 +178,7 @@ def _differences(tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor]) 
 
 
 def _shape(value: Any) -> list[int] | None:
-    return list(value.shape) if isinstance(value, Tensor) else None
+    return list(value.shape) if isinstance(value, Tensor) and value.numel() else None
 
 
 def _require(path: Path, expected: str, differences: list[str]) -> None:

@@ -3,6 +3,7 @@
 import errno
 import functools
 import hashlib
+import importlib
 import json
 import os
 import re
@@ -19,10 +20,7 @@ from typing import Any
 
 import numpy as np
 
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
+fcntl: Any = importlib.import_module("fcntl") if os.name == "posix" else None
 
 _TEMPORARY = re.compile(r"\..+\.[0-9a-f]{16}\.tmp(\.\w+)?")
 _UNUSED = 600.0  # s since the last write, after which a temporary file that can't be locked counts as left over

@@ -22,7 +22,8 @@ from torch import Tensor
 
 import ernerf_ti
 from ernerf_ti.audio.extractors import current_name
-from ernerf_ti.media.files import remove_leftovers, replacing
+from ernerf_ti.media.files import replacing
+from ernerf_ti.run.tensor_files import not_finite, read_tensor_file, tensors_of
 
 FORMAT_VERSION = 2
 
@@ -30,7 +31,14 @@ _DAMAGED = "the file is damaged, take another copy"
 
 _ENTRIES: dict[str, type] = {"portrait_config": dict, "portrait": dict, "capture": dict, "scene": dict}
 _CAPTURE: dict[str, type] = {"extractor": str, "feature_dimension": int, "width": int, "height": int, "n_train": int}
-_SCENE = {"intrinsics": (4,), "poses": (-1, 4, 4), "eye_closures": (-1,), "background": (-1, -1, 3)}
+_SCENE = {
+    "intrinsics": ((4,), torch.float64),
+    "poses": ((-1, 4, 4), torch.float32),
+    "eye_closures": ((-1,), torch.float32),
+    "background": ((-1, -1, 3), torch.uint8),
+}
+_LARGEST = 1 << 14  # pixels, of a capture's side
+_FARTHEST = 1e4  # scene units, of a camera from the head
 
 
 def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
@@ -38,9 +46,9 @@ def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
 
     Equal content gives equal bytes.
     """
-    remove_leftovers(path.parent)
+    n_bytes = sum(tensor.numel() * tensor.element_size() for _, tensor in tensors_of(content))
     # Given a path, torch writes its name, here a random one, into the file.
-    with replacing(path) as temporary, open(temporary, "wb") as file:
+    with replacing(path, n_bytes) as temporary, open(temporary, "wb") as file:
         versions = {"format_version": FORMAT_VERSION, "ernerf_ti_version": ernerf_ti.__version__}
         torch.save(versions | content, file)
 
@@ -53,15 +61,9 @@ def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str,
         ValueError: not a checkpoint, a damaged one, or one of a newer format version.
     """
     path = Path(path)
-    if not path.is_file():
+    if not path.exists():
         raise FileNotFoundError(f"{path}: expected a checkpoint, got no such file; train the portrait first")
-    try:
-        content = torch.load(path, map_location=device, weights_only=True)
-    except Exception as error:  # torch raises whatever its unpickler meets
-        raise ValueError(
-            f"{path}: expected a checkpoint of ernerf-ti, got a file that torch can't read ({type(error).__name__}); "
-            "check that it was copied completely"
-        ) from error
+    content = read_tensor_file(path, device, "a checkpoint of ernerf-ti", "take another copy, or train the portrait")
     version = content.get("format_version") if isinstance(content, dict) else None
     if version not in (1, FORMAT_VERSION):
         raise ValueError(
@@ -76,12 +78,42 @@ def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str,
         value = state_entry(content["capture"], name, kind, path)
         if kind is int and value < 1:
             raise ValueError(f"{path}: expected {name} of the capture to be at least 1, got {value}; {_DAMAGED}")
-    for name, shape in _SCENE.items():
-        tensor = state_entry(content["scene"], name, Tensor, path)
-        if len(tensor.shape) != len(shape) or any(n not in (-1, m) for n, m in zip(shape, tensor.shape, strict=True)):
-            raise ValueError(f"{path}: expected {name} of shape {list(shape)}, got {list(tensor.shape)}; {_DAMAGED}")
+    _check_scene(content, path)
+    broken = not_finite({name: content.get(name) for name in ("portrait", "cameras", "average")})
+    if broken is not None:
+        raise ValueError(f"{path}: expected finite numbers, got NaN or infinity in {broken}; {_DAMAGED}")
     content["capture"]["extractor"] = current_name(content["capture"]["extractor"])
     return content
+
+
+def _check_scene(content: dict[str, Any], path: Path) -> None:
+    """Bounded by what the values can mean."""
+    capture, scene = content["capture"], content["scene"]
+    for name, (shape, dtype) in _SCENE.items():
+        tensor = state_entry(scene, name, Tensor, path)
+        if len(tensor.shape) != len(shape) or any(n not in (-1, m) for n, m in zip(shape, tensor.shape, strict=True)):
+            raise ValueError(f"{path}: expected {name} of shape {list(shape)}, got {list(tensor.shape)}; {_DAMAGED}")
+        if (tensor.dtype == torch.uint8) != (dtype == torch.uint8) or tensor.is_complex():
+            raise ValueError(f"{path}: expected {name} as {dtype}, got {tensor.dtype}; {_DAMAGED}")
+    width, height = capture["width"], capture["height"]
+    poses, intrinsics = scene["poses"].double(), scene["intrinsics"].double()
+    fx, fy, cx, cy = intrinsics.tolist()
+    side = max(width, height)
+    closures, rotations = scene["eye_closures"], poses[:, :3, :3]
+    differences = (rotations @ rotations.mT - torch.eye(3, dtype=poses.dtype, device=poses.device)).abs()
+    last_row = poses.new_tensor([0, 0, 0, 1])
+    for fits, what in (
+        (side <= _LARGEST, f"a size of at most {_LARGEST} pixels"),
+        (scene["background"].shape[:2] == (height, width), f"a background of {width}x{height} pixels"),
+        (0.01 * side < min(fx, fy) and max(fx, fy) < 1000 * side, "a focal length of about the size of the picture"),
+        (abs(cx) < 10 * side and abs(cy) < 10 * side, "a principal point near the picture"),
+        (len(poses) > 0 and len(closures) == len(poses), "as many poses as eye closures, at least one"),
+        (bool(((closures >= 0) & (closures <= 1)).all()), "eye closures from 0 to 1"),
+        (bool((differences < 1e-2).all() and (poses[:, 3] == last_row).all()), "poses that are rotations"),
+        (bool((poses[:, :3, 3].abs() < _FARTHEST).all()), f"poses at most {_FARTHEST:g} units from the head"),
+    ):
+        if not fits:
+            raise ValueError(f"{path}: expected {what} in the entry scene, got something else; {_DAMAGED}")
 
 
 def state_entry(content: Mapping[str, Any], name: str, kind: type, path: Path) -> Any:
