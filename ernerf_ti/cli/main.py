@@ -46,8 +46,7 @@ def main(arguments: list[str] | None = None) -> int:
     if arguments[0] == "--version":
         import ernerf_ti
 
-        print(f"ernerf-ti {ernerf_ti.__version__}")
-        return 0
+        return run_reporting_errors(lambda: print(f"ernerf-ti {ernerf_ti.__version__}"))
     name, *rest = arguments
     if name not in COMMANDS:
         print(f"ernerf-ti: expected a command, one of {', '.join(COMMANDS)}, got {name!r}", file=sys.stderr)

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ernerf_ti.data.capture_files import CapturePaths
-from ernerf_ti.media.files import temporary_folder
+from ernerf_ti.media.whole_files import temporary_folder
 from ernerf_ti.run.folder import RunFolder
 
 _VIDEO_SUFFIXES = {".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm"}

@@ -1,16 +1,23 @@
 """Running a command: expected errors and signals end in one line and an exit status."""
 
+import contextlib
+import io
 import os
 import signal
 import sys
 import threading
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+
+from ernerf_ti.media.whole_files import DiskFullError, is_disk_full
 
 _EXPECTED = (OSError, ValueError, ImportError, RuntimeError, MemoryError, EOFError)
 """Bad input and lacking means raise these; all errors of torch and of ours that have their own class are among them."""
 _LIBRARIES = {"av", "csv", "cv2", "taichi", "torch", "zipfile", "zlib"}
 """What these raise besides, they raise for bad input."""
+_TRACEBACK = "ERNERF_TI_TRACEBACK"
+"""Environment variable for developers: errors keep their traceback."""
 
 
 class UsageError(ValueError):
@@ -29,26 +36,53 @@ def run_reporting_errors(work: Callable[[], int | None], interrupted: str = "int
         interrupted: printed on stderr when Ctrl-C or SIGTERM ends the work.
     """
     try:
+        _prepare_streams()
         with _raising_on_sigterm():
             status = work() or 0
-            sys.stdout.flush()
+            _flush()
             return status
     except BrokenPipeError:
-        # The reader has left (`| head`). Python would complain again when it flushes at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _discard_output()  # the reader has left (`| head`)
         return 128 + signal.SIGPIPE
     except KeyboardInterrupt as interruption:
         status = 128 + (signal.SIGTERM if isinstance(interruption, Terminated) else signal.SIGINT)
         line = interrupted
-        if sys.stderr.isatty():
+        if sys.stderr is not None and sys.stderr.isatty():
             line = f"\n{line}"  # below the terminal's ^C
     except Exception as error:
-        if "ERNERF_TI_TRACEBACK" in os.environ or not is_expected(error):
+        if _TRACEBACK in os.environ:
             raise
-        line, status = one_line(error), 2 if isinstance(error, UsageError) else 1
+        line, status = _explained(error), 2 if isinstance(error, UsageError) else 1
     # Here the frames of the work are gone, and with them their progress bars: this is the last line.
-    print(line, file=sys.stderr)
+    with contextlib.suppress(OSError):  # nobody reads it, or the disk that it goes to is full
+        print(line, file=sys.stderr)
+    try:
+        _flush()
+    except OSError:
+        _discard_output()
     return status
+
+
+def _explained(error: Exception) -> str:
+    """One line for the user."""
+    if is_disk_full(error) and not isinstance(error, DiskFullError):
+        named = getattr(error, "filename", None)
+        where = f"{os.fsdecode(named)}: " if isinstance(named, str | bytes | os.PathLike) else ""
+        return f"{where}the disk is full ({one_line(error)}); make room and run the command again"
+    if is_expected(error):
+        return one_line(error)
+    return (
+        f"internal error: {type(error).__name__}: {one_line(error)} ({_place(error)}); this is a fault of the program "
+        f"or of a file that it read: set {_TRACEBACK}=1 for the whole traceback, and report it"
+    )
+
+
+def _place(error: Exception) -> str:
+    """Module and line of ours where an error was raised, or the last ones of all."""
+    frames = traceback.extract_tb(error.__traceback__)
+    ours = [frame for frame in frames if "ernerf_ti" in frame.filename or "taichi_kernels" in frame.filename]
+    frame = (ours or frames)[-1]
+    return f"{os.path.basename(frame.filename)}:{frame.lineno}"
 
 
 def is_expected(error: Exception) -> bool:
@@ -59,9 +93,32 @@ def is_expected(error: Exception) -> bool:
 def one_line(error: Exception) -> str:
     """The message of an error in one line, never empty."""
     if isinstance(error, OSError) and error.strerror and error.filename is not None:
-        return f"{error.filename}: {error.strerror}"
+        name = os.fsdecode(error.filename) if isinstance(error.filename, bytes) else str(error.filename)
+        return " ".join(f"{name}: {error.strerror}".splitlines())
     text = " ".join(str(error).split())
     return text if text else type(error).__name__
+
+
+def _prepare_streams() -> None:
+    """Standard streams that take any text, also those that the caller has closed."""
+    for name in ("stdin", "stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "r" if name == "stdin" else "w"))  # noqa: SIM115, for the process
+    stdout = sys.stdout
+    if isinstance(stdout, io.TextIOWrapper) and stdout.errors == "strict":
+        # File names may hold bytes that are no text: they leave as they came.
+        is_utf8 = stdout.encoding.lower().replace("-", "") == "utf8"
+        stdout.reconfigure(errors="surrogateescape" if is_utf8 else "backslashreplace")
+
+
+def _flush() -> None:
+    sys.stdout.flush()
+
+
+def _discard_output() -> None:
+    """Or Python would complain again when it flushes at exit."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 @contextmanager

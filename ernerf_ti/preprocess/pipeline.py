@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ernerf_ti.media.files import file_digest, read_json, remove_leftovers, write_json
+from ernerf_ti.media.files import file_digest, read_json, write_json
+from ernerf_ti.media.whole_files import remove_leftovers
 
 WORK_FOLDER = "preprocess"
 """Subfolder for files that only later stages read."""

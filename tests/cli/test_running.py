@@ -1,5 +1,6 @@
 """Errors and signals of a command end in one line."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -49,12 +50,48 @@ def test_errors_of_libraries_are_one_line(tmp_path, capsys):
     assert len(lines) == 2 and "a.mp4" in lines[0] and "resize" in lines[1]
 
 
-def test_faults_of_the_program_keep_their_traceback(monkeypatch):
-    with pytest.raises(KeyError):
-        run_reporting_errors(raises(KeyError("x")))
+def test_faults_of_the_program_say_where(monkeypatch, capsys):
+    assert run_reporting_errors(raises(KeyError("x"))) == 1
+    line = capsys.readouterr().err
+    assert line.startswith("internal error: KeyError: 'x' (running.py:") and line.count("\n") == 1
+    assert "ERNERF_TI_TRACEBACK=1" in line
     monkeypatch.setenv("ERNERF_TI_TRACEBACK", "1")
-    with pytest.raises(ValueError, match="bad"):
-        run_reporting_errors(raises(ValueError("bad")))
+    for error in (ValueError("bad"), KeyError("bad")):
+        with pytest.raises(type(error), match="bad"):
+            run_reporting_errors(raises(error))
+
+
+def test_a_full_disk_in_a_library(capsys):
+    assert run_reporting_errors(raises(OSError(errno.ENOSPC, "No space left on device", "/a/log.jsonl"))) == 1
+    assert run_reporting_errors(raises(OSError(errno.ENOSPC, "No space left on device"))) == 1
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0].startswith("/a/log.jsonl: the disk is full (") and lines[1].startswith("the disk is full (")
+
+
+PRINTS = """
+import os, sys
+from ernerf_ti.cli.running import run_reporting_errors
+sys.exit(run_reporting_errors(lambda: print(sys.argv[1])))
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no such shell")
+@pytest.mark.parametrize(
+    ("redirection", "status", "shown"),
+    [
+        (">&-", 0, b""),
+        (">&- 2>&- <&-", 0, b""),
+        (">/dev/full", 1, b"the disk is full ("),
+        (">/dev/full 2>/dev/full", 1, b""),
+        ("", 0, b"caf\xff.wav\n"),
+        ("2>&1 | cat", 0, b"caf\xff.wav\n"),
+    ],
+)
+def test_any_standard_streams_and_names(redirection, status, shown):
+    command = [b"sh", b"-c", f'"$0" -c "$1" "$2" {redirection}'.encode(), os.fsencode(sys.executable), PRINTS.encode()]
+    done = subprocess.run([*command, b"caf\xff.wav"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    assert done.returncode == status
+    assert done.stdout.startswith(shown) and done.stdout.count(b"\n") <= 1
 
 
 def test_interruptions(capsys):

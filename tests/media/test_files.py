@@ -12,17 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ernerf_ti.media.files import (
-    DiskFullError,
-    file_digest,
-    read_arrays,
-    read_json,
-    remove_leftovers,
-    replacing,
-    temporary_folder,
-    write_arrays,
-    write_json,
-)
+from ernerf_ti.media.files import file_digest, read_arrays, read_json, write_arrays, write_json
+from ernerf_ti.media.whole_files import DiskFullError, remove_leftovers, replacing, temporary_folder
 
 RNG = np.random.default_rng(3)
 
@@ -89,7 +80,7 @@ def test_new_files_follow_the_umask(tmp_path):
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from ernerf_ti.media.files import replacing, temporary_folder
+from ernerf_ti.media.whole_files import replacing, temporary_folder
 folder = Path(sys.argv[1])
 with replacing(folder / "checkpoint.pt") as file, temporary_folder(folder / "capture") as inner:
     file.write_text("half")
@@ -120,7 +111,7 @@ def test_what_a_killed_process_left_is_removed_and_nothing_else(tmp_path):
 
 
 def test_where_nothing_can_be_locked_the_age_decides(tmp_path, monkeypatch):
-    monkeypatch.setattr("ernerf_ti.media.files.fcntl", None)
+    monkeypatch.setattr("ernerf_ti.media.whole_files.fcntl", None)
     with replacing(tmp_path / "checkpoint.pt") as temporary:
         leftover = tmp_path / temporary.name
     leftover.touch()
@@ -183,7 +174,7 @@ def test_a_target_that_can_not_be_replaced_loses_nothing(tmp_path, monkeypatch):
         return rename(source, target)
 
     monkeypatch.setattr(Path, "replace", busy)
-    monkeypatch.setattr("ernerf_ti.media.files._RENAME_PAUSES", (0.0,))
+    monkeypatch.setattr("ernerf_ti.media.whole_files._RENAME_PAUSES", (0.0,))
     with pytest.raises(PermissionError, match=r"a.json: can't be replaced .*; the complete file is (.*)") as caught:
         write_json(path, [1])
     kept = Path(str(caught.value).rpartition("file is ")[2])
