@@ -18,7 +18,8 @@ from typing import Any
 import torch
 
 from taichi_kernels import cuda_launcher, ready_made
-from taichi_kernels.process_environment import environment, home, writable_cache_folder
+from taichi_kernels.kernel_cache import StartMark, usable_cache
+from taichi_kernels.process_environment import environment, home
 from taichi_kernels.ptx import UnsuitableKernel, pass_by_value, ptx_of
 
 _TAICHI_DTYPES = {
@@ -57,6 +58,7 @@ class _Session:
 
 
 _session: _Session | None = None
+_start_mark: StartMark | None = None  # until the first launch
 
 
 @functools.cache
@@ -182,13 +184,19 @@ def launch(kernel: Any, *args: Any) -> None:
 
 
 def _launch_now(kernel, args) -> None:
+    global _start_mark
     assert _session is not None
     launchers = _session.launchers
     launcher = None if launchers is None else launchers.get(kernel)
     if launcher is not None:
         launcher(args)
         return
+    if _start_mark is not None:
+        _start_mark.launching()
     _public_launch(kernel, args)
+    if _start_mark is not None:
+        _start_mark.remove()
+        _start_mark = None
     if launchers is not None:
         with _compile_lock:
             launchers[kernel] = _fast_launcher(kernel, args)
@@ -355,6 +363,7 @@ def _program_device_type() -> str:
 
 
 def _initialise(device: torch.device, name: str) -> None:
+    global _start_mark
     ti = taichi()
     if device.type not in ("cpu", "cuda"):
         raise ValueError(f"{name}: expected a tensor on cpu or cuda, got one on {device}; move it with .to('cpu')")
@@ -365,8 +374,10 @@ def _initialise(device: torch.device, name: str) -> None:
         # approximate division and flushed denormals all the same.
         "fast_math": False,
         "cpu_max_num_threads": _usable_threads(),
-        "offline_cache_file_path": writable_cache_folder(),
     }
+    if "TI_OFFLINE_CACHE_FILE_PATH" not in os.environ:
+        options["offline_cache_file_path"] = usable_cache()
+        _start_mark = StartMark(options["offline_cache_file_path"])
     if device.type == "cuda":
         # Enough threads to fill the device. By default Taichi launches, and keeps random states for, 32
         # times as many, which takes 170 MB on a large card.
@@ -380,7 +391,7 @@ def _initialise(device: torch.device, name: str) -> None:
         contextlib.redirect_stdout(nowhere),
     ):
         try:
-            ti.init(enable_fallback=False, **{k: v for k, v in options.items() if v is not None})
+            ti.init(enable_fallback=False, **options)
             # Sets up what the first launch would, which must happen in the thread that initialised.
             ti.sync()
         except RuntimeError as error:

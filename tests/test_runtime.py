@@ -393,3 +393,24 @@ def test_side_stream_is_ordered(device):
         y = frequency_encode(x, 1)
         x.fill_(5.0)  # ... and what comes after has to wait for the launch
         assert (y[:, :2] == 3).all()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs file locks")
+def test_damaged_cache_is_put_aside(run, tmp_path):
+    # The sizes in its index claim more than there is memory: Taichi aborts.
+    code = """
+    import torch
+    from taichi_kernels import morton_encode, runtime
+    morton_encode(torch.zeros(1, 3, dtype=torch.int32))
+    runtime.taichi().reset()
+    """
+    folder = tmp_path / "taichi"
+    run(code, XDG_CACHE_HOME=str(tmp_path))
+    assert [path.name for path in folder.iterdir()] == ["ticache"], "no mark is left"
+    index = next((folder / "ticache").glob("*.tcb"))
+    index.write_bytes(index.read_bytes()[:20] + b"\xff" * 4 + index.read_bytes()[24:])
+    with pytest.raises(AssertionError):
+        run(code, XDG_CACHE_HOME=str(tmp_path))
+    assert "damaged, renamed" in run(code, XDG_CACHE_HOME=str(tmp_path)).stderr
+    assert run(code, XDG_CACHE_HOME=str(tmp_path)).stderr == ""
+    assert sorted(path.name for path in folder.iterdir()) == ["ticache", "ticache.damaged"]
