@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from ernerf_ti.audio.extractors import FORMER_NAMES, current_name
-from ernerf_ti.media.files import replacing, require_file
+from ernerf_ti.media.files import read_array, replacing, require_file
 
 
 @dataclass(frozen=True)
@@ -111,15 +111,10 @@ def save_windows(folder: Path, extractor: str, windows: np.ndarray) -> Path:
 
 def _read(path: Path) -> np.ndarray:
     """Numbers of any shape as float32."""
-    try:
-        with open(path, "rb") as file:
-            values = np.load(file, allow_pickle=False)
-        if not isinstance(values, np.ndarray) or values.dtype.kind not in "fiu":
-            raise ValueError("not an array of numbers")
-    except (ValueError, EOFError, OSError, MemoryError) as error:
-        raise ValueError(
-            f"{path}: expected an .npy file of numbers, got something else ({error}); extract the features again"
-        ) from None
+    advice = "extract the features again"
+    values = read_array(path, advice)
+    if values.dtype.kind not in "fiu":
+        raise ValueError(f"{path}: expected an .npy file of numbers, got something else ({values.dtype}); {advice}")
     with np.errstate(over="ignore"):
         values = values.astype(np.float32)
     if not np.isfinite(values).all():

@@ -89,8 +89,15 @@ class Capture:
             raise CaptureError(f"{path}: {error}") from None
 
     def landmarks(self, k: int) -> np.ndarray:
-        """[68, 2] float32 x, y in pixels, in iBUG 300-W order."""
-        return read_landmarks(self.paths.landmarks(k))
+        """[68, 2] float32 x, y in pixels, in iBUG 300-W order. Raises CaptureError for points far outside."""
+        path = self.paths.landmarks(k)
+        landmarks, side = read_landmarks(path), max(self.width, self.height)
+        if landmarks.min() < -side or landmarks.max() > 2 * side:
+            raise CaptureError(
+                f"{path}: expected points in or near the {self.width}x{self.height} pixels, got "
+                f"{landmarks.min():g} to {landmarks.max():g}; track the video again"
+            )
+        return landmarks
 
     def _image(self, path: Path, channels: int) -> np.ndarray:
         image = read_image(path)

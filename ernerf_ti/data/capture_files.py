@@ -42,6 +42,11 @@ BACKGROUND, HEAD, NECK, TORSO = range(4)
 _BLINK_COLUMN = "AU45_r"
 _CAMERA_KEYS = ("cx", "cy", "w", "h", "focal_len", "fl_x", "fl_y", "camera_angle_x", "camera_angle_y")
 _FARTHEST = 100.0  # m; of a camera from the head
+_HIGHEST = 1e9  # of any number of a camera
+LARGEST_SIDE = 1 << 14
+"""Pixels, of a picture."""
+MOST_FRAMES = 10_000_000
+"""111 hours."""
 _CLOSED = 2.0  # AU45 intensity of a closed eye; ER-NeRF clips there
 # RGB values in the PNGs. ER-NeRF's tools write them as BGR, (255, 0, 0) for the head and so on.
 _LABEL_COLORS = np.array([[255, 255, 255], [0, 0, 255], [0, 255, 0], [255, 0, 0]], np.uint8)
@@ -316,6 +321,11 @@ def read_description(path: Path) -> Description:
                 f"{path}: expected {name} to be a {'text' if kind is str else 'number'}, got {content[name]!r}; "
                 "preprocess the video again"
             )
+    for name, most in (("width", LARGEST_SIDE), ("height", LARGEST_SIDE), ("n_frames", MOST_FRAMES), ("fps", 1000)):
+        if name in content and (isinstance(content[name], bool) or not 1 <= content[name] <= most):
+            raise CaptureError(
+                f"{path}: expected {name} from 1 to {most}, got {str(content[name])[:40]}; preprocess the video again"
+            )
     return Description(**{**content, "extractor": current_name(content["extractor"])})
 
 
@@ -338,7 +348,7 @@ def read_transforms(path: Path) -> tuple[np.ndarray, tuple[int, int], Split]:
         frame_ids = np.array([frame["img_id"] for frame in frames], np.int64)
         audio_ids = np.array([frame.get("aud_id", frame["img_id"]) for frame in frames], np.int64)
         poses = np.array([frame["transform_matrix"] for frame in frames], np.float64)
-    except (KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
         raise CaptureError(
             f"{path}: expected img_id, aud_id and a 4x4 transform_matrix in each frame, got {error!r}; "
             "track the video again"
@@ -347,10 +357,11 @@ def read_transforms(path: Path) -> tuple[np.ndarray, tuple[int, int], Split]:
         raise CaptureError(
             f"{path}: expected a 4x4 transform_matrix in each frame, got {list(poses.shape[1:])}; track the video again"
         )
-    if len(np.unique(frame_ids)) < len(frame_ids) or min(frame_ids.min(), audio_ids.min()) < 0:
+    ids = np.concatenate((frame_ids, audio_ids))
+    if len(np.unique(frame_ids)) < len(frame_ids) or ids.min() < 0 or ids.max() > MOST_FRAMES:
         raise CaptureError(
-            f"{path}: expected non-negative img_id and aud_id and each img_id once, got negative or repeated ones; "
-            "track the video again"
+            f"{path}: expected non-negative img_id and aud_id and each img_id once, got negative or repeated ones, or "
+            f"ones above {MOST_FRAMES}; track the video again"
         )
     wrong = ~np.all(np.isfinite(poses), (1, 2))
     rotations = np.where(wrong[:, None, None], np.eye(3), poses[:, :3, :3])
@@ -371,8 +382,9 @@ def _camera(path: Path, content: dict) -> tuple[tuple[int, int], np.ndarray]:
     """Size and intrinsics, with the keys and the precedence of torch-ngp and the projects based on it."""
     for key in _CAMERA_KEYS:
         value = content.get(key)
-        if value is not None and not (isinstance(value, int | float) and 0 < value < math.inf):
-            raise CaptureError(f"{path}: expected a positive number for {key}, got {value!r}; track the video again")
+        if value is not None and not (isinstance(value, int | float) and 0 < value <= _HIGHEST):
+            shown = repr(value)[:40]
+            raise CaptureError(f"{path}: expected a positive number for {key}, got {shown}; track the video again")
     cx, cy = content.get("cx"), content.get("cy")
     # Without a size, they take twice the integer part of the principal point.
     width = content.get("w") or (None if cx is None else int(cx) * 2)
@@ -399,5 +411,13 @@ def _camera(path: Path, content: dict) -> tuple[tuple[int, int], np.ndarray]:
     if fx is None:
         raise CaptureError(
             f"{path}: expected a focal length (focal_len, fl_x or camera_angle_x), got none; track the video again"
+        )
+    side = max(width, height)
+    if not (2 <= min(width, height) and side <= LARGEST_SIDE):
+        raise CaptureError(f"{path}: expected a size from 2 to {LARGEST_SIDE}, got {width}x{height}; track again")
+    if not (0.01 * side < min(fx, fy) and max(fx, fy) < 1000 * side and max(cx, cy) < 10 * side):
+        raise CaptureError(
+            f"{path}: expected a focal length of about the size of the picture and a principal point near its center, "
+            f"got fx, fy, cx, cy {fx:g}, {fy:g}, {cx:g}, {cy:g} for {width}x{height} pixels; track the video again"
         )
     return (width, height), np.array([fx, fy, cx, cy], np.float64)

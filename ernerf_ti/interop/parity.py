@@ -4,12 +4,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from ernerf_ti.interop.kinks import Kink, ReluTrace, choose_sides, find_kinks
 from ernerf_ti.interop.tensors import EMBEDDINGS, by_official_name
+from ernerf_ti.media.files import read_arrays, require_file
 from ernerf_ti.portrait.config import MarchConfig
 from ernerf_ti.portrait.portrait import Portrait
 from ernerf_ti.portrait.records import FieldOutput, FrameInputs, RenderOutput
@@ -51,14 +51,11 @@ def read_frame(path: Path) -> dict[str, Tensor]:
         FileNotFoundError: no such file.
         ValueError: another kind of file.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: expected a frame.npz, got no such file; check the path")
+    arrays = read_arrays(require_file(path, "a frame.npz", "check the path"))
     try:
-        with np.load(path, allow_pickle=False) as arrays:
-            return {name: torch.from_numpy(arrays[name]) for name in arrays.files}
-    except (ValueError, OSError, AttributeError, TypeError) as error:
-        raise ValueError(f"{path}: expected arrays in an .npz, got {error}; write the frame again") from None
+        return {name: torch.from_numpy(array) for name, array in arrays.items()}
+    except TypeError as error:  # text and other things that are no tensors
+        raise ValueError(f"{path}: expected arrays of numbers in an .npz, got {error}; write the frame again") from None
 
 
 def check_frame(portrait: Portrait, has_torso: bool, frame: dict[str, Tensor]) -> list[Difference]:

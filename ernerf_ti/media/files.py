@@ -2,9 +2,10 @@
 
 import functools
 import hashlib
+import io
 import json
+import math
 import zipfile
-import zlib
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from ernerf_ti.media.whole_files import replacing
 
 __all__ = [
     "file_digest",
+    "read_array",
     "read_arrays",
     "read_json",
     "replacing",
@@ -22,6 +24,8 @@ __all__ = [
     "write_json",
     "write_text",
 ]
+
+_LARGEST_ARRAYS = 1 << 31  # bytes in an .npz; a compressed one could claim a thousand times its size
 
 
 def require_file(path: Path, what: str, advice: str) -> Path:
@@ -92,7 +96,47 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
     """Raises FileNotFoundError, or ValueError for a file that is not a complete .npz, naming the file."""
     path = require_file(path, "an .npz file", "check that this is the right folder")
     try:
-        with open(path, "rb") as file:
-            return dict(np.load(file, allow_pickle=False))
-    except (ValueError, OSError, EOFError, TypeError, zipfile.BadZipFile, zlib.error) as error:
-        raise ValueError(f"{path}: damaged or not an .npz file ({error}); create the file again") from None
+        with zipfile.ZipFile(path) as file:
+            entries = file.infolist()
+            n_bytes = sum(entry.file_size for entry in entries)
+            if n_bytes > _LARGEST_ARRAYS:
+                raise ValueError(f"it claims {n_bytes:,} bytes of arrays")
+            # Read to its end, an entry is held against its checksum.
+            return {entry.filename.removesuffix(".npy"): _array(file.read(entry)) for entry in entries}
+    except Exception as error:  # zipfile, zlib and NumPy raise whatever they meet in damaged files
+        raise ValueError(f"{path}: damaged or not an .npz file ({_reason(error)}); create the file again") from None
+
+
+def read_array(path: Path, advice: str) -> np.ndarray:
+    """Read an .npy file; objects in it are refused.
+
+    Args:
+        path: the file.
+        advice: what to do about another or damaged file.
+
+    Raises ValueError, naming the file.
+    """
+    try:
+        return _array(Path(path).read_bytes())
+    except Exception as error:  # as above
+        raise ValueError(
+            f"{path}: expected an .npy file of numbers, got something else ({_reason(error)}); {advice}"
+        ) from None
+
+
+def _array(data: bytes) -> np.ndarray:
+    """Raises whatever NumPy raises; ValueError if the header claims more than there is, before memory is taken."""
+    file = io.BytesIO(data)
+    version = np.lib.format.read_magic(file)
+    read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, _, dtype = read_header(file)
+    n_bytes = math.prod(shape) * dtype.itemsize
+    if n_bytes != len(data) - file.tell() or min(shape, default=0) < 0:
+        raise ValueError(f"its header claims {n_bytes:,} bytes of data, of {len(data) - file.tell():,}")
+    file.seek(0)
+    array: np.ndarray = np.load(file, allow_pickle=False)
+    return array
+
+
+def _reason(error: Exception) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__

@@ -1,6 +1,7 @@
 """Convert configuration records to JSON values and back."""
 
 import dataclasses
+import sys
 import types
 import typing
 from typing import Any, Literal, TypeVar, cast
@@ -121,7 +122,9 @@ def _plain(hint: Any, value: Any, path: str) -> Any:
 def _is_a(value: Any, kind: type) -> bool:
     if kind in (int, float) and isinstance(value, bool):
         return False
-    return isinstance(value, (int, float) if kind is float else kind)
+    if kind is float:
+        return isinstance(value, int | float) and abs(value) <= sys.float_info.max  # neither NaN nor infinite
+    return isinstance(value, kind)
 
 
 def _choices(hint: Any) -> dict[str, Any]:

@@ -11,6 +11,7 @@ Every number is a TensorBoard scalar `stage/name` or `stage/group/name`.
 
 import json
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +81,7 @@ def rewind_log(folder: RunFolder, stage: str, step: int) -> None:
     last = (STAGES.index(stage), step)
     kept = [entry for entry in _read(folder.log) if (STAGES.index(entry["stage"]), entry["step"]) <= last]
     text = "".join(json.dumps(entry) + "\n" for entry in kept)
-    if text == folder.log.read_text():
+    if text == folder.log.read_text(encoding="utf-8", errors="replace"):
         return
     write_text(folder.log, text)
     # TensorBoard can't drop the events of some tags only: write them again.
@@ -104,7 +105,7 @@ def training_seconds(log: Path) -> dict[str, float] | None:
 
 
 def _read(log: Path) -> list[dict[str, Any]]:
-    """Lines of a log; one that was cut off is left out.
+    """Lines of a log; those that were cut off or damaged are left out.
 
     Version 0.1.0 had other names of stages, and when it resumed a run it logged the steps after the checkpoint again
     and started `seconds` anew: the later lines replace the earlier ones, and `seconds` becomes cumulative.
@@ -112,12 +113,11 @@ def _read(log: Path) -> list[dict[str, Any]]:
     kept: list[dict[str, Any]] = []
     last: dict[str, tuple[int, float]] = {}
     offsets: dict[str, float] = {}
-    for line in log.read_text().splitlines():
-        try:
-            entry = json.loads(line)
-        except ValueError:
+    for line in log.read_text(encoding="utf-8", errors="replace").splitlines():
+        entry = _entry(line)
+        if entry is None:
             continue
-        stage = entry["stage"] = TrainConfig._renamed.get(entry["stage"], entry["stage"])
+        stage = entry["stage"]
         if "seconds" in entry:
             step, seconds = entry["step"], float(entry["seconds"])
             last_step, last_seconds = last.get(stage, (-1, 0.0))
@@ -129,3 +129,23 @@ def _read(log: Path) -> list[dict[str, Any]]:
             entry["seconds"] = offsets.get(stage, 0.0) + seconds
         kept.append(entry)
     return kept
+
+
+def _entry(line: str) -> dict[str, Any] | None:
+    """A line of a log with the present name of its stage; None for a damaged one."""
+    try:
+        entry = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(entry, dict) or not isinstance(entry.get("stage"), str):
+        return None
+    entry["stage"] = TrainConfig._renamed.get(entry["stage"], entry["stage"])
+    numbers = _numbers({name: value for name, value in entry.items() if name != "stage"})
+    numbers.append(entry.get("seconds", 0.0))
+    fits = all(type(value) in (int, float) and abs(value) <= sys.float_info.max for value in numbers)
+    return entry if fits and entry["stage"] in STAGES and type(entry.get("step")) is int else None
+
+
+def _numbers(values: dict[str, Any]) -> list[Any]:
+    groups = [value for value in values.values() if isinstance(value, dict)]
+    return [v for v in values.values() if not isinstance(v, dict)] + [v for group in groups for v in group.values()]
