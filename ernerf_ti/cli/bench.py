@@ -1,11 +1,13 @@
-"""Benchmarks: everything on a GPU, its memory, kernels, rendering, the viewer, threads."""
+"""Benchmarks: everything on a GPU, its memory, kernels, rendering, the viewer, threads; kills and long use."""
 
+import math
 import os
 import shlex
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from ernerf_ti.cli.options import Command, Device, OptionalOutput, Output, Positional
@@ -212,6 +214,63 @@ def _threads(options: ThreadsOptions) -> None:
     _write(options.output, figures)
 
 
+@dataclass(frozen=True)
+class KillsOptions:
+    """Options of `ernerf-ti bench kills`."""
+
+    output: Output = Path("check_kills.json")
+    """JSON file for the figures."""
+    kills: int = 50
+    """Random moments at which each command is killed."""
+    seed: int = 0
+    """Seed of the moments."""
+
+
+def _kills(options: KillsOptions) -> int:
+    _check_at_least_1("kills", options.kills)
+    _check_output(options.output)
+
+    from ernerf_ti.experiments.check_kills import run, table
+
+    with TemporaryDirectory(prefix="ernerf_ti_kills_") as folder:
+        outcomes = list(run(Path(folder), options.kills, options.seed))
+    print(table(outcomes))
+    _write(options.output, {outcome.name: asdict(outcome) for outcome in outcomes})
+    return 0 if all(outcome.passed for outcome in outcomes) else 1
+
+
+@dataclass(frozen=True)
+class SoakOptions:
+    """Options of `ernerf-ti bench soak`."""
+
+    output: Output = Path("check_soak.json")
+    """JSON file for the figures."""
+    files: int = 1000
+    """Files to open and close."""
+    seconds: float = 3600.0
+    """Seconds of speech to synthesize."""
+
+
+def _soak(options: SoakOptions) -> None:
+    _check_at_least_1("files", options.files)
+    if not 1 <= options.seconds < math.inf:
+        raise UsageError(f"--seconds: expected at least 1, got {options.seconds:g}; pass a larger number")
+    _check_output(options.output)
+    if not Path("/proc/self/statm").is_file():
+        raise UsageError("bench soak: expected a system with /proc, which shows what a process holds; run it on Linux")
+
+    from ernerf_ti.experiments.check_soak import opened_and_closed, prepare, synthesized, table
+
+    with TemporaryDirectory(prefix="ernerf_ti_soak_") as name:
+        folder = Path(name)
+        prepare(folder)
+        usages = {f"{options.files} files opened and closed": list(opened_and_closed(folder, options.files))}
+        usages[f"{options.seconds:g} s of speech"] = synthesized(folder, options.seconds)
+    for what, of_part in usages.items():
+        print(table(what, of_part))
+    _write(options.output, {what: [asdict(usage) for usage in of_part] for what, of_part in usages.items()})
+
+
 def _check_at_least_1(name: str, value: int) -> None:
     if value < 1:
         raise UsageError(f"--{name}: expected at least 1, got {value}; pass a larger number")
@@ -274,6 +333,19 @@ _THREADS = """Count training steps on the CPU with one thread, with all, and wit
 
 The modes take two turns each, in processes of their own. OMP_NUM_THREADS must not be set.
 """
+_KILLS = """Kill preprocessing, training and synthesis at random moments, run each again, and compare the results.
+
+    ernerf-ti bench kills
+    ernerf-ti bench kills --kills 5
+
+Results are compared with those of uninterrupted runs, bit by bit, and files that are left over are counted. The exit
+status is 1 if a result differs or a file is left over. Needs what `ernerf-ti preprocess` needs.
+"""
+_SOAK = """Open files a thousand times and synthesize an hour of speech: do memory, threads or open files grow?
+
+    ernerf-ti bench soak
+    ernerf-ti bench soak --files 100 --seconds 60
+"""
 BENCHMARKS: Mapping[str, Command] = {
     "cuda": Command("bench cuda", CudaOptions, _cuda, _CUDA, interrupted=_FINISHED_PARTS),
     "memory": Command("bench memory", MemoryOptions, _memory, _MEMORY, interrupted=_INTERRUPTED),
@@ -287,6 +359,8 @@ BENCHMARKS: Mapping[str, Command] = {
     ),
     "render": Command("bench render", RenderOptions, _render, _RENDER, interrupted=_INTERRUPTED),
     "viewer": Command("bench viewer", ViewerOptions, _viewer, _VIEWER, interrupted=_INTERRUPTED),
+    "kills": Command("bench kills", KillsOptions, _kills, _KILLS, interrupted=_INTERRUPTED),
+    "soak": Command("bench soak", SoakOptions, _soak, _SOAK, interrupted=_INTERRUPTED),
     "threads": Command("bench threads", ThreadsOptions, _threads, _THREADS, interrupted=_INTERRUPTED),
 }
 """Benchmarks by name."""

@@ -28,8 +28,6 @@ _TRAINING = (
     *("--portrait.head-grid.resolution", "32", "--finetune.patch-size", "8", "--validation-frames", "1"),
     *(f"--{stage}.{option}" for stage in ("head", "finetune", "torso") for option in ("n-rays=128", "iterations=40")),
 )
-_RATES = ("rays_per_second",)
-
 Digest = Callable[[Path], dict[str, str]]
 
 
@@ -53,7 +51,9 @@ class Outcome:
     """Of an uninterrupted run."""
     started: float
     """Seconds of it before the first file appeared; it is killed after that."""
+    attempts: int = 0
     kills: int = 0
+    """Attempts in which the command had not ended before."""
     equal: int = 0
     """Results equal to that of the uninterrupted run."""
     unlike: str = ""
@@ -62,6 +62,11 @@ class Outcome:
     """Files in the results that the uninterrupted run does not have."""
     temporary: int = 0
     """Files left in the system's folder for temporary files."""
+
+    @property
+    def passed(self) -> bool:
+        """Whether nothing differs and nothing is left over."""
+        return self.equal == self.attempts and not self.leftovers and not self.temporary
 
 
 def run(folder: Path, kills: int, seed: int = 0) -> Iterator[Outcome]:
@@ -94,7 +99,10 @@ def run(folder: Path, kills: int, seed: int = 0) -> Iterator[Outcome]:
 def table(outcomes: list[Outcome]) -> str:
     """The outcomes as lines of Markdown."""
     lines = ["| command | s | killed | equal results | files left over |", "|---|---|---|---|---|"]
-    lines += [f"| {o.name} | {o.seconds:.1f} | {o.kills} | {o.equal} | {o.leftovers + o.temporary} |" for o in outcomes]
+    lines += [
+        f"| {o.name} | {o.seconds:.1f} | {o.kills} | {o.equal} of {o.attempts} | {o.leftovers + o.temporary} |"
+        for o in outcomes
+    ]
     return "\n".join(lines)
 
 
@@ -123,6 +131,7 @@ def _kill(folder: Path, work: Work, kills: int, moments: random.Random) -> Outco
         found = work.digest(output)
         outcome.leftovers += len(_names(output) - _names(whole))
         different = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
+        outcome.attempts += 1
         outcome.equal += not different
         outcome.unlike = outcome.unlike or ", ".join(different[:3])
     outcome.temporary = sum(path.is_file() for path in temporary.rglob("*"))
@@ -175,8 +184,7 @@ def _run_state(folder: Path) -> dict[str, str]:
     entries = [json.loads(line) for line in run.log.read_text().splitlines()]
     for entry in entries:
         entry.pop("seconds", None)
-        for name in _RATES:
-            entry["statistics"].pop(name, None)
+        entry["statistics"].pop("rays_per_second", None)
     digests[run.log.name] = json.dumps(entries)
     return digests
 
