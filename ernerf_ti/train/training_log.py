@@ -10,7 +10,6 @@ Every number is a TensorBoard scalar `stage/name` or `stage/group/name`.
 """
 
 import json
-import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -64,9 +63,18 @@ class TrainingLog:
 
 
 def clear_log(folder: RunFolder) -> None:
-    """Remove the log of an earlier run from a folder."""
+    """Remove the log of an earlier run from a folder.
+
+    Raises ValueError if a log lies there and the folder is not that of a run.
+    """
+    found = [path for path in (folder.log, folder.tensorboard) if path.exists()]
+    if found and not folder.config.is_file():
+        raise ValueError(
+            f"{folder.path}: expected a new folder or the folder of a run, got one with {found[0].name} of something "
+            "else; choose another folder"
+        )
     folder.log.unlink(missing_ok=True)
-    shutil.rmtree(folder.tensorboard, ignore_errors=True)
+    _remove_events(folder)
 
 
 def rewind_log(folder: RunFolder, stage: str, step: int) -> None:
@@ -85,10 +93,16 @@ def rewind_log(folder: RunFolder, stage: str, step: int) -> None:
         return
     write_text(folder.log, text)
     # TensorBoard can't drop the events of some tags only: write them again.
-    shutil.rmtree(folder.tensorboard, ignore_errors=True)
+    _remove_events(folder)
     with TrainingLog(folder) as log:
         for entry in kept:
             log.add_scalars(entry)
+
+
+def _remove_events(folder: RunFolder) -> None:
+    """TensorBoard's files alone, whatever else lies in its folder."""
+    for path in folder.tensorboard.glob("events.out.tfevents.*"):
+        path.unlink(missing_ok=True)
 
 
 def training_seconds(log: Path) -> dict[str, float] | None:

@@ -1,11 +1,13 @@
 """Damaged and foreign checkpoints: one line that names the file and what is wrong."""
 
 import re
+import signal
 
 import pytest
 import torch
 
 from ernerf_ti.data.capture import Capture
+from ernerf_ti.media.whole_files import DiskFullError
 from ernerf_ti.run.checkpoint import load_checkpoint, save_checkpoint
 from ernerf_ti.run.trained_portrait import load_portrait
 from ernerf_ti.train.trainer import Trainer
@@ -106,4 +108,59 @@ def test_other_files(tmp_path):
         load_checkpoint(path)
     torch.save({"format_version": 1}, path)
     with pytest.raises(ValueError, match=re.escape("file.pt: expected the entry train_config, got none")):
+        load_checkpoint(path)
+
+
+def test_a_full_disk(tmp_path):
+    resource = pytest.importorskip("resource")
+    path = tmp_path / "checkpoint.pt"
+    save_checkpoint(path, {"table": torch.zeros(1)})
+    before = path.read_bytes()
+    limits, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
+    try:
+        with pytest.raises(DiskFullError, match=r"checkpoint.pt: the disk is full, .* 4,000,000 bytes are needed"):
+            save_checkpoint(path, {"table": torch.zeros(1_000_000)})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert path.read_bytes() == before and [file.name for file in tmp_path.iterdir()] == ["checkpoint.pt"]
+
+
+def test_one_flipped_bit_is_found(tmp_path):
+    path = tmp_path / "checkpoint.pt"
+    torch.save({"format_version": 2, "table": torch.zeros(10_000)}, path)
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(ValueError, match=r"checkpoint.pt: .*damaged file .*; take another copy"):
+        load_checkpoint(path)
+
+
+def test_a_tensor_larger_than_its_data(tmp_path):
+    path = tmp_path / "checkpoint.pt"
+    torch.save({"format_version": 2, "table": torch.zeros(1).expand(10**9, 4)}, path)
+    with pytest.raises(ValueError, match=r"content.table of shape \[1000000000, 4\] has more elements than are stored"):
+        load_checkpoint(path)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "text"),
+    [
+        ("scene/intrinsics", torch.tensor([0.0, 70, 24, 24]), "a focal length of about the size"),
+        ("scene/intrinsics", torch.tensor([70, float("inf"), 24, 24]), "a focal length of about the size"),
+        ("scene/poses", torch.zeros(22, 4, 4), "poses that are rotations"),
+        ("scene/eye_closures", torch.full((22,), float("nan")), "eye closures from 0 to 1"),
+        ("capture/width", 10**6, "a size of at most"),
+        ("portrait", float("nan"), None),
+    ],
+)
+def test_values_without_a_meaning(content, tmp_path, key, value, text):
+    if text is None:
+        name = next(name for name, tensor in content["portrait"].items() if tensor.is_floating_point())
+        key, value = f"portrait/{name}", torch.full_like(content["portrait"][name], value)
+        text = f"expected finite numbers, got NaN or infinity in content.portrait.{name}"
+    path = tmp_path / "damaged.pt"
+    save_checkpoint(path, damaged(content, key, value))
+    with pytest.raises(ValueError, match=f"damaged.pt: .*{re.escape(text)}"):
         load_checkpoint(path)

@@ -2,8 +2,10 @@
 
 import json
 
+import pytest
+
 from ernerf_ti.run.folder import RunFolder
-from ernerf_ti.train.training_log import rewind_log, training_seconds
+from ernerf_ti.train.training_log import clear_log, rewind_log, training_seconds
 
 OLD = [
     {"stage": "head", "step": 20, "seconds": 5.0},
@@ -49,3 +51,25 @@ def test_rewinding_makes_old_durations_cumulative(tmp_path):
         log.write('{"stage": "head", "step": 80, "seconds": 15.0}\n')
     assert training_seconds(folder.log) == {"head": 15.0}
     rewind_log(RunFolder(tmp_path / "none"), "head", 60)
+
+
+def test_a_log_of_something_else_is_not_removed(tmp_path):
+    folder = RunFolder(tmp_path)
+    folder.tensorboard.mkdir()
+    (folder.tensorboard / "events.out.tfevents.1").touch()
+    (folder.tensorboard / "notes.txt").touch()
+    with pytest.raises(ValueError, match="the folder of a run, got one with tensorboard of something else; choose"):
+        clear_log(folder)
+    folder.config.touch()
+    clear_log(folder)
+    assert [path.name for path in folder.tensorboard.iterdir()] == ["notes.txt"]
+
+
+@pytest.mark.parametrize(
+    "line", ['["head"]', '{"stage": ["head"], "step": 1}', '{"stage": "head", "step": "x"}', "\x00"]
+)
+def test_damaged_lines_are_left_out(tmp_path, line):
+    log = tmp_path / "log.jsonl"
+    write(log, OLD[:1])
+    log.write_text(f"{line}\n{log.read_text()}")
+    assert training_seconds(log) == {"head": 5.0}
