@@ -106,6 +106,8 @@ class KernelsOptions:
 
 def _kernels(options: KernelsOptions) -> None:
     _check_at_least_1("repeats", options.repeats)
+    if not 0 < options.scale <= 16:
+        raise UsageError(f"--scale: expected more than 0, up to 16, got {options.scale:g}; pass e.g. 0.1")
     _check_output(options.output)
     device = resolve_device(options.device)
 
@@ -140,6 +142,8 @@ def _render(options: RenderOptions) -> None:
     _check_at_least_1("frames", options.frames)
     for size in options.sizes:
         _check_at_least_1("sizes", size)
+        if size > 1 << 13:
+            raise UsageError(f"--sizes: expected at most {1 << 13} pixels, got {size}; pass e.g. 512")
     path = run_folder(options.run)
     capture = None if options.capture is None else capture_folder(options.capture)
     _check_output(options.output)

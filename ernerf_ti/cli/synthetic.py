@@ -41,6 +41,10 @@ class SyntheticOptions:
 def _synthetic(options: SyntheticOptions) -> None:
     if options.output is None and options.video is None:
         raise UsageError("output: expected a folder, --video, or both, got neither; say where to write")
+    if not options.seconds <= 86_400:  # NaN neither
+        raise UsageError(f"--seconds: expected at most 86400, a day, got {options.seconds:g}; pass e.g. 10")
+    if options.size > 1 << 13:
+        raise UsageError(f"--size: expected at most {1 << 13} pixels, got {options.size}; pass e.g. 256")
     if options.output is not None:
         output_folder(options.output)
     if options.video is not None:

@@ -11,7 +11,6 @@ schedule, meant for a CPU; `released` has the shape of the checkpoints that ER-N
 the preset that is given, else of `small`.
 """
 
-import math
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -122,7 +121,7 @@ def _frame_memory(gb: float | None) -> int | None:
     """Bytes. Raises ValueError for less than 0."""
     if gb is None:
         return None
-    if not 0 <= gb < math.inf:
+    if not 0 <= gb <= 1e9:
         raise ValueError(f"frame-memory-gb: expected 0 or more, got {gb:g}; pass 0 to keep no frame in memory")
     return int(gb * 1e9)
 

@@ -3,6 +3,7 @@
 `_renamed`: see :mod:`ernerf_ti.portrait.config`.
 """
 
+import math
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
@@ -47,6 +48,14 @@ class OptimizerConfig:
     ema_decay: float = 0.95
     """Decay of the moving average of the weights, which is what gets rendered; 0 renders the last weights."""
 
+    def __post_init__(self) -> None:
+        for name in ("grid_lr", "net_lr", "audio_lr_scale", "attention_lr_scale", "camera_lr"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"optimizer.{name}: expected 0 or more, got {getattr(self, name)}; pass e.g. 0.001")
+        for name in ("beta1", "beta2", "ema_decay"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"optimizer.{name}: expected 0 to below 1, got {getattr(self, name)}; pass e.g. 0.9")
+
     _renamed: ClassVar[dict[str, str]] = {
         "grid_rate": "grid_lr",
         "net_rate": "net_lr",
@@ -57,6 +66,9 @@ class OptimizerConfig:
         "attention_decay": "attention_weight_decay",
         "average_decay": "ema_decay",
     }
+
+
+_MOST_RAYS = 1 << 22  # of a step; as many pixels as a picture of 2048 x 2048 has
 
 
 @dataclass(frozen=True)
@@ -173,6 +185,8 @@ class TrainConfig:
         for name in ("grid_update_every", "save_every", "validate_every", "validation_frames", "log_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}: expected at least 1, got {getattr(self, name)}; pass a larger number")
+        if not 0 <= self.seed < 1 << 62:
+            raise ValueError(f"seed: expected 0 or more, below 2^62, got {self.seed}; pass e.g. 0")
         if not 0 <= self.random_background_fraction <= 1:
             raise ValueError(
                 f"random_background_fraction: expected 0 to 1, got {self.random_background_fraction}; "
@@ -190,6 +204,8 @@ class TrainConfig:
                     f"{name}: expected iterations >= 0 and n_rays >= 1, got {stage.iterations} and {stage.n_rays}; "
                     "pass 0 iterations to skip the stage"
                 )
+            if stage.n_rays > _MOST_RAYS:
+                raise ValueError(f"{name}: expected at most {_MOST_RAYS} n_rays, got {stage.n_rays}; pass e.g. 65536")
             if not (
                 min(stage.lips_fraction, stage.eyes_fraction, stage.head_fraction) >= 0
                 and stage.lips_fraction + stage.eyes_fraction + stage.head_fraction <= 1
