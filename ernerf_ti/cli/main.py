@@ -55,7 +55,16 @@ def main(arguments: list[str] | None = None) -> int:
     for command in ("", "view" if shows_viewer else name):
         for variable, value in _ENVIRONMENT.get(command, {}).items():
             os.environ.setdefault(variable, value)
-    return run_reporting_errors(lambda: import_module(COMMANDS[name][0]).main(rest))
+    return run_reporting_errors(lambda: _run(name, rest))
+
+
+def _run(name: str, arguments: list[str]) -> int:
+    try:
+        os.getcwd()
+    except FileNotFoundError:  # torch's libraries would abort the process
+        raise FileNotFoundError("the current folder was removed; change to another one") from None
+    status: int = import_module(COMMANDS[name][0]).main(arguments)
+    return status
 
 
 def _overview() -> str:

@@ -162,3 +162,10 @@ def test_the_documentation_lists_the_renamed_options():
     page = (ROOT / "docs" / "commands.md").read_text()
     missing = [row for row in markdown_table().splitlines() if row not in page]
     assert not missing, "paste the output of `python -m ernerf_ti.cli.renamed_options` into docs/commands.md"
+
+
+def test_a_current_folder_that_was_removed(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    tmp_path.rmdir()
+    assert main(["train", "a", "b"]) == 1
+    assert capsys.readouterr().err == "the current folder was removed; change to another one\n"
