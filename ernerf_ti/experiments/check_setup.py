@@ -4,7 +4,7 @@ import contextlib
 import gc
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -211,11 +211,10 @@ def begin(trainer: Trainer, stage: str, warm_up: int = 0) -> None:
     """
     trainer.start_stage(stage)
     trainer.step = _STEADY_STEP
-    frames, pixel = trainer.frames, torch.zeros(1, dtype=torch.int64, device=trainer.device)
-    read = partial(frames.torso, colors=torch.zeros(0, 3, device=trainer.device)) if stage == "torso" else frames.rays
+    frames = trainer.frames
     frames.announce(list(range(len(frames))))
     for i in range(len(frames)):
-        read(i, pixel)
+        frames.frame(i)
     for k in range(warm_up):
         # The first of a pair updates the grid; the stage finetune takes lips and patches in turn.
         trainer.step = _STEADY_STEP + k * trainer.config.grid_update_every

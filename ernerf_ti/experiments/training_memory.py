@@ -10,7 +10,7 @@ import gc
 import math
 import tempfile
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -88,7 +88,9 @@ class CountedGraphs:
     def side_stream(self) -> nullcontext:
         return nullcontext()
 
-    def capture(self, function: Callable[[], Any], pool: "_Pool") -> tuple["_CountedGraph", Any]:
+    def capture(
+        self, function: Callable[[], Any], pool: "_Pool", generators: Sequence[torch.Generator] = ()
+    ) -> tuple["_CountedGraph", Any]:
         live, peak = self._live, self._live.peak
         pool.free = None  # a later graph of the pool takes what is free in it
         live.reset_peak()
@@ -108,7 +110,7 @@ class _UncheckedGraphs(Graphs):
 
     def __init__(self, *args: Any):
         super().__init__(*args)
-        self._tolerance = math.inf
+        self.tolerance = math.inf
 
 
 class _Pool:

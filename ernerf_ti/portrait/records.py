@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ernerf_ti.portrait.frame_index import FrameIndex
+
 
 @dataclass
 class RayBatch:
@@ -32,7 +34,7 @@ class FrameInputs:
     """[8, C, steps] audio features around the 8 frames k-4 ... k+3."""
     eye_closure: Tensor | None
     """[1] in [0, 1]: 0 open, 1 closed; None for open."""
-    appearance_index: int | None
+    appearance_index: FrameIndex | None
     """Index of the frame's appearance embedding, which is its index among the training frames. None for other frames,
     which get the mean embedding; ER-NeRF gives them that of frame 0."""
     head_pose: Tensor

@@ -37,8 +37,11 @@ class Backend(Protocol):
     def side_stream(self) -> AbstractContextManager[None]:
         """A stream for the calls before a recording, ordered with the current one at both ends."""
 
-    def capture(self, function: Callable[[], Recorded], pool: Any) -> tuple[Graph, Recorded]:
-        """Record the launches of a function. Its tensors have no values before the graph is replayed."""
+    def capture(
+        self, function: Callable[[], Recorded], pool: Any, generators: Sequence[torch.Generator] = ()
+    ) -> tuple[Graph, Recorded]:
+        """Record the launches of a function. Its tensors have no values before the graph is replayed, which draws from
+        the generators as they are then."""
 
     def synchronize(self) -> None: ...
 
@@ -67,8 +70,12 @@ class CudaBackend:
         finally:
             current.wait_stream(self._stream)  # also before memory that was used here is given to others
 
-    def capture(self, function: Callable[[], Recorded], pool: Any) -> tuple[Graph, Recorded]:
+    def capture(
+        self, function: Callable[[], Recorded], pool: Any, generators: Sequence[torch.Generator] = ()
+    ) -> tuple[Graph, Recorded]:
         graph, current = torch.cuda.CUDAGraph(), torch.cuda.current_stream(self._device)
+        for generator in generators:
+            graph.register_generator_state(generator)
         try:
             # thread_local: other threads decode frames and pin memory meanwhile, which "global" would forbid them.
             with torch.cuda.graph(graph, pool=pool, stream=self._stream, capture_error_mode="thread_local"):

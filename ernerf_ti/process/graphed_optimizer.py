@@ -1,14 +1,16 @@
 """Steps of an optimizer as a CUDA graph."""
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from ernerf_ti.process.graph_capture import Backend, Graph
-from ernerf_ti.process.graphs import STEADY_AFTER, cause
+from ernerf_ti.process.graphs import STEADY_AFTER
+from ernerf_ti.process.repetition import capturable, record_repetition
 
-_TOLERANCE = 1e-5  # of a repeated step, relative to the largest value of a tensor
+_TOLERANCE = 1e-3
 
 
 class GraphedOptimizer:
@@ -60,43 +62,23 @@ class GraphedOptimizer:
         states = (self._optimizer.state.get(p, {}) for p in parameters)
         return parameters + [value for state in states for value in state.values() if isinstance(value, Tensor)]
 
-    @torch.no_grad()
     def _record(self, backend: Backend, parameters: list[Tensor]) -> None:
         """Take a step plainly, and record its repetition."""
-        written, given = self._written(parameters), [p.grad for p in parameters]
-        before = [tensor.clone() for tensor in written]
-        self._optimizer.step()
-        after = [tensor.clone() for tensor in written]
+        given = [parameter.grad for parameter in parameters]
+        self._gradients = [gradient.clone() for gradient in given if gradient is not None]
         try:
-            self._gradients = [gradient.clone() for gradient in given if gradient is not None]
             for parameter, gradient in zip(parameters, self._gradients, strict=True):
                 parameter.grad = gradient
-            self._set_capturable(True)
-            graph, _ = backend.capture(self._step, backend.pool())
-            torch._foreach_copy_(written, before)
-            graph.replay()
-            deviation = max(_deviation(*pair) for pair in zip(after, written, strict=True))
-            if deviation > _TOLERANCE:
-                raise ValueError(f"expected the numbers of a plain step, got a deviation of {deviation:.1g}")
-            self._graph = graph
-        except Exception as error:
-            self._backend, self._gradients = None, []
-            self._tell(f"CUDA graph of the optimizer: {cause(error)}; it runs without a graph")
+            recording = partial(capturable, self._optimizer)
+            made = record_repetition(backend, self._step, self._written(parameters), _TOLERANCE, recording=recording)
         finally:
-            self._set_capturable(False)
             for parameter, own in zip(parameters, given, strict=True):
                 parameter.grad = own
-            torch._foreach_copy_(written, after)
+        self._graph = made.graph
+        if made.problem:
+            self._backend, self._gradients = None, []
+            self._tell(f"CUDA graph of the optimizer: {made.problem}; it runs without a graph")
 
-    def _step(self) -> None:
+    def _step(self) -> Tensor:
         self._optimizer.step()
-
-    def _set_capturable(self, value: bool) -> None:
-        # Torch warns of steps outside of a recording with it, and refuses to record without it.
-        for group in self._optimizer.param_groups:
-            group["capturable"] = value
-
-
-def _deviation(expected: Tensor, got: Tensor) -> float:
-    largest = expected.abs().max().clamp(min=torch.finfo(torch.float32).tiny)
-    return float(((got - expected).abs().max() / largest).nan_to_num(torch.inf)) if expected.numel() else 0.0
+        return self._gradients[0]

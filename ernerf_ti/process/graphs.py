@@ -8,11 +8,13 @@ and a function that is run as a graph
 
 - computes its results from its tensor arguments and the parameters of its module alone, without side effects;
 - waits for the device nowhere (`.item()`, `nonzero`, a tensor made of Python numbers);
-- launches no Taichi kernel: those can't be recorded (:func:`taichi_kernels.runtime.launch` raises an error).
+- launches no kernel of ours, unless their own launcher is on: Taichi's launches can't be recorded
+  (:func:`taichi_kernels.runtime.launch` raises an error).
 """
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, get_args
 
@@ -56,14 +58,38 @@ class Graphs:
     """
 
     def __init__(self, backend: Backend | None, tell: Callable[[str], None], dtype: torch.dtype = torch.float32):
-        self.backend, self.tell, self._tolerance = backend, tell, _TOLERANCES[dtype]
+        self.backend, self.tell, self.tolerance = backend, tell, _TOLERANCES[dtype]
         self._parameters: dict[Callable[..., Any], list[nn.Parameter]] = {}
         self._functions: dict[tuple[Callable[..., Any], bool], _GraphedFunction] = {}
+        self.is_off = False
 
     def __call__(self, function: Callable[..., Any], *inputs: Input, **flags: Any) -> Any:
         """Call a function through its graph, or plainly; see the class."""
-        if self.backend is None:
+        if self.backend is None or self.is_off:
             return function(*inputs, **flags)
+        return self._graphed(function, inputs)(inputs, flags)
+
+    def whole(self, function: Callable[..., Any], *inputs: Input, **flags: Any) -> Any:
+        """Call a function that launches kernels, where these can be recorded, as one graph.
+
+        What it calls through this object is part of that graph. Where the whole can't be recorded, it has graphs of its
+        own.
+        """
+        if self.backend is None or self.is_off or (graphed := self._graphed(function, inputs)).is_plain:
+            return function(*inputs, **flags)
+        with self.off():
+            return graphed(inputs, flags)
+
+    @contextmanager
+    def off(self) -> Iterator[None]:
+        """Context in which functions are called plainly."""
+        was, self.is_off = self.is_off, True
+        try:
+            yield
+        finally:
+            self.is_off = was
+
+    def _graphed(self, function: Callable[..., Any], inputs: Sequence[Input]) -> "_GraphedFunction":
         parameters = self._parameters.get(function)
         if parameters is None:
             owner = getattr(function, "__self__", function)
@@ -74,9 +100,10 @@ class Graphs:
         )
         graphed = self._functions.get((function, needs_gradient))
         if graphed is None:
-            graphed = _GraphedFunction(function, parameters, self.backend, self._tolerance, self.tell)
+            assert self.backend is not None
+            graphed = _GraphedFunction(function, parameters, self.backend, self.tolerance, self.tell)
             self._functions[function, needs_gradient] = graphed
-        return graphed(inputs, flags)
+        return graphed
 
     def clear(self) -> None:
         """Drop all graphs with their memory. Functions that are used again are recorded again."""
@@ -134,11 +161,12 @@ class _GraphedFunction:
         self._tolerance, self._tell = tolerance, tell
         self._by_key: dict[tuple[Any, ...], _Shapes] = {}
         self._n_calls = 0
-        self._is_plain = False
+        self.is_plain = False
+        """Whether it can't be recorded."""
 
     def __call__(self, inputs: Sequence[Input], flags: dict[str, Any]) -> Any:
         captured = None
-        if not (self._is_plain or torch.is_autocast_enabled("cuda") or torch.is_autocast_enabled("cpu")):
+        if not (self.is_plain or torch.is_autocast_enabled("cuda") or torch.is_autocast_enabled("cpu")):
             captured = self._captured(inputs, flags)
         if captured is None or captured.is_pending:
             return self._function(*inputs, **flags)
@@ -197,7 +225,7 @@ class _GraphedFunction:
             )
         except Exception as error:
             reason = f"it can't be recorded ({cause(error)})"
-        self._is_plain = True
+        self.is_plain = True
         self.clear()
         name = getattr(self._function, "__qualname__", type(self._function).__name__)
         self._tell(f"CUDA graph of {name}: {reason}; it runs without a graph")

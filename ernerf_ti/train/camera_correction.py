@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor, nn
 
+from ernerf_ti.portrait.frame_index import FrameIndex, row
+
 _SMALL = 1e-2  # squared angle below which power series replace the quotients: they differ by 3e-14 there
 
 
@@ -22,10 +24,10 @@ class CameraCorrection(nn.Module):
         self.translations = nn.Parameter(torch.zeros(n_frames, 3))
         """[n, 3] scene units."""
 
-    def forward(self, rays_o: Tensor, rays_d: Tensor, frame: int) -> tuple[Tensor, Tensor]:
+    def forward(self, rays_o: Tensor, rays_d: Tensor, frame: FrameIndex) -> tuple[Tensor, Tensor]:
         """[N, 3] rays of a frame -> corrected rays, differentiable in the corrections and the rays."""
-        rotation = _rotation_minus_identity(self.rotations[frame])
-        return (rays_o + self.translations[frame]).contiguous(), (rays_d + rays_d @ rotation.t()).contiguous()
+        rotation = _rotation_minus_identity(row(self.rotations, frame))
+        return (rays_o + row(self.translations, frame)).contiguous(), (rays_d + rays_d @ rotation.t()).contiguous()
 
 
 def _rotation_minus_identity(w: Tensor) -> Tensor:

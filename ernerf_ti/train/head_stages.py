@@ -4,12 +4,14 @@
 """
 
 from collections import defaultdict
+from collections.abc import Hashable
 from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from ernerf_ti.portrait.frame_index import FrameIndex, row
 from ernerf_ti.portrait.model.calls import call_plainly
 from ernerf_ti.portrait.records import RayBatch, RenderOutput
 from ernerf_ti.portrait.render.head import render_head
@@ -20,9 +22,11 @@ from ernerf_ti.train.config import FinetuneStageConfig
 from ernerf_ti.train.perceptual import PerceptualLoss, perceptual_loss
 from ernerf_ti.train.pixel_sampling import patch_pixels, random_pixels, random_pixels_in, square_pixels
 from ernerf_ti.train.stage import Stage, StepLoss, StepStatistics
+from ernerf_ti.train.training_frames import TrainingFrame
 
 _EYE_JITTER = 0.1  # width of the uniform noise on the eye closure
 _SMOOTHNESS_DISTANCE = 1e-3  # scene units
+_PIXELS, _SMOOTHED, _LIPS, _PATCHES = "pixels", "pixels, with smoothness", "lips", "patches"  # kinds of steps
 
 
 class HeadFieldStage(Stage):
@@ -65,7 +69,7 @@ class HeadFieldStage(Stage):
         self.portrait.head_grid.update(field.densities, noise, all_cells)
 
     def _render(
-        self, frame: int, batch: RayBatch, generator: torch.Generator, kind: str, with_uncertainty: bool = False
+        self, frame: FrameIndex, batch: RayBatch, generator: torch.Generator, kind: str, with_uncertainty: bool = False
     ) -> RenderOutput:
         """Render the rays of a batch; corrects them in place if cameras are refined.
 
@@ -92,7 +96,9 @@ class HeadFieldStage(Stage):
         capacity.observe(output.n_found)
         return output
 
-    def _terms(self, output: RenderOutput, batch: RayBatch, progress: float) -> tuple[dict[str, Tensor], Tensor]:
+    def _terms(
+        self, output: RenderOutput, batch: RayBatch, progress: float | Tensor
+    ) -> tuple[dict[str, Tensor], Tensor]:
         """Weighted terms that depend on each ray alone, and the mean squared error."""
         rays, max_steps = losses.compare(output, batch), self.config.portrait.march.max_steps
         call, weights = self.call, self.config.losses
@@ -104,13 +110,20 @@ class HeadStage(HeadFieldStage):
 
     name = "head"
 
-    def loss(self, frame: int, step: int, generator: torch.Generator) -> StepLoss:
-        weights, progress = self.config.losses, self._progress(step)
-        pixels = self._draw_pixels(frame, generator)
+    def kind(self, step: int) -> str:
+        is_smoothed = self.config.losses.smoothness > 0 and step % self.config.grid_update_every == 0
+        return _SMOOTHED if is_smoothed else _PIXELS
+
+    def key(self, kind: str) -> Hashable:
+        return kind, self._capacities[_PIXELS].limit
+
+    def loss(self, frame: TrainingFrame, kind: str, progress: float | Tensor, generator: torch.Generator) -> StepLoss:
+        weights = self.config.losses
+        pixels = self._draw_pixels(frame.index, generator)
         batch = self.frames.rays(frame, pixels, self._random_colors(len(pixels), generator))
-        output = self._render(frame, batch, generator, "pixels", with_uncertainty=weights.uncertainty > 0)
+        output = self._render(frame.index, batch, generator, _PIXELS, with_uncertainty=weights.uncertainty > 0)
         terms, mse = self._terms(output, batch, progress)
-        if weights.smoothness > 0 and step % self.config.grid_update_every == 0:
+        if kind == _SMOOTHED:
             terms["smoothness"] = progress * weights.smoothness * self._variation(output, batch, generator)
         return StepLoss(terms, StepStatistics(mse, len(pixels), output.n_samples.sum()))
 
@@ -122,12 +135,12 @@ class HeadStage(HeadFieldStage):
         counts = torch.tensor([int(fraction * settings.n_rays) for fraction in fractions])
         return torch.repeat_interleave(torch.arange(len(counts)), counts).to(self.frames.device)
 
-    def _draw_pixels(self, frame: int, generator: torch.Generator) -> Tensor:
+    def _draw_pixels(self, frame: FrameIndex, generator: torch.Generator) -> Tensor:
         part = self._part_of_ray
         pixels = random_pixels(self.settings.n_rays - len(part), self.frames.n_pixels, generator)
         if not len(part):
             return pixels
-        corners, sides = (table[frame].index_select(0, part) for table in self.frames.parts)
+        corners, sides = (row(table, frame).index_select(0, part) for table in self.frames.parts)
         return torch.cat((pixels, random_pixels_in(corners, sides, self.frames.width, generator)))
 
     def _variation(self, output: RenderOutput, batch: RayBatch, generator: torch.Generator) -> Tensor:
@@ -156,21 +169,31 @@ class FinetuneStage(HeadFieldStage):
     def _perceptual(self) -> PerceptualLoss | None:
         return perceptual_loss(self.settings.perceptual, self.frames.device)
 
-    def loss(self, frame: int, step: int, generator: torch.Generator) -> StepLoss:
-        pixels, side, perceptual_weight = self._draw_patches(frame, step, generator)
+    def kind(self, step: int) -> str:
+        return _LIPS if step % 2 == 0 else _PATCHES
+
+    def key(self, kind: str) -> Hashable:
+        return kind, self._capacities[kind].limit
+
+    def loss(self, frame: TrainingFrame, kind: str, progress: float | Tensor, generator: torch.Generator) -> StepLoss:
+        pixels, side, perceptual_weight = self._draw_patches(frame.index, kind, generator)
         batch = self.frames.rays(frame, pixels)
-        output = self._render(frame, batch, generator, "lips" if step % 2 == 0 else "patches")
+        output = self._render(frame.index, batch, generator, kind)
         terms, mse = self._terms(output, batch, 1.0)
         if self._perceptual is not None:
             images = (rgb.view(-1, side, side, 3).permute(0, 3, 1, 2) for rgb in (output.rgb, batch.target_rgb))
             terms["perceptual"] = perceptual_weight * self._perceptual(*images).mean()
         return StepLoss(terms, StepStatistics(mse, len(pixels), output.n_samples.sum()))
 
-    def _draw_patches(self, frame: int, step: int, generator: torch.Generator) -> tuple[Tensor, int, float]:
+    def _draw_patches(self, frame: FrameIndex, kind: str, generator: torch.Generator) -> tuple[Tensor, int, float]:
         """[N] pixels of square patches, the side of a patch, and the weight of the perceptual loss."""
         weights, size = self.config.losses, self.settings.patch_size
-        if step % 2 == 0:
-            return self._lips_pixels + self.frames.lips_corners[frame], self.frames.lips_side, weights.lips_perceptual
+        if kind == _LIPS:
+            return (
+                self._lips_pixels + row(self.frames.lips_corners, frame),
+                self.frames.lips_side,
+                weights.lips_perceptual,
+            )
         n = max(1, self.settings.n_rays // size**2)
         pixels = patch_pixels(n, size, self.frames.height, self.frames.width, generator)
         return pixels, size, weights.patch_perceptual

@@ -1,6 +1,7 @@
 """What the training loop needs of a stage: parameters, the loss of a step, grid updates, held-out renderings."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Hashable
 from dataclasses import dataclass
 from functools import reduce
 from typing import ClassVar, NamedTuple
@@ -12,7 +13,7 @@ from ernerf_ti.portrait.model.calls import Call, call_plainly
 from ernerf_ti.portrait.portrait import Portrait
 from ernerf_ti.train.camera_correction import CameraCorrection
 from ernerf_ti.train.config import StageConfig, TrainConfig
-from ernerf_ti.train.training_frames import TrainingFrames
+from ernerf_ti.train.training_frames import TrainingFrame, TrainingFrames
 
 _UPDATES_OF_ALL_CELLS = 16
 
@@ -82,14 +83,23 @@ class Stage(ABC):
         """The parameters that this stage trains."""
 
     @abstractmethod
-    def loss(self, frame: int, step: int, generator: torch.Generator) -> StepLoss:
+    def loss(self, frame: TrainingFrame, kind: str, progress: float | Tensor, generator: torch.Generator) -> StepLoss:
         """Render rays of a training frame and compare them with it.
 
         Args:
-            frame: index of the training frame.
-            step: steps of this stage before this one.
+            frame: the training frame.
+            kind: what the step computes, see :meth:`kind`.
+            progress: fraction of this stage that is done, a number or [].
             generator: draws all random numbers of the step, on the training device.
         """
+
+    def kind(self, step: int) -> str:
+        """What is computed after so many steps of this stage. All steps of a kind do the same with other numbers."""
+        return self.name
+
+    def key(self, kind: str) -> Hashable:
+        """What decides the shapes in a step of a kind, where shapes are fixed."""
+        return kind
 
     @abstractmethod
     def render_held_out(self, frame: int) -> tuple[Tensor, Tensor]:
@@ -120,9 +130,6 @@ class Stage(ABC):
 
     @abstractmethod
     def _update_grid(self, frame: int, noise: torch.Generator, all_cells: bool) -> None: ...
-
-    def _progress(self, step: int) -> float:
-        return step / self.settings.iterations
 
     def _draw(self, *shape: int, generator: torch.Generator) -> Tensor:
         """Uniform random numbers in [0, 1) on the training device."""

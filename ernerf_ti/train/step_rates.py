@@ -33,7 +33,8 @@ class StepRates:
 
     def add(self, statistics: StepStatistics) -> None:
         self._rays += statistics.n_rays
-        self._samples += statistics.n_samples
+        # Not in place: a step that a CUDA graph repeats counts them in float32.
+        self._samples = self._samples + statistics.n_samples
 
     def values(self) -> dict[str, float]:
         return {

@@ -6,11 +6,13 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from ernerf_ti.portrait.frame_index import FrameIndex
 from ernerf_ti.portrait.records import TorsoLayer
 from ernerf_ti.portrait.render.torso import render_torso
 from ernerf_ti.train import losses
 from ernerf_ti.train.pixel_sampling import random_pixels
 from ernerf_ti.train.stage import Stage, StepLoss, StepStatistics
+from ernerf_ti.train.training_frames import TrainingFrame
 
 
 class TorsoStage(Stage):
@@ -22,10 +24,12 @@ class TorsoStage(Stage):
     def parameters(self) -> dict[str, nn.Parameter]:
         return {name: p for name, p in self.portrait.named_parameters() if name.startswith("torso.")}
 
-    def loss(self, frame: int, step: int, generator: torch.Generator) -> StepLoss:
+    def loss(self, frame: TrainingFrame, kind: str, progress: float | Tensor, generator: torch.Generator) -> StepLoss:
         pixels = random_pixels(self.settings.n_rays, self.frames.n_pixels, generator)
         batch = self.frames.torso(frame, pixels, self._random_colors(len(pixels), generator))
-        rgb, _ = render_torso(self._field(frame), self.portrait.torso_grid, batch.pixel_coords, batch.background_rgb)
+        rgb, _ = render_torso(
+            self._field(frame.index), self.portrait.torso_grid, batch.pixel_coords, batch.background_rgb
+        )
         mse = (rgb - batch.target_rgb).square().mean()
         terms = {"color": mse, "anchors": losses.anchor_deviation(self.portrait.torso.anchors)}
         return StepLoss(terms, StepStatistics(mse, len(pixels), 0))
@@ -44,6 +48,6 @@ class TorsoStage(Stage):
         field = self._field(frame)
         self.portrait.torso_grid.update(lambda pixel_coords: field(pixel_coords).alpha, noise)
 
-    def _field(self, frame: int) -> Callable[[Tensor], TorsoLayer]:
+    def _field(self, frame: FrameIndex) -> Callable[[Tensor], TorsoLayer]:
         pose = self.frames.pose(frame)
         return partial(self.portrait.torso, head_pose=pose, appearance=frame, call=self.call)

@@ -20,7 +20,6 @@ from ernerf_ti.media.provenance.consent import consent_in
 from ernerf_ti.portrait.portrait import Portrait
 from ernerf_ti.process import graphs
 from ernerf_ti.process.device import CudaGraphs
-from ernerf_ti.process.graphed_optimizer import GraphedOptimizer
 from ernerf_ti.process.precision import resolve_precision
 from ernerf_ti.process.threads import ThreadTuner
 from ernerf_ti.run.checkpoint import load_checkpoint, load_state, save_checkpoint, state_entry
@@ -35,6 +34,7 @@ from ernerf_ti.train.head_stages import FinetuneStage, HeadStage
 from ernerf_ti.train.optimizer import WeightAverage, set_learning_rates, stage_optimizer
 from ernerf_ti.train.perceptual import resolve_perceptual
 from ernerf_ti.train.stage import Stage, StepLoss, StepStatistics
+from ernerf_ti.train.stage_steps import StageSteps
 from ernerf_ti.train.step_draws import StepDraws
 from ernerf_ti.train.step_rates import StageClock, StepRates, summary
 from ernerf_ti.train.torso_stage import TorsoStage
@@ -208,7 +208,7 @@ class Trainer:
             self._threads.release()
             self.frames.close()
             self._graphs.clear()
-            self._graphed_optimizer.clear()
+            self._steps.clear()
         return True
 
     def start_stage(self, stage: str) -> None:
@@ -222,7 +222,7 @@ class Trainer:
         self.optimizer = stage_optimizer(parameters.items(), self.config.optimizer, self._current.settings)
         for parameter in parameters.values():
             parameter.requires_grad_(True)
-        self._graphed_optimizer = GraphedOptimizer(self.optimizer, self._graphs.backend, self._graphs.tell)
+        self._steps = StageSteps(self._current, self.optimizer, self.scaler, self._graphs)
         self.average = WeightAverage(parameters, self.config.optimizer.ema_decay)
 
     def train_step(self) -> StepReport:
@@ -234,16 +234,7 @@ class Trainer:
         if self.step % config.grid_update_every == 0:
             stage.update_grid(host, self.step)
         set_learning_rates(self.optimizer, stage.settings, self.step / stage.settings.iterations)
-        # Before the loss: the forward pass of a CUDA graph would have to copy gradients that are still there.
-        self.optimizer.zero_grad(set_to_none=True)
-        result = stage.loss(frame, self.step, generator)
-        loss = result.total
-        self.scaler.scale(loss).backward()
-        if self.scaler.is_enabled():
-            self.scaler.step(self.optimizer)
-            self.scaler.update()
-        else:
-            self._graphed_optimizer.step()
+        loss, result = self._steps.take(self.frames.frame(frame), self.step, generator)
         self.step += 1
         if self.step % max(1, stage.settings.iterations // 125) == 0:
             # So rarely that the average reaches back over the last fifth of the stage or so.

@@ -12,6 +12,7 @@ from ernerf_ti.audio.context import AFTER, BEFORE
 from ernerf_ti.data.capture import Capture
 from ernerf_ti.data.capture_files import HEAD, Split
 from ernerf_ti.portrait.camera import all_pixels, pixel_coords, pixel_rays, scene_from_capture
+from ernerf_ti.portrait.frame_index import FrameIndex, row
 from ernerf_ti.portrait.records import FrameInputs, RayBatch
 from ernerf_ti.portrait.render.alpha import over
 from ernerf_ti.train.frame_store import FrameStore, decoding_threads
@@ -40,6 +41,26 @@ class FrameImages(NamedTuple):
     torso_over_background: Tensor
 
 
+class TrainingFrame(NamedTuple):
+    """A frame on the training device."""
+
+    index: FrameIndex
+    """In the split."""
+    pixels: Tensor
+    """[H W, 8] uint8: image, torso and marks, or [H W, 4]: the torso alone."""
+
+    def in_own_memory(self) -> "TrainingFrame":
+        """A copy with its index on the device, which others can be loaded into."""
+        index = torch.full((1,), self.index, dtype=torch.int64, device=self.pixels.device)
+        return TrainingFrame(index, self.pixels.clone())
+
+    def load(self, other: "TrainingFrame") -> None:
+        """Take over another frame, of which the index is a number."""
+        assert isinstance(self.index, Tensor) and not isinstance(other.index, Tensor)
+        self.index.fill_(other.index)
+        self.pixels.copy_(other.pixels)
+
+
 class TorsoBatch(NamedTuple):
     """N pixels of one frame with their training targets."""
 
@@ -55,7 +76,7 @@ class TrainingFrames:
     """Frames of a split of a capture.
 
     Poses, eye closures, audio windows and rectangles are tables on the device. A frame is chosen by an index on the
-    host, which makes a view of a table and waits for nothing.
+    host, which makes a view of a table, or on the device; neither waits for anything.
 
     Args:
         capture: the capture.
@@ -83,6 +104,7 @@ class TrainingFrames:
         self._device_poses = self.poses.to(self.device)
         self._eye_closures = torch.from_numpy(capture.eye_closures[split.frame_ids])[:, None].to(self.device)
         self._context_begins = np.minimum(split.audio_ids, len(self.windows) + BEFORE).tolist()
+        self._device_begins = torch.tensor(self._context_begins, device=self.device)
         self._torso = _TORSO
         self._store = self._new_store()
 
@@ -148,20 +170,29 @@ class TrainingFrames:
         """Stop the threads that read frames, until the next announcement."""
         self._store.close()
 
-    def pose(self, i: int) -> Tensor:
-        """[4, 4] pose_world_from_camera of frame i of the split, scene."""
-        return self._device_poses[i]
+    def frame(self, i: int) -> TrainingFrame:
+        """Frame i of the split, with its pixels, which must not be changed."""
+        return TrainingFrame(i, self._store.get(i))
 
-    def inputs(self, i: int, trained: bool = True) -> FrameInputs:
+    def pose(self, i: FrameIndex) -> Tensor:
+        """[4, 4] pose_world_from_camera of frame i of the split, scene."""
+        return row(self._device_poses, i)
+
+    def inputs(self, i: FrameIndex, trained: bool = True) -> FrameInputs:
         """Inputs of the fields for frame i of the split.
 
         Args:
             i: index in the split.
             trained: whether the frame is trained on, and has its own appearance embedding.
         """
-        begin = self._context_begins[i]
-        window = self._padded_windows[begin : begin + BEFORE + AFTER]
-        return FrameInputs(window, self._eye_closures[i], i if trained else None, self.pose(i))
+        n = BEFORE + AFTER
+        if isinstance(i, Tensor):
+            rows = row(self._device_begins, i) + torch.arange(n, device=self.device)
+            window = self._padded_windows.index_select(0, rows)
+        else:
+            begin = self._context_begins[i]
+            window = self._padded_windows[begin : begin + n]
+        return FrameInputs(window, row(self._eye_closures, i), i if trained else None, self.pose(i))
 
     def images(self, i: int) -> FrameImages:
         """The layers of frame i of the split."""
@@ -169,17 +200,17 @@ class TrainingFrames:
         background = self.background.view(self.height, self.width, 3)
         return FrameImages(layers[..., _IMAGE], _over(layers[..., _TORSO], background))
 
-    def rays(self, i: int, pixels: Tensor, colors: Tensor | None = None) -> RayBatch:
-        """Rays of frame i. The target is the frame, to be rendered over the captured torso over the background.
+    def rays(self, frame: TrainingFrame, pixels: Tensor, colors: Tensor | None = None) -> RayBatch:
+        """Rays of a frame. The target is the frame, to be rendered over the captured torso over the background.
 
         Args:
-            i: index in the split.
+            frame: of the split.
             pixels: [N] indices of pixels.
             colors: [K, 3] in [0, 1], for the first K of the pixels: they replace the background, and outside of the
                 head also the target, where the segmentation is certain. Near the head's outline, and in a capture
                 without segmentation, nothing changes.
         """
-        values = self._store.get(i).index_select(0, pixels)
+        values = frame.pixels.index_select(0, pixels)
         layers, marks = values / 255, values[:, _MARKS]
         target, behind = layers[:, _IMAGE], _over(layers[:, _TORSO], self.background.index_select(0, pixels))
         if colors is not None and len(colors):
@@ -187,7 +218,7 @@ class TrainingFrames:
             regions = (marks[:k] & _REGION_BITS)[:, None]
             behind[:k] = torch.where(regions != _UNSURE, colors, behind[:k])
             target[:k] = torch.where(regions == _OUTSIDE, colors, target[:k])
-        pose = self.pose(i)
+        pose = self.pose(frame.index)
         return RayBatch(
             pose[:3, 3].expand(len(pixels), 3).contiguous(),
             self._directions.index_select(0, pixels) @ pose[:3, :3].t(),
@@ -196,15 +227,15 @@ class TrainingFrames:
             marks >= _FACE_BIT,
         )
 
-    def torso(self, i: int, pixels: Tensor, colors: Tensor) -> TorsoBatch:
-        """Pixels of frame i. The target is the captured torso over the background.
+    def torso(self, frame: TrainingFrame, pixels: Tensor, colors: Tensor) -> TorsoBatch:
+        """Pixels of a frame. The target is the captured torso over the background.
 
         Args:
-            i: index in the split.
+            frame: of the split.
             pixels: [N] indices of pixels.
             colors: [K, 3] in [0, 1], replace the background of the first K of the pixels.
         """
-        layer = self._store.get(i).index_select(0, pixels)[:, self._torso] / 255
+        layer = frame.pixels.index_select(0, pixels)[:, self._torso] / 255
         background = self.background.index_select(0, pixels)
         background[: len(colors)] = colors
         return TorsoBatch(self._coords.index_select(0, pixels), _over(layer, background), background)

@@ -162,7 +162,7 @@ class _Frames:
     def announce(self, frames):
         self.log.append(("announced", frames))
 
-    def rays(self, i, pixels):
+    def frame(self, i):
         self.log.append(("read", i))
 
 

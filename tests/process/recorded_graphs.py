@@ -9,7 +9,7 @@ What goes wrong on CUDA shows here as a wrong number, NaN or the same error:
 """
 
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from typing import Any
 
@@ -30,8 +30,8 @@ _FORBIDDEN = {
 class CountingBackend:
     """CUDA graphs on CUDA, :class:`RecordedGraph` on the CPU; counts recordings."""
 
-    def __init__(self, device: torch.device):
-        self._backend = CudaBackend(device) if device.type == "cuda" else RecordingBackend()
+    def __init__(self, device: torch.device, records_kernels: bool = False):
+        self._backend = CudaBackend(device) if device.type == "cuda" else RecordingBackend(records_kernels)
         self.n_captures = 0
         self._made: weakref.WeakSet = weakref.WeakSet()
 
@@ -40,9 +40,9 @@ class CountingBackend:
         """Graphs that still hold memory."""
         return len(self._made)
 
-    def capture(self, function: Callable[[], Any], pool: Any) -> tuple[Any, Any]:
+    def capture(self, function: Callable[[], Any], pool: Any, generators: Sequence = ()) -> tuple[Any, Any]:
         self.n_captures += 1
-        graph, result = self._backend.capture(function, pool)
+        graph, result = self._backend.capture(function, pool, generators)
         self._made.add(graph)
         return graph, result
 
@@ -51,7 +51,14 @@ class CountingBackend:
 
 
 class RecordingBackend:
-    """Makes :class:`RecordedGraph`."""
+    """Makes :class:`RecordedGraph`.
+
+    Args:
+        records_kernels: as the kernels' own launcher does on CUDA, where Taichi's can't be recorded.
+    """
+
+    def __init__(self, records_kernels: bool = False):
+        self._records_kernels = records_kernels
 
     def pool(self) -> list["RecordedGraph"]:
         return []
@@ -59,8 +66,10 @@ class RecordingBackend:
     def side_stream(self) -> nullcontext:
         return nullcontext()
 
-    def capture(self, function: Callable[[], Any], pool: list["RecordedGraph"]) -> tuple["RecordedGraph", Any]:
-        graph = RecordedGraph(pool)
+    def capture(
+        self, function: Callable[[], Any], pool: list["RecordedGraph"], generators: Sequence = ()
+    ) -> tuple["RecordedGraph", Any]:
+        graph = RecordedGraph(pool, self._records_kernels, generators)
         with graph:
             result = function()
         graph.spoil()
@@ -73,9 +82,9 @@ class RecordingBackend:
 class RecordedGraph(TorchDispatchMode):
     """Operations, with the tensors that they read and wrote."""
 
-    def __init__(self, pool: list["RecordedGraph"]):
+    def __init__(self, pool: list["RecordedGraph"], records_kernels: bool, generators: Sequence):
         super().__init__()
-        self._pool = pool
+        self._pool, self._records_kernels, self._has_generators = pool, records_kernels, bool(generators)
         self._calls: list[tuple[Callable, tuple, dict, list[Tensor]]] = []
         self._allocated: list[Tensor] = []
         pool.append(self)
@@ -85,7 +94,10 @@ class RecordedGraph(TorchDispatchMode):
         indexes_by_mask = func is _ATEN.index.Tensor and any(
             index is not None and index.dtype == torch.bool for index in args[1]
         )
-        if func in _FORBIDDEN or func.namespace == "taichi_kernels" or indexes_by_mask:
+        is_kernel = func.namespace == "taichi_kernels" and not self._records_kernels
+        # Another object than that of the caller for the same generator, so that they can't be compared.
+        draws = kwargs.get("generator") is not None and not self._has_generators
+        if func in _FORBIDDEN or is_kernel or indexes_by_mask or draws:
             raise RuntimeError(f"operation not permitted when stream is capturing: {func}")
         result = func(*args, **kwargs)
         outputs = _tensors(result)
@@ -101,7 +113,8 @@ class RecordedGraph(TorchDispatchMode):
             for func, args, kwargs, outputs in self._calls:
                 for recorded, repeated in zip(outputs, _tensors(func(*args, **kwargs)), strict=True):
                     if _address(recorded) != _address(repeated):  # neither a view nor written in place
-                        recorded.data.copy_(repeated)
+                        # In another shape if it was squeezed in place since.
+                        recorded.data.copy_(repeated.reshape(recorded.shape))
 
     def spoil(self) -> None:
         """Fill what the graph has allocated with NaN."""

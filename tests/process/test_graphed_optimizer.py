@@ -81,7 +81,7 @@ def test_a_loaded_state_is_recorded_again(model, device):
 class Failing(RecordingBackend):
     """Fails after the function has run."""
 
-    def capture(self, function, pool):
+    def capture(self, function, pool, generators=()):
         super().capture(function, pool)
         raise RuntimeError("operation not permitted when stream is capturing\nmore")
 
@@ -89,7 +89,7 @@ class Failing(RecordingBackend):
 class Idle(RecordingBackend):
     """Graphs that do nothing."""
 
-    def capture(self, function, pool):
+    def capture(self, function, pool, generators=()):
         graph, result = super().capture(function, pool)
         graph._calls.clear()
         return graph, result

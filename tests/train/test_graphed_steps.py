@@ -79,7 +79,7 @@ def test_the_optimizer_steps_as_a_graph(make, backend, stage):
         trainer.start_stage(stage)
         for group in trainer.optimizer.param_groups:  # as on CUDA
             group["lr"] = torch.as_tensor(group["lr"], dtype=torch.float32)
-    graphed._graphed_optimizer = GraphedOptimizer(graphed.optimizer, backend, pytest.fail)
+    graphed._steps._graphed_optimizer = GraphedOptimizer(graphed.optimizer, backend, pytest.fail)
     for _ in range(2 * STEADY_AFTER + 5):
         assert_same_step(graphed, plain)
     assert backend.n_captures == 1

@@ -75,10 +75,11 @@ def test_only_rendering_and_grids_may_wait(trainer, monkeypatch, stage, step):
     monkeypatch.setattr(head_stages, "render_head", render_head)
     monkeypatch.setattr(torso_stage, "render_torso", render_torso)
     trainer.start_stage(stage)
-    frame, generator = trainer._draws.frame(step), trainer._draws.generators(step).device
-    trainer.stages[stage].loss(frame, step, generator)  # reads the frame
+    frame, generator = trainer.frames.frame(trainer._draws.frame(step)), trainer._draws.generators(step).device
+    arguments = frame, trainer.stages[stage].kind(step), 0.5, generator
+    trainer.stages[stage].loss(*arguments)  # makes the tables
     with recorded_operations() as counted:
-        trainer.stages[stage].loss(frame, step, generator).total.backward()
+        trainer.stages[stage].loss(*arguments).total.backward()
     assert not counted.waits
     assert counted.launches > 20
 

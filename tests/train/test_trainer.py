@@ -55,7 +55,7 @@ def test_closed_eyes_are_drawn_more_often_if_asked(capture, config, tmp_path, mo
     drawn, loss = [], trainer.stages["head"].loss
 
     def recorded(frame, *arguments):
-        drawn.append(frame)
+        drawn.append(frame.index)
         return loss(frame, *arguments)
 
     monkeypatch.setattr(trainer.stages["head"], "loss", recorded)

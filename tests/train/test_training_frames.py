@@ -55,7 +55,7 @@ def test_rays_are_those_of_the_frame(capture, device, every_pixel):
     frames = training_frames(capture.folder, device)
     k = int(frames.split.frame_ids[1])
     pixels = every_pixel[torch.randperm(SIZE * SIZE, device=device)]
-    batch = frames.rays(1, pixels)
+    batch = frames.rays(frames.frame(1), pixels)
     for found, expected in zip(
         (batch.rays_o, batch.rays_d),
         pixel_rays(frames.pose(1), frames.capture.intrinsics, all_pixels(SIZE, SIZE, device)[pixels]),
@@ -84,7 +84,7 @@ def test_torso_over_random_colors(capture, device, every_pixel, torso_only):
     frames = training_frames(capture.folder, device)
     frames.use(torso_only)
     colors = torch.rand(100, 3, device=device)
-    batch = frames.torso(2, every_pixel, colors)
+    batch = frames.torso(frames.frame(2), every_pixel, colors)
     torso = torch.from_numpy(frames.capture.torso(int(frames.split.frame_ids[2])) / 255).float().to(device).view(-1, 4)
     background = torch.from_numpy(frames.capture.background / 255).float().to(device).view(-1, 3)
     background[:100] = colors
@@ -110,7 +110,7 @@ def test_squares_around_the_lips(capture, device):
 def test_random_background_where_the_segmentation_is_certain(capture, device, every_pixel):
     frames = training_frames(capture.folder, device, with_regions=True)
     noise = torch.rand(20 * SIZE, 3, device=device)
-    before, batch = frames.rays(2, every_pixel), frames.rays(2, every_pixel, noise)
+    before, batch = frames.rays(frames.frame(2), every_pixel), frames.rays(frames.frame(2), every_pixel, noise)
     assert torch.equal(batch.face_mask, before.face_mask)
     noise = torch.cat((noise, torch.full((12 * SIZE, 3), 2.0, device=device)))  # the last 12 rows get none
     rows, columns = every_pixel // SIZE, every_pixel % SIZE
@@ -133,6 +133,9 @@ def test_no_random_background_without_segmentation(capture, device, every_pixel,
         for k in range(12):
             capture.paths.labels(k).unlink()
     frames = training_frames(capture.folder, device, with_regions=deleted)
-    batch, before = frames.rays(0, every_pixel, torch.rand(100, 3, device=device)), frames.rays(0, every_pixel)
+    batch, before = (
+        frames.rays(frames.frame(0), every_pixel, torch.rand(100, 3, device=device)),
+        frames.rays(frames.frame(0), every_pixel),
+    )
     assert torch.equal(batch.background_rgb, before.background_rgb)
     assert torch.equal(batch.target_rgb, before.target_rgb)

@@ -4,6 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ernerf_ti.portrait.frame_index import FrameIndex, row
+
 _DEVIATION = 0.1  # of the initial embeddings
 
 
@@ -33,14 +35,20 @@ class AppearanceEmbedding(nn.Module):
         self._half = smoothing // 2
         self.register_buffer("_weights", torch.hann_window(smoothing + 2, periodic=False)[1:-1], persistent=False)
 
-    def forward(self, index: int | None) -> Tensor:
+    def forward(self, index: FrameIndex | None) -> Tensor:
         """[size] embedding of a training frame, or the mean embedding for None.
 
-        Raises ValueError if the index is out of range.
+        Raises ValueError if a number is out of range.
         """
         if index is None:
             return self.embeddings.mean(0)
         n = len(self.embeddings)
+        if isinstance(index, Tensor):
+            if self._half == 0:
+                return row(self.embeddings, index)
+            rows = index + torch.arange(-self._half, self._half + 1, device=index.device)
+            weights = torch.where((rows >= 0) & (rows < n), self._weights, 0.0)
+            return weights @ self.embeddings.index_select(0, rows.clamp(0, n - 1)) / weights.sum()
         if not 0 <= index < n:
             raise ValueError(
                 f"appearance_index: expected 0 to {n - 1}, got {index}; pass None for a frame that was not trained on"

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 import taichi_kernels as tk
 from ernerf_ti.portrait.config import TorsoFieldConfig
+from ernerf_ti.portrait.frame_index import FrameIndex
 from ernerf_ti.portrait.model import activations
 from ernerf_ti.portrait.model.appearance_embedding import AppearanceEmbedding
 from ernerf_ti.portrait.model.calls import Call, call_plainly
@@ -71,7 +72,7 @@ class TorsoField(nn.Module):
         self,
         pixel_coords: Tensor,
         head_pose: Tensor,
-        appearance: int | Tensor | None = None,
+        appearance: FrameIndex | None = None,
         call: Call = call_plainly,
     ) -> TorsoLayer:
         """Evaluate K pixels.
@@ -79,13 +80,15 @@ class TorsoField(nn.Module):
         Args:
             pixel_coords: [K, 2] in [-1, 1], see :func:`ernerf_ti.portrait.camera.pixel_coords`.
             head_pose: [4, 4] pose_world_from_camera in the scene.
-            appearance: index of a training frame, or an embedding [appearance_size]; None for the mean embedding.
+            appearance: index of a training frame, or an embedding [appearance_size], float; None for the mean
+                embedding.
             call: calls the parts between the encodings.
 
         Raises ValueError if the index is out of range.
         """
         x = (pixel_coords * self.config.shrink).contiguous()
-        embedding = appearance if isinstance(appearance, Tensor) else self.appearance(appearance)
+        is_embedding = isinstance(appearance, Tensor) and appearance.is_floating_point()
+        embedding = appearance if is_embedding else self.appearance(appearance)
         pixel_features = tk.frequency_encode(x, self.config.pixel_octaves)
         moved, offset, shared = call(self._deform, x, pixel_features, head_pose, embedding)
         output = call(self._colors, self.encoding(moved), pixel_features, shared, precision=self.precision)

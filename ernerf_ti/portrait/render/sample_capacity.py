@@ -13,6 +13,7 @@ _NEARLY_FULL = 0.95
 _PATIENCE = 16  # measurements, each well below the capacity, before it shrinks
 _SHRINK = 2**0.5  # smallest ratio of two sizes that is worth a change, which records CUDA graphs again
 _MOST_UNMEASURED = 2**21
+_NONE = -1
 
 
 class SampleCapacity:
@@ -27,7 +28,12 @@ class SampleCapacity:
     def __init__(self, guess: int | None = None):
         self._size = None if guess is None else _size_for(guess)
         self._recent: deque[int] = deque(maxlen=_PATIENCE)
-        self._largest: Tensor | None = None
+        self._largest: Tensor | None = None  # _NONE before anything was found; in the same memory from step to step
+
+    @property
+    def limit(self) -> int:
+        """Room for samples, for rays that can have as many."""
+        return _MOST_UNMEASURED if self._size is None else self._size
 
     def size(self, most: int) -> int:
         """The capacity for rays.
@@ -35,16 +41,18 @@ class SampleCapacity:
         Args:
             most: the largest number of samples that they can have.
         """
-        return min(_size_for(most), _MOST_UNMEASURED if self._size is None else self._size)
+        return min(_size_for(most), self.limit)
 
     def observe(self, n_found: Tensor) -> None:
-        """Note how many samples were found, without waiting for the number.
+        """Note how many samples were found, without waiting for the number. A CUDA graph may repeat this.
 
         Args:
             n_found: [] int, the number had there been room for all.
         """
         n_found = n_found.detach()
-        self._largest = n_found.clone() if self._largest is None else torch.maximum(self._largest, n_found)
+        if self._largest is None:
+            self._largest = torch.full_like(n_found, _NONE)
+        torch.maximum(self._largest, n_found, out=self._largest)
 
     def adjust(self) -> str | None:
         """Fit the capacity to what was observed since the last call. Waits for the device.
@@ -54,8 +62,10 @@ class SampleCapacity:
         """
         if self._largest is None:
             return None
-        n, was = int(self._largest), self._size or _MOST_UNMEASURED
-        self._largest = None
+        n, was = int(self._largest), self.limit
+        if n == _NONE:
+            return None
+        self._largest.fill_(_NONE)
         self.fit(n)
         if n <= was:
             return None

@@ -10,12 +10,20 @@ from contextlib import contextmanager
 
 import torch
 
+import taichi_kernels as tk
+
 _device_types = {"cuda"}
 
 
 def static_shapes(device: torch.device) -> bool:
     """Whether shapes are fixed on a device: on CUDA, and on the CPU within :func:`static_shapes_on_cpu`."""
     return device.type in _device_types
+
+
+def kernels_can_be_captured(device: torch.device) -> bool:
+    """Whether CUDA graphs can hold our kernels there: they can if these are launched by their own launcher."""
+    can_capture = getattr(tk, "can_capture", None)
+    return can_capture is not None and static_shapes(device) and can_capture(device)
 
 
 @contextmanager
