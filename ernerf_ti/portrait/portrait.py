@@ -4,11 +4,13 @@ import torch
 from torch import Tensor, nn
 
 from ernerf_ti.portrait.config import PortraitConfig
+from ernerf_ti.portrait.frame_index import FrameIndex
 from ernerf_ti.portrait.model.calls import Call, call_plainly
 from ernerf_ti.portrait.model.head_field import HeadField
 from ernerf_ti.portrait.model.pose_regression import PoseRegression
 from ernerf_ti.portrait.model.torso_field import TorsoField
-from ernerf_ti.portrait.records import FrameInputs, RenderOutput
+from ernerf_ti.portrait.records import FrameInputs, RenderOutput, TorsoLayer
+from ernerf_ti.portrait.render.frame import ImagePixels, render_portrait
 from ernerf_ti.portrait.render.frame_renderer import FrameRenderer
 from ernerf_ti.portrait.render.head_occupancy import OccupancyGrid
 from ernerf_ti.portrait.render.sample_capacity import SampleCapacity
@@ -82,6 +84,47 @@ class Portrait(nn.Module):
         if not static_shapes(self.head_grid.bitfield.device):
             return None
         return self._capacities.setdefault(n_rays, SampleCapacity(_SAMPLES_PER_RAY * n_rays))
+
+    @torch.no_grad()
+    def image(
+        self,
+        audio_window: Tensor,
+        eye_closure: Tensor | None,
+        head_pose: Tensor,
+        torso_appearance: Tensor | None,
+        appearance_index: FrameIndex | None,
+        background: Tensor | None,
+        audio_code: Tensor | None,
+        *,
+        pixels: ImagePixels,
+        with_torso: bool,
+        in_passes: bool,
+        capacity: int | None,
+        precision: torch.dtype,
+    ) -> RenderOutput:
+        """Render an image from tensors alone, so that a CUDA graph can repeat all of it.
+
+        Args:
+            audio_window, eye_closure, head_pose, torso_appearance, appearance_index: as of :class:`FrameInputs`.
+            background, audio_code, with_torso, in_passes: as of :meth:`FrameRenderer.submit`.
+            pixels: those of the image.
+            capacity: number of samples to make room for, or None.
+            precision: that of the portrait, with which graphs are told apart.
+        """
+        inputs = FrameInputs(audio_window, eye_closure, appearance_index, head_pose, torso_appearance)
+        head = self.head.bind(inputs, with_uncertainty=False, audio_code=audio_code, call=self.call)
+        appearance = appearance_index if torso_appearance is None else torso_appearance
+
+        def torso(pixel_coords: Tensor) -> TorsoLayer:
+            return self.torso(pixel_coords, head_pose, appearance, self.call)
+
+        return render_portrait(
+            *(head, self.head_grid, head_pose, pixels, self.config.march, background),
+            torso=torso if with_torso else None,
+            torso_grid=self.torso_grid if with_torso else None,
+            in_passes=in_passes,
+            capacity=capacity,
+        )
 
     def render(
         self,

@@ -6,12 +6,15 @@ import gc
 import pytest
 import torch
 
-from ernerf_ti.portrait.render.static_shapes import static_shapes_on_cpu
+from ernerf_ti.portrait.model.calls import call_plainly
+from ernerf_ti.portrait.render import frame_renderer
+from ernerf_ti.portrait.render.static_shapes import kernels_can_be_captured, static_shapes_on_cpu
 from ernerf_ti.process.graphs import STEADY_AFTER, Graphs
 from ernerf_ti.train import stage_steps
 from ernerf_ti.train.config import STAGES
 from ernerf_ti.train.stage_steps import StageSteps
 from ernerf_ti.train.trainer import Trainer
+from taichi_kernels import runtime
 from tests.process.recorded_graphs import CountingBackend
 
 N_STEPS = 2 * STEADY_AFTER + 5
@@ -236,3 +239,52 @@ def test_a_frame_by_its_index_on_the_device(make, trained):
         pixels = torch.arange(100, device=frames.device)
         rays, others = frames.rays(own, pixels), frames.rays(frames.frame(i), pixels)
         assert all(torch.equal(a, b) for a, b in zip(vars(rays).values(), vars(others).values(), strict=True))
+
+
+@pytest.mark.parametrize("with_torso", [True, False])
+def test_whole_frames_equal_plain_ones(make, backend, with_torso, monkeypatch):
+    monkeypatch.setattr(frame_renderer, "kernels_can_be_captured", lambda device: True)
+    trainer = make()
+    for _ in range(3):
+        trainer.train_step()
+    frames, portrait = trainer.frames, trainer.portrait
+    renderer = portrait.renderer(tuple(frames.capture.intrinsics), (frames.width, frames.height))
+    graphs, background = Graphs(backend, pytest.fail), torch.rand(frames.height, frames.width, 3, device=frames.device)
+    capacity = portrait.sample_capacity(frames.n_pixels)
+    pending, expected = [], []
+    for i in range(2 * STEADY_AFTER + 4):
+        if i == STEADY_AFTER + 3:
+            capacity._size = 2 * capacity._size  # another graph
+        inputs = frames.inputs(i % 18, trained=i % 2 == 0)
+        if i % 2:
+            inputs.torso_appearance = portrait.torso.appearance(i % 18)
+        portrait.call = call_plainly
+        expected.append(renderer.submit(inputs, background, with_torso).result())
+        portrait.call = graphs
+        pending.append(renderer.submit(inputs, background, with_torso))
+    for frame, output in zip(pending, expected, strict=True):
+        torch.testing.assert_close(vars(frame.result()), vars(output))
+    assert backend.n_captures > 0
+
+
+def test_a_frame_that_is_not_recorded_goes_through_graphs_between_the_kernels(make, device, monkeypatch):
+    monkeypatch.setattr(frame_renderer, "kernels_can_be_captured", lambda device: True)
+    backend, notes = CountingBackend(device), []
+    trainer = make()
+    frames, portrait = trainer.frames, trainer.portrait
+    portrait.call = Graphs(backend, notes.append)
+    for _ in range(2 * STEADY_AFTER + 2):
+        output = portrait.render(frames.inputs(1), tuple(frames.capture.intrinsics), (frames.width, frames.height))
+    (note,) = notes
+    assert note.startswith("CUDA graph of Portrait.image: it can't be recorded (RuntimeError: ")
+    assert backend.n_captures == 1 + 4  # audio encoder, networks of the head, two parts of the torso
+    portrait.call = call_plainly
+    expected = portrait.render(frames.inputs(1), tuple(frames.capture.intrinsics), (frames.width, frames.height))
+    torch.testing.assert_close(output.rgb, expected.rgb)
+
+
+def test_kernels_are_recorded_only_where_their_launcher_is_on(monkeypatch):
+    asked = []
+    monkeypatch.setattr(runtime, "can_capture", lambda device: asked.append(device.type) or device.type == "cuda")
+    assert kernels_can_be_captured(torch.device("cuda")) and not kernels_can_be_captured(torch.device("cpu"))
+    assert asked == ["cuda", "cpu"]

@@ -6,9 +6,11 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from ernerf_ti.portrait.records import FrameInputs, RenderOutput, TorsoLayer
-from ernerf_ti.portrait.render.frame import ImagePixels, render_portrait
+from ernerf_ti.portrait.model.calls import Call, call_plainly, whole_call
+from ernerf_ti.portrait.records import FrameInputs, RenderOutput
+from ernerf_ti.portrait.render.frame import ImagePixels
 from ernerf_ti.portrait.render.sample_capacity import SampleCapacity
+from ernerf_ti.portrait.render.static_shapes import kernels_can_be_captured
 
 if TYPE_CHECKING:
     from ernerf_ti.portrait.portrait import Portrait
@@ -104,21 +106,22 @@ class FrameRenderer:
 
         Raises ValueError if the background has another size.
         """
-        portrait = self._portrait
-        head = portrait.head.bind(inputs, with_uncertainty=False, audio_code=audio_code, call=portrait.call)
-        pose = inputs.head_pose
-        appearance = inputs.appearance_index if inputs.torso_appearance is None else inputs.torso_appearance
-
-        def torso(pixel_coords: Tensor) -> TorsoLayer:
-            return portrait.torso(pixel_coords, pose, appearance, portrait.call)
+        portrait, pixels, index = self._portrait, self._pixels, inputs.appearance_index
+        call: Call = call_plainly
+        if not in_passes and kernels_can_be_captured(pixels.device):
+            call = whole_call(portrait.call)
+            if isinstance(index, int):
+                index = torch.full((1,), index, device=pixels.device)
 
         def render(capacity: int | None) -> RenderOutput:
-            return render_portrait(
-                *(head, portrait.head_grid, pose, self._pixels, portrait.config.march, background),
-                torso=torso if with_torso else None,
-                torso_grid=portrait.torso_grid if with_torso else None,
+            return call(
+                *(portrait.image, inputs.audio_window, inputs.eye_closure, inputs.head_pose, inputs.torso_appearance),
+                *(index, background, audio_code),
+                pixels=pixels,
+                with_torso=with_torso,
                 in_passes=in_passes,
                 capacity=capacity,
+                precision=portrait.precision,
             )
 
         n_rays = self._pixels.size[0] * self._pixels.size[1]

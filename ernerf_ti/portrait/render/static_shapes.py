@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 import torch
 
-import taichi_kernels as tk
+from taichi_kernels import runtime
 
 _device_types = {"cuda"}
 
@@ -22,8 +22,7 @@ def static_shapes(device: torch.device) -> bool:
 
 def kernels_can_be_captured(device: torch.device) -> bool:
     """Whether CUDA graphs can hold our kernels there: they can if these are launched by their own launcher."""
-    can_capture = getattr(tk, "can_capture", None)
-    return can_capture is not None and static_shapes(device) and can_capture(device)
+    return static_shapes(device) and runtime.can_capture(device)
 
 
 @contextmanager
