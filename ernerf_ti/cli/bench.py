@@ -27,7 +27,7 @@ class CudaOptions:
 
     output: Output = Path("check_cuda.json")
     """JSON file for the figures."""
-    minutes: float = 6.0
+    minutes: float = 8.0
     """Time for all parts; what no longer fits is skipped."""
     quick: bool = False
     """Run every part in tiny sizes, whose figures mean nothing, to see whether they run."""
@@ -291,7 +291,7 @@ def _write(output: Path | None, figures: Mapping[str, Any]) -> None:
         print(output)
 
 
-_CUDA = """Check a GPU and measure everything that runs on it, within six minutes, on data made there.
+_CUDA = """Check a GPU and measure everything that runs on it, within eight minutes, on data made there.
 
     ernerf-ti bench cuda
     ernerf-ti bench cuda --device cpu --quick

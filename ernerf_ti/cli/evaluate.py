@@ -31,7 +31,7 @@ class EvaluateOptions(EvaluationOptions):
     precision: Precision = "auto"
     """Format of the networks' values; auto is float32 on the CPU, and on CUDA bf16, or fp16 on a GPU without bf16."""
     cuda_graphs: CudaGraphs = "auto"
-    """Repeat recorded work on CUDA, which takes less time to launch: auto or off."""
+    """Repeat recorded work on CUDA, which takes less time to launch: auto, off, or parts (without our kernels)."""
 
 
 def _evaluate(options: EvaluateOptions) -> None:

@@ -51,7 +51,7 @@ class TrainOptions:
     """GB of memory on the device for decoded frames; the others are decoded again each time they are used. By default
     2.1 on the CPU, and on CUDA half of what training leaves, which is counted with 4.3."""
     cuda_graphs: CudaGraphs = "auto"
-    """Repeat recorded work on CUDA, which takes less time to launch: auto or off."""
+    """Repeat recorded work on CUDA, which takes less time to launch: auto, off, or parts (without our kernels)."""
     view: bool = False
     """Watch the training in a window; closing it saves and stops."""
     deterministic: bool = False

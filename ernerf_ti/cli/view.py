@@ -55,7 +55,7 @@ class ViewOptions:
     precision: Precision = "auto"
     """Format of the networks' values; auto is float32 on the CPU, and on CUDA bf16, or fp16 on a GPU without bf16."""
     cuda_graphs: CudaGraphs = "auto"
-    """Repeat recorded work on CUDA, which takes less time to launch: auto or off."""
+    """Repeat recorded work on CUDA, which takes less time to launch: auto, off, or parts (without our kernels)."""
     signing: Flat[SigningOptions] = field(default_factory=SigningOptions)
 
 

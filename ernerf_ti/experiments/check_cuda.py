@@ -28,6 +28,7 @@ from ernerf_ti.data.synthetic.portrait_writers import write_portrait_capture
 from ernerf_ti.data.synthetic.synthetic_portrait import SyntheticPortrait
 from ernerf_ti.experiments import bench_kernels
 from ernerf_ti.experiments.check_frames import frames
+from ernerf_ti.experiments.check_launcher import launcher
 from ernerf_ti.experiments.check_setup import Check, Sizes
 from ernerf_ti.experiments.check_table import Budget, Row, as_table, isolated, with_unit
 from ernerf_ti.experiments.check_training import graphs, quality, steps
@@ -201,6 +202,7 @@ PARTS: Mapping[str, Callable[[Check], Iterator[Row]]] = {
     "steps": steps,
     "graphs": graphs,
     "frames": frames,
+    "launcher": launcher,
     "tests": kernel_tests,
 }
 """Parts of the check by name, in their order."""

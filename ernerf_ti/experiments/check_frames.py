@@ -29,48 +29,61 @@ VIDEO_TARGET = 100.0
 
 def frames(check: Check) -> Iterator[Row]:
     """Rates with the default settings, then each setting off and on."""
-    check.budget.need(10)
-    speech = _Speech(check, check.default)
-    yield from isolated("frames", "head frame", partial(_head_frame, check, speech))
-    for what, work, target, how in (
-        ("frames on the host", speech.on_host, HOST_TARGET, "as uint8"),
-        ("frames into an .mp4", speech.into_video, VIDEO_TARGET, "encoded on the CPU"),
-    ):
-        yield from isolated("frames", what, partial(_rate, check, what, work, target, how))
+    yield from frame_rates(check, (FRAME_TARGET, HOST_TARGET, VIDEO_TARGET))
     for switch in check.switches():
-        yield from isolated("frames", switch.name, partial(_switch, check, speech, switch))
+        yield from isolated("frames", switch.name, partial(compare_settings, check, switch))
+    speech = _Speech(check, check.default)
     what = "frame on the host, several in flight"
     yield from isolated("frames", what, partial(_compare, check, what, speech.one_at_a_time, speech.on_host))
     yield from isolated("frames", "hardware encoding", partial(_hardware_encoding, check, speech))
 
 
-def _head_frame(check: Check, speech: "_Speech") -> Iterator[Row]:
+def frame_rates(check: Check, targets: tuple[float, float, float], part: str = "frames") -> Iterator[Row]:
+    """Rates with the default settings.
+
+    Args:
+        check: the check.
+        targets: ms of a head frame; frames per second on the host, and into an .mp4.
+        part: of the check.
+    """
+    check.budget.need(10)
+    speech = _Speech(check, check.default)
+    yield from isolated(part, "head frame", partial(_head_frame, check, speech, targets[0], part))
+    for what, work, target, how in (
+        ("frames on the host", speech.on_host, targets[1], "as uint8"),
+        ("frames into an .mp4", speech.into_video, targets[2], "encoded on the CPU"),
+    ):
+        yield from isolated(part, what, partial(_rate, check, what, work, target, how, part))
+
+
+def compare_settings(check: Check, switch: Switch, part: str = "frames") -> Iterator[Row]:
+    """Frames with a setting off and on."""
+    speech, other = _Speech(check, check.default), _Speech(check, switch.other)
+    yield from _compare(check, f"head frame, {switch.name}", other.head, speech.head, part)
+    yield from _compare(check, f"frame on the host, {switch.name}", other.on_host, speech.on_host, part)
+
+
+def _head_frame(check: Check, speech: "_Speech", target: float, part: str) -> Iterator[Row]:
     size = check.sizes.image
     with measures.PeakMemory(check.device) as memory:
         duration = _per_frame(check, speech.head)
     note = f"{size}x{size}, from marching to RGB on the device, frames in a row"
     judged = check.sizes.judged
-    yield Row("frames", "head frame", duration, unit="ms", target=FRAME_TARGET, judged=judged, note=note)
+    yield Row(part, "head frame", duration, unit="ms", target=target, judged=judged, note=note)
     note = f"peak of torch's tensors; in use on the whole device {memory.device:.3g} GB"
-    yield Row("frames", "head frame, memory", memory.torch, unit="GB", note=note)
+    yield Row(part, "head frame, memory", memory.torch, unit="GB", note=note)
     trace = measures.trace(speech.head, 1, check.device)
     busy, launches = (x / speech.n_frames for x in (trace.busy, trace.launches))
     note = f"{busy / duration:.0%} of the frame's time; {launches:.0f} launches"
-    yield Row("frames", "head frame, device busy", busy, unit="ms", note=note)
+    yield Row(part, "head frame, device busy", busy, unit="ms", note=note)
 
 
-def _rate(check: Check, what: str, work: Work, target: float, how: str) -> Iterator[Row]:
+def _rate(check: Check, what: str, work: Work, target: float, how: str, part: str) -> Iterator[Row]:
     check.budget.need(4)
     size, judged = check.sizes.image, check.sizes.judged
     value = 1000 / _per_frame(check, work)
     note = f"{size}x{size}, head over torso over background, {how}"
-    yield Row("frames", what, value, None, None, "frames/s", target, at_most=False, judged=judged, note=note)
-
-
-def _switch(check: Check, speech: "_Speech", switch: Switch) -> Iterator[Row]:
-    other = _Speech(check, switch.other)
-    yield from _compare(check, f"head frame, {switch.name}", other.head, speech.head)
-    yield from _compare(check, f"frame on the host, {switch.name}", other.on_host, speech.on_host)
+    yield Row(part, what, value, None, None, "frames/s", target, at_most=False, judged=judged, note=note)
 
 
 def _hardware_encoding(check: Check, speech: "_Speech") -> Iterator[Row]:
@@ -82,11 +95,11 @@ def _hardware_encoding(check: Check, speech: "_Speech") -> Iterator[Row]:
         yield from _compare(check, what, speech.into_video, partial(speech.into_video, hardware=True))
 
 
-def _compare(check: Check, what: str, off: Work, on: Work) -> Iterator[Row]:
+def _compare(check: Check, what: str, off: Work, on: Work, part: str = "frames") -> Iterator[Row]:
     check.budget.need(5)
     off_ms, on_ms = measures.in_turns(off, on, 1, check.sizes.n_turns, check.device)
     n = check.sizes.frames_per_turn
-    yield Row("frames", what, off=off_ms / n, on=on_ms / n, unit="ms")
+    yield Row(part, what, off=off_ms / n, on=on_ms / n, unit="ms")
 
 
 def _per_frame(check: Check, work: Work) -> float:

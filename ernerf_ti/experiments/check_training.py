@@ -77,11 +77,16 @@ def steps(check: Check) -> Iterator[Row]:
         yield from isolated("steps", f"{stage} step", partial(_stage, check, default, stage))
     _save(check, default)
     for switch in (*check.switches(), *check.training_switches()):
-        yield from isolated("steps", switch.name, partial(_switch, check, default, switch))
+        yield from isolated("steps", switch.name, partial(compare_steps, check, default, switch))
 
 
 def _stage(check: Check, trainer: Trainer, stage: str) -> Iterator[Row]:
     """The figures of a stage with the default settings."""
+    yield from time_stage(check, trainer, stage, STEP_TARGET if stage == "head" else None)
+
+
+def time_stage(check: Check, trainer: Trainer, stage: str, target: float | None, part: str = "steps") -> Iterator[Row]:
+    """The figures of a stage for a part of the check."""
     check.budget.need(6)
     sizes, device = check.sizes, check.device
     begin(trainer, stage, sizes.warm_up)
@@ -90,29 +95,30 @@ def _stage(check: Check, trainer: Trainer, stage: str) -> Iterator[Row]:
     with measures.PeakMemory(device) as memory:
         turns = [measures.milliseconds(lambda: _turn(check, trainer), 1, device) for _ in range(sizes.n_turns)]
     duration = median(turns) / sizes.steps_per_turn
-    target = STEP_TARGET if stage == "head" else None
     n_samples = float(trainer.train_step().statistics.n_samples)
     note = f"{sizes.n_rays} rays, " + (f"{n_samples:.0f} samples, " if n_samples else "") + "data included"
-    yield Row("steps", f"{stage} step", duration, unit="ms", target=target, judged=sizes.judged, note=note)
+    yield Row(part, f"{stage} step", duration, unit="ms", target=target, judged=sizes.judged, note=note)
     note = f"peak of torch's tensors; in use on the whole device {memory.device:.3g} GB"
-    yield Row("steps", f"{stage} step, memory", memory.torch, unit="GB", note=note)
-    yield from isolated("steps", f"{stage} step, profile", partial(_profile, check, trainer, stage, duration))
+    yield Row(part, f"{stage} step, memory", memory.torch, unit="GB", note=note)
+    yield from isolated(part, f"{stage} step, profile", partial(_profile, check, trainer, stage, duration, part))
 
 
-def _profile(check: Check, trainer: Trainer, stage: str, duration: float) -> Iterator[Row]:
+def _profile(check: Check, trainer: Trainer, stage: str, duration: float, part: str) -> Iterator[Row]:
     n = check.sizes.profiled_steps
     operations = measures.count_operations(trainer.train_step, n)
     waits = measures.count_waits(trainer.train_step, n, check.device)
-    yield Row("steps", f"{stage} step, host operations", operations, note="that reach torch's dispatcher")
-    yield Row("steps", f"{stage} step, waits of the host", waits, note="by torch's sync debug mode, on CUDA")
+    yield Row(part, f"{stage} step, host operations", operations, note="that reach torch's dispatcher")
+    yield Row(part, f"{stage} step, waits of the host", waits, note="by torch's sync debug mode, on CUDA")
     trace = measures.trace(trainer.train_step, n, check.device)
     note = f"{trace.busy / duration:.0%} of the step's time; {trace.launches:.0f} launches"
-    yield Row("steps", f"{stage} step, device busy", trace.busy, unit="ms", note=note)
+    yield Row(part, f"{stage} step, device busy", trace.busy, unit="ms", note=note)
 
 
-def _switch(check: Check, default: Trainer, switch: Switch) -> Iterator[Row]:
-    """Steps of each stage with a setting off and on."""
-    check.budget.need(10 + _AFTERWARDS)
+def compare_steps(
+    check: Check, default: Trainer, switch: Switch, part: str = "steps", reserve: float = _AFTERWARDS
+) -> Iterator[Row]:
+    """Steps of each stage with a setting off and on, for a part of the check; `reserve` seconds are kept for others."""
+    check.budget.need(10 + reserve)
     sizes = check.sizes
     trainers = {switch.other: check.trainer(switch.other, _MANY, continued=True), check.default: default}
 
@@ -121,7 +127,7 @@ def _switch(check: Check, default: Trainer, switch: Switch) -> Iterator[Row]:
             _turn(check, trainers[settings])
 
     for stage in STAGES:
-        check.budget.need(_AFTERWARDS)
+        check.budget.need(reserve)
         for settings, trainer in trainers.items():
             with settings.in_use():  # as graphs are recorded
                 begin(trainer, stage, sizes.warm_up)
@@ -131,7 +137,7 @@ def _switch(check: Check, default: Trainer, switch: Switch) -> Iterator[Row]:
         other, usual = measures.in_turns(of_other, of_default, 1, sizes.n_turns, check.device)
         off, on = (usual, other) if switch.is_on else (other, usual)
         n = sizes.steps_per_turn
-        yield Row("steps", f"{stage} step, {switch.name}", off=off / n, on=on / n, unit="ms")
+        yield Row(part, f"{stage} step, {switch.name}", off=off / n, on=on / n, unit="ms")
 
 
 def _turn(check: Check, trainer: Trainer) -> None:

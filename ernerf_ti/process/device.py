@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     import torch
 
 
-CudaGraphs = Literal["auto", "off"]
+CudaGraphs = Literal["auto", "parts", "off"]
 """Type of the option `--cuda-graphs`; see :func:`ernerf_ti.process.graphs.cuda_graphs`."""
 
 

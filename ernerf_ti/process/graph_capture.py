@@ -82,7 +82,7 @@ class CudaBackend:
                 result = function()
         except BaseException:
             self._end_allocation(pool)
-            self._end_capture_of_generator()
+            self._end_capture_of_generators(generators)
             raise
         finally:
             # torch leaves the stream of the recording current when the recording fails.
@@ -98,12 +98,12 @@ class CudaBackend:
         with suppress(AttributeError, RuntimeError):  # it has ended by itself
             torch._C._cuda_endAllocateToPool(self._device.index or 0, pool)
 
-    def _end_capture_of_generator(self) -> None:
-        """The default generator would refuse to draw numbers outside of the recording that has failed: a copy of its
-        state, which belongs to none, takes its place."""
+    def _end_capture_of_generators(self, generators: Sequence[torch.Generator]) -> None:
+        """These generators and the default one would refuse to draw numbers outside of the recording that has failed:
+        copies of their states, which belong to none, take their place."""
         with suppress(AttributeError, IndexError, RuntimeError):
-            generator = torch.cuda.default_generators[self._device.index or 0]
-            generator.graphsafe_set_state(generator.clone_state())
+            for generator in (*generators, torch.cuda.default_generators[self._device.index or 0]):
+                generator.graphsafe_set_state(generator.clone_state())
 
 
 @dataclass

@@ -55,10 +55,17 @@ class Graphs:
         backend: makes the graphs; None to call everything plainly.
         tell: gets lines for the user.
         dtype: the least precise dtype that the functions compute in, which decides the tolerance of the comparison.
+        of_kernels: whether graphs may hold our kernels, where these can be recorded.
     """
 
-    def __init__(self, backend: Backend | None, tell: Callable[[str], None], dtype: torch.dtype = torch.float32):
-        self.backend, self.tell, self.tolerance = backend, tell, _TOLERANCES[dtype]
+    def __init__(
+        self,
+        backend: Backend | None,
+        tell: Callable[[str], None],
+        dtype: torch.dtype = torch.float32,
+        of_kernels: bool = True,
+    ):
+        self.backend, self.tell, self.tolerance, self.of_kernels = backend, tell, _TOLERANCES[dtype], of_kernels
         self._parameters: dict[Callable[..., Any], list[nn.Parameter]] = {}
         self._functions: dict[tuple[Callable[..., Any], bool], _GraphedFunction] = {}
         self.is_off = False
@@ -75,7 +82,10 @@ class Graphs:
         What it calls through this object is part of that graph. Where the whole can't be recorded, it has graphs of its
         own.
         """
-        if self.backend is None or self.is_off or (graphed := self._graphed(function, inputs)).is_plain:
+        if self.backend is None or self.is_off or not self.of_kernels:
+            return function(*inputs, **flags)
+        graphed = self._graphed(function, inputs)
+        if graphed.is_plain:
             return function(*inputs, **flags)
         with self.off():
             return graphed(inputs, flags)
@@ -117,16 +127,18 @@ def cuda_graphs(
     """Graphs on CUDA, unless they are switched off; elsewhere functions are called plainly.
 
     Args:
-        setting: "auto" or "off".
+        setting: "auto"; "parts" for graphs of what lies between the kernels alone, also where kernels can be recorded;
+            or "off".
         device: where the functions run.
         tell, dtype: as of :class:`Graphs`.
 
     Raises ValueError for another setting.
     """
     if setting not in get_args(CudaGraphs):
-        raise ValueError(f"cuda_graphs: expected auto or off, got {setting!r}; pass one of these")
+        raise ValueError(f"cuda_graphs: expected auto, parts or off, got {setting!r}; pass one of these")
     device = torch.device(device)
-    return Graphs(CudaBackend(device) if setting == "auto" and device.type == "cuda" else None, tell, dtype)
+    backend = CudaBackend(device) if setting != "off" and device.type == "cuda" else None
+    return Graphs(backend, tell, dtype, of_kernels=setting == "auto")
 
 
 @dataclass

@@ -37,7 +37,7 @@ class StageSteps:
         self._stage, self._optimizer, self._scaler, self._graphs = stage, optimizer, scaler, graphs
         self._graphed_optimizer = GraphedOptimizer(optimizer, graphs.backend, graphs.tell)
         self._whole: dict[str, _WholeStep] = {}
-        self._can_be_whole = not scaler.is_enabled()
+        self._can_be_whole = graphs.of_kernels and not scaler.is_enabled()
 
     def take(self, frame: TrainingFrame, step: int, generator: torch.Generator) -> tuple[Tensor, StepLoss]:
         """Take a step.

@@ -77,7 +77,7 @@ class Trainer:
         device: where to train.
         frame_memory: bytes for the frames that stay in memory on the device; None for
             :func:`ernerf_ti.train.frame_store.default_frame_memory`.
-        cuda_graphs: "auto" or "off", see :func:`ernerf_ti.process.graphs.cuda_graphs`.
+        cuda_graphs: "auto", "parts" or "off", see :func:`ernerf_ti.process.graphs.cuda_graphs`.
         tell: gets lines about CUDA graphs that can't be used; None to write them to standard error.
     """
 

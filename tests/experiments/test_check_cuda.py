@@ -45,8 +45,20 @@ def test_a_rehearsal_runs_every_part(tmp_path, capsys):
     difference = rows["quality", "PSNR, bfloat16 minus float32"]
     assert difference["value"] == pytest.approx(precisions[1] - precisions[0])
     assert 0 < abs(difference["value"]) < 0.5
-    targets = {row["what"]: row["target"] for row in report["rows"] if row["target"] is not None}
-    assert targets == {
+    targets = {
+        part: {
+            row["what"]: row["target"] for row in report["rows"] if row["target"] is not None and row["part"] == part
+        }
+        for part in check_cuda.PARTS
+    }
+    assert targets.pop("launcher") == {
+        "head step": 5,
+        "head frame": 2.6,
+        "frames on the host": 300,
+        "frames into an .mp4": 150,
+        "first step": 3,
+    }
+    assert {what: target for of_part in targets.values() for what, target in of_part.items()} == {
         "PSNR, bfloat16 minus float32": -0.05,
         "head step": 9,
         "head frame": 5,
@@ -54,10 +66,18 @@ def test_a_rehearsal_runs_every_part(tmp_path, capsys):
         "frames into an .mp4": 100,
     }
     assert not any(row["met"] is not None for row in report["rows"])  # the sizes are not those of the targets
+    for what in ("head frame", "frames on the host", "head step"):
+        assert rows["launcher", what]["value"] > 0
+    for what in ("head step, whole graphs", "torso step, whole graphs", "frame on the host, whole graphs"):
+        assert rows["launcher", what]["off"] > 0 and rows["launcher", what]["on"] > 0
+    assert rows["launcher", "first step"]["value"] > 1
+    for what in ("launch of a kernel", "composite, driver against Taichi"):
+        assert rows["launcher", what]["note"] == "skipped: needs CUDA"
     # On the CPU there are no graphs, and one thread gives the same bits each time.
     assert rows["graphs", "two runs without graphs"]["value"] == rows["graphs", "with and without graphs"]["value"] == 0
     assert " passed" in rows["tests", "kernel tests"]["note"]
-    assert "skipped" not in "".join(row["note"] for row in report["rows"] if "hardware" not in row["what"])
+    skipped = [row for row in report["rows"] if "skipped" in row["note"] and "hardware" not in row["what"]]
+    assert all(row["note"] == "skipped: needs CUDA" and row["part"] == "launcher" for row in skipped)
     assert table.count("\n| ") == len(rows) + 1 and str(path) in table
     assert "\n- steps, head step: " in table and " ms, at most 9 ms\n" in table
     assert [entry.name for entry in path.parent.iterdir()] == ["check.json"]
@@ -207,7 +227,7 @@ def test_steps_of_the_deterministic_setting_are_so_from_the_warm_up_on(monkeypat
     monkeypatch.setattr(Check, "trainer", lambda *arguments, **options: "other")
     check = Check(CPU, REHEARSAL, Budget(1000), tmp_path)
     (switch,) = (switch for switch in check.training_switches() if switch.name == "deterministic")
-    rows = list(check_training._switch(check, "default", switch))
+    rows = list(check_training.compare_steps(check, "default", switch))
     assert [row.what for row in rows] == [f"{stage} step, deterministic" for stage in ("head", "finetune", "torso")]
     assert set(seen) == {("other", True), ("default", False)}
 
@@ -215,7 +235,7 @@ def test_steps_of_the_deterministic_setting_are_so_from_the_warm_up_on(monkeypat
 def test_settings_of_steps_leave_time_for_the_other_parts(tmp_path):
     check = Check(CPU, REHEARSAL, Budget(100), tmp_path)
     with pytest.raises(OutOfTimeError):
-        list(check_training._switch(check, "default", check.switches()[0]))
+        list(check_training.compare_steps(check, "default", check.switches()[0]))
 
 
 @pytest.mark.parametrize(

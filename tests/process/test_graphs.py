@@ -312,7 +312,7 @@ def test_functions_are_called_plainly(setting, kind, network):
 
 
 def test_unknown_setting_is_refused():
-    with pytest.raises(ValueError, match="cuda_graphs: expected auto or off, got 'on'"):
+    with pytest.raises(ValueError, match="cuda_graphs: expected auto, parts or off, got 'on'"):
         cuda_graphs("on", "cpu", pytest.fail)
 
 

@@ -167,7 +167,7 @@ def test_no_gradient_node_of_a_parameter_outlives_its_step(make, stage):
 
 
 def test_unknown_setting_is_refused(capture, config, tmp_path, device):
-    with pytest.raises(ValueError, match="cuda_graphs: expected auto or off, got 'on'"):
+    with pytest.raises(ValueError, match="cuda_graphs: expected auto, parts or off, got 'on'"):
         Trainer(capture, config, tmp_path, device, cuda_graphs="on")
 
 
