@@ -1,8 +1,9 @@
 """Record the torch operations that a piece of code calls, to find those that wait for the device."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch.overrides import TorchFunctionMode
@@ -46,7 +47,7 @@ class _Recorder(TorchDispatchMode):
         super().__init__()
         self._operations = operations
 
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name = func.overloadpacket.__name__
         self._operations.names.append(name)
         indexed_by_mask = name in ("index", "index_put", "index_put_") and any(
@@ -70,7 +71,7 @@ class _FromPython(TorchFunctionMode):
         super().__init__()
         self._operations = operations
 
-    def __torch_function__(self, func, types, args=(), kwargs=None):
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
         name = getattr(func, "__name__", "")
         if name in ("tensor", "as_tensor", "new_tensor") and result.device.type != "cpu":
@@ -78,7 +79,7 @@ class _FromPython(TorchFunctionMode):
         return result
 
 
-def _devices(values) -> set[str]:
+def _devices(values: Iterable[Any]) -> set[str]:
     return {value.device.type for value in values if isinstance(value, torch.Tensor)}
 
 

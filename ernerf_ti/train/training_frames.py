@@ -1,5 +1,6 @@
 """Frames of a capture on the training device: inputs of the fields, and pixels with their targets."""
 
+from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
 
@@ -41,7 +42,8 @@ class FrameImages(NamedTuple):
     torso_over_background: Tensor
 
 
-class TrainingFrame(NamedTuple):
+@dataclass(frozen=True)
+class TrainingFrame:
     """A frame on the training device."""
 
     index: FrameIndex
@@ -51,8 +53,9 @@ class TrainingFrame(NamedTuple):
 
     def in_own_memory(self) -> "TrainingFrame":
         """A copy with its index on the device, which others can be loaded into."""
-        index = torch.full((1,), self.index, dtype=torch.int64, device=self.pixels.device)
-        return TrainingFrame(index, self.pixels.clone())
+        copy = TrainingFrame(self.pixels.new_zeros(1, dtype=torch.int64), torch.empty_like(self.pixels))
+        copy.load(self)
+        return copy
 
     def load(self, other: "TrainingFrame") -> None:
         """Take over another frame, of which the index is a number."""
