@@ -408,7 +408,7 @@ def _camera(path: Path, content: dict) -> tuple[tuple[int, int], np.ndarray]:
             for side, angle in zip((width, height), angles, strict=True)
         )
         fx, fy = fx or fy, fy or fx
-    if fx is None:
+    if fx is None or fy is None:
         raise CaptureError(
             f"{path}: expected a focal length (focal_len, fl_x or camera_angle_x), got none; track the video again"
         )
