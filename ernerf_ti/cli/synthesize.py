@@ -53,6 +53,7 @@ def _synthesize(options: SynthesizeOptions) -> None:
 
     from tqdm import tqdm
 
+    from ernerf_ti.media.sound_notes import print_sound_notes
     from ernerf_ti.process.graphs import cuda_graphs
     from ernerf_ti.run.trained_portrait import load_portrait
     from ernerf_ti.synthesis.statement import statement
@@ -62,6 +63,7 @@ def _synthesize(options: SynthesizeOptions) -> None:
     trained = load_portrait(run, device, precision, graphs)
     if trained.consent is None:
         print(f"{run}: no consent record; docs/responsible_use.md says how to add one", file=sys.stderr)
+    print_sound_notes(options.audio)
     signer = options.signing.signer(partial(statement, trained, options.audio))
     for path in files:
         make_parent(path)

@@ -35,7 +35,7 @@ from ernerf_ti.evaluation.speed import end_to_end
 from ernerf_ti.evaluation.sync_metric import Sync
 from ernerf_ti.evaluation.weights import weights_folder
 from ernerf_ti.media.sound import read_sound
-from ernerf_ti.media.sound_notes import sound_notes
+from ernerf_ti.media.sound_notes import print_sound_notes
 from ernerf_ti.process.graphs import cuda_graphs
 from ernerf_ti.process.precision import resolve_precision
 from ernerf_ti.run.checkpoint import load_checkpoint
@@ -182,8 +182,7 @@ def _other_speaker(
     trained: TrainedPortrait, audio: Path, options: EvaluationOptions
 ) -> tuple[np.ndarray, torch.Tensor]:
     """[S] mono sound of the other speaker at 16 kHz, and [T, steps, C] audio windows of it."""
-    for note in sound_notes(audio):
-        tqdm.write(f"{audio}: {note}", file=sys.stderr)
+    print_sound_notes(audio)
     samples = read_sound(audio, SAMPLE_RATE)
     if options.max_seconds is not None:
         samples = samples[: round(options.max_seconds * SAMPLE_RATE)]

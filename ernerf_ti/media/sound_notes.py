@@ -1,16 +1,18 @@
 """What to know about a sound before it is used."""
 
+import sys
 from pathlib import Path
 
 import av
 import numpy as np
 from av.audio.stream import AudioStream
 from av.container import InputContainer
+from tqdm import tqdm
 
-from ernerf_ti.media.container import open_media
+from ernerf_ti.media.container import open_media, video_track
 from ernerf_ti.media.sound import read_sound
 from ernerf_ti.media.sound_frames import Findings
-from ernerf_ti.media.sound_track import default_track, open_track, video_track
+from ernerf_ti.media.sound_track import default_track, open_track
 from ernerf_ti.media.voice import Levels, voice_weights
 
 _RATE = 16_000  # Hz, of the audio features
@@ -49,6 +51,12 @@ def sound_notes(path: Path) -> list[str]:
     notes += [note for _, note in mixes.values() if note]
     weights, _ = mixes[channels]
     return notes + _of_levels(levels[channels], weights > 0) + _of_voice(read_sound(path, _RATE))
+
+
+def print_sound_notes(path: Path) -> None:
+    """Print :func:`sound_notes`, which raises for sound that can't be read, on standard error."""
+    for note in sound_notes(path):
+        tqdm.write(f"{path}: {note}", file=sys.stderr)
 
 
 def _of_file(path: Path, file: InputContainer, stream: AudioStream, start: float, findings: Findings) -> list[str]:

@@ -13,14 +13,11 @@ import soxr
 from av.audio.stream import AudioStream
 from av.container import InputContainer
 from av.stream import Disposition
-from av.video.stream import VideoStream
 
-from ernerf_ti.media.container import LONGEST_GAP, decode, open_media
+from ernerf_ti.media.container import LONGEST_GAP, decode, open_media, video_track
 from ernerf_ti.media.sound_clock import Clock
 from ernerf_ti.media.sound_frames import Findings, Piece, decode_sound
 from ernerf_ti.media.voice import LevelMeter, Levels
-
-_STILLS = Disposition.attached_pic | Disposition.timed_thumbnails | Disposition.still_image
 
 
 class SoundTrack:
@@ -129,11 +126,6 @@ def track_seconds(path: Path) -> float:
             ticks = sum(packet.duration or 0 for packet in file.demux(stream))
         lengths = filter(None, (ticks, stream.duration))
         return float(min(lengths, default=0) * (stream.time_base or 0))
-
-
-def video_track(file: InputContainer) -> VideoStream | None:
-    """The track with the moving pictures; None if there is none, as cover art and thumbnails are not."""
-    return next((stream for stream in file.streams.video if not stream.disposition & _STILLS), None)
 
 
 def resample(chunks: Iterable[np.ndarray], n_channels: int, rate: int, wanted: int) -> Iterator[np.ndarray]:

@@ -26,7 +26,6 @@ _BLURRED = 0.6  # sharp compressed video has 0.45; after a Gaussian of 1 px at 5
 _SMALL_FACE = 0.3  # of the image height
 _SMALL_SOURCE_FACE = 120  # px; a smaller one is mostly interpolated in the capture
 _MOVING_FRACTION, _MOVING_SPREAD = 0.1, 5.0  # fraction of the background that changes by more gray levels over time
-_QUIET_DB, _CLIPPED_FRACTION, _SILENT_FRACTION = -40.0, 1e-3, 0.6
 _UNSTEADY = 0.3  # px; frame-to-frame motion of the nose texture
 _CUT_TURN, _CUT_SHIFT = 3.0, 1.5  # degrees, cm; a talking head moves less within the 40 ms of a frame
 
@@ -64,6 +63,7 @@ def measure(capture: Capture, work: Path) -> Report:
     ids = np.flatnonzero(np.isfinite(head["poses"]).all((1, 2)))
     angles = head_angles(head["poses"])
     loudness, sound = _measure_sound(read_sound(capture.paths.sound))
+    sound |= read_json(work / "sound.json")
     selected = ids[np.linspace(0, len(ids) - 1, min(_SAMPLED_FRAMES, len(ids))).astype(int)]
     heights = np.ptp(mesh["points"][ids, :468, 1], axis=1)
     face_height = float(np.median(heights))
@@ -179,11 +179,7 @@ def warnings(figures: dict) -> list[str]:
         moving > _MOVING_FRACTION,
         f"moving background: {moving:.0%} of it varies by more than {_MOVING_SPREAD:g} gray levels",
     )
-    warn(sound["peak"] == 0, "no sound: the audio track is silent")
-    warn(0 < sound["peak"] and sound["speech_db"] < _QUIET_DB, f"quiet sound: speech at {sound['speech_db']:.0f} dBFS")
-    warn(sound["clipped"] > _CLIPPED_FRACTION, f"clipped sound: {sound['clipped']:.2%} of the samples at full scale")
-    warn(sound["silent"] > _SILENT_FRACTION, f"little speech: {sound['silent']:.0%} of the sound is silence")
-    return found
+    return found + sound["notes"]
 
 
 def head_angles(poses: np.ndarray) -> np.ndarray:

@@ -35,6 +35,7 @@ from ernerf_ti.media.files import (
 )
 from ernerf_ti.media.images import read_image, write_image
 from ernerf_ti.media.sound import read_sound
+from ernerf_ti.media.sound_notes import sound_notes
 from ernerf_ti.media.video import FrameCounts, probe, read_frames
 from ernerf_ti.preprocess import report
 from ernerf_ti.preprocess.background import Background, estimate_background
@@ -103,7 +104,7 @@ class _CaptureStages:
             Stage(
                 "frames", ("video", "crop"), ("frames", "frame counts"), self.decode, {"size": settings.size, **rate}
             ),
-            Stage("sound", (sound, "frame counts"), ("sound",), self.extract_sound, {}),
+            Stage("sound", (sound, "frame counts"), ("sound", "sound notes"), self.extract_sound, {}),
             Stage("features", ("sound", "frame counts"), ("features",), self.extract_features, features),
             Stage("landmarks", ("frames",), ("mesh", "landmarks"), self.track, {}),
             Stage("pose", ("frames", "mesh"), ("head", "alignment", "transforms"), self.fit, {}),
@@ -136,6 +137,7 @@ class _CaptureStages:
                 (
                     "crop",
                     "frame counts",
+                    "sound notes",
                     "mesh",
                     "alignment",
                     "background statistics",
@@ -158,6 +160,7 @@ class _CaptureStages:
             "frames": "ori_imgs/*.jpg",
             "frame counts": "preprocess/frames.json",
             "sound": "aud.wav",
+            "sound notes": "preprocess/sound.json",
             "features": self.feature_file.name,
             "mesh": "preprocess/mesh.npz",
             "landmarks": "ori_imgs/*.lms",
@@ -238,9 +241,11 @@ class _CaptureStages:
         write_json(self.work / "frames.json", {**asdict(counts), "repeated": repeated})
 
     def extract_sound(self) -> None:
-        samples = read_sound(self.settings.audio or self.settings.video, SAMPLE_RATE)
+        source = self.settings.audio or self.settings.video
+        samples = read_sound(source, SAMPLE_RATE)
         wanted = round(self.n_frames * SAMPLE_RATE / FPS)
         write_sound(self.paths.sound, np.pad(samples[:wanted], (0, max(0, wanted - len(samples)))))
+        write_json(self.work / "sound.json", {"notes": sound_notes(source)})
 
     def extract_features(self) -> None:
         if self.settings.features.endswith(".npy"):

@@ -13,6 +13,7 @@ from ernerf_ti.audio.ready_made import FORMATS
 from ernerf_ti.data.capture import Capture
 from ernerf_ti.data.capture_files import FPS
 from ernerf_ti.media.sound import read_sound
+from ernerf_ti.media.sound_notes import print_sound_notes
 from ernerf_ti.media.video_sound import VideoSound
 from ernerf_ti.portrait.camera import scene_from_capture
 from ernerf_ti.run.trained_portrait import TrainedPortrait
@@ -92,6 +93,7 @@ def sound_clip(trained: TrainedPortrait, path: Path, speech_model: Path | None =
         FileNotFoundError, ValueError, ImportError: no such file, no audio in it, or a feature extractor that is not
             available here.
     """
+    print_sound_notes(path)
     samples = read_sound(path, SAMPLE_RATE)
     if not len(samples):
         raise ValueError(f"{path}: expected speech, got no sound; pass a longer recording")
