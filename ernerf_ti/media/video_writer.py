@@ -1,9 +1,7 @@
 """Video files out: MP4, WebM, MOV and Matroska, with their sound beside the pictures."""
 
 import contextlib
-import errno
 import os
-import shutil
 from collections.abc import Callable, Iterable, Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -14,7 +12,6 @@ from av.video.codeccontext import VideoCodecContext
 from av.video.reformatter import Colorspace, VideoReformatter
 
 from ernerf_ti.media.container import ffmpeg_name
-from ernerf_ti.media.files import replacing
 from ernerf_ti.media.video_formats import (
     CODECS,
     CONTAINERS,
@@ -28,10 +25,10 @@ from ernerf_ti.media.video_formats import (
     sound_codecs,
 )
 from ernerf_ti.media.video_sound import EncodedSound, VideoSound, add_sound
+from ernerf_ti.media.whole_files import DiskFullError, disk_full_error, is_disk_full, replacing
 
 _BT709 = 1  # AVCOL_SPC_BT709, and so are the primaries and the transfer function called
 _LIMITED = 1  # AVCOL_RANGE_MPEG: 16 to 235
-_FULL_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 class VideoWriter:
@@ -164,7 +161,7 @@ class VideoWriter:
     def close(self) -> None:
         """Discard the file unless it was finished."""
         # What can't be written any more does not matter now.
-        with contextlib.suppress(_Discarded, av.error.FFmpegError), self._stack.pop_all():
+        with contextlib.suppress(_Discarded, av.error.FFmpegError, DiskFullError), self._stack.pop_all():
             raise _Discarded
 
     def _open(self, width: int, height: int) -> None:
@@ -182,18 +179,12 @@ class VideoWriter:
             yield
         except av.error.FFmpegError as error:
             reason = error.strerror or str(error)
-            if error.errno not in _FULL_DISK:
+            if not is_disk_full(error):
                 raise OSError(f"{self._path}: can't write {what} ({reason}); choose another file or codec") from None
-            written = self._temporary.stat().st_size
-            needed = "more"
+            written, needed = self._temporary.stat().st_size, None
             if self._expected is not None and self.n_frames:
-                needed = f"about {max(written, round(written * self._expected / self.n_frames)):,}"
-            raise OSError(
-                error.errno,
-                f"the disk is full ({os.strerror(error.errno)}): {needed} bytes needed, {written:,} written and "
-                f"{shutil.disk_usage(self._path.parent).free:,} free; make room and run it again",
-                str(self._path),
-            ) from None
+                needed = max(written, round(written * self._expected / self.n_frames))
+            raise disk_full_error(self._path, self._path.parent, needed, written) from None
 
 
 def hardware_encoding_problem(width: int, height: int, rate: float | Fraction) -> str | None:

@@ -54,7 +54,7 @@ def replacing(path: Path, n_bytes: int | None = None) -> Iterator[Path]:
         temporary, lock = _create(path, suffix)
     except OSError as error:
         if error.errno in _FULL:
-            raise _disk_full(asked, path.parent, n_bytes, 0) from None
+            raise disk_full_error(asked, path.parent, n_bytes, 0) from None
         raise type(error)(
             f"{asked}: can't create the file ({error.strerror}); check that the folder exists and is writable"
         ) from None
@@ -63,7 +63,7 @@ def replacing(path: Path, n_bytes: int | None = None) -> Iterator[Path]:
             yield temporary
         except Exception as error:
             if is_disk_full(error):
-                raise _disk_full(asked, path.parent, n_bytes, temporary.stat().st_size) from error
+                raise disk_full_error(asked, path.parent, n_bytes, temporary.stat().st_size) from error
             raise
         _rename(temporary, path, asked)
     finally:
@@ -203,7 +203,15 @@ def _rename(temporary: Path, path: Path, asked: Path) -> None:
             raise type(error)(f"{asked}: can't be replaced ({error.strerror}); {where}") from None
 
 
-def _disk_full(path: Path, folder: Path, needed: int | None, written: int) -> DiskFullError:
+def disk_full_error(path: Path, folder: Path, needed: int | None, written: int) -> DiskFullError:
+    """The error for a file that did not fit.
+
+    Args:
+        path: of the file, as the user named it.
+        folder: on the disk.
+        needed: bytes of the whole file; None if unknown.
+        written: bytes before the disk was full.
+    """
     try:
         free = f"{shutil.disk_usage(folder).free:,} bytes are free"
     except OSError:

@@ -87,6 +87,8 @@ def part_labels(frame: np.ndarray, alpha: np.ndarray, points: np.ndarray, skin: 
     neck = cv2.morphologyEx(neck.astype(np.uint8), cv2.MORPH_CLOSE, disc, iterations=2).astype(bool) & below
     touching = cv2.dilate(head.astype(np.uint8), disc).astype(bool)
     labels[_components_that_touch(neck, touching)] = NECK
+    torso = labels == TORSO
+    labels[torso & ~_components_that_touch(torso, ~above)] = HEAD  # strands of hair that the mask has apart
     return labels
 
 

@@ -52,12 +52,13 @@ def poses(draw) -> np.ndarray:
 @few
 @given(
     poses=poses(),
-    focal=reals(1, 1e5),
+    relative_focal=reals(0.02, 900),
     half_size=st.tuples(st.integers(1, 2000), st.integers(1, 2000)),
     ids=st.sets(st.integers(0, 10_000), min_size=30, max_size=30),
 )
-def test_transforms(tmp_path, poses, focal, half_size, ids):
+def test_transforms(tmp_path, poses, relative_focal, half_size, ids):
     ids, size = sorted(ids)[: len(poses)], (2 * half_size[0], 2 * half_size[1])
+    focal = relative_focal * max(size)
     write_transforms(tmp_path, focal, size, ids, poses)
     splits = []
     for name in ("train", "val"):

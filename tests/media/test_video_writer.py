@@ -172,6 +172,6 @@ def test_a_full_disk_is_said_in_one_line(suffix, tmp_path):
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
         signal.signal(signal.SIGXFSZ, handler)
     message = str(error.value)
-    assert str(path) in message and "the disk is full (" in message and "\n" not in message
-    assert "bytes needed, 200,000 written and" in message and message.count("free") == 1
+    assert str(path) in message and "the disk is full" in message and "\n" not in message
+    assert "bytes are needed" in message and message.count("free") == 1
     assert not list(tmp_path.iterdir())

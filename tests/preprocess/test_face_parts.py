@@ -108,6 +108,14 @@ def test_wide_hair():
     assert (labels[62:130, 22:60] == HEAD).all() and (labels[62:130, 196:234] == HEAD).all()
 
 
+def test_a_strand_of_hair_apart_from_the_head_is_not_the_torso():
+    alpha = silhouette().astype(np.float32)
+    strand = np.s_[8:11, 120:126]
+    assert not alpha[6:13, 118:128].any()
+    alpha[strand] = 1
+    assert (labels_of(draw_person(), alpha)[strand] == HEAD).all()
+
+
 def test_alpha_defines_the_person():
     alpha = np.where(silhouette(), 0.51, 0.49)
     alpha[:, :128] = 0
