@@ -28,7 +28,7 @@ from ernerf_ti.train.config import PRESETS, STAGES
 from ernerf_ti.train.trainer import Trainer
 
 _N_FRAMES = 14
-_SIZE = 32
+_SIZE = 16
 _SAMPLES = 40
 _WARM_UP = 0.1
 """Share of the time in which memory may grow: caches fill and kernels are compiled."""
@@ -93,7 +93,7 @@ def synthesized(folder: Path, seconds: float) -> list[Usage]:
 
 
 def prepare(folder: Path) -> None:
-    """Make a video, a capture and a run of a person of 32 x 32 pixels."""
+    """Make a video, a capture and a run of a person of 16 x 16 pixels."""
     person = SyntheticPortrait(_N_FRAMES, _SIZE, seed=1)
     write_portrait_video(person, folder / "speaker.mp4")
     write_portrait_capture(person, folder / "capture", "mel")
