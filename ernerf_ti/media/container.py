@@ -14,6 +14,9 @@ from ernerf_ti.media.files import require_file
 
 LONGEST_GAP = 60.0
 """Seconds without a frame that are filled in; a longer gap is an error in the time stamps."""
+MOST_FILLED = 20
+"""What is filled in may have LONGEST_GAP and so many times the length of the rest; more is an error, too, since a few
+damaged time stamps would make hours of nothing."""
 
 _OTHER_KINDS = (
     (b"<!doctype html", "a web page; download the video itself"),

@@ -7,14 +7,13 @@ from pathlib import Path
 
 import numpy as np
 
-from ernerf_ti.media.container import LONGEST_GAP
+from ernerf_ti.media.container import LONGEST_GAP, MOST_FILLED
 from ernerf_ti.media.sound_frames import Findings, Piece
 
 _WINDOW = 15  # pieces, about 0.3 s
 _JUMP = 0.015  # s; more is a gap or an overlap, less is drift
 _TOLERANCE = 0.0007  # s; time stamps in milliseconds are off by up to 0.0005
 _STRETCH = 0.01  # of the length, at most: a sixth of a semitone
-_MOST_SILENCE = 20  # times the sound
 _RESTART = 1.0  # s; a clock that goes back by more has begun again
 
 
@@ -60,7 +59,7 @@ class Clock:
             elif change > _JUMP:
                 found.gaps.append((at, change))
                 silence += change
-                if silence > LONGEST_GAP + _MOST_SILENCE * max(0.0, at + change - silence):
+                if silence > LONGEST_GAP + MOST_FILLED * max(0.0, at + change - silence):
                     raise ValueError(
                         f"{self._path}: no sound for {silence:.2f} of the first {at + change:.2f} s; the time stamps "
                         "are damaged, convert the file again"

@@ -13,7 +13,7 @@ import numpy as np
 from av.container import InputContainer
 from av.video.stream import VideoStream
 
-from ernerf_ti.media.container import LONGEST_GAP, decode, open_media, video_track
+from ernerf_ti.media.container import LONGEST_GAP, MOST_FILLED, decode, open_media, video_track
 from ernerf_ti.media.frame_folder import folder_size, frame_files, read_fitted
 from ernerf_ti.media.picture import LARGEST_SIDE, Converter, Deinterlacer, Look, Shown, has_alpha
 
@@ -22,6 +22,7 @@ FOLDER_RATE = 25.0
 
 # Pictures that are decoded to find the usual size: so many, and beyond these one in so many seconds.
 _N_SAMPLED, _SAMPLED_EVERY = 60, 5.0
+_FILLED = 1.0  # s without a new picture that count as filled in
 _STILL = 0.2  # s without a new picture that is seen as a standstill
 _REGULAR = 0.9  # of the gaps between frames are near the usual one in a video with a constant rate
 _PLAUSIBLE_ASPECT = Fraction(1, 8), Fraction(8)
@@ -178,7 +179,7 @@ class _Source:
         """When the last frame so far is over, in seconds."""
 
     def __iter__(self) -> Iterator[Shown]:
-        first = None
+        first, filled = None, 0.0
         for frame in decode(self._path, self._file, self._stream):
             before = self.times[-1] if self.times else 0.0
             if frame.time is not None:
@@ -191,6 +192,13 @@ class _Source:
                     f"{self._path}: no frames from {before:.2f} to {time:.2f} s; the time stamps are damaged, convert "
                     "the file again"
                 )
+            if time - before > _FILLED:
+                filled += time - before
+                if filled > LONGEST_GAP + MOST_FILLED * (time - filled):
+                    raise ValueError(
+                        f"{self._path}: no frames for {filled:.2f} of the first {time:.2f} s; the time stamps are "
+                        "damaged, convert the file again"
+                    )
             self.times.append(time)
             length = frame.duration * frame.time_base if frame.duration and frame.time_base else self._usual_gap
             self.end = time + min(float(length), LONGEST_GAP)

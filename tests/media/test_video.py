@@ -286,6 +286,14 @@ def test_a_gap_of_hours_is_an_error(tmp_path):
         list(frames)
 
 
+def test_hours_of_gaps_are_an_error(tmp_path):
+    times = np.arange(0, 40 * 50.0, 50.0)
+    encode(tmp_path / "a.mkv", times, [picture(20)] * len(times))
+    frames = read_frames(tmp_path / "a.mkv", 25)
+    with pytest.raises(ValueError, match=r"a\.mkv: no frames for 100\.00 of the first 100\.00 s; the time stamps are"):
+        list(frames)
+
+
 def test_damaged_frames_name_the_file(tmp_path):
     path = tmp_path / "a.mp4"
     images = np.random.default_rng(0).integers(0, 256, (20, HEIGHT, WIDTH, 3), np.uint8)
