@@ -20,7 +20,7 @@ def ahead(items: Iterable[Item], n: int = 4) -> Generator[Item, None, None]:
     stops when the main thread ends.
     """
     ready: queue.Queue = queue.Queue(n)
-    stopped = threading.Event()
+    stopped, finished = threading.Event(), threading.Event()
 
     def is_wanted() -> bool:
         return not stopped.is_set() and threading.main_thread().is_alive()
@@ -45,6 +45,8 @@ def ahead(items: Iterable[Item], n: int = 4) -> Generator[Item, None, None]:
                 items.close()
         except BaseException as error:
             put((_END, error))
+        finally:
+            finished.set()
 
     # Not a daemon: the interpreter waits for this thread before it shuts down. A daemon that is inside torch while
     # the interpreter is torn down aborts the process.
@@ -60,6 +62,9 @@ def ahead(items: Iterable[Item], n: int = 4) -> Generator[Item, None, None]:
             yield item
     finally:
         stopped.set()
+        # A second Ctrl-C may come here. In Python 3.11 and 3.12 a join that is interrupted takes the thread for ended
+        # (bpo-45274), and the interpreter would be torn down beneath it.
+        finished.wait()
         thread.join()
 
 

@@ -1,5 +1,7 @@
 """Errors, interruption and unusual file names: one exception, and no half-written file."""
 
+import os
+import signal
 import subprocess
 import sys
 import threading
@@ -39,6 +41,26 @@ def test_ahead_can_be_closed_early():
     next(items)
     items.close()
     assert len(made) < 10
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no such signals")
+def test_a_second_ctrl_c_does_not_forget_the_thread():
+    go_on = threading.Event()
+
+    def slow():
+        yield 0
+        go_on.wait()
+
+    items = ahead(slow())
+    next(items)
+    ctrl_c = threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT))
+    ctrl_c.start()
+    with pytest.raises(KeyboardInterrupt):
+        items.close()
+    (thread,) = (thread for thread in threading.enumerate() if thread.name == "ahead")
+    assert thread.is_alive()  # so that the interpreter waits for it
+    go_on.set()
+    thread.join()
 
 
 ABANDONED = """
