@@ -9,6 +9,7 @@ import threading
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from types import FrameType
 
 from ernerf_ti.media.whole_files import DiskFullError, is_disk_full
 
@@ -16,6 +17,7 @@ _EXPECTED = (OSError, ValueError, ImportError, RuntimeError, MemoryError, EOFErr
 """Bad input and lacking means raise these; all errors of torch and of ours that have their own class are among them."""
 _LIBRARIES = {"av", "csv", "cv2", "taichi", "torch", "zipfile", "zlib"}
 """What these raise besides, they raise for bad input."""
+_AGAIN_SECONDS = 0.01
 _TRACEBACK = "ERNERF_TI_TRACEBACK"
 """Environment variable for developers: errors keep their traceback."""
 
@@ -37,7 +39,7 @@ def run_reporting_errors(work: Callable[[], int | None], interrupted: str = "int
     """
     try:
         _prepare_streams()
-        with _raising_on_sigterm():
+        with _raising_on_signals():
             status = work() or 0
             _flush()
             return status
@@ -122,16 +124,41 @@ def _discard_output() -> None:
 
 
 @contextmanager
-def _raising_on_sigterm() -> Iterator[None]:
+def _raising_on_signals() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():  # others can't set handlers
         yield
         return
 
-    def terminate(number: int, frame: object) -> None:
-        raise Terminated
+    def stop(number: int, frame: FrameType | None) -> None:
+        if _would_be_lost(frame):
+            again = threading.Timer(_AGAIN_SECONDS, _send, (number,))
+            again.daemon = True
+            again.start()
+        else:
+            raise Terminated if number == signal.SIGTERM else KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, terminate)
+    before = {signal.SIGTERM: signal.signal(signal.SIGTERM, stop)}
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # not with nohup or in a program of its own
+        before[signal.SIGINT] = signal.signal(signal.SIGINT, stop)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _would_be_lost(frame: FrameType | None) -> bool:
+    """Whether code is running that catches any exception: Taichi's, while it declares functions and kernels."""
+    while frame is not None:
+        if frame.f_code.co_name == "_inside_class" and "taichi" in frame.f_code.co_filename:
+            return True
+        frame = frame.f_back
+    return False
+
+
+def _send(number: int) -> None:
+    """Raise a signal in this process."""
+    if os.name == "posix":
+        os.kill(os.getpid(), number)  # wakes the main thread, whatever it waits for
+    else:
+        signal.raise_signal(number)

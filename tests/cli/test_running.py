@@ -1,11 +1,14 @@
 """Errors and signals of a command end in one line."""
 
 import errno
+import importlib.util
 import os
 import signal
 import subprocess
 import sys
 import textwrap
+import time
+from pathlib import Path
 
 import av
 import cv2
@@ -13,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 
+from ernerf_ti.__main__ import main as program
 from ernerf_ti.cli.running import Terminated, one_line, run_reporting_errors
 
 
@@ -113,6 +117,33 @@ def test_sigterm_runs_what_must_be_run(tmp_path):
     assert run_reporting_errors(work) == 143
     assert (tmp_path / "cleaned").exists()
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no such signals")
+def test_a_signal_that_taichi_would_swallow_comes_again():
+    source = "def _inside_class(send):\n    try:\n        send()\n    except:\n        pass\n"
+    module = Path(importlib.util.find_spec("taichi").origin).parent / "lang" / "kernel_impl.py"
+    assert "def _inside_class(" in module.read_text(encoding="utf-8")
+    scope = {}
+    exec(compile(source, str(module), "exec"), scope)
+
+    def work():
+        scope["_inside_class"](lambda: os.kill(os.getpid(), signal.SIGINT))
+        time.sleep(10)
+
+    assert run_reporting_errors(work) == 130
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_ctrl_c_before_the_command_line_and_at_the_exit(monkeypatch, capsys):
+    monkeypatch.setattr("ernerf_ti.cli.main.main", raises(KeyboardInterrupt()))
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        assert program() == 130
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_DFL
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert capsys.readouterr().err == "interrupted\n"
 
 
 def test_status():
