@@ -12,6 +12,7 @@ from pathlib import Path
 from ernerf_ti.cli.options import Command, Device, Output, Positional
 from ernerf_ti.cli.paths import existing_file, make_parent, output_file
 from ernerf_ti.cli.running import UsageError
+from ernerf_ti.media.files import require_not_replaced
 from ernerf_ti.media.images import write_image
 from ernerf_ti.process.device import resolve_device
 
@@ -43,6 +44,7 @@ def _fit(options: FitImageOptions) -> None:
             raise UsageError(f"--{name}: expected at least {least}, got {value}; pass a larger number")
     if options.image is not None:
         existing_file(options.image, "an image")
+        require_not_replaced(options.image, "image", options.output)
     make_parent(output_file(options.output))
     device = resolve_device(options.device)
 

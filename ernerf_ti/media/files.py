@@ -20,6 +20,7 @@ __all__ = [
     "read_json",
     "replacing",
     "require_file",
+    "require_not_replaced",
     "write_arrays",
     "write_json",
     "write_text",
@@ -46,6 +47,18 @@ def require_file(path: Path, what: str, advice: str) -> Path:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: expected {what}, got no such file; {advice}")
     return path
+
+
+def require_not_replaced(given: Path, what: str, output: Path) -> None:
+    """Raise ValueError if a file that is read would be replaced by the one that is written, under whatever name.
+
+    Args:
+        given: a file that is read.
+        what: it is, for the message.
+        output: a file that is written.
+    """
+    if given.is_file() and output.is_file() and output.samefile(given):
+        raise ValueError(f"{output}: it would replace the {what} that is read; choose another name")
 
 
 def file_digest(path: Path) -> str:

@@ -1,8 +1,10 @@
 """Whether the files that synthesis is to write can be written, before anything is rendered. Without torch."""
 
+import os
 import tempfile
 from pathlib import Path
 
+from ernerf_ti.media.files import require_not_replaced
 from ernerf_ti.media.video_formats import VIDEO_SUFFIXES, codec_of, has_alpha
 from ernerf_ti.synthesis.options import SynthesisOptions
 
@@ -18,7 +20,8 @@ def output_has_alpha(options: SynthesisOptions) -> bool:
 
 
 def check_formats(options: SynthesisOptions) -> None:
-    """Raise ValueError for outputs, a codec, its options or a frame rate that don't exist or don't go together."""
+    """Raise ValueError for outputs, a codec, its options or a frame rate that don't exist or don't go together, and
+    for an output that is an input too."""
     suffix = options.output.suffix.lower()
     if suffix and suffix not in VIDEO_SUFFIXES:
         raise ValueError(
@@ -40,8 +43,12 @@ def check_formats(options: SynthesisOptions) -> None:
         if path is not None and path.suffix.lower() != ".mp4":
             raise ValueError(f"{name}: expected an .mp4, got {path}; choose another name")
     paths = output_paths(options)
-    if len({path.absolute() for path in paths}) < len(paths):
+    if len({os.path.realpath(path) for path in paths}) < len(paths):
         raise ValueError("output: expected different files for output, depth and attention, got one path twice")
+    for name in ("audio", "windows", "pose", "background"):
+        given = getattr(options, name)
+        for path in paths if given is not None else []:
+            require_not_replaced(Path(given), f"{name} file", path)
     _ = options.rate
 
 

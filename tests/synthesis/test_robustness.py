@@ -161,3 +161,23 @@ def test_outputs_that_cannot_be_written_fail_before_rendering(
     (tmp_path / "taken.mp4").mkdir()
     with pytest.raises((OSError, ValueError), match=message):
         synthesize(trained, SynthesisOptions(speech, outputs["out"], depth=tmp_path / name))
+
+
+@pytest.mark.parametrize("kind", ["itself", "symbolic link", "hard link"])
+def test_no_input_is_replaced(trained, speech, outputs, tmp_path, kind):
+    before, depth = speech.read_bytes(), tmp_path / "depth.mp4"
+    if kind == "hard link":
+        os.link(speech, depth)
+    elif kind == "symbolic link":
+        depth.symlink_to(speech)
+    options = SynthesisOptions(speech, outputs["out"], depth=speech if kind == "itself" else depth)
+    with pytest.raises(ValueError, match="it would replace the audio file that is read; choose another name"):
+        synthesize(trained, options)
+    assert speech.read_bytes() == before
+
+
+def test_one_output_under_two_names(trained, speech, tmp_path):
+    (tmp_path / "folder").symlink_to(tmp_path)
+    options = SynthesisOptions(speech, tmp_path / "a.mp4", depth=tmp_path / "folder" / "a.mp4")
+    with pytest.raises(ValueError, match="got one path twice"):
+        synthesize(trained, options)
