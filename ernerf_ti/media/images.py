@@ -2,6 +2,7 @@
 
 import functools
 import io
+import os
 import warnings
 from pathlib import Path
 
@@ -20,12 +21,16 @@ _JPEG_START, _JPEG_SCAN, _JPEG_END = b"\xff\xd8\xff", 0xDA, b"\xff\xd9"
 _PNG_START = b"\x89PNG\r\n\x1a\n"
 _FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP", "AVIF")  # the last is not in each Pillow
 _PLAIN = ("L", "RGB", "RGBA", "F", "I", "I;16", "I;16B")  # modes of Pillow that OpenCV reads as well
+_NOT_OF_OPENCV = ("AVIF",)  # in its wheels
 _ORIENTATION = 0x0112  # of EXIF
 LARGEST_IMAGE = 80_000_000
 """In pixels; a larger one is refused before memory is taken. A frame of 8K video has 33 million."""
 
-# Such images are refused here, in one line.
+# Such images, and damaged ones, are refused here, in one line.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
+if "OPENCV_LOG_LEVEL" not in os.environ:
+    cv2.setLogLevel(0)
 
 
 def write_image(path: Path, image: np.ndarray) -> None:
@@ -76,7 +81,7 @@ def read_image(path: Path) -> np.ndarray:
         return np.asarray(Image.fromarray(inks, "CMYK").convert("RGB")) if image is None else image
     transparent = "transparency" in header.info
     premultiplied = header.format == "TIFF" and header.mode == "RGBA"  # by OpenCV
-    if header.mode in _PLAIN and not transparent and not premultiplied:
+    if header.mode in _PLAIN and header.format not in _NOT_OF_OPENCV and not transparent and not premultiplied:
         image = _upright(_with_opencv(path, data), _orientation(header, data))
     else:
         alpha = transparent or header.mode in ("LA", "La", "PA", "RGBA", "RGBa")

@@ -4,6 +4,7 @@ import zlib
 import cv2
 import numpy as np
 import pytest
+from PIL import Image, features
 
 from ernerf_ti.media.images import read_image, write_image
 
@@ -87,6 +88,20 @@ def test_truncated_file(suffix, kept, tmp_path):
         read_image(path)
     reason = "the JPEG is truncated; copy" if suffix == ".jpg" else "not an image, or a damaged one; save"
     assert str(error.value).startswith(f"{path}: {reason}")
+
+
+def test_damaged_images_are_reported_in_one_place(tmp_path, capfd):
+    for suffix in (".png", ".webp", ".tiff"):
+        with pytest.raises(ValueError, match="damaged"):
+            read_image(truncated(suffix, tmp_path, 0.5))
+    assert capfd.readouterr().err == ""  # OpenCV's log
+
+
+@pytest.mark.skipif(not features.check("avif"), reason="Pillow without AVIF")
+def test_avif(tmp_path):
+    image = np.full((32, 48, 3), (200, 120, 40), np.uint8)
+    Image.fromarray(image).save(tmp_path / "a.avif", quality=90)
+    assert np.abs(read_image(tmp_path / "a.avif").astype(int) - image).max() < 6
 
 
 def test_truncated_jpeg_with_a_thumbnail(tmp_path):
