@@ -10,6 +10,9 @@ from ernerf_ti.media.files import file_digest, require_file
 from ernerf_ti.media.frame_folder import frame_files
 from ernerf_ti.media.video import FOLDER_RATE, probe
 
+LARGEST_SIZE = 4096
+"""In pixels; the landmarks and masks of a face are not found any more precisely in larger pictures."""
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -38,8 +41,10 @@ class Settings:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "features", current_name(self.features))
-        if self.size < 64 or self.size % 2:
-            raise ValueError(f"size: expected an even number of pixels, 64 or more, got {self.size}; try 512 or 256")
+        if not 64 <= self.size <= LARGEST_SIZE or self.size % 2:
+            raise ValueError(
+                f"size: expected an even number of pixels from 64 to {LARGEST_SIZE}, got {self.size}; try 512 or 256"
+            )
         if not 1 <= self.folder_rate <= 1000:
             raise ValueError(
                 f"folder-rate: expected 1 to 1000 frames per second, got {self.folder_rate:g}; try 25 or 30"

@@ -190,7 +190,8 @@ def test_another_folder_is_not_touched(video, tmp_path):
 @pytest.mark.parametrize(
     ("options", "text"),
     [
-        ({"size": 255}, "size: expected an even number of pixels, 64 or more, got 255"),
+        ({"size": 255}, "size: expected an even number of pixels from 64 to 4096, got 255"),
+        ({"size": 1000000}, "size: expected an even number of pixels from 64 to 4096, got 1000000"),
         ({"features": "deepspeech"}, "features: expected one of ppg, mel, esperanto, hubert or an .npy file"),
     ],
 )
