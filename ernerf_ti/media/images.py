@@ -107,6 +107,8 @@ def _open(path: Path) -> tuple[Path, bytes, Image.Image]:
     data = path.read_bytes()
     if data.startswith(_JPEG_START) and not _is_complete_jpeg(data):
         raise ValueError(f"{path}: the JPEG is truncated; copy or create the file again")
+    if data.startswith(_PNG_START) and _png_chunk(data, b"IEND") is None:  # libpng would write to stderr as well
+        raise ValueError(f"{path}: the PNG is truncated; copy or create the file again")
     try:
         header = Image.open(io.BytesIO(data), formats=_FORMATS)
         width, height = header.size
@@ -160,7 +162,7 @@ def _orientation(header: Image.Image, data: bytes) -> int:
     try:
         if header.format == "PNG":  # Pillow would decode one without EXIF to look for it
             exif = Image.Exif()
-            exif.load(_png_chunk(data, b"eXIf"))
+            exif.load(_png_chunk(data, b"eXIf") or b"")
         else:
             exif = header.getexif()
         value = exif.get(_ORIENTATION, 1)
@@ -176,15 +178,15 @@ def _upright(image: np.ndarray, orientation: int) -> np.ndarray:
     return np.ascontiguousarray(image[:: -1 if flipped else 1, :: -1 if mirrored else 1])
 
 
-def _png_chunk(data: bytes, kind: bytes) -> bytes:
-    """Content of the first chunk of a kind, empty if there is none."""
+def _png_chunk(data: bytes, kind: bytes) -> bytes | None:
+    """Content of the first complete chunk of a kind; None if there is none."""
     at = len(_PNG_START)
-    while at + 8 <= len(data):
+    while at + 12 <= len(data):
         length = int.from_bytes(data[at : at + 4], "big")
-        if data[at + 4 : at + 8] == kind:
+        if data[at + 4 : at + 8] == kind and at + 12 + length <= len(data):
             return data[at + 8 : at + 8 + length]
         at += 12 + length
-    return b""
+    return None
 
 
 def _to_srgb(image: np.ndarray, mode: str, profile: bytes | None) -> np.ndarray | None:
