@@ -57,7 +57,7 @@ class Pipeline:
         """
         names = [stage.name for stage in self.stages]
         if only is not None and only not in names:
-            raise ValueError(f"only: expected one of {', '.join(names)}, got {only!r}; choose one of these")
+            raise ValueError(f"stages: expected one of {', '.join(names)}, got {only!r}; choose one of these")
         for stage in self.stages:
             if only is not None and stage.name != only:
                 continue

@@ -16,7 +16,7 @@ def test_failure_is_one_line(tmp_path, capsys):
 def test_unknown_stage(tmp_path, capsys):
     write_video(tmp_path / "gray.mp4", [np.full((64, 64, 3), 90, np.uint8)] * 3, 25, np.zeros(1920, np.float32))
     assert main(["preprocess", str(tmp_path / "gray.mp4"), str(tmp_path / "out"), "--only", "hair"]) == 1
-    assert "only: expected one of crop, frames, sound," in capsys.readouterr().err
+    assert "stages: expected one of crop, frames, sound," in capsys.readouterr().err
 
 
 def test_interruption_says_how_to_go_on(tmp_path, capsys, monkeypatch):

@@ -120,7 +120,7 @@ def test_interrupted_stage_starts_over(kitchen, at):
 def test_single_stage(kitchen):
     kitchen.run()
     assert kitchen.run(only="count") == ["count"]
-    with pytest.raises(ValueError, match="only: expected one of split, shout, count, got 'fry'"):
+    with pytest.raises(ValueError, match="stages: expected one of split, shout, count, got 'fry'"):
         kitchen.run(only="fry")
 
 
