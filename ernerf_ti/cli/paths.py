@@ -79,7 +79,11 @@ def is_capture(path: Path) -> bool:
 
 def make_parent(path: Path) -> Path:
     """Make the folder that a file will be written to; returns the path itself."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        reason = "a link of that name leads nowhere" if path.parent.is_symlink() else error.strerror
+        raise type(error)(f"{path}: can't make the folder {path.parent} ({reason}); pass another path") from None
     return path
 
 

@@ -83,3 +83,11 @@ def test_a_folder_appears_whole(tmp_path):
     with paths.whole_folder(tmp_path / "a" / "new") as folder:
         assert folder == tmp_path / "a" / "new"
     assert [path.name for path in folder.iterdir()] == ["file"]
+
+
+def test_a_parent_that_cannot_be_made(tmp_path):
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(
+        FileExistsError, match=r"can't make the folder .*link \(a link of that name leads nowhere\); pass"
+    ):
+        paths.make_parent(tmp_path / "link" / "out.mp4")
