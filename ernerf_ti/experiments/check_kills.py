@@ -53,7 +53,7 @@ class Outcome:
     """Seconds of it before the first file appeared; it is killed after that."""
     attempts: int = 0
     kills: int = 0
-    """Attempts in which the command had not ended before."""
+    """Attempts in which the command had not ended by itself before."""
     equal: int = 0
     """Results equal to that of the uninterrupted run."""
     unlike: str = ""
@@ -118,14 +118,19 @@ def _kill(folder: Path, work: Work, kills: int, moments: random.Random) -> Outco
     _finish(process, work, folder)
     outcome = Outcome(work.name, monotonic() - begin, started)
     expected = work.digest(whole)
-    for k in tqdm(range(kills), desc=work.name, unit="kill"):
-        output = folder / f"killed_{k}"
+    latest = outcome.seconds
+    bar = tqdm(desc=work.name, total=kills, unit="kill")
+    while outcome.kills < kills:
+        output = folder / f"killed_{outcome.attempts}"
+        begin = monotonic()
         process = _start(work, output, temporary)
         try:
-            process.wait(moments.uniform(started, outcome.seconds))
+            process.wait(moments.uniform(started, latest))
+            latest = min(latest, monotonic() - begin)  # it has ended by itself: the machine has become faster
         except subprocess.TimeoutExpired:
             process.send_signal(signal.SIGKILL)
             outcome.kills += 1
+            bar.update()
         process.wait()
         _finish(_start(work, output, temporary), work, folder)
         found = work.digest(output)
@@ -134,6 +139,7 @@ def _kill(folder: Path, work: Work, kills: int, moments: random.Random) -> Outco
         outcome.attempts += 1
         outcome.equal += not different
         outcome.unlike = outcome.unlike or ", ".join(different[:3])
+    bar.close()
     outcome.temporary = sum(path.is_file() for path in temporary.rglob("*"))
     return outcome
 
