@@ -5,6 +5,7 @@ Taichi can't start in the same process any more, and are left out.
 """
 
 import os
+import signal
 import sys
 
 # Tests that compare bits need a fixed number of torch's threads (see ernerf_ti.process.threads), which also spin while
@@ -107,3 +108,11 @@ def full_precision():
     """Torch on CUDA rounds the inputs of convolutions to 10 bits by default; the twins must not."""
     torch.backends.cudnn.allow_tf32 = False
     torch.backends.cuda.matmul.allow_tf32 = False
+
+
+@pytest.fixture
+def ctrl_c_raises():
+    """Python's own handler of SIGINT, which a process in the background of a shell does not have."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)

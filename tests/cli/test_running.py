@@ -120,7 +120,7 @@ def test_sigterm_runs_what_must_be_run(tmp_path):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no such signals")
-def test_a_signal_that_taichi_would_swallow_comes_again():
+def test_a_signal_that_taichi_would_swallow_comes_again(ctrl_c_raises):
     source = "def _inside_class(send):\n    try:\n        send()\n    except:\n        pass\n"
     module = Path(importlib.util.find_spec("taichi").origin).parent / "lang" / "kernel_impl.py"
     assert "def _inside_class(" in module.read_text(encoding="utf-8")
@@ -135,14 +135,10 @@ def test_a_signal_that_taichi_would_swallow_comes_again():
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
-def test_ctrl_c_before_the_command_line_and_at_the_exit(monkeypatch, capsys):
+def test_ctrl_c_before_the_command_line_and_at_the_exit(monkeypatch, capsys, ctrl_c_raises):
     monkeypatch.setattr("ernerf_ti.cli.main.main", raises(KeyboardInterrupt()))
-    before = signal.getsignal(signal.SIGINT)
-    try:
-        assert program() == 130
-        assert signal.getsignal(signal.SIGINT) is signal.SIG_DFL
-    finally:
-        signal.signal(signal.SIGINT, before)
+    assert program() == 130
+    assert signal.getsignal(signal.SIGINT) is signal.SIG_DFL
     assert capsys.readouterr().err == "interrupted\n"
 
 

@@ -44,7 +44,7 @@ def test_ahead_can_be_closed_early():
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no such signals")
-def test_a_second_ctrl_c_does_not_forget_the_thread():
+def test_a_second_ctrl_c_does_not_forget_the_thread(ctrl_c_raises):
     go_on = threading.Event()
 
     def slow():
