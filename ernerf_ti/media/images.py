@@ -5,6 +5,7 @@ import io
 import os
 import warnings
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -30,7 +31,8 @@ LARGEST_IMAGE = 80_000_000
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 if "OPENCV_LOG_LEVEL" not in os.environ:
-    cv2.setLogLevel(0)
+    _logging: Any = cv2 if hasattr(cv2, "setLogLevel") else cv2.utils.logging  # type: ignore[attr-defined]
+    _logging.setLogLevel(0)  # moved in OpenCV 5
 
 
 def write_image(path: Path, image: np.ndarray) -> None:
