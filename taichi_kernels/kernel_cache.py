@@ -14,6 +14,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 from typing import Any
 
 _MARK = "taichi_kernels_start_"
@@ -37,6 +38,7 @@ class StartMark:
     def __init__(self, cache: str):
         self._path = os.path.join(os.path.dirname(cache), f"{_MARK}{secrets.token_hex(8)}")
         self._lock: int | None = None
+        self._removing = threading.Lock()
         if fcntl is None:
             return
         with contextlib.suppress(OSError):
@@ -50,12 +52,13 @@ class StartMark:
 
     def remove(self) -> None:
         """After the first launch, or at the end of a process that launched nothing."""
-        if self._lock is None:
+        with self._removing:  # threads may launch for the first time at once
+            lock, self._lock = self._lock, None
+        if lock is None:
             return
         with contextlib.suppress(OSError):
             os.unlink(self._path)
-        os.close(self._lock)
-        self._lock = None
+        os.close(lock)
 
 
 def usable_cache() -> str:
