@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 
 from ernerf_ti.audio.extractors import FORMER_NAMES, current_name
-from ernerf_ti.media.files import read_array, replacing, require_file
+from ernerf_ti.media.files import read_array, require_file
+from ernerf_ti.media.whole_files import replacing
 
 
 @dataclass(frozen=True)

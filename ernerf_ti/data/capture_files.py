@@ -30,8 +30,9 @@ from pathlib import Path
 import numpy as np
 
 from ernerf_ti.audio.extractors import current_name
-from ernerf_ti.media.files import read_json, replacing, write_json, write_text
+from ernerf_ti.media.files import read_json, write_json, write_text
 from ernerf_ti.media.images import write_image
+from ernerf_ti.media.whole_files import replacing
 
 FORMAT_VERSION = 1
 FPS = 25.0

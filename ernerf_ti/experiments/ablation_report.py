@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from ernerf_ti.experiments.ablation import METRICS
-from ernerf_ti.media.files import replacing
+from ernerf_ti.media.whole_files import replacing
 
 _HEADINGS = {
     "PSNR frame": "PSNR dB",

@@ -16,7 +16,7 @@ from ernerf_ti.interop.tensors import (
     is_parameter,
     official_state,
 )
-from ernerf_ti.media.files import replacing
+from ernerf_ti.media.whole_files import replacing
 from ernerf_ti.portrait.portrait import Portrait
 from ernerf_ti.run.tensor_files import not_finite, read_tensor_file
 

@@ -13,19 +13,6 @@ import numpy as np
 
 from ernerf_ti.media.whole_files import replacing
 
-__all__ = [
-    "file_digest",
-    "read_array",
-    "read_arrays",
-    "read_json",
-    "replacing",
-    "require_file",
-    "require_not_replaced",
-    "write_arrays",
-    "write_json",
-    "write_text",
-]
-
 _LARGEST_ARRAYS = 1 << 31  # bytes in an .npz; a compressed one could claim a thousand times its size
 
 

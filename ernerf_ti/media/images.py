@@ -11,7 +11,8 @@ import cv2
 import numpy as np
 from PIL import Image, ImageCms, ImageOps
 
-from ernerf_ti.media.files import replacing, require_file
+from ernerf_ti.media.files import require_file
+from ernerf_ti.media.whole_files import replacing
 
 _JPEG_SUFFIXES = (".jpg", ".jpeg")
 _JPEG_OPTIONS = [

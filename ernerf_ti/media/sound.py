@@ -1,6 +1,6 @@
 """The sound of video and sound files."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -76,10 +76,25 @@ def read_sound(path: Path, rate: int = 16_000) -> np.ndarray:
     with open_track(path) as track:
         mixes = {}
         if len(track.channels) > 1:
-            mixes = {channels: voice_weights(channels, levels)[0][None] for channels, levels in track.levels().items()}
+            mixes = {channels: voice_weights(channels, levels)[0] for channels, levels in track.levels().items()}
+    return mixed_sound(path, mixes, rate)
+
+
+def mixed_sound(path: Path, mixes: Mapping[tuple[str, ...], np.ndarray], rate: int) -> np.ndarray:
+    """A sound in one channel.
+
+    Args:
+        path: any video or sound file that ffmpeg reads.
+        mixes: names of channels -> [C] their weights, for each layout that the sound has; sound in mono needs none.
+        rate: samples per second wanted.
+
+    Returns:
+        [S] float32, clipped to [-1, 1].
+    """
+    rows = {channels: weights[None] for channels, weights in mixes.items()}
     samples = bytearray()  # grows in place
     with open_track(path) as track:
-        for chunk in resample(track.mixed(mixes), 1, track.rate, rate):
+        for chunk in resample(track.mixed(rows), 1, track.rate, rate):
             samples += chunk.tobytes()
     voice = np.frombuffer(samples, np.float32)
     return np.clip(voice, -1, 1, out=voice)

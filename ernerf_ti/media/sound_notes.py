@@ -10,7 +10,7 @@ from av.container import InputContainer
 from tqdm import tqdm
 
 from ernerf_ti.media.container import open_media, video_track
-from ernerf_ti.media.sound import read_sound
+from ernerf_ti.media.sound import mixed_sound
 from ernerf_ti.media.sound_frames import Findings
 from ernerf_ti.media.sound_track import default_track, open_track
 from ernerf_ti.media.voice import Levels, voice_weights
@@ -47,10 +47,10 @@ def sound_notes(path: Path) -> list[str]:
     if findings.changes:
         changes = ", ".join(f"{what} from {at:.2f} s on" for at, what in findings.changes[:5])
         notes.append(f"the sound changes: {rate} Hz {layout} at the beginning, {changes}; all is brought to the first")
-    mixes = {names: voice_weights(names, level) for names, level in levels.items()}
-    notes += [note for _, note in mixes.values() if note]
-    weights, _ = mixes[channels]
-    return notes + _of_levels(levels[channels], weights > 0) + _of_voice(read_sound(path, _RATE))
+    chosen = {names: voice_weights(names, level) for names, level in levels.items()}
+    notes += [note for _, note in chosen.values() if note]
+    mixes = {names: weights for names, (weights, _) in chosen.items()}
+    return notes + _of_levels(levels[channels], mixes[channels] > 0) + _of_voice(mixed_sound(path, mixes, _RATE))
 
 
 def print_sound_notes(path: Path) -> None:

@@ -182,8 +182,8 @@ class VideoWriter:
             if not is_disk_full(error):
                 raise OSError(f"{self._path}: can't write {what} ({reason}); choose another file or codec") from None
             written, needed = self._temporary.stat().st_size, None
-            if self._expected is not None and self.n_frames:
-                needed = max(written, round(written * self._expected / self.n_frames))
+            if self._expected is not None and 0 < self.n_frames < self._expected:
+                needed = round(written * self._expected / self.n_frames)
             raise disk_full_error(self._path, self._path.parent, needed, written) from None
 
 

@@ -216,7 +216,11 @@ def disk_full_error(path: Path, folder: Path, needed: int | None, written: int) 
         free = f"{shutil.disk_usage(folder).free:,} bytes are free"
     except OSError:
         free = "how much is free is unknown"
-    need = f"{needed:,} bytes are needed" if needed is not None else f"{written:,} bytes were written"
+    need = (
+        f"{needed:,} bytes are needed"
+        if needed is not None
+        else f"more than the {written:,} bytes that were written are needed"
+    )
     return DiskFullError(
         f"{path}: the disk is full, or files of this size are not allowed on it: {need}, {free}; make room and run "
         "the command again"

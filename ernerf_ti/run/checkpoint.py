@@ -22,7 +22,7 @@ from torch import Tensor
 
 import ernerf_ti
 from ernerf_ti.audio.extractors import current_name
-from ernerf_ti.media.files import replacing
+from ernerf_ti.media.whole_files import replacing
 from ernerf_ti.run.tensor_files import not_finite, read_tensor_file, tensors_of
 
 FORMAT_VERSION = 2

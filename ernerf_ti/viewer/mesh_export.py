@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ernerf_ti.media.files import replacing
+from ernerf_ti.media.whole_files import replacing
 from ernerf_ti.portrait.camera import SCENE_SCALE
 from ernerf_ti.portrait.model.head_field import BoundHeadField
 from ernerf_ti.portrait.render.head_occupancy import OccupancyGrid

@@ -139,12 +139,6 @@ def write_consent(capture: Path, consent: Consent) -> None:
     write_json(Path(capture) / FILE_NAME, consent.as_dict())
 
 
-def consent_text(consent: Consent) -> str:
-    """The record in one line."""
-    paper = "" if consent.document is None else f" ({consent.document.name}, SHA-256 {consent.document.sha256})"
-    return f"by {consent.by} on {consent.date} for: {consent.purpose}{paper}"
-
-
 def _text(content: dict, name: str, where: str) -> str:
     value = content.get(name)
     if not isinstance(value, str) or not value.strip():

@@ -13,8 +13,8 @@ from xml.sax.saxutils import quoteattr
 
 import numpy as np
 
-from ernerf_ti.media.files import replacing
 from ernerf_ti.media.images import write_image
+from ernerf_ti.media.whole_files import replacing
 
 SOURCE_TYPE = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
 """The IPTC term for media created by a trained model."""

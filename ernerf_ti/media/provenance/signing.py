@@ -20,9 +20,9 @@ import cv2
 import numpy as np
 
 import ernerf_ti
-from ernerf_ti.media.files import replacing
 from ernerf_ti.media.provenance.note import SOURCE_TYPE
 from ernerf_ti.media.provenance.signing_key import SigningKey, local_key, own_key
+from ernerf_ti.media.whole_files import replacing
 
 Provenance = Literal["auto", "off", "require"]
 """Whether outputs are signed: auto where it can be done, require with an error where it can't."""
