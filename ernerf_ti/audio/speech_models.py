@@ -95,23 +95,25 @@ class Wav2Vec2Letters:
 
 def _load(kind: str, model: str | Path, device: torch.device | str) -> tuple[Callable[[np.ndarray], torch.Tensor], Any]:
     """A function from samples to the model's input, and the model in evaluation mode."""
-    try:
-        import transformers
-    except ImportError as error:
-        raise ImportError(
-            "speech models need the package transformers; pip install 'ernerf-ti[speech-models]'"
-        ) from error
-    try:
-        extractor = transformers.Wav2Vec2FeatureExtractor.from_pretrained(model, local_files_only=True)
-        network, report = getattr(transformers, kind).from_pretrained(
-            model, local_files_only=True, output_loading_info=True
-        )
-    except (OSError, ValueError) as error:
-        raise FileNotFoundError(
-            f"speech model {model}: not found as a folder with config.json, preprocessor_config.json and "
-            "model.safetensors (or pytorch_model.bin), nor in the transformers cache; download it and pass the path of "
-            "its folder"
-        ) from error
+    network, extractor = load_network(kind, model).to(device), _load_part("Wav2Vec2FeatureExtractor", model)
+
+    def normalize(samples: np.ndarray) -> torch.Tensor:
+        inputs = extractor(np.asarray(samples, np.float32), sampling_rate=SAMPLE_RATE, return_tensors="pt")
+        return inputs.input_values.to(device)
+
+    return normalize, network
+
+
+def load_network(kind: str, model: str | Path) -> Any:
+    """A model of transformers in evaluation mode, on the CPU.
+
+    Args:
+        kind: name of its class.
+        model: a folder, or a name in the transformers cache.
+
+    Raises as :class:`HubertStates`.
+    """
+    network, report = _load_part(kind, model, output_loading_info=True)
     # masked_spec_embed is used only in training, and some files lack it. Any other missing weight would be random.
     missing = sorted(key for key in report["missing_keys"] if not key.endswith("masked_spec_embed"))
     if missing:
@@ -119,10 +121,22 @@ def _load(kind: str, model: str | Path, device: torch.device | str) -> tuple[Cal
             f"speech model {model}: expected the weights of a {kind}, but {len(missing)} of them are missing "
             f"({missing[0]}, ...); pass the folder of a {kind}"
         )
-    network = network.eval().to(device)
+    return network.eval()
 
-    def normalize(samples: np.ndarray) -> torch.Tensor:
-        inputs = extractor(np.asarray(samples, np.float32), sampling_rate=SAMPLE_RATE, return_tensors="pt")
-        return inputs.input_values.to(device)
 
-    return normalize, network
+def _load_part(kind: str, model: str | Path, **options: Any) -> Any:
+    """What a class of transformers reads of a model."""
+    try:
+        import transformers
+    except ImportError as error:
+        raise ImportError(
+            "speech models need the package transformers; pip install 'ernerf-ti[speech-models]'"
+        ) from error
+    try:
+        return getattr(transformers, kind).from_pretrained(model, local_files_only=True, **options)
+    except (OSError, ValueError) as error:
+        raise FileNotFoundError(
+            f"speech model {model}: not found as a folder with config.json, preprocessor_config.json and "
+            "model.safetensors (or pytorch_model.bin), nor in the transformers cache; download it and pass the path of "
+            "its folder"
+        ) from error

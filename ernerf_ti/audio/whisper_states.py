@@ -1,0 +1,139 @@
+"""Hidden states of a Whisper encoder for sound of any length, with the same result for a recording and for a stream."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from ernerf_ti.audio.frame_features import SAMPLE_RATE, STEP, check_samples
+from ernerf_ti.audio.whisper_encoder import WhisperEncoder, log_mel
+from ernerf_ti.audio.whisper_weights import load_whisper
+
+LAYER = 3
+"""Of tiny.en: layers in the middle say most about the mouth, the last one more about the words."""
+_STEPS_PER_SECOND = SAMPLE_RATE // STEP
+
+
+@dataclass(frozen=True)
+class _Schedule:
+    """Steps of 20 ms in a pass of the encoder, which begins `back` steps before its output and ends `ahead` after."""
+
+    back: int
+    output: int
+    ahead: int
+
+    @staticmethod
+    def of(look_ahead: float | None, n_steps: int) -> "_Schedule":
+        if look_ahead is None:
+            margin = n_steps // 15  # 2 s of 30 s
+            return _Schedule(margin, n_steps - 2 * margin, margin)
+        ahead = round(look_ahead * _STEPS_PER_SECOND)
+        back, output = 80, 10  # 1.6 s and 0.2 s
+        if not 0 <= ahead <= n_steps - back - output:
+            longest = (n_steps - back - output) / _STEPS_PER_SECOND
+            raise ValueError(
+                f"look_ahead: expected 0 to {longest:g} seconds, got {look_ahead:g}; pass none for whole recordings"
+            )
+        return _Schedule(back, output, ahead)
+
+    @property
+    def length(self) -> int:
+        return self.back + self.output + self.ahead
+
+
+class WhisperStates:
+    """States of a layer of a Whisper encoder, 50 per second.
+
+    The encoder sees stretches of sound of one length, which overlap; the states are those in the middle. Before and
+    after the sound there is silence.
+
+    Args:
+        model: file, folder or name, see :func:`ernerf_ti.audio.whisper_weights.load_whisper`; None for tiny.en.
+        layer: from 1 on.
+        look_ahead: seconds of sound that a state may depend on after the 0.2 s that it is computed with; before them
+            it is 1.6 s. None for stretches of 30 s, as the encoder was trained, of which 2 s at either end only give
+            context.
+        device: where the encoder runs.
+
+    Raises:
+        FileNotFoundError, ImportError: as :func:`ernerf_ti.audio.whisper_weights.load_whisper`.
+        ValueError: as that, or a look-ahead that does not fit the encoder.
+    """
+
+    def __init__(
+        self,
+        model: str | Path | None = None,
+        layer: int = LAYER,
+        look_ahead: float | None = None,
+        device: torch.device | str = "cpu",
+    ):
+        weights = load_whisper(model, layer)
+        self.model, self.layer, self.look_ahead, self.sha256 = weights.name, layer, look_ahead, weights.sha256
+        self._encoder, self._device = WhisperEncoder(weights).to(device), device
+        self.dimension = self._encoder.width
+        self.schedule = _Schedule.of(look_ahead, self._encoder.n_steps)
+
+    def __call__(self, samples: np.ndarray) -> np.ndarray:
+        """[S] mono 16 kHz sound in [-1, 1] -> [ceil(S / 320), dimension] float32.
+
+        Raises ValueError if the samples are not a vector of finite floats in [-1, 1].
+        """
+        stream = self.stream()
+        return np.concatenate((stream.push(samples), stream.finish()))
+
+    def stream(self) -> "StateStream":
+        """States of sound that arrives in chunks."""
+        return StateStream(self)
+
+    @torch.no_grad()
+    def of_stretch(self, samples: np.ndarray) -> np.ndarray:
+        """[320 T] samples -> [T, dimension] float32, in one pass of the encoder."""
+        sound = torch.from_numpy(samples.astype(np.float32)).to(self._device)
+        return self._encoder(log_mel(sound, self._encoder.n_mels)).cpu().numpy()
+
+
+class StateStream:
+    """States of sound that arrives in chunks of any length; see :meth:`WhisperStates.stream`.
+
+    A state is returned as soon as the sound of its stretch has arrived. The states equal those of the whole recording
+    with the same look-ahead.
+    """
+
+    def __init__(self, states: WhisperStates):
+        self._states, self._schedule = states, states.schedule
+        self._samples = np.zeros(self._schedule.back * STEP)  # of stretches to come
+        self._n_samples = self._n_steps = 0
+        self._ended = False
+
+    def push(self, samples: np.ndarray) -> np.ndarray:
+        """[S] further samples -> [n, dimension] float32, the states that are now complete.
+
+        Raises ValueError like :meth:`WhisperStates.__call__`, and RuntimeError after :meth:`finish`.
+        """
+        if self._ended:
+            raise RuntimeError("this stream is finished; start a new one")
+        samples = check_samples(samples)
+        self._n_samples += len(samples)
+        self._samples = np.concatenate((self._samples, samples))
+        return self._complete(self._n_samples)
+
+    def finish(self) -> np.ndarray:
+        """End the sound and return the remaining states, [n, dimension] float32."""
+        wanted = -(-self._n_samples // STEP)
+        if not self._ended:
+            self._samples = np.pad(self._samples, (0, self._schedule.length * STEP))
+        self._ended = True
+        return self._complete(wanted * STEP)
+
+    def _complete(self, until: int) -> np.ndarray:
+        """States of the steps that begin before sample `until` and whose stretches are there."""
+        schedule, parts = self._schedule, [np.zeros((0, self._states.dimension), np.float32)]
+        while self._n_steps * STEP < until and len(self._samples) >= schedule.length * STEP:
+            states = self._states.of_stretch(self._samples[: schedule.length * STEP])
+            parts.append(states[schedule.back : schedule.back + schedule.output])
+            self._samples = self._samples[schedule.output * STEP :]
+            self._n_steps += schedule.output
+        states = np.concatenate(parts)
+        excess = max(0, self._n_steps - until // STEP) if self._ended else 0
+        return states[: len(states) - excess] if len(parts) > 1 else states
