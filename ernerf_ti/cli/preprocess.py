@@ -8,6 +8,7 @@ The same command continues after an interruption: stages that are complete and u
 CAPTURE/report.html shows the result.
 """
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -38,10 +39,18 @@ class PreprocessOptions:
     """Sound file to use in place of the video's sound. It begins with the first frame."""
     folder_rate: float = 25.0
     """Frames per second of a folder of frames."""
-    features: str = "ppg"
-    """Audio features: ppg (phone posteriors), mel, esperanto, hubert, or a .npy file of features computed elsewhere."""
+    features: tuple[str, ...] = ("auto",)
+    """Audio features: ppg (phone posteriors), whisper (those joined with states of Whisper's encoder; extra speech),
+    mel, esperanto, hubert, or a .npy file of features computed elsewhere; auto is whisper where it is installed, else
+    ppg. Of several, the first are trained on by default."""
     speech_model: Path | None = None
-    """Folder of the speech model, for hubert or esperanto features."""
+    """Folder of the speech model, for hubert or esperanto features; for whisper a model file (model.bin of CTranslate2,
+    .pt of OpenAI), or a folder or name in the cache of transformers, instead of tiny.en."""
+    speech_layer: int = 3
+    """Layer of Whisper's encoder whose states are taken, from 1 on."""
+    look_ahead: float | None = None
+    """Seconds of sound ahead that whisper features may depend on, for portraits that speak live; by default the whole
+    recording."""
     face_parser: Path | None = None
     """Weights of a BiSeNet face parser (79999_iter.pth) for the masks; by default they come from mediapipe."""
     blinks: Path | None = None
@@ -74,12 +83,20 @@ def _preprocess(options: PreprocessOptions) -> None:
     consent = new_consent(options.consent_by, options.consent_date, options.consent_purpose, options.consent_document)
     device = resolve_device(options.device)
 
+    from ernerf_ti.audio.extractors import best_extractor
     from ernerf_ti.preprocess.settings import Settings
     from ernerf_ti.preprocess.stages import capture_pipeline
 
+    features = options.features or ("auto",)
+    if "auto" in features:
+        best, note = best_extractor()
+        features = tuple(best if name == "auto" else name for name in features)
+        if note:
+            print(note, file=sys.stderr)
     settings = Settings(
-        *(options.video, options.size, options.crop, options.features, options.speech_model),
+        *(options.video, options.size, options.crop, features[0], options.speech_model),
         *(options.face_parser, options.blinks, str(device), options.audio, options.folder_rate),
+        *(options.speech_layer, options.look_ahead, features[1:]),
     )
     pipeline = capture_pipeline(options.capture, settings)
     if consent is not None:

@@ -33,7 +33,7 @@ class SyntheticOptions:
     voice: str = "bass"
     """Voice of the speaker; an unknown name lists all."""
     features: str = "ppg"
-    """Audio features of the capture: ppg (phone posteriors) or mel."""
+    """Audio features of the capture: ppg (phone posteriors), whisper (extra speech) or mel."""
     device: Device = "auto"
     """Device to render on; auto is CUDA if torch can use it, else the CPU."""
 

@@ -44,7 +44,8 @@ class TrainOptions:
     stages: tuple[Literal["head", "finetune", "torso"], ...] = ("head", "finetune", "torso")
     """Stages to train, always in this order."""
     features: str | None = None
-    """Audio features to train on, if the capture has several."""
+    """Audio features to train on, if the capture has several; by default those of the run, or of the capture's last
+    preprocessing."""
     resume: bool = False
     """Continue the run with the settings that it was started with, whatever they are."""
     frame_memory_gb: float | None = None
@@ -90,11 +91,14 @@ def _train(options: TrainOptions) -> int | None:
     from ernerf_ti.run.checkpoint import load_checkpoint
     from ernerf_ti.train.trainer import Trainer
 
+    features = options.features
     if resumes:
         path = RunFolder(run).checkpoint
-        kept = config_from_dict(TrainConfig, load_checkpoint(path)["train_config"], f"{path}: config")
+        content = load_checkpoint(path)
+        kept = config_from_dict(TrainConfig, content["train_config"], f"{path}: config")
+        features = features or content["capture"]["extractor"]
         _check_same(run, kept, main.parse(list(options.arguments), config=kept).config if options.resume else config)
-    capture = open_capture(capture_path, options.features, options.frames.selection())
+    capture = open_capture(capture_path, features, options.frames.selection())
     if resumes:
         trainer = Trainer.resume(capture, run, device, frame_memory, options.cuda_graphs)
     else:

@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from ernerf_ti.audio.extractors import current_name
+from ernerf_ti.audio.extractors import WHISPER, current_name
 from ernerf_ti.audio.frame_features import SAMPLE_RATE
-from ernerf_ti.audio.ready_made import FORMATS, load_windows
+from ernerf_ti.audio.ready_made import FORMATS, load_projection, load_windows
+from ernerf_ti.audio.speech_projection import SpeechProjection
 from ernerf_ti.data.capture_files import (
     FPS,
     CaptureError,
@@ -61,6 +62,11 @@ class Capture:
     def audio_windows(self) -> np.ndarray:
         """[T, window, C] float32, one window per frame of the video."""
         return load_windows(self.folder, self.extractor)
+
+    @cached_property
+    def projection(self) -> SpeechProjection | None:
+        """What made features of Whisper's states; None for other features."""
+        return load_projection(self.folder) if self.extractor == WHISPER else None
 
     @cached_property
     def background(self) -> np.ndarray:
@@ -166,6 +172,8 @@ def open_capture(folder: Path, extractor: str | None = None, frames: FrameSelect
     extractor = extractor or (description.extractor if description else _first_extractor(folder))
     extractor = current_name(extractor)
     windows = attempt(load_windows, folder, extractor)
+    if extractor == WHISPER:
+        attempt(load_projection, folder)
     if windows is not None:
         problems += _sound_problems(paths, description, extractor, windows, n_frames)
     if problems:

@@ -10,7 +10,8 @@ The layout is that of ER-NeRF, so that captures can be exchanged in both directi
     parsing/K.png              labels as colors (optional here)
     bc.jpg                     the background
     aud.wav                    mono 16 kHz sound (optional here)
-    aud_*.npy                  windows of audio features, one per frame
+    aud_*.npy                  windows of audio features, one per frame; a file for each extractor
+    aud_whisper.npz            what made features of Whisper's states (only written by this package)
     au.csv                     eye closure of each frame, in the column ` AU45_r` of OpenFace
     capture.json               how the capture was made (only written by this package)
     consent.json               who agreed to a portrait (optional; see :mod:`ernerf_ti.media.provenance.consent`)

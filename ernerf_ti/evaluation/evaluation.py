@@ -171,6 +171,9 @@ def _check_capture(expected: dict, capture: Capture, checkpoint: Path) -> None:
         "n_train": len(capture.train),
     }
     wrong = [f"{name} {expected[name]}, got {value}" for name, value in got.items() if expected[name] != value]
+    made = None if capture.projection is None else capture.projection.facts
+    if expected.get("speech") != made:
+        wrong.append(f"speech features {expected.get('speech')}, got {made}")
     if wrong:
         raise ValueError(
             f"{checkpoint}: expected the capture of the run, with {'; '.join(wrong)} in {capture.folder}; "

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ernerf_ti.audio.extractors import DEFAULT_EXTRACTOR, EXTRACTORS, current_name
+from ernerf_ti.data.capture_features import SpeechModel
 from ernerf_ti.data.capture_files import CapturePaths
 from ernerf_ti.media.files import file_digest, require_file
 from ernerf_ti.media.frame_folder import frame_files
@@ -27,7 +28,7 @@ class Settings:
     features: str = DEFAULT_EXTRACTOR
     """Name of an extractor, or an .npy file with windows of features."""
     speech_model: Path | None = None
-    """Folder of the model for "hubert" or "esperanto"."""
+    """Folder of the model for "hubert" or "esperanto"; file or folder of another encoder for "whisper"."""
     face_parser: Path | None = None
     """Weights of BiSeNet; None to compute the masks with MediaPipe and the mesh."""
     blinks: Path | None = None
@@ -38,6 +39,12 @@ class Settings:
     """Sound file that begins with the first frame; None for the sound of the video."""
     folder_rate: float = FOLDER_RATE
     """Frames per second of a folder of pictures."""
+    speech_layer: int = SpeechModel.layer
+    """Layer of Whisper's encoder."""
+    look_ahead: float | None = None
+    """Seconds that Whisper hears ahead; None for the whole recording."""
+    more_features: tuple[str, ...] = ()
+    """Further extractors, whose features `ernerf-ti train` can be asked for."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "features", current_name(self.features))
@@ -49,11 +56,13 @@ class Settings:
             raise ValueError(
                 f"folder-rate: expected 1 to 1000 frames per second, got {self.folder_rate:g}; try 25 or 30"
             )
-        if self.features not in EXTRACTORS and not self.features.endswith(".npy"):
-            raise ValueError(
-                f"features: expected one of {', '.join(EXTRACTORS)} or an .npy file, got {self.features!r}; "
-                "choose one of these"
-            )
+        object.__setattr__(self, "more_features", tuple(map(current_name, self.more_features)))
+        for name in (self.features, *self.more_features):
+            if name not in EXTRACTORS and not (name == self.features and name.endswith(".npy")):
+                raise ValueError(
+                    f"features: expected one of {', '.join(EXTRACTORS)}, or an .npy file in the first place, "
+                    f"got {name!r}; choose one of these"
+                )
 
 
 def check_inputs(settings: Settings) -> None:

@@ -2,16 +2,15 @@
 
 from collections.abc import Iterator
 from dataclasses import asdict
-from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 
-from ernerf_ti.audio.extractors import extract_windows
 from ernerf_ti.audio.frame_features import SAMPLE_RATE
-from ernerf_ti.audio.ready_made import FORMATS, load_windows, read_windows, save_windows
+from ernerf_ti.audio.ready_made import load_windows
 from ernerf_ti.data.capture import open_capture
+from ernerf_ti.data.capture_features import SpeechModel
 from ernerf_ti.data.capture_files import (
     BACKGROUND,
     FPS,
@@ -46,6 +45,7 @@ from ernerf_ti.preprocess.face_detection import FaceDetector
 from ernerf_ti.preprocess.face_mesh import choose_face, ibug_landmarks, track_face
 from ernerf_ti.preprocess.face_parsing import FaceParser
 from ernerf_ti.preprocess.face_parts import part_labels, skin_color
+from ernerf_ti.preprocess.feature_stages import FeatureStages
 from ernerf_ti.preprocess.frame_files import ImageSequence, for_each
 from ernerf_ti.preprocess.matte import refine_matte
 from ernerf_ti.preprocess.person_mask import person_masks
@@ -87,14 +87,12 @@ class _CaptureStages:
         self.folder, self.settings, self.paths = folder, settings, CapturePaths(folder)
         self.work = folder / WORK_FOLDER
         self.masks_folder = self.work / "person"
+        model = SpeechModel(settings.speech_model, settings.speech_layer, settings.look_ahead, settings.device)
+        features = (settings.features, *settings.more_features)
+        self.features = FeatureStages(self.paths, features, model, lambda: self.n_frames)
 
     def pipeline(self) -> Pipeline:
         settings = self.settings
-        from_file = settings.features.endswith(".npy")
-        features = {
-            "features": Path(settings.features).absolute() if from_file else settings.features,
-            "model": None if settings.speech_model is None else str(settings.speech_model),
-        }
         parser = {"face_parser": settings.face_parser}
         # Of a folder of pictures alone, so that captures of other videos stay up to date.
         rate = {"folder_rate": settings.folder_rate} if settings.video.is_dir() else {}
@@ -105,7 +103,7 @@ class _CaptureStages:
                 "frames", ("video", "crop"), ("frames", "frame counts"), self.decode, {"size": settings.size, **rate}
             ),
             Stage("sound", (sound, "frame counts"), ("sound", "sound notes"), self.extract_sound, {}),
-            Stage("features", ("sound", "frame counts"), ("features",), self.extract_features, features),
+            *self.features.stages(),
             Stage("landmarks", ("frames",), ("mesh", "landmarks"), self.track, {}),
             Stage("pose", ("frames", "mesh"), ("head", "alignment", "transforms"), self.fit, {}),
             Stage("masks", ("frames",), ("masks",), self.find_person, parser),
@@ -161,7 +159,7 @@ class _CaptureStages:
             "frame counts": "preprocess/frames.json",
             "sound": "aud.wav",
             "sound notes": "preprocess/sound.json",
-            "features": self.feature_file.name,
+            **self.features.artifacts(),
             "mesh": "preprocess/mesh.npz",
             "landmarks": "ori_imgs/*.lms",
             "head": "preprocess/head.npz",
@@ -177,15 +175,6 @@ class _CaptureStages:
             "description": "capture.json",
             "report": "report.*",
         }
-
-    @cached_property
-    def extractor(self) -> str:
-        features = self.settings.features
-        return read_windows(Path(features))[0] if features.endswith(".npy") else features
-
-    @property
-    def feature_file(self) -> Path:
-        return self.folder / next(f.file_name for f in FORMATS if f.extractor == self.extractor)
 
     @property
     def n_frames(self) -> int:
@@ -246,14 +235,6 @@ class _CaptureStages:
         wanted = round(self.n_frames * SAMPLE_RATE / FPS)
         write_sound(self.paths.sound, np.pad(samples[:wanted], (0, max(0, wanted - len(samples)))))
         write_json(self.work / "sound.json", {"notes": sound_notes(source)})
-
-    def extract_features(self) -> None:
-        if self.settings.features.endswith(".npy"):
-            _, windows = read_windows(Path(self.settings.features))
-        else:
-            settings, samples = self.settings, read_sound(self.paths.sound)
-            windows = extract_windows(samples, self.extractor, self.n_frames, settings.speech_model, settings.device)
-        save_windows(self.folder, self.extractor, windows)
 
     def track(self) -> None:
         face = track_face(self.frames, self.n_frames, progress=True)
@@ -352,12 +333,12 @@ class _CaptureStages:
 
     def describe(self) -> None:
         found, counts = read_json(self.work / "crop.json"), read_json(self.work / "frames.json")
-        windows = load_windows(self.folder, self.extractor)
+        windows = load_windows(self.folder, self.features.extractor)
         description = Description(
             width=self.settings.size,
             height=self.settings.size,
             n_frames=counts["written"],
-            extractor=self.extractor,
+            extractor=self.features.extractor,
             feature_dimension=windows.shape[2],
             crop=found["crop"],
             source=found["source"],

@@ -5,7 +5,7 @@ Entries of a checkpoint, format version 2:
 - `portrait_config`, `portrait`: configuration and state dict of the portrait.
 - `capture`: `extractor`, `feature_dimension`, `width`, `height`, `n_train` of the capture it was trained on.
 - `scene`: `intrinsics` [4] in pixels, `poses` [n, 4, 4] pose_world_from_camera, `eye_closures` [n],
-  `background` [H, W, 3] uint8.
+  `background` [H, W, 3] uint8; with Whisper features `speech`, the state of their projection.
 - `train_config`, `stage`, `step`, `stage_finished`, `stage_seconds`, `cameras`, `optimizer`, `average`: the state of
   the training.
 - `ernerf_ti_version`: of the program that wrote it; none before 0.2.
@@ -21,7 +21,8 @@ import torch
 from torch import Tensor
 
 import ernerf_ti
-from ernerf_ti.audio.extractors import current_name
+from ernerf_ti.audio.extractors import WHISPER, current_name
+from ernerf_ti.audio.speech_projection import SpeechProjection
 from ernerf_ti.media.whole_files import replacing
 from ernerf_ti.run.tensor_files import not_finite, read_tensor_file, tensors_of
 
@@ -83,6 +84,8 @@ def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str,
     if broken is not None:
         raise ValueError(f"{path}: expected finite numbers, got NaN or infinity in {broken}; {_DAMAGED}")
     content["capture"]["extractor"] = current_name(content["capture"]["extractor"])
+    if content["capture"]["extractor"] == WHISPER:
+        SpeechProjection.from_state(state_entry(content["scene"], "speech", dict, path), path)
     return content
 
 

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ernerf_ti.audio.speech_projection import SpeechProjection
 from ernerf_ti.media.provenance.consent import Consent, consent_in
 from ernerf_ti.portrait.config import PortraitConfig
 from ernerf_ti.portrait.model.calls import Call, call_plainly
@@ -49,6 +50,8 @@ class TrainedPortrait:
     """Who agreed to the portrait; None if that is not recorded."""
     checkpoint: Path | None = None
     """File it was loaded from; None for a portrait in training."""
+    speech_projection: SpeechProjection | None = None
+    """What makes features of Whisper's states; None for other features."""
 
     _torso_appearances: dict[int, tuple[PoseRegression, Tensor]] = field(
         default_factory=dict, init=False, repr=False, compare=False
@@ -147,6 +150,7 @@ def load_portrait(
         "official" in content,
         consent_in(content, path),
         path,
+        SpeechProjection.from_state(scene["speech"], path) if "speech" in scene else None,
     )
 
 

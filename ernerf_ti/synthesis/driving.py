@@ -28,16 +28,21 @@ def speech_windows(trained: TrainedPortrait, samples: np.ndarray, model: Path | 
     Args:
         trained: the portrait.
         samples: [S] mono sound in [-1, 1] at 16 kHz.
-        model: folder of the extractor's speech model, if it needs one.
+        model: folder or file of the extractor's speech model, if it needs one.
 
     Returns:
         [T, steps, C] float32 windows, one per frame at 25 fps, T = ceil(S / 640).
 
     Raises:
-        ValueError: the extractor is not available here, or its features have another dimension than in training.
+        ValueError: the extractor is not available here, its speech model is another one than in training, or its
+            features have another dimension.
+        FileNotFoundError, ImportError: the speech model or a package that it needs is missing.
     """
     n = -(-len(samples) // SAMPLES_PER_FRAME)
-    windows = torch.from_numpy(extract_windows(samples, trained.extractor, n, model, trained.background.device))
+    extracted = extract_windows(
+        samples, trained.extractor, n, model, trained.background.device, trained.speech_projection
+    )
+    windows = torch.from_numpy(extracted)
     _check_dimension(trained, f"{trained.extractor} features", windows)
     return windows
 

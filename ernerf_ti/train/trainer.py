@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial, reduce
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -410,14 +411,17 @@ class Trainer:
             "width": self.capture.width,
             "height": self.capture.height,
             "n_train": len(self.frames),
+            **({} if self.capture.projection is None else {"speech": self.capture.projection.facts}),
         }
 
-    def _scene(self) -> dict[str, Tensor]:
+    def _scene(self) -> dict[str, Any]:
         """What rendering needs of the capture, so that it needs only the checkpoint."""
         ids = np.concatenate((self.capture.train.frame_ids, self.capture.val.frame_ids))
+        projection = self.capture.projection
         return {
             "intrinsics": torch.from_numpy(self.capture.intrinsics),
             "poses": torch.cat((self.frames.poses, self.held_out.poses)),
             "eye_closures": torch.from_numpy(self.capture.eye_closures[ids]),
             "background": torch.from_numpy(self.capture.background),
+            **({} if projection is None else {"speech": projection.state_dict()}),
         }

@@ -75,6 +75,7 @@ class TrainingSession:
             torch.from_numpy(capture.eye_closures[ids]),
             torch.from_numpy(capture.background).to(trainer.device).float() / 255,
             consent=trainer.consent,
+            speech_projection=capture.projection,
         )
 
     def advance(self, seconds: float) -> None:

@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 from tqdm import trange
 
-from ernerf_ti.audio.extractors import DEFAULT_EXTRACTOR, extract_windows
+from ernerf_ti.audio.extractors import DEFAULT_EXTRACTOR
 from ernerf_ti.audio.frame_features import SAMPLE_RATE
-from ernerf_ti.audio.ready_made import save_windows
+from ernerf_ti.data.capture_features import write_features
 from ernerf_ti.data.capture_files import (
     FPS,
     CapturePaths,
@@ -34,16 +34,16 @@ def write_portrait_capture(
     Args:
         portrait: at least 2 frames.
         folder: made if it does not exist; it may hold frames of the same portrait.
-        extractor: of the audio features, "ppg" or "mel".
+        extractor: of the audio features, "ppg", "whisper" or "mel".
         progress: show a progress bar.
 
     Raises:
         ValueError: fewer than 2 frames, or an unknown extractor.
+        FileNotFoundError: "whisper" without the extra `speech`.
     """
     paths, n = CapturePaths(Path(folder)), portrait.n_frames
-    windows = extract_windows(portrait.samples, extractor, n)
     paths.make_folders()
-    save_windows(paths.folder, extractor, windows)
+    windows = write_features(paths.folder, portrait.samples, extractor, n)
     write_transforms(paths.folder, portrait.intrinsics.fx, (portrait.size, portrait.size), range(n), portrait.poses)
     write_blinks(paths.blinks, portrait.blinks, np.ones(n, bool))
     write_sound(paths.sound, portrait.samples)
