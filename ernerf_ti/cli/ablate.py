@@ -35,7 +35,7 @@ class AblateOptions:
     """Training steps of the stage head; by default the preset's."""
     stages: tuple[Literal["head", "finetune"], ...] = ("head",)
     """Stages to train."""
-    perceptual: Literal["auto", "lpips", "dssim", "none"] | None = None
+    perceptual: Literal["auto", "st-lpips", "lpips", "dssim", "none"] | None = None
     """Perceptual loss of the stage finetune; by default the preset's."""
     variants: tuple[str, ...] = ()
     """Compare only the variants whose names start with one of these; by default all. An unknown name lists all."""

@@ -32,6 +32,7 @@ from ernerf_ti.evaluation.pixel_metrics import CROPS, Psnr, Ssim
 from ernerf_ti.evaluation.run_facts import commit, machine, model_size, versions
 from ernerf_ti.evaluation.sound_metric import SoundToMouth
 from ernerf_ti.evaluation.speed import end_to_end
+from ernerf_ti.evaluation.st_lpips_metric import StLpipsMetric
 from ernerf_ti.evaluation.sync_metric import Sync
 from ernerf_ti.evaluation.weights import weights_folder
 from ernerf_ti.media.sound import read_sound
@@ -124,6 +125,7 @@ def all_metrics(capture: Capture, weights: Path, device: torch.device | str) -> 
     """Every metric, in the order of the tables."""
     return [
         *(kind(crop) for kind in (Psnr, Ssim) for crop in CROPS),
+        *(StLpipsMetric(crop, device) for crop in ("frame", "lips")),
         *(Lpips(net, weights, device) for net in ("alex", "vgg")),
         Fid(weights, device),
         *mesh_metrics(),

@@ -107,9 +107,12 @@ class FinetuneStageConfig(StageConfig):
     """Initial learning rates, relative to those of the optimizer."""
     patch_size: int = 32
     """Side length of a patch in pixels."""
-    perceptual: Literal["auto", "lpips", "dssim", "none"] = "auto"
-    """Perceptual loss. "auto" takes the best one that is installed; "lpips" needs the extra `lpips` and AlexNet's
-    weights; "dssim" is structural dissimilarity; "none" is the squared error alone."""
+    perceptual: Literal["auto", "st-lpips", "lpips", "dssim", "none"] = "auto"
+    """Perceptual loss. "auto" takes the best one that is installed; "st-lpips" tolerates small shifts and needs the
+    extra `perceptual`; "lpips" needs the extra `lpips` and AlexNet's weights; "dssim" is structural dissimilarity;
+    "none" is the squared error alone."""
+    eyes_every: int = 0
+    """Every how many steps on random patches one is taken on a square around the eyes instead; 0 for none."""
 
     _renamed: ClassVar[dict[str, str]] = {**StageConfig._renamed, "start_rate": "lr_scale"}
 
@@ -131,7 +134,7 @@ class LossWeights:
     patch_perceptual: float = 0.1
     """Perceptual loss on patches, while fine-tuning."""
     lips_perceptual: float = 0.01
-    """Perceptual loss on the lips, while fine-tuning."""
+    """Perceptual loss on the lips, and on the eyes where they are trained on, while fine-tuning."""
 
     _renamed: ClassVar[dict[str, str]] = {"ambient_audio": "audio_attention", "ambient_eye": "eye_attention"}
 
@@ -215,9 +218,10 @@ class TrainConfig:
                     f"got {stage.lips_fraction}, {stage.eyes_fraction} and {stage.head_fraction}; "
                     "pass smaller fractions"
                 )
-        if self.finetune.patch_size < 1:
+        if self.finetune.patch_size < 1 or self.finetune.eyes_every < 0:
             raise ValueError(
-                f"finetune: expected patch_size >= 1, got {self.finetune.patch_size}; pass a side length in pixels"
+                f"finetune: expected patch_size >= 1 and eyes_every >= 0, got {self.finetune.patch_size} and "
+                f"{self.finetune.eyes_every}; pass a side length in pixels and a number of steps"
             )
 
 

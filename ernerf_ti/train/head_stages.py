@@ -19,14 +19,15 @@ from ernerf_ti.portrait.render.sample_capacity import SampleCapacity
 from ernerf_ti.portrait.render.static_shapes import static_shapes
 from ernerf_ti.train import losses
 from ernerf_ti.train.config import FinetuneStageConfig
-from ernerf_ti.train.perceptual import PerceptualLoss, perceptual_loss
-from ernerf_ti.train.pixel_sampling import patch_pixels, random_pixels, random_pixels_in, square_pixels
+from ernerf_ti.train.perceptual import MIN_PATCH, PerceptualLoss, perceptual_loss
+from ernerf_ti.train.pixel_sampling import patch_pixels, random_pixels, random_pixels_in
 from ernerf_ti.train.stage import Stage, StepLoss, StepStatistics
-from ernerf_ti.train.training_frames import TrainingFrame
+from ernerf_ti.train.training_frames import Squares, TrainingFrame
 
 _EYE_JITTER = 0.1  # width of the uniform noise on the eye closure
 _SMOOTHNESS_DISTANCE = 1e-3  # scene units
-_PIXELS, _SMOOTHED, _LIPS, _PATCHES = "pixels", "pixels, with smoothness", "lips", "patches"  # kinds of steps
+# Kinds of steps.
+_PIXELS, _SMOOTHED, _LIPS, _EYES, _PATCHES = "pixels", "pixels, with smoothness", "lips", "eyes", "patches"
 
 
 class HeadFieldStage(Stage):
@@ -157,7 +158,7 @@ class HeadStage(HeadFieldStage):
 
 
 class FinetuneStage(HeadFieldStage):
-    """Trains the head on the lips and on random patches in turn, with a perceptual loss."""
+    """Trains the head on the lips and on random patches in turn, some of them of the eyes, with a perceptual loss."""
 
     name = "finetune"
     settings: FinetuneStageConfig
@@ -170,7 +171,11 @@ class FinetuneStage(HeadFieldStage):
         return perceptual_loss(self.settings.perceptual, self.frames.device)
 
     def kind(self, step: int) -> str:
-        return _LIPS if step % 2 == 0 else _PATCHES
+        """What a step trains on: the lips in every second one."""
+        if step % 2 == 0:
+            return _LIPS
+        every = self.settings.eyes_every
+        return _EYES if every and step // 2 % every == every - 1 else _PATCHES
 
     def key(self, kind: str) -> Hashable:
         return kind, self._capacities[kind].limit
@@ -188,16 +193,17 @@ class FinetuneStage(HeadFieldStage):
     def _draw_patches(self, frame: FrameIndex, kind: str, generator: torch.Generator) -> tuple[Tensor, int, float]:
         """[N] pixels of square patches, the side of a patch, and the weight of the perceptual loss."""
         weights, size = self.config.losses, self.settings.patch_size
-        if kind == _LIPS:
-            return (
-                self._lips_pixels + row(self.frames.lips_corners, frame),
-                self.frames.lips_side,
-                weights.lips_perceptual,
-            )
+        if kind != _PATCHES:
+            squares = self._lips if kind == _LIPS else self._eyes
+            return squares.steps + row(squares.corners, frame), squares.side, weights.lips_perceptual
         n = max(1, self.settings.n_rays // size**2)
         pixels = patch_pixels(n, size, self.frames.height, self.frames.width, generator)
         return pixels, size, weights.patch_perceptual
 
     @cached_property
-    def _lips_pixels(self) -> Tensor:
-        return square_pixels(self.frames.lips_side, self.frames.width, self.frames.device)
+    def _lips(self) -> Squares:
+        return self.frames.squares("lips", MIN_PATCH.get(self.settings.perceptual, 1))
+
+    @cached_property
+    def _eyes(self) -> Squares:
+        return self.frames.squares("eyes", MIN_PATCH.get(self.settings.perceptual, 1))

@@ -11,9 +11,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ernerf_ti.train.config import TrainConfig
+from ernerf_ti.train.st_lpips import load_st_lpips
 
 ALEXNET_FILE = "alexnet-owt-7be5be79.pth"
 _MIN_SIDE = 32  # of images for AlexNet
+MIN_PATCH = {"st-lpips": 32}
+"""Least sides of the squares around lips and eyes in pixels, by the loss."""
 _WINDOW, _SIGMA = 11, 1.5
 _C1, _C2 = 0.01**2, 0.03**2
 
@@ -31,33 +34,48 @@ def resolve_perceptual(config: TrainConfig) -> tuple[TrainConfig, str]:
     """
     if config.finetune.perceptual != "auto" or not config.finetune.iterations:
         return config, ""
-    kind: Literal["lpips", "dssim"]
-    try:
-        _load_lpips()
-        kind, note = "lpips", "fine-tuning with the perceptual loss lpips"
-    except (FileNotFoundError, ImportError) as error:
-        kind, note = "dssim", f"fine-tuning with the perceptual loss dssim; lpips would be better, but {error}"
+    kind, lacking = _best()
+    note = f"fine-tuning with the perceptual loss {kind}"
+    if lacking:
+        note += f"; st-lpips would be better, but {lacking}"
     return replace(config, finetune=replace(config.finetune, perceptual=kind)), note
 
 
+def _best() -> tuple[Literal["st-lpips", "lpips", "dssim"], str]:
+    """The best loss that is installed, and what st-lpips lacks; "" if it is there."""
+    try:
+        load_st_lpips()
+    except (FileNotFoundError, ValueError) as error:
+        lacking = str(error)
+    else:
+        return "st-lpips", ""
+    try:
+        _load_lpips()
+    except (FileNotFoundError, ImportError):
+        return "dssim", lacking
+    return "lpips", lacking
+
+
 def perceptual_loss(kind: str, device: torch.device | str = "cpu") -> PerceptualLoss | None:
-    """The perceptual loss "lpips" or "dssim", or None for "none".
+    """The perceptual loss "st-lpips", "lpips" or "dssim", or None for "none".
 
     Raises:
-        FileNotFoundError: AlexNet's weights are not on this machine.
+        FileNotFoundError: weights are not on this machine.
         ImportError: the package lpips is not installed, or can't be imported.
-        ValueError: another name.
+        ValueError: another name, or a weight file that is another one.
     """
     if kind == "none":
         return None
     if kind == "dssim":
         return dssim
-    if kind != "lpips":
-        raise ValueError(f"perceptual: expected lpips, dssim or none, got {kind!r}; choose one of these")
+    if kind not in ("st-lpips", "lpips"):
+        raise ValueError(f"perceptual: expected st-lpips, lpips, dssim or none, got {kind!r}; choose one of these")
     try:
-        network = _load_lpips().to(device)
-    except (FileNotFoundError, ImportError) as error:
+        network = (load_st_lpips() if kind == "st-lpips" else _load_lpips()).to(device)
+    except (FileNotFoundError, ImportError, ValueError) as error:
         raise type(error)(f"perceptual: {error}; or train with --finetune.perceptual dssim or none") from error
+    if kind == "st-lpips":
+        return network
 
     def distance(a: Tensor, b: Tensor) -> Tensor:
         return network(2 * _padded(a) - 1, 2 * _padded(b) - 1).flatten()

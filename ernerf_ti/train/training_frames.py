@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import cv2
 import numpy as np
@@ -18,7 +18,6 @@ from ernerf_ti.portrait.records import FrameInputs, RayBatch
 from ernerf_ti.portrait.render.alpha import over
 from ernerf_ti.train.frame_store import FrameStore, decoding_threads
 from ernerf_ti.train.pixel_sampling import (
-    Rectangle,
     RectangleTable,
     eyes_rectangle,
     face_rectangle,
@@ -26,13 +25,14 @@ from ernerf_ti.train.pixel_sampling import (
     lips_rectangle,
     rectangle_table,
     square_corner,
+    square_pixels,
 )
 
 _IMAGE, _TORSO, _MARKS = slice(0, 3), slice(3, 7), 7  # channels of a frame
 _UNSURE, _OUTSIDE, _HEAD, _REGION_BITS, _FACE_BIT = 0, 1, 2, 3, 4  # in the marks
 _OUTLINE = 1 / 64  # of the image height, on either side of the head's outline: hair is translucent and labels err
 _CLOSURE_BINS = (0.1, 0.2, 0.3, 0.5, 0.7)
-_LIPS_QUANTILE = 0.9
+_SQUARE_QUANTILE = 0.9
 
 
 class FrameImages(NamedTuple):
@@ -73,6 +73,17 @@ class TorsoBatch(NamedTuple):
     """[N, 3] in [0, 1], the captured torso over the background."""
     background_rgb: Tensor
     """[N, 3] in [0, 1], composited behind the rendered torso."""
+
+
+class Squares(NamedTuple):
+    """A square in each frame, of one side, in which a part of most frames fits."""
+
+    side: int
+    """In pixels."""
+    corners: Tensor
+    """[n] int64 first pixel of each frame's square."""
+    steps: Tensor
+    """[side^2] int64 pixels of a square, relative to its first one."""
 
 
 class TrainingFrames:
@@ -144,18 +155,20 @@ class TrainingFrames:
             self.device,
         )
 
-    @cached_property
-    def lips_side(self) -> int:
-        """Side of the squares around the lips in pixels, the same for all frames, in which most lips fit."""
-        sides = [max(r.row1 - r.row0, r.column1 - r.column0) for r in self._lips]
-        return min(int(np.quantile(sides, _LIPS_QUANTILE, method="higher")), self.height, self.width)
+    def squares(self, part: Literal["lips", "eyes"], least_side: int = 1) -> Squares:
+        """Squares around the lips or the eyes of each frame.
 
-    @cached_property
-    def lips_corners(self) -> Tensor:
-        """[n] int64 first pixel of each frame's square around the lips."""
-        return torch.tensor(
-            [square_corner(lips, self.lips_side, self.height, self.width) for lips in self._lips], device=self.device
-        )
+        Args:
+            part: what they are around.
+            least_side: in pixels, where the frame is as large.
+        """
+        rectangle = lips_rectangle if part == "lips" else eyes_rectangle
+        rectangles = [rectangle(points, self.height, self.width) for points in self._landmarks]
+        sides = [max(r.row1 - r.row0, r.column1 - r.column0) for r in rectangles]
+        fitting = int(np.quantile(sides, _SQUARE_QUANTILE, method="higher"))
+        side = min(max(fitting, least_side), self.height, self.width)
+        corners = [square_corner(r, side, self.height, self.width) for r in rectangles]
+        return Squares(side, torch.tensor(corners, device=self.device), square_pixels(side, self.width, self.device))
 
     def use(self, torso_only: bool) -> None:
         """Choose what to hold of each frame: all that the head stages need, or the torso alone, half as much."""
@@ -267,10 +280,6 @@ class TrainingFrames:
     @cached_property
     def _landmarks(self) -> list[np.ndarray]:
         return [self.capture.landmarks(k) for k in self.split.frame_ids]
-
-    @cached_property
-    def _lips(self) -> list[Rectangle]:
-        return [lips_rectangle(points, self.height, self.width) for points in self._landmarks]
 
     def _new_store(self) -> FrameStore:
         read, n_channels = (self._read, 8) if self._torso == _TORSO else (self._read_torso, 4)

@@ -127,14 +127,14 @@ def test_memory_for_frames_is_no_setting_of_the_run(capture, tmp_path, monkeypat
         assert f"frame-memory-gb: expected 0 or more, got {wrong}; pass 0" in capsys.readouterr().err
 
 
-def test_the_run_says_what_it_uses(capture, tmp_path, capsys, monkeypatch):
+def test_the_run_says_what_it_uses(capture, tmp_path, capsys, monkeypatch, no_packaged_files):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))  # no weights there
     arguments = ["--device", "cpu", "--head.iterations", "1", "--finetune.iterations", "1", "--torso.iterations", "1"]
     small = ["--head.n-rays", "64", "--finetune.n-rays", "64", "--torso.n-rays", "64", "--finetune.patch-size", "8"]
     assert train([str(capture), str(tmp_path / "run"), *arguments, *small]) == 0
     error = capsys.readouterr().err
     assert f"training {tmp_path / 'run'}: preset small, device cpu\n" in error
-    assert "fine-tuning with the perceptual loss dssim; lpips would be better, but it needs AlexNet's weights" in error
+    assert "fine-tuning with the perceptual loss dssim; st-lpips would be better, but the weights of ST-LPIPS" in error
 
 
 def test_no_capture(tmp_path, capsys):

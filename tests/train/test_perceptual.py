@@ -18,6 +18,11 @@ def hub(tmp_path, monkeypatch):
     return tmp_path
 
 
+@pytest.fixture
+def no_st_lpips(no_packaged_files):
+    """The extra `perceptual` is not installed."""
+
+
 def test_dssim():
     a = torch.rand(3, 3, 16, 24)
     torch.testing.assert_close(dssim(a, a), torch.zeros(3), atol=1e-6, rtol=0)
@@ -45,12 +50,14 @@ def test_lpips_that_can_not_be_imported(hub, monkeypatch):
         perceptual_loss("lpips")
 
 
-def test_auto_takes_dssim_without_lpips(hub):
+def test_auto_takes_dssim_without_weights(hub, no_st_lpips):
     config, note = resolve_perceptual(PRESETS["small"])
     assert config.finetune.perceptual == "dssim"
     assert dataclasses.replace(config, finetune=PRESETS["small"].finetune) == PRESETS["small"]
-    assert note.startswith("fine-tuning with the perceptual loss dssim; lpips would be better, but it needs AlexNet's")
-    assert "\n" not in note
+    assert note == (
+        "fine-tuning with the perceptual loss dssim; st-lpips would be better, but the weights of ST-LPIPS: expected the "
+        "package stlpips-pytorch 0.0.2, got none; pip install 'ernerf-ti[perceptual]'"
+    )
     assert resolve_perceptual(config) == (config, "")
 
 
@@ -62,11 +69,11 @@ def test_a_choice_is_kept(hub):
 
 def test_names_of_perceptual_losses():
     assert perceptual_loss("none") is None
-    with pytest.raises(ValueError, match="perceptual: expected lpips, dssim or none, got 'vgg'"):
+    with pytest.raises(ValueError, match="perceptual: expected st-lpips, lpips, dssim or none, got 'vgg'"):
         perceptual_loss("vgg")
 
 
-def test_lpips_with_random_weights(hub, device):
+def test_lpips_with_random_weights(hub, no_st_lpips, device):
     """The real package; AlexNet's weights are random, those of LPIPS's own layers are in the package."""
     try:
         import lpips  # noqa: F401

@@ -6,7 +6,7 @@ from ernerf_ti.audio.context import audio_context
 from ernerf_ti.data.capture import open_capture
 from ernerf_ti.data.capture_files import HEAD, write_labels
 from ernerf_ti.portrait.camera import all_pixels, pixel_coords, pixel_rays
-from ernerf_ti.train.pixel_sampling import face_rectangle, lips_rectangle
+from ernerf_ti.train.pixel_sampling import eyes_rectangle, face_rectangle, lips_rectangle
 from ernerf_ti.train.training_frames import TrainingFrames
 from tests.data.conftest import SIZE
 
@@ -94,11 +94,14 @@ def test_torso_over_random_colors(capture, device, every_pixel, torso_only):
     assert torch.equal(batch.pixel_coords, pixel_coords(all_pixels(SIZE, SIZE, device), SIZE, SIZE))
 
 
-def test_squares_around_the_lips(capture, device):
+@pytest.mark.parametrize(("part", "rectangle"), [("lips", lips_rectangle), ("eyes", eyes_rectangle)])
+@pytest.mark.parametrize("least_side", [1, 20, 1000])
+def test_squares_around_a_part(capture, device, part, rectangle, least_side):
     frames = training_frames(capture.folder, device)
-    side = frames.lips_side
-    for i, corner in enumerate(frames.lips_corners.tolist()):
-        lips = lips_rectangle(frames.capture.landmarks(int(frames.split.frame_ids[i])), SIZE, SIZE)
+    side, corners, steps = frames.squares(part, least_side)
+    assert side >= min(least_side, SIZE) and len(steps) == side**2
+    for i, corner in enumerate(corners.tolist()):
+        lips = rectangle(frames.capture.landmarks(int(frames.split.frame_ids[i])), SIZE, SIZE)
         row, column = divmod(corner, SIZE)
         assert 0 <= row <= SIZE - side and 0 <= column <= SIZE - side
         if lips.row1 - lips.row0 <= side:
