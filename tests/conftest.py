@@ -13,6 +13,8 @@ import sys
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import tempfile
+import types
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -56,6 +58,17 @@ def _takes_device(item) -> bool:
 def pytest_report_collectionfinish(config, items):
     device = config.getoption("--device")
     return None if device == "cpu" else f"--device {device}: only the {len(items)} tests that take a device"
+
+
+@pytest.fixture
+def no_packaged_files(monkeypatch):
+    """No package with weights is installed."""
+
+    def distribution(name):
+        raise metadata.PackageNotFoundError(name)
+
+    stand_in = types.SimpleNamespace(distribution=distribution, PackageNotFoundError=metadata.PackageNotFoundError)
+    monkeypatch.setattr("ernerf_ti.media.packaged.metadata", stand_in)
 
 
 LAUNCHED = pytest.StashKey[bool]()

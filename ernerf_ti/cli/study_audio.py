@@ -3,12 +3,13 @@
     ernerf-ti study-audio english.mp4 french.mp4 -o figures.json
     ernerf-ti study-audio clip.mp4 --features ppg mel --meshes meshes
 
-Each clip shows one speaker. IN fits the first 80 % of a clip and tests on the rest;
-CROSS fits one clip and tests on another.
+Each clip shows one speaker. IN fits the first 80 % of a clip and tests on the rest, or with --blocks predicts each
+block of a clip from the others; CROSS fits one clip and tests on another.
 """
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from ernerf_ti.cli.options import Command, OptionalOutput, Positional
 from ernerf_ti.cli.paths import existing_file, make_parent, output_file, output_folder
@@ -23,7 +24,12 @@ class StudyAudioOptions:
     clips: Positional[tuple[Path, ...]]
     """Videos with sound, of one speaker each."""
     features: tuple[str, ...] = ()
-    """Audio features to compare: ppg, mel or mel-raw; by default all."""
+    """Audio features to compare: ppg, mel, mel-raw, whisper-1 to whisper-4 (64 components of a layer), ppg+whisper-2 or
+    ppg+whisper-3; by default all, those of Whisper where the extra speech is installed."""
+    predictors: tuple[Literal["ridge", "net"], ...] = ("ridge", "net")
+    """What predicts: a ridge regression, a small network, or both."""
+    blocks: int = 0
+    """Number of blocks of a clip, 2 or more, that are each predicted from the others; 0 to predict its end."""
     output: OptionalOutput = None
     """JSON file for the figures."""
     meshes: Path | None = None
@@ -43,6 +49,8 @@ def _study(options: StudyAudioOptions) -> None:
             )
     if options.seed < 0:
         raise UsageError(f"--seed: expected at least 0, got {options.seed}; pass a larger number")
+    if options.blocks < 0 or options.blocks == 1:
+        raise UsageError(f"--blocks: expected 0 or at least 2, got {options.blocks}; pass 5")
     for path in options.clips:
         existing_file(path, "a video")
     if options.output is not None:
@@ -52,7 +60,9 @@ def _study(options: StudyAudioOptions) -> None:
 
     from ernerf_ti.experiments.audio_feature_study import run
 
-    report, table = run(options.clips, options.features, options.meshes, options.seed)
+    report, table = run(
+        options.clips, options.features, options.meshes, options.seed, options.predictors, options.blocks
+    )
     print(table)
     if options.output is not None:
         write_json(options.output, report)

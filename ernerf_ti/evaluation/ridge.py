@@ -1,5 +1,6 @@
 """Ridge regression from windows of audio features."""
 
+import itertools
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -42,6 +43,16 @@ def split_in_time(n: int) -> tuple[slice, slice]:
     """The first 80 % of n frames except the last few of them, and the last 20 %; no sound is in windows of both."""
     cut = math.floor(_TRAINING_FRACTION * n)
     return slice(0, cut - _GAP), slice(cut, n)
+
+
+def blocks_in_time(n: int, n_blocks: int) -> list[tuple[np.ndarray, slice]]:
+    """n frames in blocks, each with the indices of the frames of all others, except those close to it."""
+    edges = np.linspace(0, n, n_blocks + 1).astype(int)
+    frames = np.arange(n)
+    return [
+        (np.concatenate((frames[: max(0, begin - _GAP)], frames[end + _GAP :])), slice(int(begin), int(end)))
+        for begin, end in itertools.pairwise(edges)
+    ]
 
 
 def fit_ridge(windows: np.ndarray, targets: np.ndarray, seed: int = 0) -> Predictor:

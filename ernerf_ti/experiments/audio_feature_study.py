@@ -2,8 +2,8 @@
 
 Each clip shows one speaker. From a window of audio features (16 steps of 20 ms), a ridge regression and a small
 convolutional network predict the shape of the mouth in the middle frame: opening, width and rounding. IN fits the
-first 80 % of a clip and tests on the rest; CROSS fits one clip and tests on another. Figures are Pearson's r with the
-95 % confidence interval of a bootstrap over blocks of one second.
+first 80 % of a clip and tests on the rest, or predicts each block of a clip from all others; CROSS fits one clip and
+tests on another. Figures are Pearson's r with the 95 % confidence interval of a bootstrap over blocks of one second.
 """
 
 import contextlib
@@ -11,7 +11,9 @@ import hashlib
 import platform
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,11 +21,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from ernerf_ti.audio.extractors import TINY_EN
 from ernerf_ti.audio.mel_spectrum import MelSpectrum
 from ernerf_ti.audio.phone_posteriors import PhonePosteriors
-from ernerf_ti.audio.windows import WINDOW, audio_windows
+from ernerf_ti.audio.whisper_features import principal_components
+from ernerf_ti.audio.whisper_states import WhisperStates
+from ernerf_ti.audio.windows import STEPS_PER_FRAME, WINDOW, audio_windows
 from ernerf_ti.evaluation.mesh_measures import MOUTH, mouth_measures
-from ernerf_ti.evaluation.ridge import Predictor, Standardization, fit_ridge, split_in_time
+from ernerf_ti.evaluation.ridge import Predictor, Standardization, blocks_in_time, fit_ridge, split_in_time
 from ernerf_ti.evaluation.statistics import correlation, correlation_interval
 from ernerf_ti.media.files import read_arrays, write_arrays
 from ernerf_ti.media.sound import read_sound
@@ -50,7 +55,19 @@ class RawMelSpectrum(MelSpectrum):
         return super().steps(frames, np.zeros_like(mean), np.ones_like(variance))
 
 
-EXTRACTORS = {extractor.name: extractor for extractor in (PhonePosteriors, MelSpectrum, RawMelSpectrum)}
+_LAYERS = {f"layer-{layer}": partial(WhisperStates, layer=layer) for layer in (1, 2, 3, 4)}
+EXTRACTORS: dict[str, Callable[[], Callable[[np.ndarray], np.ndarray]]] = {
+    **{extractor.name: extractor for extractor in (PhonePosteriors, MelSpectrum, RawMelSpectrum)},
+    **_LAYERS,
+}
+"""Extractors by name. The states of Whisper's layers are reduced to principal components where they are used."""
+FEATURES = {
+    **{name: (name,) for name in ("ppg", "mel", "mel-raw")},
+    **{f"whisper-{layer}": (f"layer-{layer}",) for layer in (1, 2, 3, 4)},
+    "ppg+whisper-2": ("ppg", "layer-2"),
+    "ppg+whisper-3": ("ppg", "layer-3"),
+}
+"""What is compared: the extractors that are joined. The last one is `whisper` of `ernerf-ti preprocess`."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +80,7 @@ class Clip:
     targets: np.ndarray
     """[N, 3] float64 mouth measures, in the order of MOUTH."""
     windows: dict[str, np.ndarray]
-    """[N, 16, C] float32 audio windows by name of the extractor."""
+    """[N, 16, C] float32 audio windows by name of the extractor, see EXTRACTORS."""
 
 
 @dataclass(frozen=True)
@@ -89,29 +106,38 @@ class Figure:
 
 
 def run(
-    paths: tuple[Path, ...], features: tuple[str, ...], meshes: Path | None, seed: int
+    paths: tuple[Path, ...],
+    features: tuple[str, ...],
+    meshes: Path | None,
+    seed: int,
+    predictors: tuple[str, ...] = (),
+    blocks: int = 0,
 ) -> tuple[dict[str, object], str]:
     """Measure clips.
 
     Args:
         paths: videos of one speaker each, with different names.
-        features: keys of EXTRACTORS; all if empty.
+        features: keys of FEATURES; if empty, all that are installed.
         meshes: folder where face meshes are kept; None to track every time.
         seed: of the networks and the bootstrap.
+        predictors: keys of PREDICTORS; all if empty.
+        blocks: as for :func:`measure`.
 
     Returns:
         The figures as JSON values, and as a table.
 
     Raises:
         ValueError: an unknown feature, or as :func:`read_clip`.
-        FileNotFoundError, ImportError: as :func:`read_clip`.
+        FileNotFoundError, ImportError: as :func:`read_clip`, or Whisper's weights are not installed.
     """
-    unknown = [name for name in features if name not in EXTRACTORS]
+    unknown = [name for name in features if name not in FEATURES]
     if unknown:
-        raise ValueError(f"--features: expected some of {', '.join(EXTRACTORS)}, got {', '.join(unknown)}")
-    extractors = {name: EXTRACTORS[name]() for name in dict.fromkeys(features or EXTRACTORS)}
+        raise ValueError(f"--features: expected some of {', '.join(FEATURES)}, got {', '.join(unknown)}")
+    available = [name for name, parts in FEATURES.items() if TINY_EN.is_installed() or not set(parts) & set(_LAYERS)]
+    chosen = list(dict.fromkeys(features or available))
+    extractors = {part: EXTRACTORS[part]() for name in chosen for part in FEATURES[name]}
     clips = [read_clip(path, extractors, meshes) for path in paths]
-    figures = measure(clips, list(extractors), seed)
+    figures = measure(clips, chosen, seed, predictors, blocks)
     return report(clips, figures, seed), table(figures)
 
 
@@ -138,21 +164,33 @@ def read_clip(path: Path, extractors: dict, meshes: Path | None = None) -> Clip:
     return Clip(path.stem, len(points), mouth_measures(points[valid]), windows)
 
 
-def measure(clips: list[Clip], features: list[str], seed: int) -> list[Figure]:
-    """All figures: per feature and predictor, IN for each clip and then CROSS for each ordered pair of clips."""
+def measure(
+    clips: list[Clip], features: list[str], seed: int, predictors: tuple[str, ...] = (), blocks: int = 0
+) -> list[Figure]:
+    """All figures: per feature and predictor, IN for each clip and then CROSS for each ordered pair of clips.
+
+    Args:
+        clips: with the windows of the features' parts.
+        features: keys of FEATURES, or of the windows.
+        seed: of the networks and the bootstrap.
+        predictors: keys of PREDICTORS; all if empty.
+        blocks: number of blocks of a clip that are each predicted from the others; 0 to predict its end.
+    """
     pairs = [(clip, clip) for clip in clips]
     pairs += [(train, test) for train in clips for test in clips if train is not test]
-    runs = [(feature, name, *pair) for feature in features for name in PREDICTORS for pair in pairs]
+    runs = [(feature, name, *pair) for feature in features for name in predictors or PREDICTORS for pair in pairs]
     figures = []
     for feature, predictor, train, test in tqdm(runs, "predictors", unit="fit"):
-        fit_part, test_part = slice(None), slice(None)
+        splits: list[tuple] = [(slice(None), slice(None))]
         if train is test:
-            fit_part, test_part = split_in_time(len(train.targets))
-        targets = train.targets[fit_part]
-        deviation = targets.std(0)
-        standardized = (targets - targets.mean(0)) / np.where(deviation > 0, deviation, 1)
-        predict = PREDICTORS[predictor](train.windows[feature][fit_part], standardized, seed)
-        truth, predicted = test.targets[test_part], predict(test.windows[feature][test_part])
+            n = len(train.targets)
+            splits = blocks_in_time(n, blocks) if blocks else [split_in_time(n)]
+        truth, predicted = (
+            np.concatenate(parts)
+            for parts in zip(
+                *(_prediction(feature, predictor, train, test, *split, seed) for split in splits), strict=True
+            )
+        )
         for target, r, (low, high) in zip(
             MOUTH, correlation(truth, predicted), correlation_interval(truth, predicted, _BLOCK, seed), strict=True
         ):
@@ -160,6 +198,40 @@ def measure(clips: list[Clip], features: list[str], seed: int) -> list[Figure]:
                 Figure(feature, predictor, train.name, test.name, target, float(r), float(low), float(high), len(truth))
             )
     return figures
+
+
+def _prediction(
+    feature: str, predictor: str, train: Clip, test: Clip, fit_part: Any, test_part: Any, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """True and predicted targets [N, 3] of a part of a clip, both in units of the clip that was fitted."""
+    targets = train.targets[fit_part]
+    deviation = targets.std(0)
+    deviation = np.where(deviation > 0, deviation, 1)
+    predict = PREDICTORS[predictor](
+        _joined(feature, train, fit_part, train, fit_part), (targets - targets.mean(0)) / deviation, seed
+    )
+    predicted = predict(_joined(feature, train, fit_part, test, test_part))
+    return test.targets[test_part], predicted * deviation + targets.mean(0)
+
+
+def _joined(feature: str, train: Clip, fit_part: Any, clip: Clip, part: Any) -> np.ndarray:
+    """[N, 16, C] windows of a feature in a part of a clip.
+
+    States of Whisper's layers are projected onto the principal components of the part that is fitted.
+    """
+    found: list[np.ndarray] = []
+    variance = 1.0  # of the components; as in `whisper`, that of the features they are joined with
+    for name in FEATURES.get(feature, (feature,)):
+        windows = clip.windows[name][part]
+        if name in _LAYERS:
+            middle = slice(WINDOW // 2, WINDOW // 2 + STEPS_PER_FRAME)  # the steps of the frame itself
+            states = train.windows[name][fit_part][:, middle].reshape(-1, windows.shape[2])
+            mean, components = principal_components(states, variance)
+            windows = (windows - mean) @ components.T
+        else:
+            variance = float(train.windows[name][fit_part].var((0, 1)).mean())
+        found.append(windows)
+    return np.concatenate(found, 2)
 
 
 def fit_net(windows: np.ndarray, targets: np.ndarray, seed: int) -> Predictor:
