@@ -31,7 +31,7 @@ def write_features(
     """Extract features and write them, for "whisper" with the projection that is fitted to the training frames.
 
     Args:
-        folder: the capture.
+        folder: the capture; made if it does not exist.
         samples: [S] mono 16 kHz sound in [-1, 1].
         extractor: one of :data:`ernerf_ti.audio.extractors.EXTRACTORS`.
         n_frames: of the video.
@@ -49,9 +49,11 @@ def write_features(
 
         n_fit = STEPS_PER_FRAME * split_frames(n_frames)
         projection, features = fit_whisper(samples, n_fit, model.path, model.layer, model.look_ahead, model.device)
-        save_projection(folder, projection)
         windows = audio_windows(features, n_frames)
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        save_projection(folder, projection)
     else:
         windows = extract_windows(samples, extractor, n_frames, model.path, model.device)
+        Path(folder).mkdir(parents=True, exist_ok=True)
     save_windows(folder, extractor, windows)
     return windows

@@ -42,7 +42,9 @@ def test_former_name(speech):
 
 
 def test_unknown_extractor():
-    with pytest.raises(ValueError, match="extractor: expected one of ppg, mel, esperanto, hubert, got 'deepspeech'"):
+    with pytest.raises(
+        ValueError, match="extractor: expected one of ppg, whisper, mel, esperanto, hubert, got 'deepspeech'"
+    ):
         extract_windows(np.zeros(16_000), "deepspeech")
 
 

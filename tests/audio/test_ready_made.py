@@ -100,7 +100,7 @@ def test_file_named_by_an_earlier_version(tmp_path):
 
 def test_unknown_extractor(tmp_path):
     with pytest.raises(
-        ValueError, match="extractor: expected one of deepspeech, esperanto, hubert, ppg, mel, other, got 'x'"
+        ValueError, match="extractor: expected one of deepspeech, esperanto, hubert, ppg, whisper, mel, other, got 'x'"
     ):
         load_windows(tmp_path, "x")
     with pytest.raises(ValueError, match=r"windows: expected those of one of .*, got \[2, 3, 4\] for 'mel'"):

@@ -22,6 +22,7 @@ from ernerf_ti.preprocess.pipeline import StageError
 from ernerf_ti.preprocess.report import head_angles
 from ernerf_ti.preprocess.settings import Settings
 from ernerf_ti.preprocess.stages import capture_pipeline
+from tests.audio.whisper_files import openai_tensors, write_ctranslate2
 
 pytest.importorskip("mediapipe")
 SIZE, N_FRAMES = 192, 50
@@ -166,6 +167,25 @@ def test_changed_option_runs_dependent_stages(folder, video, tmp_path):
     assert open_capture(other).extractor == "mel"
 
 
+def test_features_of_several_extractors(folder, video, tmp_path):
+    other, model = tmp_path / "portrait", write_ctranslate2(tmp_path / "model.bin", openai_tensors())
+    shutil.copytree(folder, other)
+    options = {"features": "whisper", "speech_model": model, "speech_layer": 2, "more_features": ("mel", "senone")}
+    said = run(other, video, **options)
+    changed = ["features", "features-mel", "features-ppg", "capture", "report"]
+    assert [text.split(":")[0] for text in said if not text.endswith("up to date")] == changed
+    capture = open_capture(other)
+    assert (capture.extractor, capture.audio_windows.shape) == ("whisper", (N_FRAMES, 16, 106))
+    assert (capture.projection.layer, capture.projection.look_ahead) == (2, None)
+    assert [open_capture(other, name).audio_windows.shape[2] for name in ("mel", "ppg")] == [80, 42]
+    assert np.array_equal(open_capture(other, "ppg").audio_windows, capture.audio_windows[..., :42])
+    assert open_capture(other, "ppg").projection is None
+    said = run(other, video, **{**options, "look_ahead": 0.2})
+    assert [text.split(":")[0] for text in said if not text.endswith("up to date")] == ["features", "capture", "report"]
+    assert open_capture(other).projection.look_ahead == 0.2
+    assert all(text.endswith("up to date") for text in run(other, video, **{**options, "look_ahead": 0.2}))
+
+
 def test_features_and_blinks_from_files(folder, video, tmp_path):
     other = tmp_path / "portrait"
     shutil.copytree(folder, other)
@@ -192,7 +212,7 @@ def test_another_folder_is_not_touched(video, tmp_path):
     [
         ({"size": 255}, "size: expected an even number of pixels from 64 to 4096, got 255"),
         ({"size": 1000000}, "size: expected an even number of pixels from 64 to 4096, got 1000000"),
-        ({"features": "deepspeech"}, "features: expected one of ppg, mel, esperanto, hubert or an .npy file"),
+        ({"features": "deepspeech"}, "features: expected one of ppg, whisper, mel, esperanto, hubert, or an .npy file"),
     ],
 )
 def test_invalid_options(tmp_path, options, text):

@@ -42,8 +42,8 @@ def write_portrait_capture(
         FileNotFoundError: "whisper" without the extra `speech`.
     """
     paths, n = CapturePaths(Path(folder)), portrait.n_frames
-    paths.make_folders()
     windows = write_features(paths.folder, portrait.samples, extractor, n)
+    paths.make_folders()
     write_transforms(paths.folder, portrait.intrinsics.fx, (portrait.size, portrait.size), range(n), portrait.poses)
     write_blinks(paths.blinks, portrait.blinks, np.ones(n, bool))
     write_sound(paths.sound, portrait.samples)
