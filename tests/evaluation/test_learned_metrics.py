@@ -1,4 +1,4 @@
-"""LPIPS and FID, with stand-ins for their packages: loading the weights, and what the packages are given."""
+"""LPIPS and FID, with stand-ins for their packages, and ST-LPIPS: their weights, and what the networks are given."""
 
 import sys
 import types
@@ -12,6 +12,9 @@ from torch import nn
 from ernerf_ti.evaluation.fid_metric import Fid
 from ernerf_ti.evaluation.lpips_metric import Lpips
 from ernerf_ti.evaluation.metric import NotComputed
+from ernerf_ti.evaluation.pixel_metrics import cropped
+from ernerf_ti.evaluation.st_lpips_metric import StLpipsMetric
+from ernerf_ti.train.st_lpips import StLpips
 from tests.evaluation.conftest import landmarks
 
 ALEXNET, INCEPTION = "alexnet-owt-7be5be79.pth", "weights-inception-2015-12-05-6726825d.pth"
@@ -189,3 +192,21 @@ def _random_inception(fidelity, folder):
         torch.nn.Module.load_state_dict = load
     torch.save(made.state_dict(), folder / INCEPTION)
     return made
+
+
+@pytest.mark.parametrize("crop", ["frame", "lips"])
+def test_st_lpips(crop, monkeypatch):
+    torch.manual_seed(0)
+    network = StLpips()
+    monkeypatch.setattr("ernerf_ti.evaluation.st_lpips_metric.load_st_lpips", lambda: network)
+    metric, (image, truth) = StLpipsMetric(crop), pair()
+    assert metric.missing() is None and metric.name == f"ST-LPIPS {crop}"
+    tensors = [cropped(array, landmarks(), crop).copy() for array in (image, truth)]
+    a, b = (torch.from_numpy(array).permute(2, 0, 1)[None].float() / 255 for array in tensors)
+    assert metric.of_frame(image, truth, landmarks()) == pytest.approx(float(network(a, b)), rel=1e-5)
+    assert metric.of_frame(truth, truth, landmarks()) == 0
+
+
+def test_st_lpips_names_what_is_missing(no_packaged_files):
+    missing = StLpipsMetric("frame").missing()
+    assert missing.file is None and "pip install 'ernerf-ti[perceptual]'" in missing.reason

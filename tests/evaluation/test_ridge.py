@@ -3,7 +3,7 @@ import pytest
 
 from ernerf_ti.audio.windows import audio_windows
 from ernerf_ti.evaluation import ridge
-from ernerf_ti.evaluation.ridge import fit_ridge, split_in_time
+from ernerf_ti.evaluation.ridge import blocks_in_time, fit_ridge, split_in_time
 from ernerf_ti.evaluation.statistics import correlation
 from tests.evaluation.conftest import talker
 
@@ -20,6 +20,14 @@ def test_no_sound_is_in_both_parts():
         steps = audio_windows(np.arange(1, 2 * n + 1)[:, None], n)[..., 0]
         assert set(steps[fit_part].ravel()) & set(steps[test_part].ravel()) <= {0}
         assert len(fit_part) == int(0.8 * n) - 8
+
+
+def test_blocks_in_time():
+    blocks = blocks_in_time(103, 5)
+    assert [i for _, block in blocks for i in range(103)[block]] == list(range(103))
+    for fit_part, block in blocks:
+        expected = [i for i in range(103) if not block.start - 8 <= i < block.stop + 8]
+        assert fit_part.tolist() == expected
 
 
 def test_ridge_finds_linear_dependence():

@@ -4,6 +4,7 @@ import shutil
 import numpy as np
 import pytest
 
+from ernerf_ti.audio.whisper_features import principal_components
 from ernerf_ti.cli.main import main
 from ernerf_ti.evaluation import statistics
 from ernerf_ti.experiments import audio_feature_study
@@ -81,7 +82,42 @@ def test_raw_mel_keeps_the_level_that_normalization_removes(tool):
     quieter = raw(samples)[5:-5] - raw(0.5 * samples)[5:-5]
     np.testing.assert_allclose(quieter, np.log(4), atol=0.05)
     np.testing.assert_allclose(normalized(samples), normalized(0.5 * samples), atol=0.05)
-    assert tool.EXTRACTORS.keys() == {"ppg", "mel", "mel-raw"}
+
+
+def test_every_feature_has_its_extractors(tool, small_nets, drawn_mouths, clip_file, no_packaged_files):
+    assert {part for parts in tool.FEATURES.values() for part in parts} == tool.EXTRACTORS.keys()
+    report, table = tool.run((clip_file,), (), None, 0, ("ridge",), 3)
+    assert {figure["feature"] for figure in report["figures"]} == {"ppg", "mel", "mel-raw"}  # what is installed
+    assert "whisper" not in table
+    with pytest.raises(FileNotFoundError, match=r"pip install 'ernerf-ti\[speech\]'"):
+        tool.run((clip_file,), ("whisper-2",), None, 0)
+
+
+def test_layers_are_reduced_and_joined(tool):
+    rng = np.random.default_rng(0)
+    phones, states = (rng.standard_normal((90, 16, n)).astype(np.float32) for n in (42, 100))
+    phones *= 0.1
+    train = tool.Clip("a", 90, np.zeros((90, 3)), {"ppg": phones, "layer-3": states})
+    test = tool.Clip("b", 90, np.zeros((90, 3)), {"ppg": 2 * phones, "layer-3": states[::-1]})
+    part = slice(0, 60)
+    joined = tool._joined("ppg+whisper-3", train, part, test, slice(5, 15))
+    assert joined.shape == (10, 16, 106)
+    assert np.array_equal(joined[..., :42], 2 * phones[5:15])
+    mean, components = principal_components(states[part, 8:10].reshape(-1, 100), phones[part].var((0, 1)).mean())
+    np.testing.assert_allclose(joined[..., 42:], (states[::-1][5:15] - mean) @ components.T, atol=1e-5)
+    assert tool._joined("whisper-3", train, part, test, slice(5, 15)).shape == (10, 16, 64)
+
+
+def test_each_block_is_predicted_from_the_others(tool):
+    clips = [made_clip(tool, "a"), made_clip(tool, "b", seed=1, gain=20)]
+    figures = tool.measure(clips, ["toy"], 0, ("ridge",), 5)
+    assert {f.predictor for f in figures} == {"ridge"}
+    assert [f.n_frames for f in figures if f.target == "open"] == [360] * 4
+    assert all(f.r > 0.8 for f in figures if f.target == "open")
+    # Where every block holds the opposite of what the others have, r must be negative.
+    for begin, end in ((0, 120), (240, 360)):
+        clips[0].targets[begin:end, 0] *= -1
+    assert tool.measure(clips[:1], ["toy"], 0, ("ridge",), 3)[0].r < 0
 
 
 @pytest.fixture(scope="module")
@@ -178,11 +214,12 @@ def test_a_changed_clip_is_tracked_again(tool, drawn_mouths, clip_file, tmp_path
             2,
             "clips: expected files of different names, got none 2 times; rename or omit one",
         ),
-        (["{short}", "--features", "hubert"], 1, "--features: expected some of ppg, mel, mel-raw, got hubert"),
+        (["{short}", "--features", "hubert"], 1, "--features: expected some of ppg, mel, mel-raw, whisper-1, "),
         (["{short}", "-o", "{text}/figures.json"], 1, "text.mp4"),
         (["{short}", "-o", "{folder}"], 1, ": expected a file to write, got a folder; add a file name"),
         (["{short}", "--seed", "-1"], 2, "--seed: expected at least 0, got -1; pass a larger number"),
         ([], 2, "clips: expected at least one video, got none"),
+        (["{short}", "--blocks", "1"], 2, "--blocks: expected 0 or at least 2, got 1; pass 5"),
     ],
 )
 def test_wrong_input(drawn_mouths, arguments, status, message, tmp_path, capsys):
