@@ -24,6 +24,8 @@ class WhisperEncoder(nn.Module):
     Raises ValueError if the tensors don't fit together.
     """
 
+    positions: Tensor
+
     def __init__(self, weights: WhisperWeights):
         super().__init__()
         tensors = weights.tensors

@@ -18,7 +18,7 @@ from torch import Tensor
 from ernerf_ti.audio.extractors import TINY_EN
 
 # Data types of CTranslate2's files. Integers are quantized weights, or settings, which are not needed.
-_FLOATS = {0: np.dtype("<f4"), 4: np.dtype("<f2")}
+_FLOATS: dict[int, np.dtype] = {0: np.dtype("<f4"), 4: np.dtype("<f2")}
 _QUANTIZED = {1, 2}
 _OF_LAYER = re.compile(r"(?:layer_|blocks\.|layers\.)(\d+)\.(.+)\.(weight|bias|gamma|beta)")
 _KINDS = {"gamma": "weight", "beta": "bias"}
@@ -60,7 +60,7 @@ class WhisperWeights:
         total = hashlib.sha256()
         for name, tensor in sorted(self.tensors.items()):
             total.update(f"{name} {list(tensor.shape)}\n".encode())
-            total.update(tensor.contiguous().numpy())
+            total.update(tensor.numpy().tobytes())
         return total.hexdigest()
 
 

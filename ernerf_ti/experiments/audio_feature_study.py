@@ -188,7 +188,8 @@ def measure(
         truth, predicted = (
             np.concatenate(parts)
             for parts in zip(
-                *(_prediction(feature, predictor, train, test, *split, seed) for split in splits), strict=True
+                *(_prediction(feature, predictor, train, test, fit_part, part, seed) for fit_part, part in splits),
+                strict=True,
             )
         )
         for target, r, (low, high) in zip(

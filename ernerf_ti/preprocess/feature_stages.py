@@ -50,7 +50,7 @@ class FeatureStages:
             "features": self._file if from_file else extractor,
             "model": None if model.path is None else str(model.path),
         }
-        outputs = (name,)
+        outputs: tuple[str, ...] = (name,)
         if extractor == WHISPER and not from_file:
             options |= {"layer": model.layer, "look_ahead": model.look_ahead}
             outputs = (name, "projection")
