@@ -185,13 +185,8 @@ def measure(
         if train is test:
             n = len(train.targets)
             splits = blocks_in_time(n, blocks) if blocks else [split_in_time(n)]
-        truth, predicted = (
-            np.concatenate(parts)
-            for parts in zip(
-                *(_prediction(feature, predictor, train, test, fit_part, part, seed) for fit_part, part in splits),
-                strict=True,
-            )
-        )
+        of_parts = [_prediction(feature, predictor, train, test, fit_part, part, seed) for fit_part, part in splits]
+        truth, predicted = (np.concatenate(arrays) for arrays in zip(*of_parts, strict=True))
         for target, r, (low, high) in zip(
             MOUTH, correlation(truth, predicted), correlation_interval(truth, predicted, _BLOCK, seed), strict=True
         ):
