@@ -92,7 +92,8 @@ def log_of(folder) -> list[dict]:
 
 
 def test_files_of_a_run(capture, config, tmp_path):
-    trainer = Trainer(capture, config, tmp_path)
+    auto = dataclasses.replace(config, finetune=dataclasses.replace(config.finetune, perceptual="auto"))
+    trainer = Trainer(capture, auto, tmp_path)
     assert trainer.run()
     assert trainer.config.finetune.perceptual != "auto" and len(trainer.notes) == 1
     assert config_from_dict(TrainConfig, json.loads((tmp_path / "config.json").read_text())) == trainer.config
