@@ -15,8 +15,8 @@ def test_steps_on_the_eyes(capture, config, tmp_path, monkeypatch, kind):
     finetune = dataclasses.replace(config.finetune, perceptual=kind, eyes_every=2)
     stage = Trainer(capture, dataclasses.replace(config, finetune=finetune), tmp_path).stages["finetune"]
     generator = torch.Generator().manual_seed(0)
-    drawn = [stage._draw_patches(3, step, generator) for step in range(8)]
-    kinds = [stage._kind(step) for step in range(8)]
+    kinds = [stage.kind(step) for step in range(8)]
+    drawn = [stage._draw_patches(3, kind, generator) for kind in kinds]
     assert kinds == ["lips", "patches", "lips", "eyes", "lips", "patches", "lips", "eyes"]
     for part, (pixels, side, weight) in zip(kinds, drawn, strict=True):
         least = 1
