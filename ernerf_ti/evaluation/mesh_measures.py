@@ -74,14 +74,6 @@ def lid_aperture(points: np.ndarray) -> np.ndarray:
     return action_measures(points)[0][:, tuple(UPPER).index(_LIDS)]
 
 
-def lip_opening(landmarks: np.ndarray) -> np.ndarray:
-    """[N, 68, 2] iBUG landmarks -> [N] distance between the inner lips relative to that between the eyes, in 2-D."""
-    landmarks = landmarks.astype(np.float64)
-    lips = np.linalg.norm(landmarks[:, 61:64] - landmarks[:, [67, 66, 65]], axis=-1).mean(1)
-    eyes = np.linalg.norm(landmarks[:, 36:42].mean(1) - landmarks[:, 42:48].mean(1), axis=-1)
-    return lips / eyes
-
-
 def _distance(points: np.ndarray, first: Sequence[int], second: Sequence[int]) -> np.ndarray:
     """[N] distance between the means of two groups of points."""
     return np.linalg.norm(points[:, list(first)].mean(1) - points[:, list(second)].mean(1), axis=1)

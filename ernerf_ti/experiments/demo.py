@@ -81,7 +81,7 @@ class Demo:
             name: dataclasses.replace(getattr(config, name), iterations=max(2, round(iterations / self.speed_up)))
             for name, iterations in _ITERATIONS.items()
         }
-        config = dataclasses.replace(config, seed=self.seed, precision=self.precision, balanced_closure_fraction=0.4)
+        config = dataclasses.replace(config, seed=self.seed, precision=self.precision, rare_frames_fraction=0.4)
         return dataclasses.replace(config, **stages)
 
     @property

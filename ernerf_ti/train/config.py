@@ -156,9 +156,10 @@ class TrainConfig:
     """Fraction of rays composited over random colors in the stages head and torso, so that opacity is identifiable.
     Over the captured background alone, as in the public code, anything that the background's colors can be mixed from
     may stay transparent. The head stage needs the capture's segmentation masks for it."""
-    balanced_closure_fraction: float = 0.0
-    """Fraction of the steps whose frame is drawn by the inverse frequency of its eye closure, so that closed eyes are
-    seen often enough to be learned. The other steps visit all frames equally often."""
+    rare_frames_fraction: float = 0.0
+    """Fraction of the head's steps whose frame is drawn by how rare its eye closure, its mouth opening and its head
+    pose are, so that closed eyes, wide mouths and turned heads are seen often enough to be learned. The other steps
+    visit all frames equally often, as all do in the public code."""
     standardize_audio: bool = True
     """Standardize audio features by the capture's mean and deviation; the public code uses them as they are."""
     grid_update_every: int = 16
@@ -180,6 +181,7 @@ class TrainConfig:
     _renamed: ClassVar[dict[str, str]] = {
         "fine": "finetune",
         "optimiser": "optimizer",
+        "balanced_closure_fraction": "rare_frames_fraction",
         "over_noise": "random_background_fraction",
         "standardise_audio": "standardize_audio",
     }
@@ -195,10 +197,9 @@ class TrainConfig:
                 f"random_background_fraction: expected 0 to 1, got {self.random_background_fraction}; "
                 "pass a fraction of the rays"
             )
-        if not 0 <= self.balanced_closure_fraction <= 1:
+        if not 0 <= self.rare_frames_fraction <= 1:
             raise ValueError(
-                f"balanced_closure_fraction: expected 0 to 1, got {self.balanced_closure_fraction}; "
-                "pass a fraction of the steps"
+                f"rare_frames_fraction: expected 0 to 1, got {self.rare_frames_fraction}; pass a fraction of the steps"
             )
         for name in STAGES:
             stage = getattr(self, name)

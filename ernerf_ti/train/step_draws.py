@@ -56,10 +56,10 @@ class StepDraws:
         return np.random.default_rng(self._seed(epoch, 1)).permutation(len(self._frames))
 
     def _draw_frame(self, step: int) -> int:
-        """Epochs visit the frames, each in its own random order."""
-        n, fraction = len(self._frames), self._config.balanced_closure_fraction
-        if fraction:
+        """Epochs visit the frames, each in its own random order; between them some steps of the head draw rare ones."""
+        n, fraction = len(self._frames), self._config.rare_frames_fraction
+        if fraction and STAGES[self._stage] != "torso":
             rng = np.random.default_rng(self._seed(step, 2))
             if rng.random() < fraction:
-                return int(rng.choice(n, p=self._frames.closure_balance))
+                return int(rng.choice(n, p=self._frames.rarity))
         return int(self._order(step // n)[step % n])

@@ -27,11 +27,11 @@ from ernerf_ti.train.pixel_sampling import (
     square_corner,
     square_pixels,
 )
+from ernerf_ti.train.rare_frames import rare_frame_probabilities
 
 _IMAGE, _TORSO, _MARKS = slice(0, 3), slice(3, 7), 7  # channels of a frame
 _UNSURE, _OUTSIDE, _HEAD, _REGION_BITS, _FACE_BIT = 0, 1, 2, 3, 4  # in the marks
 _OUTLINE = 1 / 64  # of the image height, on either side of the head's outline: hair is translucent and labels err
-_CLOSURE_BINS = (0.1, 0.2, 0.3, 0.5, 0.7)
 _SQUARE_QUANTILE = 0.9
 
 
@@ -135,11 +135,10 @@ class TrainingFrames:
         return self.windows[torch.from_numpy(self.split.audio_ids).clamp(max=len(self.windows) - 1)]
 
     @cached_property
-    def closure_balance(self) -> np.ndarray:
-        """[n] float64 probabilities of the frames by the inverse frequency of their eye closure."""
-        bins = np.digitize(self.capture.eye_closures[self.split.frame_ids], _CLOSURE_BINS)
-        weights = 1 / np.bincount(bins)[bins]
-        return weights / weights.sum()
+    def rarity(self) -> np.ndarray:
+        """[n] float64 probabilities of the frames by how rare they are."""
+        closures = self.capture.eye_closures[self.split.frame_ids]
+        return rare_frame_probabilities(closures, np.stack(self._landmarks), self.split.poses)
 
     @cached_property
     def background(self) -> Tensor:

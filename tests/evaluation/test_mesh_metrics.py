@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
 
+from ernerf_ti.data.landmark_measures import lip_opening
 from ernerf_ti.evaluation import mesh_metrics as module
-from ernerf_ti.evaluation.mesh_measures import LOWER, UPPER, action_measures, lid_aperture, lip_opening, mouth_measures
+from ernerf_ti.evaluation.mesh_measures import LOWER, UPPER, action_measures, lid_aperture, mouth_measures
 from ernerf_ti.evaluation.mesh_metrics import Meshes, lip_distance, mesh_metrics
 from ernerf_ti.evaluation.metric import MetricValue, NotComputed
 from ernerf_ti.preprocess.face_mesh import N_POINTS, ibug_landmarks

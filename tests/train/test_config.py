@@ -53,7 +53,7 @@ def change(path: str, value):
         ("portrait.head.position_encoder.kind", "Cube", r"position_encoder: expected kind one of TriplaneHashConfig, "),
         ("portrait.march", 3, r"config.portrait.march: expected the fields of MarchConfig, got 3"),
         ("log_every", 0, "log_every: expected at least 1, got 0"),
-        ("balanced_closure_fraction", 1.5, "balanced_closure_fraction: expected 0 to 1, got 1.5"),
+        ("rare_frames_fraction", 1.5, "rare_frames_fraction: expected 0 to 1, got 1.5"),
         ("head.head_fraction", 0.6, "head: expected .* with a sum of at most 1, got 0.35, 0.12 and 0.6"),
         ("torso.iterations", -1, "torso: expected iterations >= 0 and n_rays >= 1, got -1"),
     ],

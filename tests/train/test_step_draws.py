@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import numpy as np
 import torch
 
 from ernerf_ti.train.step_draws import StepDraws
@@ -25,8 +26,21 @@ def test_epochs_visit_all_frames_in_random_orders(capture, config):
     assert [draws(capture, config, "torso").frame(i) for i in range(n)] != epochs[0]
 
 
+def test_rare_frames_are_drawn_more_often_if_asked(capture, config):
+    closures = np.zeros_like(capture.eye_closures)
+    closures[capture.train.frame_ids[7]] = 1.0
+    capture = dataclasses.replace(capture, eye_closures=closures)
+    steps, n = draws(capture, config, rare_frames_fraction=0.75), len(capture.train)
+    rarity = TrainingFrames(capture, capture.train).rarity
+    assert rarity[7] == rarity.max() > 3 / n
+    found = np.bincount([steps.frame(step) for step in range(4000)], minlength=n) / 4000
+    np.testing.assert_allclose(found, 0.75 * rarity + 0.25 / n, atol=0.03)
+    torso = draws(capture, config, "torso", rare_frames_fraction=0.75)
+    assert [torso.frame(step) for step in range(n)] == [draws(capture, config, "torso").frame(i) for i in range(n)]
+
+
 def test_coming_frames_are_those_of_the_next_steps(capture, config):
-    balanced = draws(capture, config, balanced_closure_fraction=0.5)
+    balanced = draws(capture, config, rare_frames_fraction=0.5)
     for steps in (draws(capture, config), balanced):
         assert steps.coming(2, 4) == [steps.frame(step) for step in (3, 4, 5, 6)]
         assert steps.coming(config.head.iterations - 2, 4) == [steps.frame(config.head.iterations - 1)]

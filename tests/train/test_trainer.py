@@ -6,7 +6,6 @@ import json
 import threading
 from time import perf_counter, sleep
 
-import numpy as np
 import pytest
 import torch
 
@@ -43,25 +42,6 @@ def uninterrupted(capture, tmp_path_factory):
 def stop_after(n: int):
     calls = itertools.count(1)
     return lambda: next(calls) >= n
-
-
-@pytest.mark.parametrize(("fraction", "expected"), [(0.0, 1 / 20), (0.5, 0.5 * 1 / 2 + 0.5 * 1 / 20)])
-def test_closed_eyes_are_drawn_more_often_if_asked(capture, config, tmp_path, monkeypatch, fraction, expected):
-    closures = np.zeros_like(capture.eye_closures)
-    closures[capture.train.frame_ids[7]] = 1.0  # one of 20 training frames
-    capture = dataclasses.replace(capture, eye_closures=closures)
-    trainer = Trainer(capture, dataclasses.replace(config, balanced_closure_fraction=fraction), tmp_path)
-    assert len(trainer.frames) == 20
-    drawn, loss = [], trainer.stages["head"].loss
-
-    def recorded(frame, *arguments):
-        drawn.append(frame.index)
-        return loss(frame, *arguments)
-
-    monkeypatch.setattr(trainer.stages["head"], "loss", recorded)
-    for _ in range(200):
-        trainer.train_step()
-    assert np.mean(np.array(drawn) == 7) == pytest.approx(expected, abs=0.08 if fraction else 1e-9)
 
 
 @pytest.mark.parametrize("stops", [[3], [10, 1], [1, 9, 4, 2]])
