@@ -61,12 +61,12 @@ def all_pixels(height: int, width: int, device: torch.device | str = "cpu") -> T
 
 
 def pixel_rays(pose: Tensor, intrinsics: tuple[float, float, float, float], pixels: Tensor) -> tuple[Tensor, Tensor]:
-    """Rays through the centers of pixels.
+    """Rays through pixels.
 
     Args:
         pose: [4, 4] pose_world_from_camera in the scene.
         intrinsics: fx, fy, cx, cy in pixels.
-        pixels: [N, 2] rows and columns, integers.
+        pixels: [N, 2] rows and columns; whole numbers are the centers of pixels, others lie between them.
 
     Returns:
         rays_o, rays_d: [N, 3] origins and unit directions, contiguous, in the dtype of the pose.

@@ -111,8 +111,11 @@ class FinetuneStageConfig(StageConfig):
     """Perceptual loss. "auto" takes the best one that is installed; "st-lpips" tolerates small shifts and needs the
     extra `perceptual`; "lpips" needs the extra `lpips` and AlexNet's weights; "dssim" is structural dissimilarity;
     "none" is the squared error alone."""
+    parts_density: Literal[1, 2] = 1
+    """Rays per pixel along rows and columns of the squares around lips and eyes. At 2 the target between pixels is the
+    mean of its neighbors; where that takes more rays than n_rays, a random part of the square is taken."""
     eyes_every: int = 0
-    """Every how many steps on random patches one is taken on a square around the eyes instead; 0 for none."""
+    """Every how many steps on random patches one is taken on squares around the eyes instead; 0 for none."""
 
     _renamed: ClassVar[dict[str, str]] = {**StageConfig._renamed, "start_rate": "lr_scale"}
 

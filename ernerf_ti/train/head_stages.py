@@ -3,6 +3,7 @@
 [ER-NeRF, Li et al. 2023, section 3.5, and its code]
 """
 
+import math
 from collections import defaultdict
 from collections.abc import Hashable
 from functools import cached_property
@@ -20,7 +21,7 @@ from ernerf_ti.portrait.render.static_shapes import static_shapes
 from ernerf_ti.train import losses
 from ernerf_ti.train.config import FinetuneStageConfig
 from ernerf_ti.train.perceptual import MIN_PATCH, PerceptualLoss, perceptual_loss
-from ernerf_ti.train.pixel_sampling import patch_pixels, random_pixels, random_pixels_in
+from ernerf_ti.train.pixel_sampling import patch_pixels, random_pixels, random_pixels_in, squares_pixels
 from ernerf_ti.train.stage import Stage, StepLoss, StepStatistics
 from ernerf_ti.train.training_frames import Squares, TrainingFrame
 
@@ -181,24 +182,32 @@ class FinetuneStage(HeadFieldStage):
         return kind, self._capacities[kind].limit
 
     def loss(self, frame: TrainingFrame, kind: str, progress: float | Tensor, generator: torch.Generator) -> StepLoss:
-        pixels, side, perceptual_weight = self._draw_patches(frame.index, kind, generator)
-        batch = self.frames.rays(frame, pixels)
+        batch, side = self._draw_patches(frame, kind, generator)
         output = self._render(frame.index, batch, generator, kind)
         terms, mse = self._terms(output, batch, 1.0)
         if self._perceptual is not None:
             images = (rgb.view(-1, side, side, 3).permute(0, 3, 1, 2) for rgb in (output.rgb, batch.target_rgb))
-            terms["perceptual"] = perceptual_weight * self._perceptual(*images).mean()
-        return StepLoss(terms, StepStatistics(mse, len(pixels), output.n_samples.sum()))
+            weights = self.config.losses
+            weight = weights.patch_perceptual if kind == _PATCHES else weights.lips_perceptual
+            terms["perceptual"] = weight * self._perceptual(*images).mean()
+        return StepLoss(terms, StepStatistics(mse, len(batch.rays_o), output.n_samples.sum()))
 
-    def _draw_patches(self, frame: FrameIndex, kind: str, generator: torch.Generator) -> tuple[Tensor, int, float]:
-        """[N] pixels of square patches, the side of a patch, and the weight of the perceptual loss."""
-        weights, size = self.config.losses, self.settings.patch_size
-        if kind != _PATCHES:
-            squares = self._lips if kind == _LIPS else self._eyes
-            return squares.steps + row(squares.corners, frame), squares.side, weights.lips_perceptual
-        n = max(1, self.settings.n_rays // size**2)
-        pixels = patch_pixels(n, size, self.frames.height, self.frames.width, generator)
-        return pixels, size, weights.patch_perceptual
+    def _draw_patches(self, frame: TrainingFrame, kind: str, generator: torch.Generator) -> tuple[RayBatch, int]:
+        """Rays of square patches, patch by patch, and the side of a patch in rays."""
+        frames, size = self.frames, self.settings.patch_size
+        if kind == _PATCHES:
+            n = max(1, self.settings.n_rays // size**2)
+            return frames.rays(frame, patch_pixels(n, size, frames.height, frames.width, generator)), size
+        squares = self._lips if kind == _LIPS else self._eyes
+        corners, side = row(squares.corners, frame.index), squares.side
+        if self.settings.parts_density == 1:
+            return frames.rays(frame, squares_pixels(corners, side, frames.width)), side
+        # No more rays than on random patches: else a random part of each square.
+        most = (math.isqrt(self.settings.n_rays // len(corners)) + 1) // 2
+        side = min(side, max(1, most))
+        room = squares.side - side + 1
+        rows, columns = torch.randint(room, (2, len(corners)), generator=generator, device=frames.device).unbind()
+        return frames.dense_rays(frame, corners + rows * frames.width + columns, side), 2 * side - 1
 
     @cached_property
     def _lips(self) -> Squares:

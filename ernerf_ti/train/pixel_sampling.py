@@ -53,10 +53,10 @@ def random_pixels_in(corners: Tensor, sides: Tensor, width: int, generator: torc
     return rows * width + columns
 
 
-def square_pixels(size: int, width: int, device: torch.device | str = "cpu") -> Tensor:
-    """[size^2] pixels of the square in the upper left corner of a frame, row by row; add a pixel to move it there."""
-    steps = torch.arange(size, device=device)
-    return (steps[:, None] * width + steps).flatten()
+def squares_pixels(corners: Tensor, size: int, width: int) -> Tensor:
+    """[n size^2] pixels of squares in a frame of a width, square by square, row by row; corners: [n] first pixels."""
+    steps = torch.arange(size, device=corners.device)
+    return (corners[:, None] + (steps[:, None] * width + steps).flatten()).flatten()
 
 
 def patch_pixels(n: int, size: int, height: int, width: int, generator: torch.Generator) -> Tensor:
@@ -71,7 +71,15 @@ def patch_pixels(n: int, size: int, height: int, width: int, generator: torch.Ge
     device = generator.device
     top = torch.randint(height - size + 1, (n,), generator=generator, device=device)
     left = torch.randint(width - size + 1, (n,), generator=generator, device=device)
-    return ((top * width + left)[:, None] + square_pixels(size, width, device)).flatten()
+    return squares_pixels(top * width + left, size, width)
+
+
+def with_means_between(values: Tensor, dim: int) -> Tensor:
+    """Values with the means of neighbors along a dimension between them: n become 2 n - 1."""
+    n = values.shape[dim]
+    first, last = values.narrow(dim, 0, n - 1), values.narrow(dim, n - 1, 1)
+    means = (first + values.narrow(dim, 1, n - 1)) / 2
+    return torch.cat((torch.stack((first, means), dim + 1).flatten(dim, dim + 1), last), dim)
 
 
 def square_corner(rectangle: Rectangle, size: int, height: int, width: int) -> int:
@@ -111,9 +119,17 @@ def lips_rectangle(landmarks: np.ndarray, height: int, width: int) -> Rectangle:
 
 def eyes_rectangle(landmarks: np.ndarray, height: int, width: int) -> Rectangle:
     """The box around both eyes (landmarks 36 to 47) and their lids, clipped to the frame."""
-    low, high = landmarks[36:48].min(0), landmarks[36:48].max(0)
-    margin = (high[0] - low[0]) / 10
-    low, high = (low - margin).astype(int), (high + margin).astype(int) + 1
+    return _with_lids(landmarks[36:48], landmarks, height, width)
+
+
+def eye_rectangle(landmarks: np.ndarray, eye: int, height: int, width: int) -> Rectangle:
+    """The box around an eye, 0 or 1 (landmarks 36 to 41 or 42 to 47), and its lids, clipped to the frame."""
+    return _with_lids(landmarks[36 + 6 * eye : 42 + 6 * eye], landmarks, height, width)
+
+
+def _with_lids(points: np.ndarray, landmarks: np.ndarray, height: int, width: int) -> Rectangle:
+    margin = (landmarks[36:48, 0].max() - landmarks[36:48, 0].min()) / 10
+    low, high = (points.min(0) - margin).astype(int), (points.max(0) + margin).astype(int) + 1
     return _clip(Rectangle(low[1], high[1], low[0], high[0]), height, width)
 
 

@@ -19,13 +19,15 @@ from ernerf_ti.portrait.render.alpha import over
 from ernerf_ti.train.frame_store import FrameStore, decoding_threads
 from ernerf_ti.train.pixel_sampling import (
     RectangleTable,
+    eye_rectangle,
     eyes_rectangle,
     face_rectangle,
     head_rectangle,
     lips_rectangle,
     rectangle_table,
     square_corner,
-    square_pixels,
+    squares_pixels,
+    with_means_between,
 )
 from ernerf_ti.train.rare_frames import rare_frame_probabilities
 
@@ -76,14 +78,12 @@ class TorsoBatch(NamedTuple):
 
 
 class Squares(NamedTuple):
-    """A square in each frame, of one side, in which a part of most frames fits."""
+    """Squares in each frame, all of one side, in which parts of most frames fit."""
 
     side: int
     """In pixels."""
     corners: Tensor
-    """[n] int64 first pixel of each frame's square."""
-    steps: Tensor
-    """[side^2] int64 pixels of a square, relative to its first one."""
+    """[n, k] int64 first pixels of each frame's k squares."""
 
 
 class TrainingFrames:
@@ -155,19 +155,22 @@ class TrainingFrames:
         )
 
     def squares(self, part: Literal["lips", "eyes"], least_side: int = 1) -> Squares:
-        """Squares around the lips or the eyes of each frame.
+        """Squares around the lips of each frame, or around each of its two eyes.
 
         Args:
             part: what they are around.
             least_side: in pixels, where the frame is as large.
         """
-        rectangle = lips_rectangle if part == "lips" else eyes_rectangle
-        rectangles = [rectangle(points, self.height, self.width) for points in self._landmarks]
-        sides = [max(r.row1 - r.row0, r.column1 - r.column0) for r in rectangles]
+        size = self.height, self.width
+        rectangles = [
+            [lips_rectangle(points, *size)] if part == "lips" else [eye_rectangle(points, eye, *size) for eye in (0, 1)]
+            for points in self._landmarks
+        ]
+        sides = [max(r.row1 - r.row0, r.column1 - r.column0) for of_frame in rectangles for r in of_frame]
         fitting = int(np.quantile(sides, _SQUARE_QUANTILE, method="higher"))
-        side = min(max(fitting, least_side), self.height, self.width)
-        corners = [square_corner(r, side, self.height, self.width) for r in rectangles]
-        return Squares(side, torch.tensor(corners, device=self.device), square_pixels(side, self.width, self.device))
+        side = min(max(fitting, least_side), *size)
+        corners = [[square_corner(r, side, *size) for r in of_frame] for of_frame in rectangles]
+        return Squares(side, torch.tensor(corners, device=self.device))
 
     def use(self, torso_only: bool) -> None:
         """Choose what to hold of each frame: all that the head stages need, or the torso alone, half as much."""
@@ -241,6 +244,28 @@ class TrainingFrames:
             behind,
             marks >= _FACE_BIT,
         )
+
+    def dense_rays(self, frame: TrainingFrame, corners: Tensor, side: int) -> RayBatch:
+        """Rays of squares of a frame, through its pixels and halfway between them.
+
+        Args:
+            frame: of the split.
+            corners: [k] int64 first pixels of the squares.
+            side: of the squares, in pixels.
+
+        Returns:
+            k (2 side - 1)^2 rays, square by square, row by row. Targets between pixels are the means of their
+            neighbors, and in the face where all of these are.
+        """
+        batch = self.rays(frame, squares_pixels(corners, side, self.width))
+        values = torch.cat((batch.target_rgb, batch.background_rgb, batch.face_mask[:, None]), 1)
+        values = with_means_between(with_means_between(values.view(-1, side, side, 7), 1), 2).flatten(0, 2)
+        steps = torch.arange(2 * side - 1, device=self.device) / 2
+        corners = corners[:, None, None]
+        rows, columns = torch.broadcast_tensors(corners // self.width + steps[:, None], corners % self.width + steps)
+        pixels = torch.stack((rows.flatten(), columns.flatten()), 1)
+        rays = pixel_rays(self.pose(frame.index), tuple(self.capture.intrinsics), pixels)
+        return RayBatch(*rays, values[:, :3], values[:, 3:6], values[:, 6] == 1)
 
     def torso(self, frame: TrainingFrame, pixels: Tensor, colors: Tensor) -> TorsoBatch:
         """Pixels of a frame. The target is the captured torso over the background.

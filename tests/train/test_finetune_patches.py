@@ -1,4 +1,4 @@
-"""Which pixels the steps of the stage finetune are taken on."""
+"""Which rays the steps of the stage finetune are taken on."""
 
 import dataclasses
 
@@ -8,23 +8,43 @@ import torch
 from ernerf_ti.train.trainer import Trainer
 
 
+def finetune_stage(capture, config, folder, **changes):
+    config = dataclasses.replace(config, finetune=dataclasses.replace(config.finetune, **changes))
+    return Trainer(capture, config, folder).stages["finetune"]
+
+
 @pytest.mark.parametrize("kind", ["dssim", "st-lpips"])
-def test_steps_on_the_eyes(capture, config, tmp_path, monkeypatch, kind):
+def test_steps_on_lips_and_eyes(capture, config, tmp_path, kind):
     """With ST-LPIPS the squares around lips and eyes have at least 32 pixels."""
-    monkeypatch.setattr("ernerf_ti.train.perceptual.load_st_lpips", lambda: torch.nn.Module())
-    finetune = dataclasses.replace(config.finetune, perceptual=kind, eyes_every=2)
-    stage = Trainer(capture, dataclasses.replace(config, finetune=finetune), tmp_path).stages["finetune"]
-    generator = torch.Generator().manual_seed(0)
+    stage = finetune_stage(capture, config, tmp_path, perceptual=kind, eyes_every=2)
     kinds = [stage.kind(step) for step in range(8)]
-    drawn = [stage._draw_patches(3, kind, generator) for kind in kinds]
     assert kinds == ["lips", "patches", "lips", "eyes", "lips", "patches", "lips", "eyes"]
-    for part, (pixels, side, weight) in zip(kinds, drawn, strict=True):
-        least = 1
-        if part != "patches":
-            least = 32 if kind == "st-lpips" else 1
-            assert len(pixels) == side**2
-            squares = stage.frames.squares(part, least)
-            assert (side, int(pixels[0])) == (squares.side, int(squares.corners[3]))
-        assert side >= least
-        losses = config.losses
-        assert weight == (losses.patch_perceptual if part == "patches" else losses.lips_perceptual)
+    generator, frame = torch.Generator().manual_seed(0), stage.frames.frame(3)
+    for part, n in (("lips", 1), ("eyes", 2)):
+        batch, side = stage._draw_patches(frame, part, generator)
+        least = 32 if kind == "st-lpips" else 1
+        squares = stage.frames.squares(part, least)
+        assert side == squares.side >= least and len(batch.rays_o) == n * side**2
+        expected = stage.frames.images(3).image.view(-1, 3)[squares.corners[3]]
+        assert torch.equal(batch.target_rgb.view(n, -1, 3)[:, 0], expected)
+    batch, side = stage._draw_patches(frame, "patches", generator)
+    assert (side, len(batch.rays_o)) == (16, 256)
+
+
+@pytest.mark.parametrize(("n_rays", "lips_side", "eyes_side"), [(10_000, None, None), (600, 23, 15), (1, 1, 1)])
+def test_double_density_takes_no_more_rays_than_patches(capture, config, tmp_path, n_rays, lips_side, eyes_side):
+    stage = finetune_stage(capture, config, tmp_path, parts_density=2, n_rays=n_rays, patch_size=1)
+    generator, frame = torch.Generator().manual_seed(0), stage.frames.frame(3)
+    for part, n, expected in (("lips", 1, lips_side), ("eyes", 2, eyes_side)):
+        squares = stage.frames.squares(part)
+        batch, side = stage._draw_patches(frame, part, generator)
+        assert side == min(expected or 1000, 2 * squares.side - 1) and len(batch.rays_o) == n * side**2
+        assert len(batch.rays_o) <= max(n, n_rays)
+
+
+def test_a_step_at_double_density(capture, config, tmp_path):
+    stage = finetune_stage(capture, config, tmp_path, parts_density=2, eyes_every=1)
+    generator = torch.Generator().manual_seed(0)
+    for part in ("lips", "eyes"):
+        result = stage.loss(stage.frames.frame(3), part, 0.5, generator)
+        assert set(result.terms) >= {"color", "perceptual"} and torch.isfinite(result.total)

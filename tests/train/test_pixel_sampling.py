@@ -15,7 +15,8 @@ from ernerf_ti.train.pixel_sampling import (
     random_pixels_in,
     rectangle_table,
     square_corner,
-    square_pixels,
+    squares_pixels,
+    with_means_between,
 )
 
 
@@ -60,14 +61,14 @@ def test_rounding_never_leaves_a_rectangle(monkeypatch, generator):
 
 def test_patches_are_squares_at_any_position(generator):
     pixels = patch_pixels(400, 4, 6, 9, generator).view(400, 16)
-    assert (pixels - pixels[:, :1] == square_pixels(4, 9)).all()
+    assert (pixels - pixels[:, :1] == squares_pixels(torch.tensor([0]), 4, 9)).all()
     assert set(pixels[:, 0].tolist()) == {9 * r + c for r in range(3) for c in range(6)}
     with pytest.raises(ValueError, match=r"patch size: expected at most 6 \(the frame's side\), got 7"):
         patch_pixels(1, 7, 6, 9, generator)
 
 
 def test_squares():
-    assert square_pixels(2, 10).tolist() == [0, 1, 10, 11]
+    assert squares_pixels(torch.tensor([0, 25]), 2, 10).tolist() == [0, 1, 10, 11, 25, 26, 35, 36]
     lips = Rectangle(4, 8, 3, 7)
     assert square_corner(lips, 4, 20, 10) == 43
     assert square_corner(lips, 2, 20, 10) == 54
@@ -75,6 +76,13 @@ def test_squares():
     # Moved into the frame.
     assert square_corner(lips, 10, 20, 10) == 10
     assert square_corner(Rectangle(17, 20, 8, 10), 6, 20, 10) == 144
+
+
+def test_means_between_neighbors():
+    values = torch.tensor([[0.0, 1, 4], [8, 5, 0]])
+    assert with_means_between(values, 1).tolist() == [[0, 0.5, 1, 2.5, 4], [8, 6.5, 5, 2.5, 0]]
+    assert with_means_between(values, 0).tolist() == [[0, 1, 4], [4, 3, 2], [8, 5, 0]]
+    assert torch.equal(with_means_between(values[:1], 0), values[:1])
 
 
 def test_rectangles_of_landmarks():

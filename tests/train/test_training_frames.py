@@ -6,7 +6,7 @@ from ernerf_ti.audio.context import audio_context
 from ernerf_ti.data.capture import open_capture
 from ernerf_ti.data.capture_files import HEAD, write_labels
 from ernerf_ti.portrait.camera import all_pixels, pixel_coords, pixel_rays
-from ernerf_ti.train.pixel_sampling import eyes_rectangle, face_rectangle, lips_rectangle
+from ernerf_ti.train.pixel_sampling import eye_rectangle, face_rectangle, lips_rectangle, squares_pixels
 from ernerf_ti.train.training_frames import TrainingFrames
 from tests.data.conftest import SIZE
 
@@ -94,20 +94,43 @@ def test_torso_over_random_colors(capture, device, every_pixel, torso_only):
     assert torch.equal(batch.pixel_coords, pixel_coords(all_pixels(SIZE, SIZE, device), SIZE, SIZE))
 
 
-@pytest.mark.parametrize(("part", "rectangle"), [("lips", lips_rectangle), ("eyes", eyes_rectangle)])
+@pytest.mark.parametrize("part", ["lips", "eyes"])
 @pytest.mark.parametrize("least_side", [1, 20, 1000])
-def test_squares_around_a_part(capture, device, part, rectangle, least_side):
+def test_squares_around_a_part(capture, device, part, least_side):
     frames = training_frames(capture.folder, device)
-    side, corners, steps = frames.squares(part, least_side)
-    assert side >= min(least_side, SIZE) and len(steps) == side**2
-    for i, corner in enumerate(corners.tolist()):
-        lips = rectangle(frames.capture.landmarks(int(frames.split.frame_ids[i])), SIZE, SIZE)
-        row, column = divmod(corner, SIZE)
-        assert 0 <= row <= SIZE - side and 0 <= column <= SIZE - side
-        if lips.row1 - lips.row0 <= side:
-            assert row <= lips.row0 and lips.row1 <= row + side
-        if lips.column1 - lips.column0 <= side:
-            assert column <= lips.column0 and lips.column1 <= column + side
+    side, corners = frames.squares(part, least_side)
+    assert side >= min(least_side, SIZE) and corners.shape == (len(frames), 1 if part == "lips" else 2)
+    for i, of_frame in enumerate(corners.tolist()):
+        landmarks = frames.capture.landmarks(int(frames.split.frame_ids[i]))
+        for which, corner in enumerate(of_frame):
+            row, column = divmod(corner, SIZE)
+            assert 0 <= row <= SIZE - side and 0 <= column <= SIZE - side
+            size = SIZE, SIZE
+            inner = lips_rectangle(landmarks, *size) if part == "lips" else eye_rectangle(landmarks, which, *size)
+            if inner.row1 - inner.row0 <= side:
+                assert row <= inner.row0 and inner.row1 <= row + side
+            if inner.column1 - inner.column0 <= side:
+                assert column <= inner.column0 and inner.column1 <= column + side
+
+
+def test_dense_rays_are_those_of_the_pixels_and_between_them(capture, device):
+    frames = training_frames(capture.folder, device)
+    corners, side = torch.tensor([0, 9 * SIZE + 12], device=device), 7
+    plain = frames.rays(frames.frame(1), squares_pixels(corners, side, SIZE))
+    dense = frames.dense_rays(frames.frame(1), corners, side)
+    assert dense.rays_d.is_contiguous() and dense.rays_o.shape == (2 * 13**2, 3)
+    for name in ("rays_o", "rays_d", "target_rgb", "background_rgb", "face_mask"):
+        of_pixels, everywhere = getattr(plain, name).view(2, 7, 7, -1), getattr(dense, name).view(2, 13, 13, -1)
+        # On a GPU products of matrices of other sizes may be summed in another order.
+        torch.testing.assert_close(everywhere[:, ::2, ::2], of_pixels, rtol=0, atol=1e-6 if name == "rays_d" else 0)
+        if name == "face_mask":
+            expected = of_pixels[:, :, 1:] & of_pixels[:, :, :-1]
+            assert of_pixels.any() and not of_pixels.all()
+        else:
+            expected = (of_pixels[:, :, 1:] + of_pixels[:, :, :-1]) / 2
+        if name == "rays_d":
+            expected = torch.nn.functional.normalize(expected, dim=-1)
+        torch.testing.assert_close(everywhere[:, ::2, 1::2], expected, rtol=0, atol=1e-4 if name == "rays_d" else 1e-6)
 
 
 def test_random_background_where_the_segmentation_is_certain(capture, device, every_pixel):
