@@ -115,7 +115,7 @@ def test_squares_around_a_part(capture, device, part, least_side):
 
 def test_dense_rays_are_those_of_the_pixels_and_between_them(capture, device):
     frames = training_frames(capture.folder, device)
-    corners, side = torch.tensor([0, 9 * SIZE + 12], device=device), 7
+    corners, side = torch.tensor([(SIZE - 7) * (SIZE + 1), 9 * SIZE + 12], device=device), 7
     plain = frames.rays(frames.frame(1), squares_pixels(corners, side, SIZE))
     dense = frames.dense_rays(frames.frame(1), corners, side)
     assert dense.rays_d.is_contiguous() and dense.rays_o.shape == (2 * 13**2, 3)
