@@ -2,6 +2,7 @@
 
 OPTIONS = (
     *("--preset", "small", "--device", "cpu", "--log-every", "1", "--portrait.head-grid.resolution", "32"),
+    *("--silence-fraction", "0"),
     *("--head.n-rays", "128", "--finetune.n-rays", "128", "--torso.n-rays", "128", "--finetune.patch-size", "8"),
 )
 """Everything but the number of steps."""

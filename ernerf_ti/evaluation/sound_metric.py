@@ -5,7 +5,7 @@ from functools import cached_property
 import numpy as np
 
 from ernerf_ti.data.capture import Capture
-from ernerf_ti.data.landmark_measures import lip_opening
+from ernerf_ti.data.mouth import lip_opening
 from ernerf_ti.evaluation.mesh_metrics import correlate, meshes_of, tracker_problem
 from ernerf_ti.evaluation.metric import MetricValue, NotComputed, SequenceMetric, Setting
 from ernerf_ti.evaluation.ridge import Predictor, fit_ridge

@@ -8,6 +8,7 @@ Entries of a checkpoint, format version 2:
   `background` [H, W, 3] uint8; with Whisper features `speech`, the state of their projection.
 - `train_config`, `stage`, `step`, `stage_finished`, `stage_seconds`, `cameras`, `optimizer`, `average`: the state of
   the training.
+- `silence`: windows of silence that the run trains on, [P, L, steps, C]; none in runs without them.
 - `ernerf_ti_version`: of the program that wrote it; none before 0.2.
 - `consent`: the record of the person's consent, if the capture has one; see :mod:`ernerf_ti.media.provenance.consent`.
 - `official`: additional content of a converted checkpoint of the public code; removed by any training.

@@ -163,6 +163,9 @@ class TrainConfig:
     """Fraction of the head's steps whose frame is drawn by how rare its eye closure, its mouth opening and its head
     pose are, so that closed eyes, wide mouths and turned heads are seen often enough to be learned. The other steps
     visit all frames equally often, as all do in the public code."""
+    silence_fraction: float = 0.0
+    """Fraction of the head's steps that train on silence: a frame whose mouth is closed, with features of noise at
+    -60 dB in place of its own. Without them the mouth is half open in silence that the capture has none of."""
     standardize_audio: bool = True
     """Standardize audio features by the capture's mean and deviation; the public code uses them as they are."""
     grid_update_every: int = 16
@@ -203,6 +206,10 @@ class TrainConfig:
         if not 0 <= self.rare_frames_fraction <= 1:
             raise ValueError(
                 f"rare_frames_fraction: expected 0 to 1, got {self.rare_frames_fraction}; pass a fraction of the steps"
+            )
+        if not 0 <= self.silence_fraction <= 1:
+            raise ValueError(
+                f"silence_fraction: expected 0 to 1, got {self.silence_fraction}; pass a fraction of the steps"
             )
         for name in STAGES:
             stage = getattr(self, name)
@@ -245,8 +252,10 @@ def _small_portrait() -> PortraitConfig:
     )
 
 
+_SILENCE_FRACTION = 0.05
+
 PRESETS: dict[str, TrainConfig] = {
-    "paper": TrainConfig(),
+    "paper": TrainConfig(silence_fraction=_SILENCE_FRACTION),
     "released": TrainConfig(
         portrait=PortraitConfig(head=HeadFieldConfig(position_encoder=TriplaneHashConfig(n_levels=12))),
         torso=StageConfig(200_000),
@@ -260,6 +269,7 @@ PRESETS: dict[str, TrainConfig] = {
         finetune=FinetuneStageConfig(800, 4096),
         torso=StageConfig(8000, 4096, 0.03),
         optimizer=OptimizerConfig(net_lr=5e-3, audio_lr_scale=0.3, attention_lr_scale=1.0, beta1=0.9),
+        silence_fraction=_SILENCE_FRACTION,
         save_every=500,
         validate_every=1000,
     ),

@@ -71,16 +71,21 @@ class HeadFieldStage(Stage):
         self.portrait.head_grid.update(field.densities, noise, all_cells)
 
     def _render(
-        self, frame: FrameIndex, batch: RayBatch, generator: torch.Generator, kind: str, with_uncertainty: bool = False
+        self,
+        frame: TrainingFrame,
+        batch: RayBatch,
+        generator: torch.Generator,
+        kind: str,
+        with_uncertainty: bool = False,
     ) -> RenderOutput:
-        """Render the rays of a batch; corrects them in place if cameras are refined.
+        """Render the rays of a batch of a frame; corrects them in place if cameras are refined.
 
         Args:
             kind: what rays they are; rays of a kind have similar numbers of samples.
         """
         if self.config.refine_cameras:
-            batch.rays_o, batch.rays_d = self.cameras(batch.rays_o, batch.rays_d, frame)
-        inputs = self.frames.inputs(frame)
+            batch.rays_o, batch.rays_d = self.cameras(batch.rays_o, batch.rays_d, frame.index)
+        inputs = self.frames.inputs(frame.index, context=frame.context)
         jitter = (self._draw(1, generator=generator) - 0.5) * _EYE_JITTER
         assert inputs.eye_closure is not None  # every frame of a capture has one
         inputs.eye_closure = inputs.eye_closure + jitter
@@ -123,7 +128,7 @@ class HeadStage(HeadFieldStage):
         weights = self.config.losses
         pixels = self._draw_pixels(frame.index, generator)
         batch = self.frames.rays(frame, pixels, self._random_colors(len(pixels), generator))
-        output = self._render(frame.index, batch, generator, _PIXELS, with_uncertainty=weights.uncertainty > 0)
+        output = self._render(frame, batch, generator, _PIXELS, with_uncertainty=weights.uncertainty > 0)
         terms, mse = self._terms(output, batch, progress)
         if kind == _SMOOTHED:
             terms["smoothness"] = progress * weights.smoothness * self._variation(output, batch, generator)
@@ -183,7 +188,7 @@ class FinetuneStage(HeadFieldStage):
 
     def loss(self, frame: TrainingFrame, kind: str, progress: float | Tensor, generator: torch.Generator) -> StepLoss:
         batch, side = self._draw_patches(frame, kind, generator)
-        output = self._render(frame.index, batch, generator, kind)
+        output = self._render(frame, batch, generator, kind)
         terms, mse = self._terms(output, batch, 1.0)
         if self._perceptual is not None:
             images = (rgb.view(-1, side, side, 3).permute(0, 3, 1, 2) for rgb in (output.rgb, batch.target_rgb))

@@ -6,7 +6,7 @@ they are not learned even where they are trained on.
 
 import numpy as np
 
-from ernerf_ti.data.landmark_measures import lip_opening
+from ernerf_ti.data.mouth import lip_opening
 
 _CLOSURES = (0.1, 0.2, 0.3, 0.5, 0.7)
 _OPENINGS = (0.1, 0.6)  # closed, usual and wide, as fractions of the range of openings

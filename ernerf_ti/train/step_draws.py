@@ -34,8 +34,18 @@ class StepDraws:
         on_host = frames.device.type == "cpu"
         self._generators = StepGenerators(host, host if on_host else torch.Generator(frames.device))
         self._order = lru_cache(2)(self._order_of_epoch)
-        self.frame = lru_cache(64)(self._draw_frame)
+        self._silence = lru_cache(64)(self._draw_silence)
+        self._speech = lru_cache(64)(self._draw_frame)
+
+    def frame(self, step: int) -> int:
         """Index of the training frame of a step."""
+        silence = self._silence(step)
+        return self._speech(step) if silence is None else silence[0]
+
+    def context(self, step: int) -> int | None:
+        """Where the audio context of a step begins that is silent; None for that of its frame."""
+        silence = self._silence(step)
+        return None if silence is None else silence[1]
 
     def coming(self, step: int, n: int) -> list[int]:
         """Frames of the steps after a step, at most n, without those after the end of the stage."""
@@ -54,6 +64,16 @@ class StepDraws:
 
     def _order_of_epoch(self, epoch: int) -> np.ndarray:
         return np.random.default_rng(self._seed(epoch, 1)).permutation(len(self._frames))
+
+    def _draw_silence(self, step: int) -> tuple[int, int] | None:
+        """A frame whose mouth is closed and a silent context, in a fraction of the steps that use the sound."""
+        fraction, contexts = self._config.silence_fraction, self._frames.silent_contexts
+        if not fraction or not len(contexts) or STAGES[self._stage] == "torso":
+            return None
+        rng = np.random.default_rng(self._seed(step, 3))
+        if rng.random() >= fraction:
+            return None
+        return int(rng.choice(self._frames.closed_mouths)), int(rng.choice(contexts))
 
     def _draw_frame(self, step: int) -> int:
         """Epochs visit the frames, each in its own random order; between them some steps of the head draw rare ones."""

@@ -34,6 +34,7 @@ from ernerf_ti.train.frame_store import N_AHEAD, default_frame_memory
 from ernerf_ti.train.head_stages import FinetuneStage, HeadStage
 from ernerf_ti.train.optimizer import WeightAverage, set_learning_rates, stage_optimizer
 from ernerf_ti.train.perceptual import resolve_perceptual
+from ernerf_ti.train.silence import silence_of, silent_windows
 from ernerf_ti.train.stage import Stage, StepLoss, StepStatistics
 from ernerf_ti.train.stage_steps import StageSteps
 from ernerf_ti.train.step_draws import StepDraws
@@ -80,6 +81,7 @@ class Trainer:
             :func:`ernerf_ti.train.frame_store.default_frame_memory`.
         cuda_graphs: "auto", "parts" or "off", see :func:`ernerf_ti.process.graphs.cuda_graphs`.
         tell: gets lines about CUDA graphs that can't be used; None to write them to standard error.
+        silence: [P, L, steps, C] windows of silence to train on, of the run that is resumed; None to extract them.
     """
 
     def __init__(
@@ -91,6 +93,7 @@ class Trainer:
         frame_memory: int | None = None,
         cuda_graphs: CudaGraphs = "auto",
         tell: Callable[[str], None] | None = None,
+        silence: Tensor | None = None,
     ):
         self.config, note = resolve_perceptual(config)
         self.notes = [note] if note else []
@@ -101,6 +104,12 @@ class Trainer:
         needs_regions = config.random_background_fraction > 0
         self.frames = TrainingFrames(capture, capture.train, self.device, frame_memory, needs_regions)
         self.held_out = TrainingFrames(capture, capture.val, self.device)
+        self._silence = silence
+        if silence is None and config.silence_fraction:
+            self._silence, note = silent_windows(capture)
+            self.notes += [note] if note else []
+        if self._silence is not None:
+            self.frames.add_silence(self._silence)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
             self.portrait = Portrait(config.portrait, capture.audio_windows.shape[2], len(self.frames))
@@ -147,13 +156,14 @@ class Trainer:
         if stage not in STAGES:
             raise ValueError(f"{path}: expected stage one of {', '.join(STAGES)}, got {stage!r}; the file is damaged")
         check_portrait(config.portrait, content, path)
-        trainer = cls(capture, config, folder, device, frame_memory, cuda_graphs)
-        expected = trainer._identity()
+        expected = _identity(capture)
         if content["capture"] != expected:
             raise ValueError(
                 f"{path}: expected a run of this capture ({expected}), got one of {content['capture']}; "
                 "pass the capture that the run was started with"
             )
+        silence = silence_of(content, capture, path)
+        trainer = cls(capture, config, folder, device, frame_memory, cuda_graphs, silence=silence)
         load_state(trainer.portrait, content["portrait"], path, "portrait")
         load_state(trainer.cameras, state_entry(content, "cameras", dict, path), path, "cameras")
         trainer.portrait.head_grid.set_bitfield(trainer.portrait.head_grid.bitfield.clone())
@@ -230,12 +240,12 @@ class Trainer:
         """Take one step of the current stage."""
         stage, config = self._current, self.config
         host, generator = self._draws.generators(self.step)
-        frame = self._draws.frame(self.step)
+        index, context = self._draws.frame(self.step), self._draws.context(self.step)
         self.frames.announce(self._draws.coming(self.step, N_AHEAD))
         if self.step % config.grid_update_every == 0:
             stage.update_grid(host, self.step)
         set_learning_rates(self.optimizer, stage.settings, self.step / stage.settings.iterations)
-        loss, result = self._steps.take(self.frames.frame(frame), self.step, generator)
+        loss, result = self._steps.take(self.frames.frame(index, context), self.step, generator)
         self.step += 1
         if self.step % max(1, stage.settings.iterations // 125) == 0:
             # So rarely that the average reaches back over the last fifth of the stage or so.
@@ -254,7 +264,7 @@ class Trainer:
             {
                 "train_config": config_to_dict(self.config),
                 "portrait_config": config_to_dict(self.config.portrait),
-                "capture": self._identity(),
+                "capture": _identity(self.capture),
                 "stage": self.stage,
                 "step": self.step,
                 "stage_finished": self.stage_finished,
@@ -265,6 +275,7 @@ class Trainer:
                 "average": self.average.state_dict(),
                 "scaler": self.scaler.state_dict(),
                 "scene": self._scene(),
+                **({} if self._silence is None else {"silence": self._silence}),
                 **({"consent": self.consent.as_dict()} if self.consent else {}),
             },
         )
@@ -403,17 +414,6 @@ class Trainer:
         folder.write_capture(self.capture.folder)
         self._folder_is_ready = True
 
-    def _identity(self) -> dict:
-        """What a run can't change of its capture."""
-        return {
-            "extractor": self.capture.extractor,
-            "feature_dimension": int(self.capture.audio_windows.shape[2]),
-            "width": self.capture.width,
-            "height": self.capture.height,
-            "n_train": len(self.frames),
-            **({} if self.capture.projection is None else {"speech": self.capture.projection.facts}),
-        }
-
     def _scene(self) -> dict[str, Any]:
         """What rendering needs of the capture, so that it needs only the checkpoint."""
         ids = np.concatenate((self.capture.train.frame_ids, self.capture.val.frame_ids))
@@ -425,3 +425,15 @@ class Trainer:
             "background": torch.from_numpy(self.capture.background),
             **({} if projection is None else {"speech": projection.state_dict()}),
         }
+
+
+def _identity(capture: Capture) -> dict:
+    """What a run can't change of its capture."""
+    return {
+        "extractor": capture.extractor,
+        "feature_dimension": int(capture.audio_windows.shape[2]),
+        "width": capture.width,
+        "height": capture.height,
+        "n_train": len(capture.train),
+        **({} if capture.projection is None else {"speech": capture.projection.facts}),
+    }

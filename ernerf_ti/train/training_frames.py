@@ -12,6 +12,7 @@ from torch import Tensor
 from ernerf_ti.audio.context import AFTER, BEFORE
 from ernerf_ti.data.capture import Capture
 from ernerf_ti.data.capture_files import HEAD, Split
+from ernerf_ti.data.mouth import closed_mouths, lip_opening
 from ernerf_ti.portrait.camera import all_pixels, pixel_coords, pixel_rays, scene_from_capture
 from ernerf_ti.portrait.frame_index import FrameIndex, row
 from ernerf_ti.portrait.records import FrameInputs, RayBatch
@@ -52,17 +53,21 @@ class TrainingFrame:
     """In the split."""
     pixels: Tensor
     """[H W, 8] uint8: image, torso and marks, or [H W, 4]: the torso alone."""
+    context: FrameIndex
+    """Where its audio context begins in the table of windows."""
 
     def in_own_memory(self) -> "TrainingFrame":
         """A copy with its index on the device, which others can be loaded into."""
-        copy = TrainingFrame(self.pixels.new_zeros(1, dtype=torch.int64), torch.empty_like(self.pixels))
+        index, context = (self.pixels.new_zeros(1, dtype=torch.int64) for _ in range(2))
+        copy = TrainingFrame(index, torch.empty_like(self.pixels), context)
         copy.load(self)
         return copy
 
     def load(self, other: "TrainingFrame") -> None:
-        """Take over another frame, of which the index is a number."""
-        assert isinstance(self.index, Tensor) and not isinstance(other.index, Tensor)
-        self.index.fill_(other.index)
+        """Take over another frame, of which index and context are numbers."""
+        for own, new in ((self.index, other.index), (self.context, other.context)):
+            assert isinstance(own, Tensor) and not isinstance(new, Tensor)
+            own.fill_(new)
         self.pixels.copy_(other.pixels)
 
 
@@ -118,7 +123,7 @@ class TrainingFrames:
         self._device_poses = self.poses.to(self.device)
         self._eye_closures = torch.from_numpy(capture.eye_closures[split.frame_ids])[:, None].to(self.device)
         self._context_begins = np.minimum(split.audio_ids, len(self.windows) + BEFORE).tolist()
-        self._device_begins = torch.tensor(self._context_begins, device=self.device)
+        self._silence: Tensor | None = None
         self._torso = _TORSO
         self._store = self._new_store()
 
@@ -133,6 +138,29 @@ class TrainingFrames:
     def own_windows(self) -> Tensor:
         """[n, steps, C] audio windows of the split's frames; on the CPU."""
         return self.windows[torch.from_numpy(self.split.audio_ids).clamp(max=len(self.windows) - 1)]
+
+    def add_silence(self, windows: Tensor) -> None:
+        """Append windows of silence to the table, before any frame is used; see :attr:`silent_contexts`.
+
+        Args:
+            windows: [P, L, steps, C] of P pauses.
+        """
+        assert "_padded_windows" not in vars(self)
+        self._silence = windows
+
+    @cached_property
+    def silent_contexts(self) -> np.ndarray:
+        """[n] int, where the audio contexts begin that are silent throughout; none without silence."""
+        if self._silence is None:
+            return np.zeros(0, int)
+        n_pauses, length = self._silence.shape[:2]
+        begins = len(self.windows) + 2 * BEFORE + AFTER + length * np.arange(n_pauses)[:, None]
+        return (begins + np.arange(length - BEFORE - AFTER + 1)).ravel()
+
+    @cached_property
+    def closed_mouths(self) -> np.ndarray:
+        """[m] int, frames of the split whose mouth is closed."""
+        return closed_mouths(lip_opening(np.stack(self._landmarks)))
 
     @cached_property
     def rarity(self) -> np.ndarray:
@@ -188,28 +216,35 @@ class TrainingFrames:
         """Stop the threads that read frames, until the next announcement."""
         self._store.close()
 
-    def frame(self, i: int) -> TrainingFrame:
-        """Frame i of the split, with its pixels, which must not be changed."""
-        return TrainingFrame(i, self._store.get(i))
+    def frame(self, i: int, context: int | None = None) -> TrainingFrame:
+        """Frame i of the split, with its pixels, which must not be changed.
+
+        Args:
+            i: index in the split.
+            context: one of :attr:`silent_contexts` in place of the frame's own audio context.
+        """
+        return TrainingFrame(i, self._store.get(i), self._context_begins[i] if context is None else context)
 
     def pose(self, i: FrameIndex) -> Tensor:
         """[4, 4] pose_world_from_camera of frame i of the split, scene."""
         return row(self._device_poses, i)
 
-    def inputs(self, i: FrameIndex, trained: bool = True) -> FrameInputs:
+    def inputs(self, i: FrameIndex, trained: bool = True, context: FrameIndex | None = None) -> FrameInputs:
         """Inputs of the fields for frame i of the split.
 
         Args:
             i: index in the split.
             trained: whether the frame is trained on, and has its own appearance embedding.
+            context: where its audio context begins in the table of windows; None for its own, with i a number.
         """
         n = BEFORE + AFTER
-        if isinstance(i, Tensor):
-            rows = row(self._device_begins, i) + torch.arange(n, device=self.device)
-            window = self._padded_windows.index_select(0, rows)
+        if context is None:
+            assert not isinstance(i, Tensor)
+            context = self._context_begins[i]
+        if isinstance(context, Tensor):
+            window = self._padded_windows.index_select(0, context + torch.arange(n, device=self.device))
         else:
-            begin = self._context_begins[i]
-            window = self._padded_windows[begin : begin + n]
+            window = self._padded_windows[context : context + n]
         return FrameInputs(window, row(self._eye_closures, i), i if trained else None, self.pose(i))
 
     def images(self, i: int) -> FrameImages:
@@ -282,13 +317,16 @@ class TrainingFrames:
 
     @cached_property
     def _padded_windows(self) -> Tensor:
-        """[T + 12, C, steps]: the windows after 4 times the first one and before 8 times the last one.
+        """[T + 12, C, steps]: the windows after 4 times the first one and before 8 times the last one; then silence.
 
         Windows k to k + 7 are the audio context of frame k (:func:`ernerf_ti.audio.context.audio_context`).
         """
         last = len(self.windows) - 1
         indices = torch.arange(-BEFORE, len(self.windows) + BEFORE + AFTER).clamp(0, last)
-        return self.windows[indices].transpose(1, 2).contiguous().to(self.device)
+        windows = self.windows[indices]
+        if self._silence is not None:
+            windows = torch.cat((windows, self._silence.flatten(0, 1)))
+        return windows.transpose(1, 2).contiguous().to(self.device)
 
     @cached_property
     def _directions(self) -> Tensor:

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from ernerf_ti.data.landmark_measures import lip_opening
+from ernerf_ti.data.mouth import lip_opening
 from ernerf_ti.evaluation import mesh_metrics as module
 from ernerf_ti.evaluation.mesh_measures import LOWER, UPPER, action_measures, lid_aperture, mouth_measures
 from ernerf_ti.evaluation.mesh_metrics import Meshes, lip_distance, mesh_metrics

@@ -30,6 +30,7 @@ def test_published_schedule():
     assert paper.portrait.head.position_encoder.n_levels == 14
     assert PRESETS["released"].portrait.head.position_encoder.n_levels == 12
     assert paper.head.n_rays == 256**2
+    assert PRESETS["released"].silence_fraction == TrainConfig().silence_fraction == 0 < paper.silence_fraction
 
 
 def change(path: str, value):
@@ -54,6 +55,7 @@ def change(path: str, value):
         ("portrait.march", 3, r"config.portrait.march: expected the fields of MarchConfig, got 3"),
         ("log_every", 0, "log_every: expected at least 1, got 0"),
         ("rare_frames_fraction", 1.5, "rare_frames_fraction: expected 0 to 1, got 1.5"),
+        ("silence_fraction", -0.1, "silence_fraction: expected 0 to 1, got -0.1; pass a fraction of the steps"),
         ("head.head_fraction", 0.6, "head: expected .* with a sum of at most 1, got 0.35, 0.12 and 0.6"),
         ("torso.iterations", -1, "torso: expected iterations >= 0 and n_rays >= 1, got -1"),
     ],

@@ -96,6 +96,18 @@ def test_steps_equal_plain_ones(make, backend, stage, precision, n_captures):
     assert backend.n_captures == n_captures
 
 
+def test_silent_steps(make, backend):
+    graphed, plain = make(backend), make()
+    for trainer in (graphed, plain):
+        windows = trainer.frames.windows
+        trainer.frames.add_silence(torch.zeros(2, 12, *windows.shape[1:]))
+        with_config(trainer, silence_fraction=0.5)
+    take_same_steps(graphed, plain, N_STEPS)
+    assert backend.n_captures == 1
+    silent = [graphed._draws.context(step) is not None for step in range(STEADY_AFTER + 1, N_STEPS)]
+    assert True in silent and False in silent
+
+
 def with_config(trainer, **changes):
     """A trainer whose stages have other settings."""
     trainer.config = dataclasses.replace(trainer.config, **changes)
@@ -232,7 +244,7 @@ def test_a_frame_by_its_index_on_the_device(make, trained):
     for i in (0, 7, len(frames) - 1):
         own = frames.frame(3).in_own_memory()
         own.load(frames.frame(i))
-        got, expected = frames.inputs(own.index, trained), frames.inputs(i, trained)
+        got, expected = frames.inputs(own.index, trained, own.context), frames.inputs(i, trained)
         assert torch.equal(got.audio_window, expected.audio_window) and torch.equal(got.head_pose, expected.head_pose)
         assert torch.equal(got.eye_closure, expected.eye_closure)
         assert (got.appearance_index is None) is (not trained)
