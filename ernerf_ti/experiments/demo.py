@@ -72,7 +72,7 @@ class Demo:
 
     @property
     def config(self) -> TrainConfig:
-        """Training configuration: the small preset with fewer steps, and closed eyes drawn often."""
+        """Training configuration: the small preset with fewer steps."""
         config = PRESETS["small"]
         # The head covers a fifth of the frame, and the background needs few rays.
         head = dataclasses.replace(config.head, n_rays=1536, lips_fraction=0.25, eyes_fraction=0.15, head_fraction=0.3)
@@ -81,7 +81,7 @@ class Demo:
             name: dataclasses.replace(getattr(config, name), iterations=max(2, round(iterations / self.speed_up)))
             for name, iterations in _ITERATIONS.items()
         }
-        config = dataclasses.replace(config, seed=self.seed, precision=self.precision, rare_frames_fraction=0.4)
+        config = dataclasses.replace(config, seed=self.seed, precision=self.precision)
         return dataclasses.replace(config, **stages)
 
     @property

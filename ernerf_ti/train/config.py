@@ -252,10 +252,10 @@ def _small_portrait() -> PortraitConfig:
     )
 
 
-_SILENCE_FRACTION = 0.05
+_RARE_FRAMES_FRACTION, _SILENCE_FRACTION = 0.5, 0.05
 
 PRESETS: dict[str, TrainConfig] = {
-    "paper": TrainConfig(silence_fraction=_SILENCE_FRACTION),
+    "paper": TrainConfig(rare_frames_fraction=_RARE_FRAMES_FRACTION, silence_fraction=_SILENCE_FRACTION),
     "released": TrainConfig(
         portrait=PortraitConfig(head=HeadFieldConfig(position_encoder=TriplaneHashConfig(n_levels=12))),
         torso=StageConfig(200_000),
@@ -269,6 +269,7 @@ PRESETS: dict[str, TrainConfig] = {
         finetune=FinetuneStageConfig(800, 4096),
         torso=StageConfig(8000, 4096, 0.03),
         optimizer=OptimizerConfig(net_lr=5e-3, audio_lr_scale=0.3, attention_lr_scale=1.0, beta1=0.9),
+        rare_frames_fraction=_RARE_FRAMES_FRACTION,
         silence_fraction=_SILENCE_FRACTION,
         save_every=500,
         validate_every=1000,

@@ -31,6 +31,7 @@ def config() -> TrainConfig:
         head=dataclasses.replace(small.head, iterations=10, n_rays=256),
         finetune=dataclasses.replace(small.finetune, iterations=4, n_rays=256, patch_size=16, perceptual="dssim"),
         torso=dataclasses.replace(small.torso, iterations=6, n_rays=256),
+        rare_frames_fraction=0.0,
         silence_fraction=0.0,
         grid_update_every=4,
         save_every=3,

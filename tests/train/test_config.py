@@ -30,7 +30,8 @@ def test_published_schedule():
     assert paper.portrait.head.position_encoder.n_levels == 14
     assert PRESETS["released"].portrait.head.position_encoder.n_levels == 12
     assert paper.head.n_rays == 256**2
-    assert PRESETS["released"].silence_fraction == TrainConfig().silence_fraction == 0 < paper.silence_fraction
+    for name in ("rare_frames_fraction", "silence_fraction"):
+        assert getattr(PRESETS["released"], name) == getattr(TrainConfig(), name) == 0 < getattr(paper, name)
 
 
 def change(path: str, value):

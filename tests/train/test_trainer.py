@@ -33,6 +33,13 @@ def assert_same(a: dict, b: dict) -> None:
         assert torch.equal(torch.as_tensor(value), torch.as_tensor(b[key])), key
 
 
+@pytest.fixture
+def config(config):
+    """With all kinds of random draws."""
+    finetune = dataclasses.replace(config.finetune, parts_density=2, eyes_every=2)
+    return dataclasses.replace(config, rare_frames_fraction=0.5, finetune=finetune)
+
+
 @pytest.fixture(scope="module")
 def uninterrupted(capture, tmp_path_factory):
     """Made once, by a config like that of the fixture."""
