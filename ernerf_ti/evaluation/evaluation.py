@@ -16,6 +16,8 @@ from ernerf_ti.data.capture_files import FPS
 from ernerf_ti.evaluation.fid_metric import Fid
 from ernerf_ti.evaluation.frames_folder import prepare_frames_folder
 from ernerf_ti.evaluation.held_out import HeldOutFrames, cross_speaker_settings, held_out_settings, select_frames
+from ernerf_ti.evaluation.lip_metrics import lip_metrics
+from ernerf_ti.evaluation.lip_settings import SILENCES, closure_setting, silence_setting
 from ernerf_ti.evaluation.lpips_metric import Lpips
 from ernerf_ti.evaluation.mesh_metrics import mesh_metrics
 from ernerf_ti.evaluation.metric import (
@@ -43,7 +45,7 @@ from ernerf_ti.run.checkpoint import load_checkpoint
 from ernerf_ti.run.folder import RunFolder
 from ernerf_ti.run.serialization import config_from_dict
 from ernerf_ti.run.trained_portrait import TrainedPortrait, load_portrait
-from ernerf_ti.synthesis.driving import speech_windows
+from ernerf_ti.synthesis.driving import SAMPLES_PER_FRAME, speech_windows
 from ernerf_ti.train.config import STAGES, TrainConfig
 from ernerf_ti.train.training_log import training_seconds
 
@@ -96,9 +98,13 @@ def evaluate(options: EvaluationOptions, frames: Path) -> Evaluation:
     speed["end to end"] = end_to_end(trained, capture, held_out, samples, with_torso, options.speech_model)
     if other_speaker is not None:
         settings += cross_speaker_settings(trained, capture, held_out, frames, *other_speaker, with_torso)
+    settings.append(closure_setting(trained, capture, held_out, frames, samples))
+    own = np.zeros(0) if samples is None else samples[int(held_out.times[0]) * SAMPLES_PER_FRAME :]
+    for name, speech in zip(SILENCES, (own, *(other_speaker or ())[:1]), strict=False):
+        settings.append(silence_setting(name, trained, held_out, frames, speech, options.speech_model))
     results = {}
     for setting in tqdm(settings, "settings", unit="setting"):
-        applicable = [metric for metric in metrics if setting.truth is not None or not metric.needs_truth]
+        applicable = [metric for metric in metrics if metric.applies_to(setting)]
         for name, result in measure(setting, applicable, missing, options.seed).items():
             results[setting.name, name] = result
     facts = {
@@ -129,6 +135,7 @@ def all_metrics(capture: Capture, weights: Path, device: torch.device | str) -> 
         *(Lpips(net, weights, device) for net in ("alex", "vgg")),
         Fid(weights, device),
         *mesh_metrics(),
+        *lip_metrics(capture),
         *(Sync(kind, weights, device) for kind in ("confidence", "distance")),
         SoundToMouth(capture),
     ]
@@ -146,7 +153,7 @@ def measure(
         seed: seed of the bootstrap.
     """
     results: dict[str, MetricValue | NotComputed] = {
-        metric.name: problem for metric in metrics if (problem := missing[metric.name]) is not None
+        metric.name: problem for metric in metrics if (problem := missing[metric.name] or setting.problem) is not None
     }
     available = [metric for metric in metrics if metric.name not in results]
     of_frames = [metric for metric in available if isinstance(metric, FrameMetric)]

@@ -119,7 +119,7 @@ def held_out_settings(
     has_masks = all(capture.paths.labels(k).is_file() for k in held_out.ids)
     names = ["head", *(["head_only"] if has_masks else []), *(["portrait"] if with_torso else [])]
     seconds = _render(trained, held_out, folder, names)
-    sequences = {name: _saved(folder / name, len(held_out)) for name in names}
+    sequences = {name: saved_frames(folder / name, len(held_out)) for name in names}
     nearest = nearest_poses(capture.train.poses, capture.val.poses[held_out.indices])
     sequences["nearest_pose"] = ImageSequence(
         len(held_out), lambda i: capture.image(capture.train.frame_ids[nearest[i]])
@@ -161,10 +161,10 @@ def cross_speaker_settings(
     outputs = render_frames(trained, windows, poses, capture.eye_closures[ids], trained.background, with_torso)
     outputs = adaptive_threads(outputs, trained.background.device.type)
     for i, output in enumerate(tqdm(outputs, "cross-speaker frames", n, unit="frame")):
-        _save(folder / CROSS_SPEAKER, i, output.rgb)
+        save_frame(folder / CROSS_SPEAKER, i, output.rgb)
     nearest = nearest_poses(capture.train.poses, capture.val.poses[indices])
     sequences = {
-        CROSS_SPEAKER: _saved(folder / CROSS_SPEAKER, n),
+        CROSS_SPEAKER: saved_frames(folder / CROSS_SPEAKER, n),
         f"{CROSS_SPEAKER}_nearest_pose": ImageSequence(n, lambda i: capture.image(capture.train.frame_ids[nearest[i]])),
     }
     return [
@@ -218,12 +218,12 @@ def _render(trained: TrainedPortrait, held_out: HeldOutFrames, folder: Path, nam
         inputs = held_out.frames.inputs(int(index), trained=False)
         head = timed("head", partial(trained.render, inputs, None, with_torso=False))
         torso = held_out.frames.images(int(index)).torso_over_background
-        _save(folder / "head", i, over(head.rgb, head.opacity, torso))
+        save_frame(folder / "head", i, over(head.rgb, head.opacity, torso))
         if "head_only" in names:
-            _save(folder / "head_only", i, over(head.rgb, head.opacity, background))
+            save_frame(folder / "head_only", i, over(head.rgb, head.opacity, background))
         if "portrait" in names:
             portrait = timed("portrait", partial(trained.render, inputs, background))
-            _save(folder / "portrait", i, portrait.rgb)
+            save_frame(folder / "portrait", i, portrait.rgb)
     # The first frame may compile kernels.
     return {name: float(np.median(seconds[1:] or seconds)) for name, seconds in times.items()}
 
@@ -244,10 +244,12 @@ def _mean_frame(capture: Capture) -> np.ndarray:
     return np.round(total / len(ids)).astype(np.uint8)
 
 
-def _save(folder: Path, i: int, rgb: Tensor) -> None:
+def save_frame(folder: Path, i: int, rgb: Tensor) -> None:
+    """Write frame i, [H, W, 3] in [0, 1], of :func:`saved_frames`; the folder is made."""
     folder.mkdir(parents=True, exist_ok=True)
     write_image(folder / f"{i:05d}.png", to_bytes(rgb))
 
 
-def _saved(folder: Path, n: int) -> ImageSequence:
+def saved_frames(folder: Path, n: int) -> ImageSequence:
+    """The first n frames that :func:`save_frame` wrote to a folder."""
     return ImageSequence(n, lambda i: read_image(folder / f"{i:05d}.png"))

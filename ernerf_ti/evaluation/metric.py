@@ -58,6 +58,10 @@ class Setting:
     """[S] mono 16 kHz sound in [-1, 1]; None without sound."""
     windows: np.ndarray
     """[n, steps, C] audio windows of the images."""
+    is_special: bool = False
+    """Made for the metrics that name it; others are not computed."""
+    problem: "NotComputed | None" = None
+    """Why there are no images, if there are none."""
 
     def __len__(self) -> int:
         return len(self.images)
@@ -99,6 +103,14 @@ class Metric(ABC):
     description: str
     """How it is computed: crop, weights, formula."""
     needs_truth = True
+    settings: tuple[str, ...] | None = None
+    """Names of the settings that it is computed in; None for all that are not special."""
+
+    def applies_to(self, setting: Setting) -> bool:
+        """Whether it is computed in a setting."""
+        if self.settings is not None:
+            return setting.name in self.settings
+        return not setting.is_special and (setting.truth is not None or not self.needs_truth)
 
     def missing(self) -> NotComputed | None:
         """What this machine lacks to compute it, if anything; asked before anything is rendered."""

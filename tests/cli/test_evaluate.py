@@ -37,7 +37,7 @@ def test_everything_is_evaluated(folders, tmp_path, capsys, monkeypatch):
     settings = content["settings"]
     assert set(settings) == {
         *("head", "head_only", "portrait", "nearest_pose", "mean_frame", "truth"),
-        *("cross_speaker", "cross_speaker_nearest_pose"),
+        *("cross_speaker", "cross_speaker_nearest_pose", "closures", "silence", "cross_speaker_silence"),
     }
     head = settings["head"]["metrics"]
     for name in ("PSNR frame", "PSNR face", "PSNR lips", "SSIM frame"):
@@ -50,7 +50,10 @@ def test_everything_is_evaluated(folders, tmp_path, capsys, monkeypatch):
         "SyncNet confidence",
         "SyncNet distance",
         "sound-to-mouth correlation",
+        *("mouth opening at p, b, m", "closed at p, b, m"),
     }
+    assert set(settings["silence"]["metrics"]) == {"mouth opening in silence"}
+    assert "no p, b or m is heard" in settings["closures"]["metrics"]["closed at p, b, m"]["not_computed"]
     for name in ("LPIPS alex", "LPIPS vgg", "FID", "SyncNet confidence"):
         assert head[name]["folder"] == str(tmp_path / "torch" / "hub" / "checkpoints")
         assert f"not computed: {name}: " in shown
@@ -72,7 +75,7 @@ def test_some_frames_elsewhere(folders, tmp_path):
     assert evaluate([*arguments, "--device", "cpu"]) == 0
     content = json.loads((tmp_path / "metrics.json").read_text())
     assert (content["capture"]["held_out_frames"], content["capture"]["evaluated_frames"]) == (2, 1)
-    assert {path.name for path in (tmp_path / "frames").glob("[!.]*")} == {"head", "head_only", "portrait"}
+    assert {path.name for path in (tmp_path / "frames").glob("[!.]*")} == {"head", "head_only", "portrait", "silence"}
     assert len(list((tmp_path / "frames" / "head").iterdir())) == 1
 
 

@@ -5,21 +5,28 @@ import numpy as np
 import pytest
 import torch
 
+from ernerf_ti.audio.context import audio_context
+from ernerf_ti.audio.silence import noise
 from ernerf_ti.data.capture import open_capture
 from ernerf_ti.data.capture_files import CapturePaths
 from ernerf_ti.data.synthetic.portrait_writers import write_portrait_capture
 from ernerf_ti.data.synthetic.synthetic_portrait import SyntheticPortrait
+from ernerf_ti.evaluation.evaluation import measure
 from ernerf_ti.evaluation.held_out import (
     cross_speaker_settings,
     held_out_settings,
     nearest_poses,
+    save_frame,
     select_frames,
 )
+from ernerf_ti.evaluation.lip_metrics import lip_metrics
+from ernerf_ti.evaluation.lip_settings import closure_setting, silence_setting
 from ernerf_ti.evaluation.metric import NotComputed
 from ernerf_ti.evaluation.sound_metric import SoundToMouth
 from ernerf_ti.evaluation.speed import end_to_end
 from ernerf_ti.media.sound import read_sound
 from ernerf_ti.run.trained_portrait import load_portrait
+from ernerf_ti.synthesis.driving import speech_windows
 from ernerf_ti.synthesis.images import picture_of
 from ernerf_ti.train.config import PRESETS
 from ernerf_ti.train.trainer import Trainer
@@ -197,3 +204,63 @@ def test_sound_to_mouth(capture, make_setting, monkeypatch):
     assert abs(found(np.roll(expected, 17)).value) < 0.5
     assert found(expected, np.zeros(60, bool)) == NotComputed("no face is found in the images")
     assert "expected 50 training frames or more, got 20" in SoundToMouth(capture).missing().reason
+
+
+def test_silence_is_rendered_at_held_out_poses(capture, trained, tmp_path, device):
+    held_out = select_frames(capture, None, None, device)
+    speech = 0.3 * np.sin(np.arange(6400) * 0.05)
+    setting = silence_setting("silence", trained, held_out, tmp_path, speech)
+    assert (len(setting), setting.truth, setting.problem, setting.is_special) == (24, None, None, True)
+    assert setting.times.tolist() == list(range(10 + 8, 10 + 8 + 24))  # 0.32 s after 0.4 s of speech
+    sound = np.concatenate((speech, noise(39 * 640, 1000)))
+    windows = speech_windows(trained, sound)
+    np.testing.assert_array_equal(setting.windows, windows[18:42])
+    for i, index in ((0, 0), (23, 2)):
+        inputs = held_out.frames.inputs(index, trained=False)
+        inputs.audio_window = audio_context(windows, 18 + i).to(device)
+        torso = held_out.frames.images(index).torso_over_background
+        picture = trained.portrait.render(inputs, trained.intrinsics, trained.size, torso, with_torso=False)
+        assert np.abs(setting.images[i].astype(int) - picture_of(picture).astype(int)).max() <= 1
+    np.testing.assert_array_equal(setting.landmarks(23), capture.landmarks(int(capture.val.frame_ids[2])))
+
+
+def test_silence_of_an_extractor_that_is_not_there(capture, trained, tmp_path, device):
+    held_out = select_frames(capture, None, None, device)
+    other = dataclasses.replace(trained, extractor="deepspeech")
+    setting = silence_setting("cross_speaker_silence", other, held_out, tmp_path, np.zeros(0))
+    assert len(setting) == 0 and not list(tmp_path.iterdir())
+    assert setting.problem.reason.startswith(
+        "silence can't be made for deepspeech features: extractor: expected one of"
+    )
+    (metric,) = (metric for metric in lip_metrics(capture) if metric.applies_to(setting))
+    assert measure(setting, [metric], {metric.name: None}, 0) == {metric.name: setting.problem}
+
+
+def test_frames_around_closures(capture, trained, tmp_path, device, monkeypatch):
+    capture = dataclasses.replace(capture, val=capture.train)  # 20 frames
+    held_out = select_frames(capture, 4, None, device)
+    assert held_out.indices.tolist() == [0, 6, 13, 19]
+    monkeypatch.setattr("ernerf_ti.evaluation.lip_settings.heard_closures", lambda samples: np.array([1, 5, 12, 30]))
+    for i in range(4):
+        save_frame(tmp_path / "head", i, torch.full((32, 32, 3), i / 255))
+    setting = closure_setting(trained, capture, held_out, tmp_path, np.zeros(640))
+    assert setting.times.tolist() == [3, 4, 5, 6, 7, 10, 11, 12, 13, 14] and setting.problem is None
+    assert len(list((tmp_path / "closures").iterdir())) == 8
+    assert (setting.images[3] == 1).all() and (setting.images[8] == 2).all()  # rendered before
+    inputs = held_out.frames.inputs(10, trained=False)
+    torso = held_out.frames.images(10).torso_over_background
+    picture = trained.portrait.render(inputs, trained.intrinsics, trained.size, torso, with_torso=False)
+    assert np.abs(setting.images[5].astype(int) - picture_of(picture).astype(int)).max() <= 1
+    k = int(capture.train.frame_ids[10])
+    assert (setting.truth[5] == capture.image(k)).all() and (setting.landmarks(5) == capture.landmarks(k)).all()
+    monkeypatch.setattr("ernerf_ti.evaluation.lip_settings._MAX_CLOSURES", 1)
+    limited = closure_setting(trained, capture, held_out, tmp_path, np.zeros(640))
+    assert limited.description.endswith(" 1 of 2 such sounds, evenly spaced.") and len(limited) == 5
+
+
+def test_no_closures(capture, trained, tmp_path, device, monkeypatch):
+    monkeypatch.setattr("ernerf_ti.evaluation.lip_settings.heard_closures", lambda samples: np.array([2, 21]))
+    held_out = select_frames(capture, None, None, device)  # 3 frames, too few for those around
+    setting = closure_setting(trained, capture, held_out, tmp_path, np.zeros(640))
+    assert len(setting) == 0 and "no p, b or m is heard" in setting.problem.reason
+    assert closure_setting(trained, capture, held_out, tmp_path, None).problem.reason == "the capture has no sound"

@@ -59,7 +59,7 @@ def evaluation(make_setting):
     missing = {metric.name: missing if metric.name == "unavailable" else None for metric in metrics}
     results = {}
     for setting in settings:
-        asked = [metric for metric in metrics if setting.truth is not None or not metric.needs_truth]
+        asked = [metric for metric in metrics if metric.applies_to(setting)]
         results |= {(setting.name, name): result for name, result in measure(setting, asked, missing, 0).items()}
     return Evaluation(FACTS, metrics, settings, results)
 
