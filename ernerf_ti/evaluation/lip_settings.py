@@ -70,15 +70,20 @@ def silence_setting(
             problem = NotComputed(f"silence can't be made for {trained.extractor} features: {error}")
     n = 0 if problem else _N_SILENT
     chosen = held_out.indices[np.linspace(0, len(held_out) - 1, n).round().astype(int)]
-    contexts = audio_contexts(torch.from_numpy(windows)) if n else []
-    for i, rgb in enumerate(_heads(trained, held_out, chosen, name, contexts[BEFORE : BEFORE + n])):
+    contexts = audio_contexts(torch.from_numpy(windows))[BEFORE : BEFORE + n] if n else None
+    for i, rgb in enumerate(_heads(trained, held_out, chosen, name, contexts)):
         save_frame(folder / name, i, rgb)
     ids = held_out.frames.split.frame_ids[chosen]
     times = min(len(speech), _SPEECH) // SAMPLES_PER_FRAME + HALF_WINDOW + BEFORE + np.arange(n)
     return Setting(
-        *(name, description, saved_frames(folder / name, n), None),
-        *(lambda i: held_out.frames.capture.landmarks(int(ids[i])), times, None, windows[BEFORE : BEFORE + n]),
-        *(True, problem),
+        *(name, description, saved_frames(folder / name, n)),
+        truth=None,
+        landmarks=lambda i: held_out.frames.capture.landmarks(int(ids[i])),
+        times=times,
+        samples=None,
+        windows=windows[BEFORE : BEFORE + n],
+        is_special=True,
+        problem=problem,
     )
 
 
@@ -125,8 +130,13 @@ def closure_setting(
     ids, times, n = held_out.frames.split.frame_ids[indices], all_times[indices], len(indices)
     return Setting(
         *(CLOSURES, description, ImageSequence(n, lambda i: read_image(paths[int(indices[i])]))),
-        *(ImageSequence(n, lambda i: capture.image(ids[i])), lambda i: capture.landmarks(int(ids[i]))),
-        *(times, samples, capture.audio_windows[np.minimum(times, len(capture.audio_windows) - 1)], True, problem),
+        truth=ImageSequence(n, lambda i: capture.image(ids[i])),
+        landmarks=lambda i: capture.landmarks(int(ids[i])),
+        times=times,
+        samples=samples,
+        windows=capture.audio_windows[np.minimum(times, len(capture.audio_windows) - 1)],
+        is_special=True,
+        problem=problem,
     )
 
 
