@@ -3,8 +3,9 @@
     ernerf-ti synthesize runs/speaker --audio speech.wav -o speaking.mp4
     ernerf-ti synthesize runs/speaker --audio speech.wav -o speaking.webm --background none
     ernerf-ti synthesize runs/speaker --audio speech.wav -o out.mp4 --pose still --blink natural --depth depth.mp4
+    ernerf-ti synthesize runs/speaker --audio speech.wav -o dubbed.mp4 --onto interview.mp4
 
-The second example writes a video with an alpha channel.
+The second example writes a video with an alpha channel, the last one renders the head into a recording of the person.
 """
 
 import sys
@@ -13,7 +14,7 @@ from functools import partial
 from pathlib import Path
 
 from ernerf_ti.cli.options import Command, Device, Flat, Output, Positional
-from ernerf_ti.cli.paths import existing_file, make_parent, output_file, output_folder, run_folder
+from ernerf_ti.cli.paths import capture_folder, existing_file, make_parent, output_file, output_folder, run_folder
 from ernerf_ti.cli.signing_options import SigningOptions
 from ernerf_ti.process.device import CudaGraphs, resolve_device
 from ernerf_ti.process.precision import Precision, resolve_precision
@@ -43,6 +44,10 @@ def _synthesize(options: SynthesizeOptions) -> None:
     check_formats(options)
     run = run_folder(options.run)
     existing_file(options.audio, "a video or sound file")
+    if options.onto is not None and not options.onto.is_dir():
+        existing_file(options.onto, "a video of the person")
+    if options.onto_capture is not None:
+        capture_folder(options.onto_capture)
     files = [path for path in (options.output, options.depth, options.attention) if path is not None and path.suffix]
     for path in files:
         output_file(path)
@@ -79,7 +84,8 @@ main = Command(
     _synthesize,
     __doc__,
     important=(
-        *("run", "audio", "output", "pose", "blink", "background", "head_only", "speech_model"),
+        *("run", "audio", "output", "pose", "blink", "background", "head_only", "onto", "onto_capture"),
+        *("onto_part", "speech_model"),
         *("fps", "codec", "crf", "provenance", "device", "precision"),
     ),
     interrupted="interrupted; no video was written",

@@ -1,5 +1,6 @@
 """Folders of pictures that are the frames of a video."""
 
+import hashlib
 import re
 from collections import Counter
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from ernerf_ti.media.files import file_digest
 from ernerf_ti.media.images import image_size, read_image
 from ernerf_ti.media.picture import over_black
 
@@ -19,6 +21,14 @@ def frame_files(folder: Path) -> list[Path]:
         return []
     files = (path for path in folder.iterdir() if path.suffix.lower() in _SUFFIXES and not path.name.startswith("."))
     return sorted((path for path in files if path.is_file()), key=lambda path: _natural(path.name))
+
+
+def source_digest(video: Path) -> str:
+    """SHA-256 of a video file, or of the names and digests of the pictures in a folder."""
+    files = frame_files(video)
+    if not files:
+        return file_digest(video)
+    return hashlib.sha256("".join(f"{path.name} {file_digest(path)}\n" for path in files).encode()).hexdigest()
 
 
 def folder_size(files: list[Path]) -> tuple[int, int]:

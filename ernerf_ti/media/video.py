@@ -1,6 +1,7 @@
 """Videos in: upright frames of any format at a constant rate, and what the files say about themselves."""
 
 import functools
+import itertools
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ FOLDER_RATE = 25.0
 # Pictures that are decoded to find the usual size: so many, and beyond these one in so many seconds.
 _N_SAMPLED, _SAMPLED_EVERY = 60, 5.0
 _FILLED = 1.0  # s without a new picture that count as filled in
+_BEFORE = 0.5  # s that are decoded before the frame to begin with: deinterlacing looks back
 _STILL = 0.2  # s without a new picture that is seen as a standstill
 _REGULAR = 0.9  # of the gaps between frames are near the usual one in a video with a constant rate
 _PLAUSIBLE_ASPECT = Fraction(1, 8), Fraction(8)
@@ -55,7 +57,7 @@ class FrameCounts:
     gaps: int = 0
     """Gaps of at least one missing frame, by the time stamps of a video with a constant rate."""
     written: int = 0
-    """Frames yielded."""
+    """Frames yielded, and those before the one to begin with."""
     held: int = 0
     """Frames yielded again, since the file has no newer one for their time."""
     standstills: int = 0
@@ -91,7 +93,7 @@ def probe(path: Path, folder_rate: float = FOLDER_RATE) -> VideoInfo:
 
 
 def read_frames(
-    path: Path, rate: float, counts: FrameCounts | None = None, folder_rate: float = FOLDER_RATE
+    path: Path, rate: float, counts: FrameCounts | None = None, folder_rate: float = FOLDER_RATE, start: int = 0
 ) -> Iterator[np.ndarray]:
     """Frames as they are shown, at a constant rate: upright, progressive, with square pixels, in BT.709 colors.
 
@@ -103,6 +105,7 @@ def read_frames(
         rate: frames per second wanted.
         counts: updated while frames are read.
         folder_rate: frames per second of the folder.
+        start: frame k to begin with. Where the file can be searched, those before the last key frame are not decoded.
 
     Yields:
         [H, W, 3] uint8 RGB.
@@ -112,9 +115,10 @@ def read_frames(
     """
     path = Path(path)
     counts = counts if counts is not None else FrameCounts()
+    counts.written = start
     if files := frame_files(path):
         return _read_folder(files, rate, counts, folder_rate)
-    return _read_file(path, rate, counts)
+    return _read_file(path, rate, counts, start / rate)
 
 
 def _read_folder(files: list[Path], rate: float, counts: FrameCounts, folder_rate: float) -> Iterator[np.ndarray]:
@@ -129,14 +133,14 @@ def _read_folder(files: list[Path], rate: float, counts: FrameCounts, folder_rat
             yield from _repeated(image, n, counts)
 
 
-def _read_file(path: Path, rate: float, counts: FrameCounts) -> Iterator[np.ndarray]:
+def _read_file(path: Path, rate: float, counts: FrameCounts, begin: float) -> Iterator[np.ndarray]:
     scanned = _scan(path)
     size = scanned.info.width, scanned.info.height
     with open_media(path) as file:
         stream = _require_track(path, file)
         stream.thread_type = "AUTO"
         convert, deinterlace = Converter(scanned.aspect, size), Deinterlacer(stream)
-        source = _Source(path, file, stream, scanned.usual_gap)
+        source = _Source(path, file, stream, scanned.usual_gap, begin)
         before: Shown | None = None
         for shown in deinterlace(iter(source)):
             if before is not None:
@@ -172,16 +176,18 @@ def _repeated(image: np.ndarray, n: int, counts: FrameCounts) -> Iterator[np.nda
 class _Source:
     """The decoded frames of a file, with times relative to the first."""
 
-    def __init__(self, path: Path, file: InputContainer, stream: VideoStream, usual_gap: float):
+    def __init__(self, path: Path, file: InputContainer, stream: VideoStream, usual_gap: float, begin: float):
         self._path, self._file, self._stream, self._usual_gap = path, file, stream, usual_gap
+        self._begin = max(0.0, begin - _BEFORE)
         self.times: list[float] = []
         self.end = 0.0
         """When the last frame so far is over, in seconds."""
 
     def __iter__(self) -> Iterator[Shown]:
-        first, filled = None, 0.0
-        for frame in decode(self._path, self._file, self._stream):
-            before = self.times[-1] if self.times else 0.0
+        first, frames = self._first_frames()
+        filled = 0.0
+        for frame in frames:
+            before = self.times[-1] if self.times else self._begin
             if frame.time is not None:
                 first = frame.time if first is None else first
                 time = frame.time - first
@@ -203,6 +209,24 @@ class _Source:
             length = frame.duration * frame.time_base if frame.duration and frame.time_base else self._usual_gap
             self.end = time + min(float(length), LONGEST_GAP)
             yield Shown(time, Look.of(self._path, self._stream, frame), frame)
+
+    def _first_frames(self) -> tuple[float | None, Iterator[av.VideoFrame]]:
+        """The time of the file's first frame, if it is known, and the frames from the last key frame before the time to
+        begin at, or else all."""
+        frames = decode(self._path, self._file, self._stream)
+        first = next(frames, None) if self._begin else None
+        if first is not None and first.time is not None:
+            begin = first.time + self._begin
+            with suppress(av.error.FFmpegError):
+                self._file.seek(int(begin / self._stream.time_base), stream=self._stream)
+                later = decode(self._path, self._file, self._stream)
+                found = next(later, None)
+                if found is not None and found.time is not None and found.time <= begin:
+                    return first.time, itertools.chain((found,), later)
+                self._file.seek(0)
+                frames, first = decode(self._path, self._file, self._stream), None
+        self._begin = 0.0
+        return None, frames if first is None else itertools.chain((first,), frames)
 
 
 @dataclass(frozen=True)

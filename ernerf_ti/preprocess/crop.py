@@ -1,30 +1,13 @@
-"""The square crop around head and shoulders, the same for the whole clip so that the background stays still."""
+"""Choice of the square crop around head and shoulders."""
 
-from dataclasses import dataclass
-
-import cv2
 import numpy as np
+
+from ernerf_ti.data.crop import Crop
 
 _SIDE = 2.3  # face heights
 _CENTER_LEVEL = 0.48  # of the side: position of the face's center below the top
 _HEAD = 0.75, 1.05, 0.6  # face heights from the face's center to the head's sides, top and chin
 _WHOLE = 0.88  # of the shorter side; a larger crop becomes the whole shorter side, which needs no rescaling
-
-
-@dataclass(frozen=True)
-class Crop:
-    """A square in pixels of the upright source video."""
-
-    x: int
-    y: int
-    side: int
-
-    def __call__(self, frame: np.ndarray, size: int) -> np.ndarray:
-        """Crop [H, W, 3] and resize to [size, size, 3]."""
-        cut = frame[self.y : self.y + self.side, self.x : self.x + self.side]
-        if self.side == size:
-            return np.ascontiguousarray(cut)
-        return cv2.resize(cut, (size, size), interpolation=cv2.INTER_AREA if self.side > size else cv2.INTER_CUBIC)
 
 
 def choose_crop(boxes: np.ndarray, width: int, height: int) -> Crop:

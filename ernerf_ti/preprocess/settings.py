@@ -1,13 +1,12 @@
 """Options of preprocessing, and the checks of its input files."""
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
 from ernerf_ti.audio.extractors import DEFAULT_EXTRACTOR, EXTRACTORS, current_name
 from ernerf_ti.data.capture_features import SpeechModel
 from ernerf_ti.data.capture_files import CapturePaths
-from ernerf_ti.media.files import file_digest, require_file
+from ernerf_ti.media.files import require_file
 from ernerf_ti.media.frame_folder import frame_files
 from ernerf_ti.media.video import FOLDER_RATE, probe
 
@@ -85,11 +84,3 @@ def check_inputs(settings: Settings) -> None:
         require_file(settings.face_parser, "BiSeNet's weights (79999_iter.pth)", "check the path, or omit the option")
     if settings.blinks is not None:
         require_file(settings.blinks, "a CSV of OpenFace", "check the path, or omit the option")
-
-
-def digest_of(video: Path) -> str:
-    """SHA-256 of a file, or of the names and digests of the pictures in a folder."""
-    files = frame_files(video)
-    if not files:
-        return file_digest(video)
-    return hashlib.sha256("".join(f"{path.name} {file_digest(path)}\n" for path in files).encode()).hexdigest()

@@ -25,6 +25,7 @@ from ernerf_ti.data.capture_files import (
     write_sound,
     write_transforms,
 )
+from ernerf_ti.data.crop import Crop
 from ernerf_ti.media.files import (
     read_arrays,
     read_json,
@@ -32,6 +33,7 @@ from ernerf_ti.media.files import (
     write_json,
     write_text,
 )
+from ernerf_ti.media.frame_folder import source_digest
 from ernerf_ti.media.images import read_image, write_image
 from ernerf_ti.media.sound import read_sound
 from ernerf_ti.media.sound_notes import sound_notes
@@ -40,7 +42,7 @@ from ernerf_ti.preprocess import report
 from ernerf_ti.preprocess.background import Background, estimate_background
 from ernerf_ti.preprocess.blink import eye_closure
 from ernerf_ti.preprocess.bundle_adjustment import fit_head
-from ernerf_ti.preprocess.crop import Crop, choose_crop, parse_crop
+from ernerf_ti.preprocess.crop import choose_crop, parse_crop
 from ernerf_ti.preprocess.face_detection import FaceDetector
 from ernerf_ti.preprocess.face_mesh import choose_face, ibug_landmarks, track_face
 from ernerf_ti.preprocess.face_parsing import FaceParser
@@ -52,7 +54,7 @@ from ernerf_ti.preprocess.person_mask import person_masks
 from ernerf_ti.preprocess.photometric_refinement import refine_poses
 from ernerf_ti.preprocess.pipeline import WORK_FOLDER, Pipeline, Stage
 from ernerf_ti.preprocess.portrait_layers import composite_over_background, torso_layer
-from ernerf_ti.preprocess.settings import Settings, check_inputs, digest_of
+from ernerf_ti.preprocess.settings import Settings, check_inputs
 from ernerf_ti.preprocess.texture_alignment import FaceCrops, measure_alignment
 
 _SEARCH_RATE = 2.5  # frames per second searched for the face to choose the crop
@@ -208,7 +210,7 @@ class _CaptureStages:
             self.work / "crop.json",
             {
                 "crop": asdict(crop),
-                "source": {"name": video.absolute().name, "sha256": digest_of(video), **asdict(info)},
+                "source": {"name": video.absolute().name, "sha256": source_digest(video), **asdict(info)},
                 "searched": n_searched,
                 "with_several_faces": n_crowded,
             },

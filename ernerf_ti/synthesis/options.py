@@ -3,8 +3,12 @@
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+from typing import Literal
 
 from ernerf_ti.media.video_formats import Encoding, exact_rate
+
+Part = Literal["head", "face"]
+"""What is pasted into a recording."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +31,17 @@ class SynthesisOptions:
     names an image."""
     head_only: bool = False
     """Leave the torso out."""
+    onto: Path | None = None
+    """A recording of the same person: the head is rendered into it with its size, frame rate, poses and blinks, and the
+    rest of each frame stays as it is. A video, or a folder of pictures."""
+    onto_capture: Path | None = None
+    """The capture that `ernerf-ti preprocess` made of this recording; by default the one that the portrait was trained
+    on."""
+    onto_part: Part = "head"
+    """What is replaced in the recording: the head, or the face below the eyes."""
+    onto_size: int | None = None
+    """Width and height in pixels at which the head is rendered for --onto; by default those of the capture. It is
+    scaled to the recording."""
     depth: Path | None = None
     """An .mp4 of the head's depth to write too; near is bright."""
     attention: Path | None = None

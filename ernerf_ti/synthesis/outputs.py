@@ -8,6 +8,9 @@ from ernerf_ti.media.files import require_not_replaced
 from ernerf_ti.media.video_formats import VIDEO_SUFFIXES, codec_of, has_alpha
 from ernerf_ti.synthesis.options import SynthesisOptions
 
+SIZES = 32, 4096
+"""Pixels a side, of the head that is rendered for a recording."""
+
 
 def output_paths(options: SynthesisOptions) -> list[Path]:
     """The videos and the folder that are written."""
@@ -45,11 +48,26 @@ def check_formats(options: SynthesisOptions) -> None:
     paths = output_paths(options)
     if len({os.path.realpath(path) for path in paths}) < len(paths):
         raise ValueError("output: expected different files for output, depth and attention, got one path twice")
-    for name in ("audio", "windows", "pose", "background"):
+    _check_onto(options)
+    for name in ("audio", "windows", "pose", "background", "onto"):
         given = getattr(options, name)
         for path in paths if given is not None else []:
             require_not_replaced(Path(given), f"{name} file", path)
     _ = options.rate
+
+
+def _check_onto(options: SynthesisOptions) -> None:
+    """Raise ValueError for options that do not go with a recording, or that need one."""
+    names = {"onto_capture": None, "onto_part": "head", "onto_size": None}
+    taken = {"pose": "capture", "blink": "capture", "background": "capture", "head_only": False, "fps": 25.0}
+    for name, default in (names if options.onto is None else taken).items():
+        if getattr(options, name) != default:
+            name = name.replace("_", "-")
+            if options.onto is None:
+                raise ValueError(f"{name}: it is for --onto, which was not given; pass a recording, or leave it out")
+            raise ValueError(f"{name}: with --onto it is that of the recording; leave it out")
+    if options.onto_size is not None and not SIZES[0] <= options.onto_size <= SIZES[1]:
+        raise ValueError(f"onto-size: expected {SIZES[0]} to {SIZES[1]} pixels, got {options.onto_size}; try 512")
 
 
 def check_writable(options: SynthesisOptions) -> None:

@@ -5,8 +5,10 @@ import math
 import re
 import sys
 from collections.abc import Callable, Iterator
+from fractions import Fraction
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -23,6 +25,7 @@ from ernerf_ti.media.video_formats import CODECS, DEFAULT_ENCODING, Encoding, co
 from ernerf_ti.media.video_sound import VideoSound
 from ernerf_ti.media.video_writer import VideoWriter, hardware_encoding_problem
 from ernerf_ti.portrait.camera import interpolate_poses, scene_from_capture
+from ernerf_ti.process.prefetch import ahead
 from ernerf_ti.run.trained_portrait import TrainedPortrait
 from ernerf_ti.synthesis.driving import (
     SAMPLES_PER_FRAME,
@@ -36,7 +39,9 @@ from ernerf_ti.synthesis.frames import render_frames
 from ernerf_ti.synthesis.images import DepthImages, attention_image, color_image, opaque_image, transparent_image
 from ernerf_ti.synthesis.options import SynthesisOptions
 from ernerf_ti.synthesis.outputs import check_formats, check_writable, output_has_alpha, output_paths
+from ernerf_ti.synthesis.paste import paste_frames
 from ernerf_ti.synthesis.pipeline import Image, images_ahead
+from ernerf_ti.synthesis.take import open_take
 
 SYNTHESIZED = {
     "title": "Synthesized portrait",
@@ -66,32 +71,49 @@ def synthesize(trained: TrainedPortrait, options: SynthesisOptions, sign: Sign |
         OSError: an output can't be written; raised before anything is rendered where that can be known.
     """
     check_formats(options)
-    rate = options.rate
+    take = None if options.onto is None else open_take(options.onto, options.onto_capture, trained)
+    rate = options.rate if take is None else take.rate
     samples = read_sound(options.audio, SAMPLE_RATE)
     n = math.ceil(len(samples) * rate / SAMPLE_RATE)
     if n == 0:
         raise ValueError(f"{options.audio}: expected speech, got no sound; pass a longer recording")
-    poses, capture_indices, eye_closures, positions = _motion(trained, options, n)
-    background = _background(trained, options.background)
+    if take is None:
+        motion = _motion(trained, options, n)
+        background = _background(trained, options.background)
+    else:
+        trained = take.camera(trained, options.onto_size or take.capture.width)
+        order = take.order(n)
+        of_take = take.motion(order)
+        positions = None if rate == FPS else np.arange(n) * float(FPS / rate)
+        motion = _Motion(of_take.poses, None, of_take.eye_closures, positions)
+        background = None
     check_writable(options)
+    # A recording is opaque, but the head that is pasted into it is not.
     image_with_alpha = transparent_image if background is None else opaque_image
-    videos = _videos(options, image_with_alpha, poses)
-    images = [image for _, image, _ in videos] + ([] if options.output.suffix else [image_with_alpha])
+    videos = _videos(options, image_with_alpha, motion.poses, trained.size, trained.size if take is None else take.size)
+    images = [video.image for video in videos] + ([] if options.output.suffix else [image_with_alpha])
+    with_torso = take is None and not options.head_only
     with contextlib.ExitStack() as stack:
-        writers = [stack.enter_context(contextlib.closing(w)) for w in _writers(trained, options, videos, n)]
+        writers = [stack.enter_context(contextlib.closing(w)) for w in _writers(options, videos, rate, n)]
         windows = _windows(trained, options, samples)
         frames = render_frames(
-            *(trained, windows, poses, eye_closures, background, not options.head_only, capture_indices, positions)
+            *(trained, windows, motion.poses, motion.eye_closures, background, with_torso),
+            *(motion.capture_indices, motion.positions),
         )
         pictures = stack.enter_context(contextlib.closing(images_ahead(frames, images, trained.background.device)))
+        if take is not None:
+            place = 0 if options.output.suffix else -1
+            with_alpha = options.output.suffix != "" and output_has_alpha(options)
+            pasted = paste_frames(take, order, of_take.presence, pictures, place, options.onto_part, with_alpha)
+            pictures = stack.enter_context(contextlib.closing(ahead(pasted)))
         for k, of_frame in enumerate(tqdm(pictures, "frames", n, unit="frame")):
             for writer, picture in zip(writers, of_frame, strict=False):
                 writer.write(picture)
             if not options.output.suffix:
                 path = options.output / f"{k:05d}.png"
                 write_synthesized_png(path, of_frame[-1], SYNTHESIZED, sign and partial(sign, path))
-        for writer, (path, *_) in zip(writers, videos, strict=True):
-            writer.finish(sign and partial(sign, path))
+        for writer, video in zip(writers, videos, strict=True):
+            writer.finish(sign and partial(sign, video.path))
     return output_paths(options)
 
 
@@ -103,65 +125,80 @@ def _windows(trained: TrainedPortrait, options: SynthesisOptions, samples: np.nd
     return speech_windows(trained, samples, options.speech_model)
 
 
-def _motion(
-    trained: TrainedPortrait, options: SynthesisOptions, n: int
-) -> tuple[Tensor, np.ndarray | None, np.ndarray, np.ndarray | None]:
-    """Poses, capture's frames and eye closures of the n frames, and their places among those at 25 frames per second;
-    None for the places at that rate."""
+class _Motion(NamedTuple):
+    """Head and eyes in n frames."""
+
+    poses: Tensor
+    """[n, 4, 4] pose_world_from_camera in the scene."""
+    capture_indices: np.ndarray | None
+    """[n] frames of the capture that they come from, if they do."""
+    eye_closures: np.ndarray
+    """[n] in [0, 1]."""
+    positions: np.ndarray | None
+    """[n] places among the audio windows, which are at 25 frames per second; None at that rate."""
+
+
+def _motion(trained: TrainedPortrait, options: SynthesisOptions, n: int) -> _Motion:
     if options.rate == FPS:
         poses, capture_indices = _poses(trained, options.pose, n)
-        return poses, capture_indices, blinks(trained, n, options.blink, options.seed), None
+        return _Motion(poses, capture_indices, blinks(trained, n, options.blink, options.seed), None)
     positions = np.arange(n) * float(FPS / options.rate)
     n_known = math.floor(positions[-1]) + 2
     poses, capture_indices = _poses(trained, options.pose, n_known)
     if capture_indices is not None:
         capture_indices = capture_indices[np.rint(positions).astype(int)]
     closures = np.interp(positions, np.arange(n_known), blinks(trained, n_known, options.blink, options.seed))
-    return interpolate_poses(poses, positions), capture_indices, closures.astype(np.float32), positions
+    return _Motion(interpolate_poses(poses, positions), capture_indices, closures.astype(np.float32), positions)
 
 
-def _writers(
-    trained: TrainedPortrait, options: SynthesisOptions, videos: "list[_Video]", n: int
-) -> Iterator[VideoWriter]:
+class _Video(NamedTuple):
+    """A video to write."""
+
+    path: Path
+    image: Image
+    """What of a rendered frame goes into it."""
+    encoding: Encoding
+    size: tuple[int, int]
+    """Width and height in pixels."""
+
+
+def _videos(
+    options: SynthesisOptions,
+    image_with_alpha: Image,
+    poses: Tensor,
+    size: tuple[int, int],
+    output_size: tuple[int, int],
+) -> list[_Video]:
+    """Videos to write: the output if it is one, and those of the head, of `size` pixels."""
+    image = image_with_alpha if options.onto is not None or output_has_alpha(options) else color_image
+    videos: list[tuple[Path | None, Image, Encoding, tuple[int, int]]] = [
+        (options.output if options.output.suffix else None, image, options.encoding, output_size),
+        (options.depth, DepthImages(poses), DEFAULT_ENCODING, size),
+        (options.attention, attention_image, DEFAULT_ENCODING, size),
+    ]
+    return [_Video(path, *rest) for path, *rest in videos if path is not None]
+
+
+def _writers(options: SynthesisOptions, videos: list[_Video], rate: Fraction, n: int) -> Iterator[VideoWriter]:
     """Open the videos; says on stderr where they differ from what was asked for."""
-    hardware = options.hardware_encoding and _can_encode_in_hardware(trained, options)
-    sound = VideoSound.of_file(options.audio, float(n / options.rate)) if videos else None
-    for path, _, encoding in videos:
-        writer = VideoWriter(path, options.rate, sound, encoding, SYNTHESIZED, hardware, trained.size, n)
-        if writer.size != trained.size:
+    hardware = options.hardware_encoding and _can_encode_in_hardware(videos, rate)
+    sound = VideoSound.of_file(options.audio, float(n / rate)) if videos else None
+    for path, _, encoding, size in videos:
+        writer = VideoWriter(path, rate, sound, encoding, SYNTHESIZED, hardware, size, n)
+        if writer.size != size:
             width, height = writer.size
             print(f"{path}: {width}x{height} pixels, as the codec needs an even width and height", file=sys.stderr)
         yield writer
 
 
-def _can_encode_in_hardware(trained: TrainedPortrait, options: SynthesisOptions) -> bool:
+def _can_encode_in_hardware(videos: list[_Video], rate: Fraction) -> bool:
     """Whether the graphics card can encode the H.264 files; says on stderr why not."""
-    problem: str | None = "it is for H.264 only"
-    paths = [
-        (options.output, options.encoding),
-        (options.depth, DEFAULT_ENCODING),
-        (options.attention, DEFAULT_ENCODING),
-    ]
-    if any(path and path.suffix and codec_of(path, encoding) is CODECS["h264"] for path, encoding in paths):
-        width, height = trained.size
-        problem = hardware_encoding_problem(width + width % 2, height + height % 2, options.rate)
+    sizes = {video.size for video in videos if codec_of(video.path, video.encoding) is CODECS["h264"]}
+    problems = [hardware_encoding_problem(w + w % 2, h + h % 2, rate) for w, h in sizes] or ["it is for H.264 only"]
+    problem = next((text for text in problems if text is not None), None)
     if problem is not None:
         print(f"hardware encoding: {problem}; encoding on the CPU", file=sys.stderr)
     return problem is None
-
-
-_Video = tuple[Path, Image, Encoding]
-
-
-def _videos(options: SynthesisOptions, image_with_alpha: Image, poses: Tensor) -> list[_Video]:
-    """Videos to write, each with the image of a frame that goes into it."""
-    image = image_with_alpha if output_has_alpha(options) else color_image
-    videos: list[tuple[Path | None, Image, Encoding]] = [
-        (options.output if options.output.suffix else None, image, options.encoding),
-        (options.depth, DepthImages(poses), DEFAULT_ENCODING),
-        (options.attention, attention_image, DEFAULT_ENCODING),
-    ]
-    return [(path, image, encoding) for path, image, encoding in videos if path is not None]
 
 
 def _poses(trained: TrainedPortrait, kind: str, n: int) -> tuple[Tensor, np.ndarray | None]:

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from ernerf_ti.preprocess.crop import Crop, choose_crop, parse_crop
+from ernerf_ti.data.crop import Crop
+from ernerf_ti.preprocess.crop import choose_crop, parse_crop
 
 
 def still(x: float, y: float, side: float, n: int = 20) -> np.ndarray:
