@@ -7,7 +7,7 @@ from typing import Literal
 
 from ernerf_ti.media.video_formats import Encoding, exact_rate
 
-Part = Literal["head", "face"]
+Part = Literal["face", "head"]
 """What is pasted into a recording."""
 
 
@@ -32,13 +32,13 @@ class SynthesisOptions:
     head_only: bool = False
     """Leave the torso out."""
     onto: Path | None = None
-    """A recording of the same person: the head is rendered into it with its size, frame rate, poses and blinks, and the
-    rest of each frame stays as it is. A video, or a folder of pictures."""
+    """A recording of the same person, a video or a folder of pictures: the rendered face is put into it, with its size,
+    frame rate, poses and blinks, and the rest of each frame stays as it is."""
     onto_capture: Path | None = None
     """The capture that `ernerf-ti preprocess` made of this recording; by default the one that the portrait was trained
     on."""
-    onto_part: Part = "head"
-    """What is replaced in the recording: the head, or the face below the eyes."""
+    onto_part: Part = "face"
+    """What is replaced in the recording: the face below the eyes, or the whole head."""
     onto_size: int | None = None
     """Width and height in pixels at which the head is rendered for --onto; by default those of the capture. It is
     scaled to the recording."""

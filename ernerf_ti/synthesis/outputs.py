@@ -58,7 +58,7 @@ def check_formats(options: SynthesisOptions) -> None:
 
 def _check_onto(options: SynthesisOptions) -> None:
     """Raise ValueError for options that do not go with a recording, or that need one."""
-    names = {"onto_capture": None, "onto_part": "head", "onto_size": None}
+    names = {"onto_capture": None, "onto_part": "face", "onto_size": None}
     taken = {"pose": "capture", "blink": "capture", "background": "capture", "head_only": False, "fps": 25.0}
     for name, default in (names if options.onto is None else taken).items():
         if getattr(options, name) != default:

@@ -4,10 +4,10 @@ In the crop of the capture the result is
 
     I = (1 - M) T + M [H + (1 - a) ((1 - F) T + F B)]
 
-with the recording T, the rendered head H premultiplied by its opacity a, the matte M, and B, the capture's neck and
-torso, which preprocessing extended under the head, over its background. F is 1 where the recording shows the moving
-part of the head and T must not be seen beside the rendered one: an open jaw under a closed one. Elsewhere the recording
-itself is behind the head, so that its neck, shoulders and background stay as they are.
+with the recording T, the rendered head H premultiplied by its opacity a, and the matte M. F is 1 where the recording
+shows the moving part of the head and T must not be seen beside the rendered one: an open jaw under a closed one. There
+B shows: the capture's neck and torso, which preprocessing extended under the head and before which the head was
+trained, and beside them the nearest background of the recording. Elsewhere the recording itself is behind the head.
 
 The outline of hair and ears is the recording's: there M rises inside the head. Along jaw and cheeks, which move, M
 covers the union of both heads and falls outside of it.
@@ -20,7 +20,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from ernerf_ti.data.capture_files import HEAD
+from ernerf_ti.data.capture_files import BACKGROUND, HEAD
 from ernerf_ti.data.crop import Crop
 from ernerf_ti.process.prefetch import ahead
 from ernerf_ti.synthesis.options import Part
@@ -30,8 +30,12 @@ _BRIDGE, _CHIN, _NOSE_BASE = 27, 8, 33  # of the 68 landmarks
 _LOWER_LIDS = (40, 41, 46, 47)
 _JAW = slice(3, 14)
 # Lengths in units of the distance from the bridge of the nose to the chin.
-_MARGIN = 0.04  # around the recording's jaw: pixels mixed with it
+_MIXED = 0.03  # around the recording's jaw: pixels mixed with it
+_MARGIN = 0.04  # outside of the jaw, before the blend begins
 _BAND, _HAIR_BAND = 0.08, 0.2  # width of the blend outside the jaw, and inside the hair's outline
+_THIN = 0.03  # radius of what is too thin for a neck
+_STREAK = 0.06  # standard deviation of the average across the streaks of its extension
+_SMOOTH = 0.02  # standard deviation of the blur of what is continued under the head
 _OPENING = 0.2  # by which the rendered jaw may be lower than the recording's
 _SIDE = 0.12  # width of the blend inside the cheeks, if the lower face alone is pasted
 _COLOR_REACH = 0.3  # standard deviation of the window over which colors are compared
@@ -83,7 +87,7 @@ class Paster:
         part: what is pasted.
     """
 
-    def __init__(self, part: Part = "head"):
+    def __init__(self, part: Part = "face"):
         self._part = part
         self._correction: np.ndarray | None = None
 
@@ -103,10 +107,8 @@ class Paster:
         opacity = rendered[..., 3:].astype(np.float32) / 255
         inside = _distance(recorded)
         matte = presence * places.matte(_distance(recorded | (opacity[..., 0] > 0.5)), self._part)[..., None]
-        filled = (places.moving * _rise((inside + places.unit * (_MARGIN + _BAND)) / (places.unit * _BAND)))[..., None]
-        torso = _resized(around.torso.astype(np.float32), size)
-        cover = np.clip(torso[..., 3:] / 255, 0, 1)
-        behind = torso[..., :3] * cover + _resized(around.background.astype(np.float32), size) * (1 - cover)
+        filled = (places.moving * _rise((inside / places.unit + _MIXED) / _MIXED))[..., None]
+        behind = _behind(around, seen, inside < -_MARGIN * places.unit, places.unit)
         share = opacity + (1 - opacity) * filled
         resting = (opacity[..., 0] > _SOLID) & (inside > places.unit * _MARGIN) & places.resting
         correction = self._corrected(rendered[..., :3], seen, resting, places.unit / size)
@@ -208,6 +210,35 @@ class _Places:
             at_jaw = _rise((self._below - self._nose) / 0.25)
             matte = matte * _rise((self._inside + at_jaw * _SIDE) / _SIDE)
         return matte
+
+
+def _behind(around: Surroundings, seen: np.ndarray, beside: np.ndarray, unit: float) -> np.ndarray:
+    """[s, s, 3] float32: what is behind the head, by the mask [s, s] of what is surely beside it."""
+    size = len(seen)
+    torso, head = _resized(around.torso.astype(np.float32), size), _resized((around.labels == HEAD) * 1.0, size)
+    # Mixed pixels along the outline, which were taken for torso and extended, are thin.
+    disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * max(1, round(_THIN * unit)) + 1,) * 2)
+    cover = cv2.morphologyEx(np.clip(torso[..., 3] / 255, 0, 1), cv2.MORPH_OPEN, disc)
+    cover = cv2.GaussianBlur(cover, (0, 0), 0.7)[..., None]
+    # Each column was continued by a single pixel: their colors are averaged.
+    weight = cover * (head > 0.5)[..., None]
+    layers = np.dstack((torso[..., :3] * weight, weight)).astype(np.float32)
+    sums = cv2.GaussianBlur(layers, (0, 0), sigmaX=_STREAK * unit, sigmaY=max(_SMOOTH * unit, 0.5))
+    color = np.where(sums[..., 3:] > 1e-3, sums[..., :3] / np.maximum(sums[..., 3:], 1e-3), torso[..., :3])
+    background = beside & (_resized((around.labels == BACKGROUND) * 1.0, size) > 0.5)
+    return color * cover + _continued(seen, background, _SMOOTH * unit) * (1 - cover)
+
+
+def _continued(image: np.ndarray, known: np.ndarray, sigma: float) -> np.ndarray:
+    """[h, w, 3] float32: the known pixels, and elsewhere a blur, by `sigma` px, of the nearest known ones."""
+    if not known.any():
+        return image.astype(np.float32)
+    unknown = (~known).astype(np.uint8)
+    _, nearest = cv2.distanceTransformWithLabels(unknown, cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL)
+    colors = np.zeros((nearest.max() + 1, 3), np.float32)
+    colors[nearest[known]] = image[known]
+    continued = colors[nearest]
+    return np.where(known[..., None], continued, cv2.GaussianBlur(continued, (0, 0), max(sigma, 0.5)))
 
 
 def _distance(mask: np.ndarray) -> np.ndarray:

@@ -45,8 +45,6 @@ class Surroundings:
     """[h, w] uint8: 0 background, 1 head, 2 neck, 3 torso."""
     torso: np.ndarray
     """[h, w, 4] uint8 RGBA, straight alpha: neck and torso, extended under the head."""
-    background: np.ndarray
-    """[h, w, 3] uint8 RGB."""
     landmarks: np.ndarray
     """[68, 2] float32 x, y in pixels."""
 
@@ -98,7 +96,6 @@ class Take:
         return Surroundings(
             self.capture.labels(nearest),
             self.capture.torso(nearest),
-            self.capture.background,
             before + (place - int(place)) * (after - before),
         )
 
