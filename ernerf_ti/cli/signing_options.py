@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ernerf_ti.media.provenance.note import SOURCE_TYPE
 from ernerf_ti.media.provenance.signing import Provenance, Signer, make_signer
 
 
@@ -21,6 +22,6 @@ class SigningOptions:
     sign_certificate: Path | None = None
     """PEM file with the certificates of --sign-key; by default the one that ERNERF_TI_SIGN_CERTIFICATE names."""
 
-    def signer(self, statement: Callable[[], Mapping[str, Any]]) -> Signer | None:
+    def signer(self, statement: Callable[[], Mapping[str, Any]], source_type: str = SOURCE_TYPE) -> Signer | None:
         """What signs the outputs; see :func:`ernerf_ti.media.provenance.signing.make_signer`."""
-        return make_signer(self.provenance, self.sign_key, self.sign_certificate, statement)
+        return make_signer(self.provenance, self.sign_key, self.sign_certificate, statement, source_type)

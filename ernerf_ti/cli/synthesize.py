@@ -16,6 +16,7 @@ from pathlib import Path
 from ernerf_ti.cli.options import Command, Device, Flat, Output, Positional
 from ernerf_ti.cli.paths import capture_folder, existing_file, make_parent, output_file, output_folder, run_folder
 from ernerf_ti.cli.signing_options import SigningOptions
+from ernerf_ti.media.provenance.note import COMPOSITE_TYPE, SOURCE_TYPE
 from ernerf_ti.process.device import CudaGraphs, resolve_device
 from ernerf_ti.process.precision import Precision, resolve_precision
 from ernerf_ti.synthesis.options import SynthesisOptions
@@ -69,7 +70,10 @@ def _synthesize(options: SynthesizeOptions) -> None:
     if trained.consent is None:
         print(f"{run}: no consent record; docs/responsible_use.md says how to add one", file=sys.stderr)
     print_sound_notes(options.audio)
-    signer = options.signing.signer(partial(statement, trained, options.audio))
+    signer = options.signing.signer(
+        partial(statement, trained, options.audio, options.onto),
+        SOURCE_TYPE if options.onto is None else COMPOSITE_TYPE,
+    )
     for path in files:
         make_parent(path)
     for path in synthesize(trained, options, signer.sign if signer else None):

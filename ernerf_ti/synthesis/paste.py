@@ -244,7 +244,8 @@ def _continued(image: np.ndarray, known: np.ndarray, sigma: float) -> np.ndarray
 def _distance(mask: np.ndarray) -> np.ndarray:
     """[h, w] float32 pixels to the outline of a mask, positive inside."""
     inside, outside = (cv2.distanceTransform(m.astype(np.uint8), cv2.DIST_L2, 5) for m in (mask, ~mask))
-    return inside - outside
+    farthest = float(sum(mask.shape))  # where there is no outline
+    return np.minimum(inside, farthest) - np.minimum(outside, farthest)
 
 
 def _rise(x: np.ndarray) -> np.ndarray:

@@ -4,10 +4,11 @@ from pathlib import Path
 from typing import Any
 
 from ernerf_ti.media.files import file_digest
+from ernerf_ti.media.frame_folder import source_digest
 from ernerf_ti.run.trained_portrait import TrainedPortrait
 
 
-def statement(trained: TrainedPortrait, sound: Path | None = None) -> dict[str, Any]:
+def statement(trained: TrainedPortrait, sound: Path | None = None, recording: Path | None = None) -> dict[str, Any]:
     """The portrait, the sound that drives it and the consent record, as plain values.
 
     Files are named without their folders, and identified by the SHA-256 of their content.
@@ -15,6 +16,7 @@ def statement(trained: TrainedPortrait, sound: Path | None = None) -> dict[str, 
     Args:
         trained: the portrait.
         sound: the driving speech; None if there is no single file of it.
+        recording: the one into which the portrait was rendered, if there is one.
     """
     checkpoint = trained.checkpoint
     if checkpoint is None:
@@ -27,4 +29,6 @@ def statement(trained: TrainedPortrait, sound: Path | None = None) -> dict[str, 
     }
     if sound is not None:
         content["sound"] = {"name": sound.name, "sha256": file_digest(sound)}
+    if recording is not None:
+        content["recording"] = {"name": recording.absolute().name, "sha256": source_digest(recording)}
     return content

@@ -22,7 +22,7 @@ from ernerf_ti.run.trained_portrait import TrainedPortrait
 from ernerf_ti.synthesis.driving import ping_pong
 
 _HELD, _FADE = 3.0, 3.0  # frames of the capture from one with a pose: so far it holds, then it fades
-_BLOCK_BYTES = 1 << 29  # of frames that are held at once where the recording is played backward
+_BLOCK_BYTES, _LEAST_BLOCK = 1 << 29, 8  # bytes and frames that are held where the recording is played backward
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ class Take:
     def frames(self, order: np.ndarray) -> Iterator[np.ndarray]:
         """Frames [H, W, 3] uint8 RGB in this order, as of :meth:`order`. A few are held at a time: what is played
         backward is read in blocks, from its end."""
-        block = max(8, _BLOCK_BYTES // (3 * self.size[0] * self.size[1]))
+        block = max(_LEAST_BLOCK, _BLOCK_BYTES // (3 * self.size[0] * self.size[1]))
         turns = np.flatnonzero(np.diff(order) == 0) + 1
         for lap in np.split(order, turns):
             if len(lap) == 1 or lap[0] < lap[1]:

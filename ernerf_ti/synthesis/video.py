@@ -19,7 +19,7 @@ from tqdm import tqdm
 from ernerf_ti.audio.frame_features import SAMPLE_RATE
 from ernerf_ti.data.capture_files import FPS, read_transforms
 from ernerf_ti.media.images import read_image
-from ernerf_ti.media.provenance.note import SOURCE_TYPE, write_synthesized_png
+from ernerf_ti.media.provenance.note import COMPOSITE_TYPE, SOURCE_TYPE, write_synthesized_png
 from ernerf_ti.media.sound import read_sound
 from ernerf_ti.media.video_formats import CODECS, DEFAULT_ENCODING, Encoding, codec_of
 from ernerf_ti.media.video_sound import VideoSound
@@ -47,7 +47,13 @@ SYNTHESIZED = {
     "title": "Synthesized portrait",
     "comment": f"Synthesized by ernerf-ti, not a recording of a person. digitalSourceType: {SOURCE_TYPE}",
 }
-"""Metadata of every video and picture."""
+"""Metadata of every video and picture of a portrait."""
+ALTERED = {
+    "title": "Altered recording",
+    "comment": "A recording in which the face was synthesized by ernerf-ti: the person did not say this. "
+    f"digitalSourceType: {COMPOSITE_TYPE}",
+}
+"""Metadata of recordings into which a portrait was rendered."""
 Sign = Callable[[Path, Path], None]
 """Signs a file: its name, and the complete temporary file that will get it."""
 
@@ -111,7 +117,8 @@ def synthesize(trained: TrainedPortrait, options: SynthesisOptions, sign: Sign |
                 writer.write(picture)
             if not options.output.suffix:
                 path = options.output / f"{k:05d}.png"
-                write_synthesized_png(path, of_frame[-1], SYNTHESIZED, sign and partial(sign, path))
+                note, kind = (SYNTHESIZED, SOURCE_TYPE) if take is None else (ALTERED, COMPOSITE_TYPE)
+                write_synthesized_png(path, of_frame[-1], note, sign and partial(sign, path), kind)
         for writer, video in zip(writers, videos, strict=True):
             writer.finish(sign and partial(sign, video.path))
     return output_paths(options)
@@ -184,7 +191,8 @@ def _writers(options: SynthesisOptions, videos: list[_Video], rate: Fraction, n:
     hardware = options.hardware_encoding and _can_encode_in_hardware(videos, rate)
     sound = VideoSound.of_file(options.audio, float(n / rate)) if videos else None
     for path, _, encoding, size in videos:
-        writer = VideoWriter(path, rate, sound, encoding, SYNTHESIZED, hardware, size, n)
+        note = ALTERED if options.onto is not None and path == options.output else SYNTHESIZED
+        writer = VideoWriter(path, rate, sound, encoding, note, hardware, size, n)
         if writer.size != size:
             width, height = writer.size
             print(f"{path}: {width}x{height} pixels, as the codec needs an even width and height", file=sys.stderr)

@@ -4,6 +4,7 @@ import av
 import numpy as np
 import pytest
 
+from ernerf_ti.media.images import write_image
 from ernerf_ti.media.sound import read_sound
 from ernerf_ti.media.video import FrameCounts, probe, read_frames
 from tests.media.clips import beeps, encode, picture
@@ -207,3 +208,28 @@ def test_sound_and_pictures_agree_on_the_start(tmp_path):
     encode(tmp_path / "a.mkv", np.arange(25) / 25 + 0.4, [picture(10 * k) for k in range(25)], [(0, beeps([0.6], 1.4))])
     loud = np.flatnonzero(np.abs(read_sound(tmp_path / "a.mkv")) > 0.1)
     assert loud[0] / 16_000 == pytest.approx(0.2, abs=0.003)
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "options", "rate"),
+    [
+        ("a.mp4", "libx264", {**X264, "g": "20", "bf": "2"}, 25),
+        ("a.mkv", "libx264", {**X264, "g": "20"}, 30000 / 1001),
+        ("a.avi", "mpeg4", {"g": "12"}, 25),
+        ("a.ts", "libx264", {**X264, "g": "100"}, 24),
+    ],
+)
+def test_frames_from_one_on(name, codec, options, rate, tmp_path):
+    n = 60
+    write(tmp_path / name, ramp(n), codec, times=np.arange(n) / 30, options=options)
+    frames = list(read_frames(tmp_path / name, rate))
+    for start in (1, 33, len(frames) - 1, len(frames)):
+        rest = list(read_frames(tmp_path / name, rate, start=start))
+        assert len(rest) == len(frames) - start
+        assert all((a == b).all() for a, b in zip(rest, frames[start:], strict=True))
+
+
+def test_pictures_from_one_on(tmp_path):
+    for k in range(5):
+        write_image(tmp_path / f"{k}.png", np.full((4, 6, 3), 40 * k, np.uint8))
+    assert [frame[0, 0, 0] for frame in read_frames(tmp_path, 25, start=3)] == [120, 160]

@@ -11,12 +11,21 @@ import numpy as np
 import pytest
 import torch
 
-from ernerf_ti.data.capture_files import HEAD, CapturePaths, read_description, write_description, write_transforms
+from ernerf_ti.data.capture_files import (
+    HEAD,
+    CapturePaths,
+    read_description,
+    write_description,
+    write_sound,
+    write_transforms,
+)
 from ernerf_ti.data.crop import Crop
 from ernerf_ti.data.synthetic.portrait_writers import write_portrait_capture
 from ernerf_ti.data.synthetic.synthetic_portrait import SyntheticPortrait
 from ernerf_ti.media.frame_folder import source_digest
 from ernerf_ti.media.images import read_image, write_image
+from ernerf_ti.media.provenance.facts import media_facts
+from ernerf_ti.media.provenance.note import COMPOSITE_TYPE, read_png_note
 from ernerf_ti.media.sound import read_sound
 from ernerf_ti.media.video import probe, read_frames
 from ernerf_ti.media.video_writer import VideoWriter, write_video
@@ -27,11 +36,11 @@ from ernerf_ti.synthesis.options import SynthesisOptions
 from ernerf_ti.synthesis.outputs import check_formats
 from ernerf_ti.synthesis.paste import Paster, Patch
 from ernerf_ti.synthesis.take import Surroundings, open_take
-from ernerf_ti.synthesis.video import synthesize
+from ernerf_ti.synthesis.video import ALTERED, synthesize
 
 CROP = Crop(24, 10, 128)
 SIZE = 64
-N = 9
+N, N_SOUND = 6, 8
 WIDTH, HEIGHT = 176, 144
 
 
@@ -64,6 +73,7 @@ def frames(person):
 def recorded(frames, tmp_path_factory):
     """A capture, and the pictures that it was made of."""
     folder = tmp_path_factory.mktemp("recorded")
+    (folder / "video").mkdir()
     for k, frame in enumerate(frames):
         write_image(folder / "video" / f"{k}.png", frame)
     write_portrait_capture(SyntheticPortrait(N, SIZE, seed=3), folder / "capture", "mel")
@@ -73,10 +83,9 @@ def recorded(frames, tmp_path_factory):
 
 @pytest.fixture
 def speech(tmp_path):
-    path = tmp_path / "speech.mp4"
-    sound = 0.3 * np.sin(np.arange(640 * 13) * 0.05).astype(np.float32)
-    write_video(path, [np.zeros((16, 16, 3), np.uint8)] * 13, 25, sound)
-    np.save(tmp_path / "windows.npy", np.random.default_rng(0).standard_normal((13, 16, 42)))
+    path = tmp_path / "speech.wav"
+    write_sound(path, 0.3 * np.sin(np.arange(640 * N_SOUND) * 0.05))
+    np.save(tmp_path / "windows.npy", np.random.default_rng(0).standard_normal((N_SOUND, 16, 42)))
     return path
 
 
@@ -189,7 +198,8 @@ def test_colors_without_a_head_are_kept(closing):
 def test_the_recording_is_played_forward_and_backward(recorded, trained, frames, monkeypatch):
     take = open_take(recorded / "video", recorded / "capture", trained)
     assert (take.n_frames, take.rate, take.size) == (N, 25, (WIDTH, HEIGHT))
-    monkeypatch.setattr(take_module, "_BLOCK_BYTES", 8 * 3 * WIDTH * HEIGHT)  # fewer than the frames
+    monkeypatch.setattr(take_module, "_LEAST_BLOCK", 4)  # fewer than the frames
+    monkeypatch.setattr(take_module, "_BLOCK_BYTES", 0)
     order = take.order(3 * N + 2)
     shown = list(take.frames(order))
     assert len(shown) == len(order) and np.abs(np.diff(order)).max() == 1
@@ -199,18 +209,18 @@ def test_the_recording_is_played_forward_and_backward(recorded, trained, frames,
 
 def test_poses_and_blinks_between_the_frames_of_the_capture(recorded, trained, tmp_path, person):
     video, capture = tmp_path / "take.mp4", tmp_path / "capture"
-    write_video(video, [np.zeros((HEIGHT, WIDTH, 3), np.uint8)] * 10, 29.97)
+    write_video(video, [np.zeros((HEIGHT, WIDTH, 3), np.uint8)] * 7, 29.97)
     capture.mkdir()
     for path in (recorded / "capture").iterdir():
         if path.suffix != ".json":
             (capture / path.name).symlink_to(path)
     write_description(CapturePaths(capture).description, read_description(recorded / "capture" / "capture.json"))
-    known = [0, 1, 2, 3, 8]
+    known = [0, 1, 2, 5]
     write_transforms(capture, person.intrinsics.fx / 2, (SIZE, SIZE), known, person.poses[known])
     describe(capture, video)
     take = open_take(video, capture, trained)
-    assert (take.rate, take.n_frames) == (Fraction(30000, 1001), 10)
-    motion = take.motion(np.array([0, 1, 6]))
+    assert (take.rate, take.n_frames) == (Fraction(30000, 1001), 7)
+    motion = take.motion(np.array([0, 1, 5]))
     share = float(Fraction(25 * 1001, 30000))
     first, second = scene_from_capture(torch.from_numpy(person.poses[:2]))[:, :3, 3]
     torch.testing.assert_close(motion.poses[0, :3, 3].double(), first, rtol=0, atol=1e-6)
@@ -220,9 +230,9 @@ def test_poses_and_blinks_between_the_frames_of_the_capture(recorded, trained, t
     middle = take.surroundings(1).landmarks
     expected = take.capture.landmarks(0) + share * (take.capture.landmarks(1) - take.capture.landmarks(0))
     np.testing.assert_allclose(middle, expected, atol=1e-4)
-    # The capture knows nothing of the frames 4 to 7 and those after 8; near ones hold, further ones fade.
+    # The capture knows nothing of the frames 3, 4 and those after 5; near ones hold, further ones fade.
     assert (motion.presence == 1).all()
-    far = take.motion(np.array([14, 16, 20])).presence
+    far = take.motion(np.array([10, 12, 16])).presence
     assert far[0] > far[1] > far[2] == 0
 
 
@@ -231,9 +241,12 @@ def test_poses_and_blinks_between_the_frames_of_the_capture(recorded, trained, t
 
 def test_pictures_are_those_of_the_recording_but_for_the_head(recorded, trained, frames, speech, tmp_path):
     out = tmp_path / "frames"
-    assert synthesize(trained, options(speech, out, recorded / "video", recorded / "capture")) == [out]
+    given = options(speech, out, recorded / "video", recorded / "capture", onto_size=32)
+    assert synthesize(trained, given) == [out]
     pictures = [read_image(path) for path in sorted(out.iterdir())]
-    order = [0, 1, 2, 3, 4, 5, 6, 7, 8, 8, 7, 6, 5]
+    assert read_png_note(out / "00000.png") == {**ALTERED, "digitalSourceType": COMPOSITE_TYPE}
+    assert media_facts(out / "00000.png")["synthesized"]
+    order = [0, 1, 2, 3, 4, 5, 5, 4]
     assert [picture.shape for picture in pictures] == [(HEIGHT, WIDTH, 3)] * len(order)
     for picture, k in zip(pictures, order, strict=True):
         changed = (picture != frames[k]).any(-1)
@@ -258,7 +271,7 @@ def test_video_has_size_and_rate_of_the_recording(recorded, trained, frames, spe
     for path, (width, height) in ((out, (WIDTH, HEIGHT)), (depth, (size or SIZE,) * 2)):
         info = probe(path)
         assert (info.width, info.height, round(info.rate, 3)) == (width, height, 30)
-        assert len(list(read_frames(path, 30))) == 16  # 13 frames at 25 per second
+        assert len(list(read_frames(path, 30))) == 10  # 8 frames at 25 per second
     heard, said = read_sound(out), read_sound(speech)
     n = min(len(heard), len(said))
     assert n > 0.9 * len(said) and np.corrcoef(heard[:n], said[:n])[0, 1] > 0.9
@@ -278,7 +291,7 @@ def test_an_interruption_leaves_nothing(recorded, trained, speech, tmp_path, mon
     monkeypatch.setattr(owner, name, interrupted)
     out = tmp_path / "results" / "out.mp4"
     with pytest.raises(type(error)):
-        synthesize(trained, options(speech, out, recorded / "video", recorded / "capture"))
+        synthesize(trained, options(speech, out, recorded / "video", recorded / "capture", onto_size=32))
     assert list(out.parent.iterdir()) == []
     assert not [thread for thread in threading.enumerate() if thread.name == "ahead"]
 
@@ -345,5 +358,7 @@ def test_options_that_do_not_go_together(speech, tmp_path, given, message):
 
 
 def test_the_recording_is_not_replaced(speech):
+    video = speech.with_name("take.mp4")
+    video.touch()
     with pytest.raises(ValueError, match="it would replace the onto file that is read"):
-        check_formats(SynthesisOptions(speech.with_name("windows.npy"), speech, onto=speech))
+        check_formats(SynthesisOptions(speech, video, onto=video))

@@ -11,7 +11,7 @@ from av.video.stream import VideoStream
 from ernerf_ti.media.container import open_media
 from ernerf_ti.media.images import read_image
 from ernerf_ti.media.provenance.manifest import read_manifest
-from ernerf_ti.media.provenance.note import SOURCE_TYPE, png_size, read_png_note
+from ernerf_ti.media.provenance.note import COMPOSITE_TYPE, SOURCE_TYPE, png_size, read_png_note
 
 PICTURES = {".png", ".jpg", ".jpeg", ".webp"}
 _TAGS = {"title", "comment", "description"}
@@ -83,7 +83,8 @@ def _manifest_facts(path: Path, trust: Path | None) -> Facts:
 
 def _note(texts: dict[str, str]) -> Facts:
     """Texts of a file by name, and whether they call it synthesized."""
-    return {"synthesized": any(SOURCE_TYPE in text for text in texts.values()), "note": texts}
+    named = any(kind in text for kind in (SOURCE_TYPE, COMPOSITE_TYPE) for text in texts.values())
+    return {"synthesized": named, "note": texts}
 
 
 def _picture_facts(path: Path) -> Facts:

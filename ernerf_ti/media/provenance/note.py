@@ -18,6 +18,8 @@ from ernerf_ti.media.whole_files import replacing
 
 SOURCE_TYPE = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
 """The IPTC term for media created by a trained model."""
+COMPOSITE_TYPE = "http://cv.iptc.org/newscodes/digitalsourcetype/compositeWithTrainedAlgorithmicMedia"
+"""The IPTC term for recordings of which a part was created by a trained model."""
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _XMP = "XML:com.adobe.xmp"
 _LONGEST = 1 << 20  # bytes of a text that is read
@@ -25,7 +27,11 @@ _DIGITAL_SOURCE_TYPE = re.compile(r"""DigitalSourceType\s*(?:=\s*["']|>)\s*([^"'
 
 
 def write_synthesized_png(
-    path: Path, image: np.ndarray, note: Mapping[str, str], before_rename: Callable[[Path], None] | None = None
+    path: Path,
+    image: np.ndarray,
+    note: Mapping[str, str],
+    before_rename: Callable[[Path], None] | None = None,
+    source_type: str = SOURCE_TYPE,
 ) -> None:
     """Write a .png that says how it was made, as text chunks and as XMP; the file appears with its note.
 
@@ -34,6 +40,7 @@ def write_synthesized_png(
         image: [H, W], [H, W, 3] RGB or [H, W, 4] RGBA, uint8.
         note: texts by name, such as title and comment.
         before_rename: called with the complete temporary file, which it may replace in place, for signatures.
+        source_type: the IPTC term.
 
     Raises OSError if the file can't be written.
     """
@@ -41,7 +48,7 @@ def write_synthesized_png(
         write_image(temporary, image)
         data = temporary.read_bytes()
         begin = len(_SIGNATURE) + 12 + 13  # after the header
-        texts = [*((name.capitalize(), text) for name, text in note.items()), (_XMP, _xmp())]
+        texts = [*((name.capitalize(), text) for name, text in note.items()), (_XMP, _xmp(source_type))]
         chunks = b"".join(_text_chunk(name, text) for name, text in texts)
         temporary.write_bytes(data[:begin] + chunks + data[begin:])
         if before_rename is not None:
@@ -106,11 +113,11 @@ def _text_chunk(name: str, text: str) -> bytes:
     return struct.pack(">I", len(data) - 4) + data + struct.pack(">I", zlib.crc32(data))
 
 
-def _xmp() -> str:
+def _xmp(source_type: str) -> str:
     return (
         '<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?><x:xmpmeta xmlns:x="adobe:ns:meta/">'
         '<rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#"><rdf:Description rdf:about="" '
         'xmlns:Iptc4xmpExt="http://iptc.org/std/Iptc4xmpExt/2008-02-29/" '
-        f"Iptc4xmpExt:DigitalSourceType={quoteattr(SOURCE_TYPE)}/></rdf:RDF></x:xmpmeta>"
+        f"Iptc4xmpExt:DigitalSourceType={quoteattr(source_type)}/></rdf:RDF></x:xmpmeta>"
         '<?xpacket end="r"?>'
     )

@@ -64,15 +64,22 @@ class Signer:
         key: to sign with.
         statement: plain values that name the portrait, the sound and the consent.
         mode: what :meth:`finish` does about files that could not be signed.
+        source_type: the IPTC term for how the outputs came about.
 
     Raises:
         ImportError: the extra is missing.
         ValueError: the key or its certificates can't sign, found out by signing a small picture.
     """
 
-    def __init__(self, key: SigningKey, statement: Mapping[str, Any], mode: Provenance = "auto"):
+    def __init__(
+        self,
+        key: SigningKey,
+        statement: Mapping[str, Any],
+        mode: Provenance = "auto",
+        source_type: str = SOURCE_TYPE,
+    ):
         self._c2pa = c2pa_library()
-        self._statement, self._mode = dict(statement), mode
+        self._statement, self._mode, self._source_type = dict(statement), mode, source_type
         self._problems: list[str] = []
         self._sidecars: list[Path] = []
         _, picture = cv2.imencode(".png", np.zeros((1, 1), np.uint8))
@@ -145,7 +152,7 @@ class Signer:
             "action": "c2pa.created",
             "when": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
             "softwareAgent": agent,
-            "digitalSourceType": SOURCE_TYPE,
+            "digitalSourceType": self._source_type,
         }
         return {
             "claim_generator_info": [agent],
@@ -158,7 +165,11 @@ class Signer:
 
 
 def make_signer(
-    mode: Provenance, key: Path | None, certificate: Path | None, statement: Callable[[], Mapping[str, Any]]
+    mode: Provenance,
+    key: Path | None,
+    certificate: Path | None,
+    statement: Callable[[], Mapping[str, Any]],
+    source_type: str = SOURCE_TYPE,
 ) -> Signer | None:
     """What signs the outputs of a command; None if nothing is signed.
 
@@ -167,6 +178,7 @@ def make_signer(
         key, certificate: the user's, see :func:`ernerf_ti.media.provenance.signing_key.own_key`; by default those that
             the environment variables ERNERF_TI_SIGN_KEY and ERNERF_TI_SIGN_CERTIFICATE name, or else the local key.
         statement: returns that of :class:`Signer`; not called if nothing is signed.
+        source_type: as of :class:`Signer`.
 
     Raises:
         ImportError, OSError, ValueError: it can't be done, in the mode require or with the user's own key.
@@ -183,7 +195,7 @@ def make_signer(
     try:
         c2pa_library()
         chosen = local_key() if key is None or certificate is None else own_key(key, certificate)
-        return Signer(chosen, statement(), mode)
+        return Signer(chosen, statement(), mode, source_type)
     except (ImportError, OSError, ValueError) as error:
         if mode == "require" or key is not None:
             raise
