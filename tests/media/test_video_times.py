@@ -215,7 +215,6 @@ def test_sound_and_pictures_agree_on_the_start(tmp_path):
     [
         ("a.mp4", "libx264", {**X264, "g": "20", "bf": "2"}, 25),
         ("a.mkv", "libx264", {**X264, "g": "20"}, 30000 / 1001),
-        ("a.avi", "mpeg4", {"g": "12"}, 25),
         ("a.ts", "libx264", {**X264, "g": "100"}, 24),
     ],
 )

@@ -35,6 +35,7 @@ from ernerf_ti.synthesis import take as take_module
 from ernerf_ti.synthesis.options import SynthesisOptions
 from ernerf_ti.synthesis.outputs import check_formats
 from ernerf_ti.synthesis.paste import Paster, Patch
+from ernerf_ti.synthesis.statement import statement
 from ernerf_ti.synthesis.take import Surroundings, open_take
 from ernerf_ti.synthesis.video import ALTERED, synthesize
 
@@ -246,6 +247,8 @@ def test_pictures_are_those_of_the_recording_but_for_the_head(recorded, trained,
     pictures = [read_image(path) for path in sorted(out.iterdir())]
     assert read_png_note(out / "00000.png") == {**ALTERED, "digitalSourceType": COMPOSITE_TYPE}
     assert media_facts(out / "00000.png")["synthesized"]
+    said = statement(dataclasses.replace(trained, checkpoint=None), speech, recorded / "video")["recording"]
+    assert said == {"name": "video", "sha256": source_digest(recorded / "video")}
     order = [0, 1, 2, 3, 4, 5, 5, 4]
     assert [picture.shape for picture in pictures] == [(HEIGHT, WIDTH, 3)] * len(order)
     for picture, k in zip(pictures, order, strict=True):
