@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import av
 import numpy as np
@@ -210,12 +210,12 @@ class _Source:
             self.end = time + min(float(length), LONGEST_GAP)
             yield Shown(time, Look.of(self._path, self._stream, frame), frame)
 
-    def _first_frames(self) -> tuple[float | None, Iterator[av.VideoFrame]]:
+    def _first_frames(self) -> tuple[float | None, Iterator[Any]]:
         """The time of the file's first frame, if it is known, and the frames from the last key frame before the time to
         begin at, or else all."""
         frames = decode(self._path, self._file, self._stream)
         first = next(frames, None) if self._begin else None
-        if first is not None and first.time is not None:
+        if first is not None and first.time is not None and self._stream.time_base:
             begin = first.time + self._begin
             with suppress(av.error.FFmpegError):
                 self._file.seek(int(begin / self._stream.time_base), stream=self._stream)

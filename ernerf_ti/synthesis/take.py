@@ -154,8 +154,8 @@ def open_take(video: Path, capture: Path | None, trained: TrainedPortrait) -> Ta
     folder = _training_capture(video, trained) if capture is None else capture
     opened = open_capture(folder)
     source = opened.description.source if opened.description else {}
-    crop = opened.description.crop if opened.description else {}
-    if not {"x", "y", "side"} <= set(crop) or "sha256" not in source:
+    found = opened.description.crop if opened.description else {}
+    if not {"x", "y", "side"} <= set(found) or "sha256" not in source:
         raise CaptureError(
             f"{opened.paths.description}: expected the crop and the source of a capture that `ernerf-ti preprocess` "
             f"made, got none; {_advice(video)}"
@@ -171,7 +171,7 @@ def open_take(video: Path, capture: Path | None, trained: TrainedPortrait) -> Ta
             f"{opened.paths.labels(missing[0])}: expected the labels of the frame, got no such file; {_advice(video)}"
         )
     info = probe(video, float(source.get("rate", FPS)))
-    crop = Crop(int(crop["x"]), int(crop["y"]), int(crop["side"]))
+    crop = Crop(int(found["x"]), int(found["y"]), int(found["side"]))
     if not (0 <= min(crop.x, crop.y) and 0 < crop.side <= min(info.width - crop.x, info.height - crop.y)):
         raise CaptureError(
             f"{opened.paths.description}: expected a crop inside the {info.width}x{info.height} video, got {crop}; "

@@ -183,7 +183,7 @@ def _videos(
         (options.depth, DepthImages(poses), DEFAULT_ENCODING, size),
         (options.attention, attention_image, DEFAULT_ENCODING, size),
     ]
-    return [_Video(path, *rest) for path, *rest in videos if path is not None]
+    return [_Video(path, picture, encoding, of) for path, picture, encoding, of in videos if path is not None]
 
 
 def _writers(options: SynthesisOptions, videos: list[_Video], rate: Fraction, n: int) -> Iterator[VideoWriter]:
