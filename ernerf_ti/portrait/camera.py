@@ -19,6 +19,7 @@ SCENE_SCALE = 4.0
 """Scene units per unit of a capture's translations, as in ER-NeRF."""
 
 _AXES = (1, 2, 0)  # scene x, y, z = capture y, z, x
+_HEAD_HALF = 0.4  # scene units, 10 cm: half the side of a cube about the size of a head
 
 
 def scene_from_capture(
@@ -99,6 +100,23 @@ def pixel_coords(pixels: Tensor, height: int, width: int) -> Tensor:
     """
     rows, columns = pixels.float().unbind(1)
     return torch.stack((rows / (height - 1), columns / (width - 1)), 1) * 2 - 1
+
+
+def head_distances(poses: Tensor, others: Tensor) -> Tensor:
+    """How far the head is from where it is in other poses, as a camera sees it.
+
+    Args:
+        poses, others: [..., 4, 4] pose_world_from_camera in the scene; their leading dimensions are broadcast.
+
+    Returns:
+        [...] root mean square distance, in camera coordinates, between the corners of a cube about the size of a head;
+        scene units.
+    """
+    _check_poses(poses)
+    _check_poses(others)
+    corners = torch.cartesian_prod(*3 * [poses.new_tensor((-_HEAD_HALF, _HEAD_HALF))])
+    seen, others_seen = ((corners - p[..., None, :3, 3]) @ p[..., :3, :3] for p in (poses, others))
+    return (seen - others_seen).square().sum(-1).mean(-1).sqrt()
 
 
 def smooth_path(poses: Tensor, window: int = 7) -> Tensor:

@@ -56,8 +56,8 @@ class TrainedPortrait:
     _torso_appearances: dict[int, tuple[PoseRegression, Tensor]] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )
-    """By version of the embeddings, the last one only: regression from poses, and [n, K] smoothed embeddings of the
-    capture's frames."""
+    """By version of the embeddings, the last one only: regression from poses, and [n, K] what the embeddings of the
+    capture's frames differ by from those expected from their poses, smoothed."""
 
     def torso_appearances(self, head_poses: Tensor, frames: np.ndarray | None = None) -> Tensor:
         """[m, K] appearance embeddings of the torso for m head poses, on the portrait's device.
@@ -65,8 +65,8 @@ class TrainedPortrait:
         Args:
             head_poses: [m, 4, 4] scene.
             frames: [m] indices into `poses` of the frames whose shoulders are reproduced, so that they meet the neck as
-                in the capture; the embeddings are corrected for the difference of the head poses. None for embeddings
-                that are predicted from the head poses alone.
+                in the capture; the embeddings are corrected for the difference of the head poses. An index between two
+                whole numbers blends both frames. None for embeddings that are predicted from the head poses alone.
         """
         appearance = self.portrait.torso.appearance
         if self.as_published:
@@ -75,18 +75,24 @@ class TrainedPortrait:
         if version not in self._torso_appearances:
             learned = appearance.of_all_frames()
             predict = self.portrait.predicted_torso_appearance(self.poses[: len(learned)])
-            of_capture = torch.cat((learned, predict(self.poses[len(learned) :])))
-            smoothed = F.avg_pool1d(of_capture.t()[None], SMOOTHING, 1, SMOOTHING // 2, count_include_pad=False)[0].t()
+            unexplained = F.pad(
+                learned - predict(self.poses[: len(learned)]), (0, 0, 0, len(self.poses) - len(learned))
+            )
+            # Averaged after the expectation is subtracted: what the poses jitter by does not move the shoulders.
+            smooth = F.avg_pool1d(unexplained.t()[None], SMOOTHING, 1, SMOOTHING // 2, count_include_pad=False)[0].t()
             self._torso_appearances.clear()
-            self._torso_appearances[version] = predict, smoothed
-        predict, of_capture = self._torso_appearances[version]
+            self._torso_appearances[version] = predict, smooth
+        predict, unexplained = self._torso_appearances[version]
+        expected = predict(head_poses)
         if frames is None:
-            return predict(head_poses)
-        indices = torch.from_numpy(np.array(frames, np.int64)).to(self.poses.device)
-        at_frames, at_poses = predict(torch.cat((self.poses[indices], head_poses.to(self.poses.device)))).chunk(2)
-        return of_capture[indices] + at_poses - at_frames
+            return expected
+        first = np.floor(frames).astype(np.int64)
+        before = torch.from_numpy(first).to(expected.device)
+        share = torch.from_numpy((frames - first).astype(np.float32)).to(expected.device)[:, None]
+        after = (before + 1).clamp(max=len(unexplained) - 1)
+        return expected + torch.lerp(unexplained[before], unexplained[after], share)
 
-    def torso_appearance(self, head_pose: Tensor, frame: int | None = None) -> Tensor:
+    def torso_appearance(self, head_pose: Tensor, frame: float | None = None) -> Tensor:
         """[K] appearance embedding of the torso for one head pose [4, 4]; see :meth:`torso_appearances`."""
         return self.torso_appearances(head_pose[None], None if frame is None else np.array([frame]))[0]
 

@@ -10,8 +10,8 @@ from ernerf_ti.audio.extractors import extract_windows
 from ernerf_ti.audio.frame_features import SAMPLE_RATE
 from ernerf_ti.audio.ready_made import read_windows
 from ernerf_ti.data.capture_files import FPS
-from ernerf_ti.portrait.camera import smooth_path
 from ernerf_ti.run.trained_portrait import SMOOTHING, TrainedPortrait
+from ernerf_ti.synthesis.head_motion import RAMP, HeadMotion
 
 SAMPLES_PER_FRAME = round(SAMPLE_RATE / FPS)
 """Sound samples at 16 kHz per video frame at 25 fps."""
@@ -20,6 +20,8 @@ _BLINK_INTERVAL = 2.0, 6.0
 """Range of the seconds between two blinks: people who talk blink 10 to 30 times a minute."""
 _BLINK_SHAPE = (0.5, 1.0, 0.9, 0.45, 0.15)
 """Eye closure in the frames of a blink, 40 ms each."""
+_BLINK_FADE = 4
+"""Frames over which the capture's blinks are let in again after a rest."""
 
 
 def speech_windows(trained: TrainedPortrait, samples: np.ndarray, model: Path | None = None) -> Tensor:
@@ -82,30 +84,34 @@ def ping_pong(n: int, available: int) -> np.ndarray:
 
 
 def head_path(
-    trained: TrainedPortrait, n: int, kind: str = "capture", smoothing: int = SMOOTHING
+    trained: TrainedPortrait, n: int, kind: str = "capture", interval: float = 1.0, smoothing: int = SMOOTHING
 ) -> tuple[Tensor, np.ndarray]:
     """Head poses for n frames.
 
     Args:
         trained: the portrait.
         n: number of frames.
-        kind: "capture" plays the smoothed poses of the capture forward and backward in turn; "still" keeps the first.
+        kind: "capture" plays the smoothed poses of the capture forward and backward in turn, see
+            :class:`ernerf_ti.synthesis.head_motion.HeadMotion`; "still" keeps the first.
+        interval: time between two frames, in frames at 25 per second.
         smoothing: number of frames averaged, odd.
 
     Returns:
-        [n, 4, 4] pose_world_from_camera in the scene, and [n] indices of the capture's frames that they come from.
+        [n, 4, 4] pose_world_from_camera in the scene, and [n] places among the capture's frames that they come from,
+        which may lie between two frames.
 
     Raises ValueError for another kind.
     """
     if kind == "still":
-        return trained.poses[:1].expand(n, 4, 4), np.zeros(n, int)
+        return trained.poses[:1].expand(n, 4, 4), np.zeros(n)
     if kind != "capture":
         raise ValueError(f"pose: expected capture, still or a transforms file, got {kind!r}; choose one of these")
-    indices = ping_pong(n, len(trained.poses))
-    return smooth_path(trained.poses.double().cpu(), smoothing).float()[indices], indices
+    motion = HeadMotion(trained.poses)
+    places = motion.places(np.arange(n) * interval)
+    return motion.poses(places, smoothing), places
 
 
-def blinks(trained: TrainedPortrait, n: int, kind: str, seed: int = 0) -> np.ndarray:
+def blinks(trained: TrainedPortrait, n: int, kind: str, seed: int = 0, interval: float = 1.0) -> np.ndarray:
     """Eye closure for n frames.
 
     Args:
@@ -114,21 +120,19 @@ def blinks(trained: TrainedPortrait, n: int, kind: str, seed: int = 0) -> np.nda
         kind: "capture" follows the capture in step with its poses; "natural" blinks at random times; a number from 0
             (open) to 1 (closed) is kept throughout.
         seed: seed of the random times.
+        interval: time between two frames, in frames at 25 per second.
 
     Returns:
         [n] float32 in [0, 1], 0 open, 1 closed.
 
     Raises ValueError for another kind.
     """
+    times = np.arange(n) * interval
     if kind == "capture":
-        return trained.eye_closures.cpu().numpy()[ping_pong(n, len(trained.eye_closures))].astype(np.float32)
+        return _capture_blinks(trained, times)
     if kind == "natural":
-        generator, closure = np.random.default_rng(seed), np.zeros(n + len(_BLINK_SHAPE), np.float32)
-        start = generator.uniform(*_BLINK_INTERVAL) * FPS / 2
-        while start < n:
-            closure[int(start) : int(start) + len(_BLINK_SHAPE)] = _BLINK_SHAPE
-            start += generator.uniform(*_BLINK_INTERVAL) * FPS
-        return closure[:n]
+        known = _natural_blinks(int(np.ceil(n * interval)) + 1, seed)
+        return np.interp(times, np.arange(len(known)), known).astype(np.float32)
     try:
         value = float(kind)
     except ValueError:
@@ -136,3 +140,26 @@ def blinks(trained: TrainedPortrait, n: int, kind: str, seed: int = 0) -> np.nda
     if not 0 <= value <= 1:
         raise ValueError(f"blink: expected capture, natural or a number from 0 to 1, got {kind!r}; choose one of these")
     return np.full(n, value, np.float32)
+
+
+def _capture_blinks(trained: TrainedPortrait, times: np.ndarray) -> np.ndarray:
+    """[m] float32 eye closures of the capture at times.
+
+    Blinks are left out where the motion slows down before a rest: they would last too long.
+    """
+    motion, closures = HeadMotion(trained.poses), trained.eye_closures.cpu().numpy()
+    places = motion.places(times)
+    usual = np.median(closures)
+    away = (motion.distance_to_rest(places) - RAMP / 2) / _BLINK_FADE
+    largest = usual + (1 - usual) * away.clip(0, 1)
+    return np.minimum(np.interp(places, np.arange(len(closures)), closures), largest).astype(np.float32)
+
+
+def _natural_blinks(n: int, seed: int) -> np.ndarray:
+    """[n] float32 eye closures at 25 per second with blinks at random times."""
+    generator, closure = np.random.default_rng(seed), np.zeros(n + len(_BLINK_SHAPE), np.float32)
+    start = generator.uniform(*_BLINK_INTERVAL) * FPS / 2
+    while start < n:
+        closure[int(start) : int(start) + len(_BLINK_SHAPE)] = _BLINK_SHAPE
+        start += generator.uniform(*_BLINK_INTERVAL) * FPS
+    return closure[:n]

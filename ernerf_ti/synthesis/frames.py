@@ -43,8 +43,8 @@ def render_frames(
         background: [H, W, 3] in [0, 1], or a function from the frame's index to that; None for premultiplied color
             without a background.
         with_torso: whether to render the torso too.
-        capture_indices: [T] indices of the capture's frames whose torso is followed; None to predict the torso's
-            appearance from the pose.
+        capture_indices: [T] indices of the capture's frames whose torso is followed, as of
+            :meth:`TrainedPortrait.torso_appearances`; None to predict the torso's appearance from the pose.
         positions: [T] places of the frames among the windows, of which there may then be any number; None for window k
             at frame k.
 

@@ -24,18 +24,18 @@ from ernerf_ti.media.sound import read_sound
 from ernerf_ti.media.video_formats import CODECS, DEFAULT_ENCODING, Encoding, codec_of
 from ernerf_ti.media.video_sound import VideoSound
 from ernerf_ti.media.video_writer import VideoWriter, hardware_encoding_problem
-from ernerf_ti.portrait.camera import interpolate_poses, scene_from_capture
+from ernerf_ti.portrait.camera import scene_from_capture
 from ernerf_ti.process.prefetch import ahead
 from ernerf_ti.run.trained_portrait import TrainedPortrait
 from ernerf_ti.synthesis.driving import (
     SAMPLES_PER_FRAME,
     blinks,
     head_path,
-    ping_pong,
     ready_made_windows,
     speech_windows,
 )
 from ernerf_ti.synthesis.frames import render_frames
+from ernerf_ti.synthesis.head_motion import HeadMotion
 from ernerf_ti.synthesis.images import DepthImages, attention_image, color_image, opaque_image, transparent_image
 from ernerf_ti.synthesis.options import SynthesisOptions
 from ernerf_ti.synthesis.outputs import check_formats, check_writable, output_has_alpha, output_paths
@@ -138,7 +138,7 @@ class _Motion(NamedTuple):
     poses: Tensor
     """[n, 4, 4] pose_world_from_camera in the scene."""
     capture_indices: np.ndarray | None
-    """[n] frames of the capture that they come from, if they do."""
+    """[n] places among the capture's frames that they come from, if they do."""
     eye_closures: np.ndarray
     """[n] in [0, 1]."""
     positions: np.ndarray | None
@@ -146,16 +146,11 @@ class _Motion(NamedTuple):
 
 
 def _motion(trained: TrainedPortrait, options: SynthesisOptions, n: int) -> _Motion:
-    if options.rate == FPS:
-        poses, capture_indices = _poses(trained, options.pose, n)
-        return _Motion(poses, capture_indices, blinks(trained, n, options.blink, options.seed), None)
-    positions = np.arange(n) * float(FPS / options.rate)
-    n_known = math.floor(positions[-1]) + 2
-    poses, capture_indices = _poses(trained, options.pose, n_known)
-    if capture_indices is not None:
-        capture_indices = capture_indices[np.rint(positions).astype(int)]
-    closures = np.interp(positions, np.arange(n_known), blinks(trained, n_known, options.blink, options.seed))
-    return _Motion(interpolate_poses(poses, positions), capture_indices, closures.astype(np.float32), positions)
+    interval = float(FPS / options.rate)
+    poses, capture_indices = _poses(trained, options.pose, n, interval)
+    closures = blinks(trained, n, options.blink, options.seed, interval)
+    positions = None if options.rate == FPS else np.arange(n) * interval
+    return _Motion(poses, capture_indices, closures, positions)
 
 
 class _Video(NamedTuple):
@@ -209,15 +204,15 @@ def _can_encode_in_hardware(videos: list[_Video], rate: Fraction) -> bool:
     return problem is None
 
 
-def _poses(trained: TrainedPortrait, kind: str, n: int) -> tuple[Tensor, np.ndarray | None]:
-    """[n, 4, 4] poses in the scene, and [n] indices of the capture's frames if they come from there."""
+def _poses(trained: TrainedPortrait, kind: str, n: int, interval: float) -> tuple[Tensor, np.ndarray | None]:
+    """[n, 4, 4] poses in the scene, and [n] places among the capture's frames if they come from there."""
     if kind in ("capture", "still"):
-        return head_path(trained, n, kind)
+        return head_path(trained, n, kind, interval)
     if not Path(kind).is_file():
         raise FileNotFoundError(f"pose: expected capture, still or a transforms file, got {kind}; choose one of these")
     _, _, split = read_transforms(Path(kind))
-    poses = scene_from_capture(torch.from_numpy(split.poses)).float()
-    return poses[ping_pong(n, len(poses))], None
+    motion = HeadMotion(scene_from_capture(torch.from_numpy(split.poses)))
+    return motion.poses(motion.places(np.arange(n) * interval), smoothing=1), None
 
 
 def _background(trained: TrainedPortrait, kind: str) -> Tensor | None:

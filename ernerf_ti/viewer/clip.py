@@ -35,7 +35,7 @@ class Clip:
     poses: Tensor
     """[T, 4, 4] pose_world_from_camera, scene."""
     pose_indices: np.ndarray
-    """[T] index of each pose in the capture's, training frames first."""
+    """[T] place of each pose among the capture's, training frames first; it may lie between two."""
     eye_closures: np.ndarray
     """[T] eye closure as in the capture, 0 open, 1 closed."""
     natural_blinks: np.ndarray

@@ -105,7 +105,7 @@ class RenderJob:
         self._torso_appearance: Tensor | int = look.appearance
         if look.appearance < 0:
             self._torso_appearance = trained.torso_appearance(
-                self._frame_pose, int(clip.pose_indices[request.pose_frame])
+                self._frame_pose, float(clip.pose_indices[request.pose_frame])
             )
         portrait = trained.portrait
         self.head = portrait.head.bind(self._inputs, request.with_uncertainty, call=portrait.call)

@@ -14,8 +14,10 @@ from ernerf_ti.audio.windows import audio_windows
 from ernerf_ti.media.sound import read_sound
 from ernerf_ti.media.video import read_frames
 from ernerf_ti.portrait.camera import interpolate_poses, smooth_path
+from ernerf_ti.run.trained_portrait import SMOOTHING
 from ernerf_ti.synthesis import video as module
-from ernerf_ti.synthesis.driving import blinks, head_path
+from ernerf_ti.synthesis.driving import blinks
+from ernerf_ti.synthesis.head_motion import HeadMotion
 from ernerf_ti.synthesis.options import SynthesisOptions
 from ernerf_ti.synthesis.video import synthesize
 
@@ -109,9 +111,9 @@ def test_frames_are_rendered_at_their_own_times(trained, speech, tmp_path, monke
     n = math.ceil(seconds * exact)
     np.testing.assert_allclose(positions, np.arange(n) * 25 / exact)
     assert len(windows) == math.ceil(seconds * 25)
-    known, indices = head_path(trained, len(windows) + 1, "capture")
-    np.testing.assert_allclose(poses[:, :3, 3], interpolate_poses(known, positions)[:, :3, 3])
-    assert (torso_frames == indices[np.rint(positions).astype(int)]).all()
+    motion = HeadMotion(trained.poses)
+    assert (torso_frames == motion.places(positions)).all()
+    assert torch.equal(poses, motion.poses(torso_frames, SMOOTHING))
     curve = blinks(trained, len(windows) + 1, "natural", 1)
     np.testing.assert_allclose(closures, np.interp(positions, np.arange(len(curve)), curve), atol=1e-6)
     with av.open(str(tmp_path / "out.mp4")) as file:
