@@ -32,6 +32,7 @@ from ernerf_ti.evaluation.metric import (
 from ernerf_ti.evaluation.options import EvaluationOptions
 from ernerf_ti.evaluation.pixel_metrics import CROPS, Psnr, Ssim
 from ernerf_ti.evaluation.run_facts import commit, machine, model_size, versions
+from ernerf_ti.evaluation.seam_metric import Seam
 from ernerf_ti.evaluation.sound_metric import SoundToMouth
 from ernerf_ti.evaluation.speed import end_to_end
 from ernerf_ti.evaluation.st_lpips_metric import StLpipsMetric
@@ -138,6 +139,7 @@ def all_metrics(capture: Capture, weights: Path, device: torch.device | str) -> 
         *lip_metrics(capture),
         *(Sync(kind, weights, device) for kind in ("confidence", "distance")),
         SoundToMouth(capture),
+        Seam(capture),
     ]
 
 

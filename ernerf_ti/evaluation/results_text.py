@@ -10,7 +10,15 @@ from ernerf_ti.evaluation.evaluation import Evaluation
 from ernerf_ti.evaluation.metric import MetricValue, NotComputed
 from ernerf_ti.evaluation.statistics import INTERVAL
 
-_FORMATS = {"dB": ".2f", "r": ".3f", "px": ".2f", "% of eye distance": ".2f", "%": ".0f", "": ".4f"}
+_FORMATS = {
+    "dB": ".2f",
+    "r": ".3f",
+    "px": ".2f",
+    "gray levels/px": ".2f",
+    "% of eye distance": ".2f",
+    "%": ".0f",
+    "": ".4f",
+}
 
 
 def as_json(evaluation: Evaluation) -> dict:

@@ -43,6 +43,8 @@ def test_everything_is_evaluated(folders, tmp_path, capsys, monkeypatch):
     for name in ("PSNR frame", "PSNR face", "PSNR lips", "SSIM frame"):
         assert len(head[name]["per_frame"]) == 2
         assert head[name]["value"] == pytest.approx(np.mean(head[name]["per_frame"]))
+    for name in ("head", "portrait"):
+        assert settings[name]["metrics"]["seam"]["value"] > 0
     # An untrained head is worse than a frame of the person.
     assert head["PSNR face"]["value"] < settings["nearest_pose"]["metrics"]["PSNR face"]["value"]
     assert len(settings["cross_speaker"]["times"]) == 3
