@@ -16,6 +16,7 @@ from ernerf_ti.data.capture_files import FPS
 from ernerf_ti.evaluation.fid_metric import Fid
 from ernerf_ti.evaluation.frames_folder import prepare_frames_folder
 from ernerf_ti.evaluation.held_out import HeldOutFrames, cross_speaker_settings, held_out_settings, select_frames
+from ernerf_ti.evaluation.identity_metric import IdentitySimilarity
 from ernerf_ti.evaluation.lip_metrics import lip_metrics
 from ernerf_ti.evaluation.lip_settings import SILENCES, closure_setting, silence_setting
 from ernerf_ti.evaluation.lpips_metric import Lpips
@@ -56,7 +57,8 @@ class Evaluation:
     """Results of an evaluation."""
 
     facts: dict
-    """Facts about run, capture, frames, model, training, speed, machine and versions."""
+    """Facts about run, capture, frames, model, training, speed, machine and versions; or about videos, alignment,
+    machine and versions."""
     metrics: list[Metric]
     settings: list[Setting]
     results: dict[tuple[str, str], MetricValue | NotComputed]
@@ -103,11 +105,7 @@ def evaluate(options: EvaluationOptions, frames: Path) -> Evaluation:
     own = np.zeros(0) if samples is None else samples[int(held_out.times[0]) * SAMPLES_PER_FRAME :]
     for name, speech in zip(SILENCES, (own, *(other_speaker or ())[:1]), strict=False):
         settings.append(silence_setting(name, trained, held_out, frames, speech, options.speech_model))
-    results = {}
-    for setting in tqdm(settings, "settings", unit="setting"):
-        applicable = [metric for metric in metrics if metric.applies_to(setting)]
-        for name, result in measure(setting, applicable, missing, options.seed).items():
-            results[setting.name, name] = result
+    results = measure_all(settings, metrics, missing, options.seed)
     facts = {
         "run": {
             "folder": str(options.run),
@@ -130,17 +128,36 @@ def evaluate(options: EvaluationOptions, frames: Path) -> Evaluation:
 
 def all_metrics(capture: Capture, weights: Path, device: torch.device | str) -> list[Metric]:
     """Every metric, in the order of the tables."""
+    return [*metrics_without_capture(weights, device), *lip_metrics(capture), SoundToMouth(capture), Seam(capture)]
+
+
+def metrics_without_capture(weights: Path, device: torch.device | str) -> list[Metric]:
+    """The metrics that need no more than a setting."""
     return [
         *(kind(crop) for kind in (Psnr, Ssim) for crop in CROPS),
         *(StLpipsMetric(crop, device) for crop in ("frame", "lips")),
         *(Lpips(net, weights, device) for net in ("alex", "vgg")),
         Fid(weights, device),
+        IdentitySimilarity(weights, device),
         *mesh_metrics(),
-        *lip_metrics(capture),
         *(Sync(kind, weights, device) for kind in ("confidence", "distance")),
-        SoundToMouth(capture),
-        Seam(capture),
     ]
+
+
+def measure_all(
+    settings: list[Setting], metrics: list[Metric], missing: dict[str, NotComputed | None], seed: int
+) -> dict[tuple[str, str], MetricValue | NotComputed]:
+    """Compute metrics in all settings that they apply to; arguments as of :func:`measure`.
+
+    Returns:
+        Results by names of setting and metric.
+    """
+    results = {}
+    for setting in tqdm(settings, "settings", unit="setting"):
+        applicable = [metric for metric in metrics if metric.applies_to(setting)]
+        for name, result in measure(setting, applicable, missing, seed).items():
+            results[setting.name, name] = result
+    return results
 
 
 def measure(

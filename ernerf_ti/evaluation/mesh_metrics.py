@@ -101,7 +101,7 @@ class MeshError(MeshMetric):
     def of_meshes(
         self, rendered: np.ndarray, true: np.ndarray, both: np.ndarray, times: np.ndarray, seed: int
     ) -> MetricValue | NotComputed:
-        return mean_over_frames(_spread(self._error(rendered, true), both), times, seed)
+        return mean_over_frames(spread(self._error(rendered, true), both), times, seed)
 
 
 class MeshCorrelation(MeshMetric):
@@ -147,8 +147,8 @@ class ClosedEyeAperture(MeshMetric):
         apertures = {name: 100 * lid_aperture(points) for name, points in (("true", true), ("rendered", rendered))}
         values = np.where(closed, apertures["rendered"], np.nan)
         note = f"true aperture {apertures['true'][closed].mean():.2f} {self.unit}"
-        curves = {name: _spread(aperture, both) for name, aperture in apertures.items()}
-        return mean_over_frames(_spread(values, both), times, seed, note, **curves)
+        curves = {name: spread(aperture, both) for name, aperture in apertures.items()}
+        return mean_over_frames(spread(values, both), times, seed, note, **curves)
 
 
 def correlate(
@@ -171,11 +171,11 @@ def correlate(
     block = block_length(times[known])
     assert block is not None  # there are enough frames
     low, high = correlation_interval(a, b, block, seed)[0]
-    curves = {name: _spread(motion, known) for name, motion in motions.items()}
+    curves = {name: spread(motion, known) for name, motion in motions.items()}
     return MetricValue(float(correlation(a, b)[0]), (float(low), float(high)), None, n, curves=curves)
 
 
-def _spread(values: np.ndarray, known: np.ndarray) -> np.ndarray:
+def spread(values: np.ndarray, known: np.ndarray) -> np.ndarray:
     """Values [N] of the known frames -> [n], NaN elsewhere."""
     result = np.full(len(known), np.nan)
     result[known] = values
@@ -213,7 +213,7 @@ def mesh_metrics() -> list[MeshMetric]:
             "LMD",
             "px",
             "Landmark distance: mean distance of the lip landmarks 48 to 67, each set centered at its mean, in pixels "
-            "of the capture.",
+            "of the true frames.",
             lip_distance,
         ),
         MeshError("mesh AUE upper", _EYE_DISTANCE, actions.format(4, "upper", "brows and lids"), action_error(0)),

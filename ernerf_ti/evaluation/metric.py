@@ -51,13 +51,13 @@ class Setting:
     truth: ImageSequence | None
     """Ground truth; None where there is none."""
     landmarks: Callable[[int], np.ndarray]
-    """Index -> [68, 2] x, y in pixels, landmarks of the capture that place the crops."""
+    """Index -> [68, 2] x, y in pixels: landmarks of the true frame, which place the crops; of the image without one."""
     times: np.ndarray
     """[n] int, index at 25 fps into the sound of each image."""
     samples: np.ndarray | None
     """[S] mono 16 kHz sound in [-1, 1]; None without sound."""
     windows: np.ndarray
-    """[n, steps, C] audio windows of the images."""
+    """[n, steps, C] audio windows of the images; no windows for metrics that hear the sound alone."""
     is_special: bool = False
     """Made for the metrics that name it; others are not computed."""
     problem: "NotComputed | None" = None
@@ -126,7 +126,7 @@ class FrameMetric(Metric):
 
         Args:
             image, truth: [H, W, 3] uint8 RGB.
-            landmarks: [68, 2] of the capture, in pixels.
+            landmarks: [68, 2] of the true frame, in pixels.
         """
 
 

@@ -7,33 +7,70 @@ from ernerf_ti.process.device import CudaGraphs
 from ernerf_ti.process.precision import Precision
 
 
-@dataclass(frozen=True)
-class EvaluationOptions:
-    """Which run is evaluated, on which frames, and where the results go."""
+@dataclass(frozen=True, kw_only=True)
+class MeasuringOptions:
+    """How images are measured, of a run or of a video."""
 
-    run: Path
-    """Run to evaluate: its folder, or a checkpoint file."""
     output: Path | None = None
-    """Folder for metrics.json and evaluation.html; RUN/evaluation by default."""
-    capture: Path | None = None
-    """Capture that the run was trained on; needed only if it has moved."""
+    """Folder for metrics.json and evaluation.html; RUN/evaluation or VIDEO_evaluation by default."""
     device: str = "cpu"
     """Device to render and to compute metrics on."""
+    max_seconds: float | None = None
+    """Evaluate only the first seconds, held-out ones of a run."""
+    weights: Path | None = None
+    """Folder with the weights of the learned metrics; by default the folder where torch keeps downloaded weights."""
+    seed: int = 0
+    """Seed of the bootstrap behind the confidence intervals."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOptions(MeasuringOptions):
+    """How a run is rendered and measured."""
+
+    capture: Path | None = None
+    """Capture that the run was trained on; needed only if it has moved."""
     precision: Precision = "auto"
     """Format of the networks' values; see :func:`ernerf_ti.process.precision.resolve_precision`."""
     cuda_graphs: CudaGraphs = "auto"
     """Whether recorded work is repeated on CUDA; see :func:`ernerf_ti.process.graphs.cuda_graphs`."""
     frames: int | None = None
     """Number of held-out frames to evaluate, evenly spaced; all by default."""
-    max_seconds: float | None = None
-    """Evaluate only the first held-out seconds."""
     cross_speaker_audio: Path | None = None
     """Speech of another speaker; lip synchrony is evaluated with it too."""
     speech_model: Path | None = None
     """Folder of the speech model, for portraits trained on hubert or esperanto features."""
-    weights: Path | None = None
-    """Folder with the weights of the learned metrics; by default the folder where torch keeps downloaded weights."""
     keep_frames: bool = False
     """Keep the rendered frames in the folder `frames` beside the results."""
-    seed: int = 0
-    """Seed of the bootstrap behind the confidence intervals."""
+
+
+@dataclass(frozen=True)
+class EvaluationOptions(RunOptions):
+    """Which run is evaluated, on which frames, and where the results go."""
+
+    run: Path
+    """Run to evaluate: its folder, or a checkpoint file."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReferenceOptions:
+    """What a video is compared with."""
+
+    reference: Path | None = None
+    """With --video: the true video, or a folder of its frames, in the same framing. Without it, only the metrics that
+    need no truth are computed."""
+    audio: Path | None = None
+    """With --video: the sound that the video was made for, from its first frame on; by default the video's own, else
+    that of the reference."""
+    offset: int = 0
+    """With --video: frames of 25 fps by which the video is late; its frame K + OFFSET is compared with frame K of the
+    reference. The results say which offset fits best."""
+    folder_rate: float = 25.0
+    """With --video: frames per second of folders of frames."""
+
+
+@dataclass(frozen=True)
+class VideoOptions(MeasuringOptions, ReferenceOptions):
+    """Which video is evaluated, what it is compared with, and where the results go."""
+
+    video: Path
+    """Video of a talking head by any method, or a folder of its frames."""

@@ -9,13 +9,16 @@ import numpy as np
 from ernerf_ti.data.capture_files import FPS
 from ernerf_ti.evaluation.evaluation import Evaluation
 from ernerf_ti.evaluation.held_out import CROSS_SPEAKER
-from ernerf_ti.evaluation.metric import MetricValue
-from ernerf_ti.evaluation.results_text import headlines, not_computed, notes, table
+from ernerf_ti.evaluation.metric import MetricValue, Setting
+from ernerf_ti.evaluation.results_text import headlines, not_computed, notes, subject, table
 from ernerf_ti.evaluation.statistics import INTERVAL
 
 _N_WORST = 3
-_WORST_BY = ("PSNR face", "PSNR lips", "LPIPS alex", "LMD", "mesh AUE upper", "mesh AUE lower")
-_SHOWN = ("head", "portrait")
+_WORST_BY = (
+    *("PSNR face", "PSNR lips", "LPIPS alex", "LMD", "mesh AUE upper", "mesh AUE lower"),
+    *("CSIM", "opening in silence", "wobble"),
+)
+_SHOWN = ("head", "portrait", "video")
 _MAX_HEIGHT = 256  # of a shown frame, in pixels
 _GAIN = 4  # of the differences shown
 _COLORS = "#1f77b4", "#2ca02c", "#d62728", "#999999", "#cc9944"
@@ -36,7 +39,8 @@ figure { margin: 1em 0 } figcaption { color: #555; font-size: 13px }
 def page(evaluation: Evaluation) -> str:
     """HTML of the page."""
     facts = evaluation.facts
-    title = f"Evaluation of {html.escape(facts['run']['folder'])}"
+    kind, path = subject(facts)
+    title = f"Evaluation of {html.escape(path)}"
     descriptions = [(metric.name, metric.description) for metric in evaluation.metrics]
     return f"""<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8"><title>{title}</title><style>{_STYLE}</style></head><body>
@@ -46,7 +50,7 @@ def page(evaluation: Evaluation) -> str:
 <h2>Notes</h2>{_list(notes(evaluation))}
 <h2>Not computed</h2>{_list(not_computed(evaluation))}
 <h2>Settings</h2>{_pairs([(setting.name, setting.description) for setting in evaluation.settings])}
-<h2>Run</h2>{_pairs(list(headlines(facts).items()))}
+<h2>{kind.capitalize()}</h2>{_pairs(list(headlines(facts).items()))}
 <h2>Frame by frame</h2>{_curves(evaluation)}
 <h2>Worst frames</h2>{_worst_frames(evaluation)}
 <h2>How each metric is computed</h2>{_pairs(descriptions)}
@@ -152,27 +156,40 @@ def _curves(evaluation: Evaluation) -> str:
 
 
 def _worst_frames(evaluation: Evaluation) -> str:
-    figures = []
+    figures, intro = [], "The frames."
     for setting in (s for s in evaluation.settings if s.name in _SHOWN):
+        shown: list[tuple[int, str]] = []
         for metric in (m for m in evaluation.metrics if m.name in _WORST_BY):
             result = evaluation.results.get((setting.name, metric.name))
-            if not isinstance(result, MetricValue):
+            if not isinstance(result, MetricValue) or result.per_frame is None:
                 continue
-            assert setting.truth is not None and result.per_frame is not None  # these metrics compare single frames
             for i in worst(result, metric.better):
                 caption = f"{setting.name}, frame at {setting.times[i] / FPS:.2f} s: {metric.name} "
                 caption += f"{result.per_frame[i]:.4g} {metric.unit} (mean {result.value:.4g})"
-                image = _side_by_side(setting.truth[i], setting.images[i])
-                figures.append(
-                    f'<figure><img alt="" src="data:image/jpeg;base64,{_jpeg(image)}">'
-                    f"<figcaption>{html.escape(caption)}</figcaption></figure>"
-                )
-    return f"<p>True frame, rendered frame, and their difference times {_GAIN}.</p>" + "".join(figures)
+                shown.append((i, caption))
+        # Videos are decoded in ascending order.
+        pictures = {i: _jpeg(_shrunk(_picture(setting, i))) for i in sorted({i for i, _ in shown})}
+        figures += [
+            f'<figure><img alt="" src="data:image/jpeg;base64,{pictures[i]}">'
+            f"<figcaption>{html.escape(caption)}</figcaption></figure>"
+            for i, caption in shown
+        ]
+        if setting.truth is not None:
+            intro = f"True frame, rendered frame, and their difference times {_GAIN}."
+    return f"<p>{intro}</p>" + "".join(figures)
 
 
-def _side_by_side(truth: np.ndarray, image: np.ndarray) -> np.ndarray:
+def _picture(setting: Setting, i: int) -> np.ndarray:
+    """Image i of a setting, beside the true one and their difference if there is a true one."""
+    image = setting.images[i]
+    if setting.truth is None:
+        return image
+    truth = setting.truth[i]
     difference = np.abs(truth.astype(np.int16) - image.astype(np.int16))
-    row = np.concatenate((truth, image, np.minimum(_GAIN * difference, 255).astype(np.uint8)), 1)
+    return np.concatenate((truth, image, np.minimum(_GAIN * difference, 255).astype(np.uint8)), 1)
+
+
+def _shrunk(row: np.ndarray) -> np.ndarray:
     shrink = min(1.0, _MAX_HEIGHT / len(row))
     return cv2.resize(row, None, fx=shrink, fy=shrink, interpolation=cv2.INTER_AREA) if shrink < 1 else row
 

@@ -8,15 +8,18 @@ import torch
 from ernerf_ti.evaluation.metric import FrameMetric
 from ernerf_ti.train.losses import psnr
 from ernerf_ti.train.perceptual import dssim
-from ernerf_ti.train.pixel_sampling import face_rectangle, lips_rectangle
+from ernerf_ti.train.pixel_sampling import eyes_rectangle, face_rectangle, lips_rectangle
 
-Crop = Literal["frame", "face", "lips"]
+Crop = Literal["frame", "face", "lips", "eyes"]
 
 CROPS: dict[Crop, str] = {
     "frame": "the whole frame",
-    "face": "the bounding box of the capture's 68 landmarks",
-    "lips": "the square around the capture's outer-lip landmarks",
+    "face": "the bounding box of the true frame's 68 landmarks",
+    "lips": "the square around the true frame's outer-lip landmarks",
+    "eyes": "the box around the true frame's eye landmarks and a tenth of its width more",
 }
+
+_RECTANGLES = {"face": face_rectangle, "lips": lips_rectangle, "eyes": eyes_rectangle}
 
 
 def cropped(image: np.ndarray, landmarks: np.ndarray, crop: Crop) -> np.ndarray:
@@ -24,8 +27,7 @@ def cropped(image: np.ndarray, landmarks: np.ndarray, crop: Crop) -> np.ndarray:
     height, width = image.shape[:2]
     if crop == "frame":
         return image
-    rectangle = face_rectangle if crop == "face" else lips_rectangle
-    row0, row1, column0, column1 = rectangle(landmarks, height, width)
+    row0, row1, column0, column1 = _RECTANGLES[crop](landmarks, height, width)
     return image[row0:row1, column0:column1]
 
 

@@ -1,12 +1,13 @@
-"""Evaluate a run and write the results to a folder."""
+"""Evaluate a run or a video, and write the results to a folder."""
 
 from pathlib import Path
 
 from ernerf_ti.evaluation.evaluation import Evaluation, evaluate
 from ernerf_ti.evaluation.frames_folder import remove_frames_folder
-from ernerf_ti.evaluation.options import EvaluationOptions
+from ernerf_ti.evaluation.options import EvaluationOptions, VideoOptions
 from ernerf_ti.evaluation.page import page
 from ernerf_ti.evaluation.results_text import as_json
+from ernerf_ti.evaluation.video_evaluation import evaluate_video
 from ernerf_ti.media.files import write_json, write_text
 from ernerf_ti.run.folder import RunFolder
 
@@ -24,14 +25,36 @@ def evaluate_and_report(options: EvaluationOptions) -> tuple[Evaluation, list[Pa
     """
     folder = options.output or RunFolder.find(options.run).evaluation
     frames = folder / "frames"
-    metrics, report = folder / "metrics.json", folder / "evaluation.html"
     keep = False
     try:
         evaluation = evaluate(options, frames)
-        write_json(metrics, as_json(evaluation))
-        write_text(report, page(evaluation))
+        written = _write(evaluation, folder)
         keep = options.keep_frames
     finally:
         if not keep:
             remove_frames_folder(frames)
-    return evaluation, [metrics, report]
+    return evaluation, written
+
+
+def evaluate_video_and_report(options: VideoOptions) -> tuple[Evaluation, list[Path]]:
+    """Evaluate a video, and write metrics.json and evaluation.html.
+
+    Args:
+        options: what to evaluate, and where the results go: NAME_evaluation beside the video by default.
+
+    Returns:
+        The results, and the files that were written.
+
+    Raises as :func:`ernerf_ti.evaluation.video_evaluation.evaluate_video`.
+    """
+    video = options.video
+    folder = options.output or video.absolute().with_name(f"{video.absolute().stem}_evaluation")
+    evaluation = evaluate_video(options)
+    return evaluation, _write(evaluation, folder)
+
+
+def _write(evaluation: Evaluation, folder: Path) -> list[Path]:
+    metrics, report = folder / "metrics.json", folder / "evaluation.html"
+    write_json(metrics, as_json(evaluation))
+    write_text(report, page(evaluation))
+    return [metrics, report]

@@ -14,6 +14,8 @@ _FORMATS = {
     "dB": ".2f",
     "r": ".3f",
     "px": ".2f",
+    "frames": ".2f",
+    "frames per minute": ".2f",
     "gray levels/px": ".2f",
     "% of eye distance": ".2f",
     "%": ".0f",
@@ -97,8 +99,35 @@ def summary(evaluation: Evaluation) -> str:
     return "\n".join(lines)
 
 
+def subject(facts: dict) -> tuple[str, str]:
+    """What was evaluated: "run" or "video", and its path."""
+    return ("video", facts["video"]["path"]) if "video" in facts else ("run", facts["run"]["folder"])
+
+
 def headlines(facts: dict) -> dict[str, str]:
     """The facts shown beside the table, by their headings."""
+    lines = _of_videos(facts) if "video" in facts else _of_run(facts)
+    lines["machine"] = f"{facts['machine']['device']}, {facts['machine']['threads']} threads"
+    lines["versions"] = ", ".join(f"{name} {version}" for name, version in facts["versions"].items())
+    lines["commit"] = facts["commit"] or "not in a git repository"
+    return lines
+
+
+def _of_videos(facts: dict) -> dict[str, str]:
+    lines, comparison = {}, facts["comparison"]
+    for name in ("video", "reference"):
+        if facts[name] is not None:
+            video = facts[name]
+            width, height = video["size"]
+            lines[name] = (
+                f"{video['path']}: {width}x{height} pixels, {video['frames_per_second']:.2f} frames/s, "
+                f"{video['seconds']:.2f} s"
+            )
+    lines["frames"] = f"{comparison['frames']} at 25 frames/s, {comparison['seconds']:.2f} s"
+    return {**lines, **comparison["notes"]}
+
+
+def _of_run(facts: dict) -> dict[str, str]:
     capture, model, training = facts["capture"], facts["model"], facts["training_seconds"]
     run, trained = facts["run"], "time not recorded"
     if training is not None:
@@ -115,9 +144,6 @@ def headlines(facts: dict) -> dict[str, str]:
     }
     for name, speed in facts["speed"].items():
         lines[f"speed, {name}"] = f"{speed['frames_per_second']:.2f} frames/s ({speed['how']})"
-    lines["machine"] = f"{facts['machine']['device']}, {facts['machine']['threads']} threads"
-    lines["versions"] = ", ".join(f"{name} {version}" for name, version in facts["versions"].items())
-    lines["commit"] = facts["commit"] or "not in a git repository"
     return lines
 
 

@@ -58,7 +58,7 @@ class Sync(SequenceMetric):
         self.better = "higher" if kind == "confidence" else "lower"
         self.description = (
             f"{SYNCNET.names[0]} on the longest run of consecutive frames, with the sound shifted by up to {SHIFTS} "
-            f"frames. Faces are cropped to {FACE_SIDE} pixels around the capture's landmarks and the forehead, where "
+            f"frames. Faces are cropped to {FACE_SIDE} pixels around the landmarks and the forehead, where "
             "the published evaluation uses the S3FD face detector."
         )
 
@@ -78,7 +78,7 @@ class Sync(SequenceMetric):
     def _synchrony(self, setting: Setting) -> tuple[int, Synchrony] | NotComputed:
         """Index of the first frame, and the synchrony of those that follow it."""
         if setting.samples is None:
-            return NotComputed("the capture has no sound")
+            return NotComputed("there is no sound")
         run = longest_run(setting.times)
         first = int(setting.times[run.start])
         samples = setting.samples[first * SAMPLES_PER_FRAME :][: (run.stop - run.start) * SAMPLES_PER_FRAME]

@@ -26,6 +26,10 @@ INCEPTION = WeightFile(
     ("weights-inception-2015-12-05-6726825d.pth", "pt_inception-2015-12-05-6726825d.pth"),
     "the Inception network of FID, as published by torch-fidelity or pytorch-fid",
 )
+ARCFACE = WeightFile(
+    ("arcface_backbone.pth", "backbone.pth"),
+    "an IResNet trained with ArcFace (backbone.pth of insightface's arcface_torch)",
+)
 SYNCNET = WeightFile(("syncnet_v2.model",), "SyncNet, as published by its authors")
 
 
