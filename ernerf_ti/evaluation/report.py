@@ -54,6 +54,7 @@ def evaluate_video_and_report(options: VideoOptions) -> tuple[Evaluation, list[P
 
 
 def _write(evaluation: Evaluation, folder: Path) -> list[Path]:
+    folder.mkdir(parents=True, exist_ok=True)
     metrics, report = folder / "metrics.json", folder / "evaluation.html"
     write_json(metrics, as_json(evaluation))
     write_text(report, page(evaluation))

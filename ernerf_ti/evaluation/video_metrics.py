@@ -31,7 +31,7 @@ from ernerf_ti.evaluation.statistics import block_length, block_resamples
 _EYE_DISTANCE = "% of eye distance"
 _MIN_FRAMES = 4 * MAX_LAG
 _STILL = 0.005  # of the eye distance: a head that moves less says nothing about time
-_LEAST_R = 0.3  # at the best lag; less is no agreement to measure a lag by
+_LEAST_R = 0.5  # at the best lag; less is no agreement to measure a lag by
 _SECOND = 25  # frames
 
 

@@ -1,14 +1,19 @@
 """The command `evaluate`, on a tiny capture."""
 
 import json
+import shutil
+import types
 
 import numpy as np
 import pytest
 
 from ernerf_ti.cli.main import main
+from ernerf_ti.data.capture import open_capture
 from ernerf_ti.data.capture_files import write_sound
 from ernerf_ti.data.synthetic.portrait_writers import write_portrait_capture
 from ernerf_ti.data.synthetic.synthetic_portrait import SyntheticPortrait
+from ernerf_ti.evaluation import mesh_metrics, video_evaluation
+from ernerf_ti.preprocess.face_mesh import IBUG_POINTS, N_POINTS
 from tests.quick_training import options
 
 
@@ -69,6 +74,41 @@ def test_everything_is_evaluated(folders, tmp_path, capsys, monkeypatch):
     page = (folder / "evaluation.html").read_text()
     assert page.count("data:image/jpeg;base64,") >= 3
     assert "<h2>Worst frames</h2>" in page
+
+
+def test_a_video_of_the_held_out_frames_has_the_same_values(folders, tmp_path, monkeypatch):
+    folder, run = folders
+    capture = open_capture(folder)
+    held_out = capture.val.frame_ids
+    points = np.random.default_rng(0).uniform(4, 28, (len(held_out), N_POINTS, 3))
+    points[:, IBUG_POINTS, :2] = [capture.landmarks(k) for k in held_out]
+
+    def track_face(images, n, progress):
+        """The capture's landmarks, and a jaw that hangs by the brightness."""
+        shown = points.copy()
+        shown[:, 152, 1] += [image.mean() / 50 for image in images]
+        return types.SimpleNamespace(points=shown.astype(np.float32), valid=np.ones(n, bool))
+
+    monkeypatch.setattr(mesh_metrics, "track_face", track_face)
+    for module in (mesh_metrics, video_evaluation):
+        monkeypatch.setattr(module, "tracker_problem", lambda: None)
+    output = ("--device", "cpu", "--output")
+    assert evaluate([str(run), "--capture", str(folder), "--keep-frames", *output, str(tmp_path / "of_run")]) == 0
+    for i, k in enumerate(held_out):
+        (tmp_path / "truth").mkdir(exist_ok=True)
+        shutil.copy(capture.paths.image(k), tmp_path / "truth" / f"{i:05d}.jpg")
+    rendered = tmp_path / "of_run" / "frames" / "head"
+    arguments = ["--video", str(rendered), "--reference", str(tmp_path / "truth"), *output, str(tmp_path / "of_video")]
+    assert evaluate(arguments) == 0
+    expected, found = (
+        json.loads((tmp_path / name / "metrics.json").read_text())["settings"][setting]["metrics"]
+        for name, setting in (("of_run", "head"), ("of_video", "video"))
+    )
+    compared = {name for name in expected if "value" in expected[name]}
+    assert {"PSNR frame", "PSNR lips", "PSNR eyes", "SSIM face", "LMD", "mesh AUE lower"} <= compared
+    for name in compared:
+        assert found[name]["value"] == pytest.approx(expected[name]["value"], rel=1e-9), name
+    assert expected["mesh AUE lower"]["value"] > 0
 
 
 def test_some_frames_elsewhere(folders, tmp_path):
