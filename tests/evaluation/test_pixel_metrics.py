@@ -38,7 +38,7 @@ def test_metric_depends_on_its_crop_alone(kind, crop):
 def test_crops():
     # The points span columns 12 to 52 and rows 26 to 52, the outer lips columns 26 to 38 and rows 36 to 48.
     boxes = {crop: cropped(np.zeros((64, 64, 3)), landmarks(), crop).shape[:2] for crop in CROPS}
-    assert boxes == {"frame": (64, 64), "face": (26, 40), "lips": (12, 12)}
+    assert boxes == {"frame": (64, 64), "face": (26, 40), "lips": (12, 12), "eyes": (4, 20)}
 
 
 def slow_ssim(a, b):

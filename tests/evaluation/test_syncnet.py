@@ -218,6 +218,6 @@ def test_missing_weights_and_sound(weights, tmp_path, make_setting):
     torch.save({"netcnnaud.0.weight": torch.ones(1)}, tmp_path / "syncnet_v2.model")
     assert "expected the 102 tensors" in Sync("confidence", tmp_path).missing().reason
     metric, images = Sync("distance", weights), np.zeros((20, 64, 64, 3), np.uint8)
-    assert metric.measure(make_setting(images), 0) == NotComputed("the capture has no sound")
+    assert metric.measure(make_setting(images), 0) == NotComputed("there is no sound")
     short = metric.measure(make_setting(images, samples=np.zeros(20 * 640)), 0)
     assert short == NotComputed("expected 35 consecutive frames with sound or more, got 20")
