@@ -51,8 +51,8 @@ def page(evaluation: Evaluation) -> str:
 <h2>Not computed</h2>{_list(not_computed(evaluation))}
 <h2>Settings</h2>{_pairs([(setting.name, setting.description) for setting in evaluation.settings])}
 <h2>{kind.capitalize()}</h2>{_pairs(list(headlines(facts).items()))}
-<h2>Frame by frame</h2>{_curves(evaluation)}
 <h2>Worst frames</h2>{_worst_frames(evaluation)}
+<h2>Frame by frame</h2>{_curves(evaluation)}
 <h2>How each metric is computed</h2>{_pairs(descriptions)}
 </body></html>
 """

@@ -76,18 +76,21 @@ def track_face(frames: Iterable[np.ndarray], n_frames: int | None = None, progre
     """
     with FaceDetector() as detect, _MeshFinder() as finder:
         bar = tqdm(frames, "tracking the face", n_frames, disable=not progress, unit="frame")
-        found = list(_follow(detect, finder, bar))
+        # The crops of a frame are not kept: they would take 46 KB.
+        found = [
+            (mesh.mean(0) if len(mesh) else np.full((N_POINTS, 3), np.nan), crop_spread(mesh), len(mesh), n)
+            for mesh, n in _follow(detect, finder, bar)
+        ]
     if not found:
         raise ValueError("frames: expected at least one, got none; decode the video first")
-    meshes, n_faces = zip(*found, strict=True)
-    if not any(map(len, meshes)):
+    means, spreads, n_crops, n_faces = zip(*found, strict=True)
+    if not any(n_crops):
         raise ValueError(
             f"video: no face found in {len(found)} frames; use a video of one person who faces the camera, with a face "
             "at least a tenth as wide as the video"
         )
-    points = np.stack([mesh.mean(0) if len(mesh) else np.full((N_POINTS, 3), np.nan) for mesh in meshes])
-    spread = np.array([crop_spread(mesh) for mesh in meshes])
-    reasons = tuple(map(invalid_reason, points, spread, map(len, meshes)))
+    points, spread = np.stack(means), np.array(spreads)
+    reasons = tuple(map(invalid_reason, points, spread, n_crops))
     return FaceTrack(
         points.astype(np.float32),
         np.array([not reason for reason in reasons]),
