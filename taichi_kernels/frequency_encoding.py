@@ -103,9 +103,12 @@ class _Kernels(NamedTuple):
 def _kernels(dtype: torch.dtype, on_cuda: bool) -> _Kernels:
     ti = taichi()
     real, Reals = scalar(dtype), array(dtype)
-    # float32 features come from one sine and cosine in float64, doubled from octave to octave: the
-    # error doubles too, and stays far below float32. float64 features have no such room.
-    doubling = dtype == torch.float32
+    # On the CPU float32 features come from one sine and cosine in float64, doubled from octave to octave: the
+    # error doubles too, and stays far below float32. float64 features have no such room. On CUDA, where float64 is
+    # up to 64 times slower, each octave has a sine and cosine of its own: doubling an angle is exact, and CUDA's
+    # functions reduce angles of any size.
+    doubling = dtype == torch.float32 and not on_cuda
+    working = ti.f64 if doubling else real
 
     @parallel_kernel(on_cuda)
     def encode(
@@ -119,16 +122,16 @@ def _kernels(dtype: torch.dtype, on_cuda: bool) -> _Kernels:
             i = k // n_dims
             j = i * n_dims * (1 + 2 * n_octaves) + k - i * n_dims
             features[j] = x[k]
-            angle = ti.cast(x[k], ti.f64)
+            angle = ti.cast(x[k], working)
             sine, cosine = ti.sin(angle), ti.cos(angle)
             for _ in range(n_octaves):
                 features[j + n_dims] = ti.cast(sine, real)
                 features[j + 2 * n_dims] = ti.cast(cosine, real)
                 j += 2 * n_dims
                 if ti.static(doubling):
-                    sine, cosine = ti.f64(2.0) * sine * cosine, (cosine - sine) * (cosine + sine)
+                    sine, cosine = working(2.0) * sine * cosine, (cosine - sine) * (cosine + sine)
                 else:
-                    angle *= ti.f64(2.0)
+                    angle *= working(2.0)
                     sine, cosine = ti.sin(angle), ti.cos(angle)
 
     @parallel_kernel(on_cuda)

@@ -152,6 +152,13 @@ def test_a_kernel_is_one_cuda_kernel_that_reads_its_arguments_only(every_op):
             assert len(code.splitlines()) <= len(by_address.read_text().splitlines()), name
 
 
+def test_float32_kernels_do_not_compute_in_float64(every_op):
+    codes, _ = every_op
+    for name, paths in codes.items():
+        if name.endswith("-float32"):
+            assert not any(".f64" in path.read_text() for path in paths), name
+
+
 def test_the_driver_gets_what_taichi_gives_it(every_op):
     codes, printed = every_op
     assert sum(len(paths) for paths in codes.values()) > 160

@@ -27,6 +27,20 @@ def test_hand_worked_order(device):
     torch.testing.assert_close(frequency_encode(x, 2), torch.tensor([expected], device=device), atol=1e-6, rtol=0)
 
 
+def test_float32_is_accurate_at_any_frequency(device):
+    # Coordinates of pixels and positions lie within a few radians. CUDA's fast functions would fail.
+    sizes = torch.logspace(-6, 4, 4099, device=device)
+    x = torch.stack((sizes, -sizes), 1)
+    expected = reference.frequency_encode(x.double(), 16)
+    error = (frequency_encode(x, 16) - expected).abs()[:, 2:]
+    assert error.max() < 2e-7
+
+
+def test_what_is_not_finite_stays_so(device):
+    x = torch.tensor([[math.nan], [math.inf], [-math.inf]], device=device)
+    assert frequency_encode(x, 3)[:, 1:].isnan().all()
+
+
 def test_gradcheck(device):
     x = torch.randn(7, 3, dtype=torch.float64, device=device, requires_grad=True)
     assert torch.autograd.gradcheck(lambda x: frequency_encode(x, 4), x)
