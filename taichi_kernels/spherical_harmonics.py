@@ -32,7 +32,8 @@ def spherical_harmonics(directions: Tensor, degree: int) -> Tensor:
         degree: 1 to 8, number of bands l = 0 ... degree - 1.
 
     Returns:
-        [N, degree^2]; band l holds m = -l ... l at l^2 + l + m. Signs as in the torch-ngp family.
+        [N, degree^2]; band l holds m = -l ... l at l^2 + l + m. Signs as in the torch-ngp family. On CUDA the memory
+        is channel-major, as of the grid encodings, so that threads that run together write to consecutive addresses.
 
     Differentiable twice in the directions, as three independent coordinates. Deterministic.
     Raises ValueError if an argument is not as above.
@@ -47,12 +48,22 @@ def spherical_harmonics(directions: Tensor, degree: int) -> Tensor:
 
 def _evaluate(directions: Tensor, degree: int) -> Tensor:
     harmonics = _empty_harmonics(directions, degree)
-    launch(_kernels(degree, directions.dtype, is_cuda()).evaluate, directions, len(directions), harmonics)
+    launch(_kernels(degree, directions.dtype, is_cuda()).evaluate, directions, len(directions), _dense(harmonics))
     return harmonics
 
 
 def _empty_harmonics(directions: Tensor, degree: int) -> Tensor:
-    return directions.new_empty(directions.shape[0], degree**2)
+    shape = directions.shape[0], degree**2
+    return directions.new_empty(shape[::-1]).t() if _is_channel_major(directions) else directions.new_empty(shape)
+
+
+def _is_channel_major(tensor: Tensor) -> bool:
+    return tensor.device.type == "cuda"
+
+
+def _dense(harmonics: Tensor) -> Tensor:
+    """[N, degree^2] as the kernels take it."""
+    return dense(harmonics.t() if _is_channel_major(harmonics) else harmonics)
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -68,7 +79,7 @@ def _backward(ctx: Any, grad_harmonics: Tensor) -> tuple[Tensor, None]:
 def _gradient(directions: Tensor, grad_harmonics: Tensor, degree: int) -> Tensor:
     grad_directions = torch.empty_like(directions)
     kernel = _kernels(degree, directions.dtype, is_cuda()).gradient
-    launch(kernel, directions, dense(grad_harmonics), len(directions), grad_directions)
+    launch(kernel, directions, _dense(grad_harmonics), len(directions), grad_directions)
     return grad_directions
 
 
@@ -85,10 +96,13 @@ def _second_backward(ctx: Any, grad_grad_directions: Tensor) -> tuple[Tensor, Te
 def _derivatives_along(
     directions: Tensor, grad_harmonics: Tensor, grad_grad_directions: Tensor, degree: int
 ) -> tuple[Tensor, Tensor]:
-    results = torch.empty_like(directions), _empty_harmonics(directions, degree)
-    kernel = _kernels(degree, directions.dtype, is_cuda()).derivatives_along
-    launch(kernel, directions, dense(grad_grad_directions), dense(grad_harmonics), len(directions), *results)
-    return results
+    grad_directions, harmonics = torch.empty_like(directions), _empty_harmonics(directions, degree)
+    launch(
+        _kernels(degree, directions.dtype, is_cuda()).derivatives_along,
+        *(directions, dense(grad_grad_directions), _dense(grad_harmonics), len(directions)),
+        *(grad_directions, _dense(harmonics)),
+    )
+    return grad_directions, harmonics
 
 
 def _norm(l: int, m: int) -> float:
@@ -114,11 +128,15 @@ def _kernels(degree: int, dtype: torch.dtype, on_cuda: bool) -> _Kernels:
     DOWN = [[(l + m - 1) / (l - m) if m < l else 0.0 for m in bands] for l in bands]
     FIRST = [float(math.prod(range(2 * m - 1, 0, -2))) for m in bands]  # P_m^m = (2m - 1)!!
 
+    @ti.func
+    def place(i, channel: ti.template(), n):
+        return channel * n + i if ti.static(on_cuda) else i * N + channel
+
     @parallel_kernel(on_cuda)
     def evaluate(
         directions: Reals,  # [N, 3]
         n: ti.i32,
-        harmonics: Reals,  # [N, degree^2]
+        harmonics: Reals,  # [N, degree^2], see `place`
     ):
         for i in range(n):
             x, y, z = directions[3 * i], directions[3 * i + 1], directions[3 * i + 2]
@@ -128,15 +146,15 @@ def _kernels(degree: int, dtype: torch.dtype, on_cuda: bool) -> _Kernels:
                 for l in ti.static(range(m, degree)):
                     if ti.static(l > m):
                         p, p_before = real(UP[l][m]) * z * p - real(DOWN[l][m]) * p_before, p
-                    harmonics[i * N + l * l + l + m] = real(K[l][m]) * p * a
+                    harmonics[place(i, l * l + l + m, n)] = real(K[l][m]) * p * a
                     if ti.static(m > 0):
-                        harmonics[i * N + l * l + l - m] = real(K[l][m]) * p * b
+                        harmonics[place(i, l * l + l - m, n)] = real(K[l][m]) * p * b
                 a, b = a * x - b * y, a * y + b * x
 
     @parallel_kernel(on_cuda)
     def gradient(
         directions: Reals,  # [N, 3]
-        grad_harmonics: Reals,  # [N, degree^2]
+        grad_harmonics: Reals,  # [N, degree^2], see `place`
         n: ti.i32,
         grad_directions: Reals,  # [N, 3]
     ):
@@ -155,10 +173,10 @@ def _kernels(degree: int, dtype: torch.dtype, on_cuda: bool) -> _Kernels:
                             slope,
                         )
                         p, p_before = real(UP[l][m]) * z * p - real(DOWN[l][m]) * p_before, p
-                    g = real(K[l][m]) * grad_harmonics[i * N + l * l + l + m]
+                    g = real(K[l][m]) * grad_harmonics[place(i, l * l + l + m, n)]
                     grad_z += g * slope * a
                     if ti.static(m > 0):
-                        h = real(K[l][m]) * grad_harmonics[i * N + l * l + l - m]
+                        h = real(K[l][m]) * grad_harmonics[place(i, l * l + l - m, n)]
                         grad_z += h * slope * b
                         grad_x += real(float(m)) * p * (g * a_before + h * b_before)
                         grad_y += real(float(m)) * p * (h * a_before - g * b_before)
@@ -172,11 +190,11 @@ def _kernels(degree: int, dtype: torch.dtype, on_cuda: bool) -> _Kernels:
     def derivatives_along(
         directions: Reals,  # [N, 3]
         tangents: Reals,  # [N, 3]
-        grad_harmonics: Reals,  # [N, degree^2]
+        grad_harmonics: Reals,  # [N, degree^2], see `place`
         n: ti.i32,
         # results: the derivatives, along the tangents, of what `gradient` and `evaluate` compute
         grad_directions: Reals,  # [N, 3]
-        harmonics: Reals,  # [N, degree^2]
+        harmonics: Reals,  # [N, degree^2], see `place`
     ):
         for i in range(n):
             x, y, z = directions[3 * i], directions[3 * i + 1], directions[3 * i + 2]
@@ -201,13 +219,14 @@ def _kernels(degree: int, dtype: torch.dtype, on_cuda: bool) -> _Kernels:
                         slope, slope_before = up * (p + z * slope) - down * slope_before, slope
                         p, p_before = up * z * p - down * p_before, p
                     norm = real(K[l][m])
-                    j = i * N + l * l + l
-                    g = norm * grad_harmonics[j + m]
-                    harmonics[j + m] = norm * (slope * vz * a + p * da)
+                    j = place(i, l * l + l + m, n)
+                    g = norm * grad_harmonics[j]
+                    harmonics[j] = norm * (slope * vz * a + p * da)
                     total_z += g * (curvature * vz * a + slope * da)
                     if ti.static(m > 0):
-                        h = norm * grad_harmonics[j - m]
-                        harmonics[j - m] = norm * (slope * vz * b + p * db)
+                        j = place(i, l * l + l - m, n)
+                        h = norm * grad_harmonics[j]
+                        harmonics[j] = norm * (slope * vz * b + p * db)
                         total_z += h * (curvature * vz * b + slope * db)
                         total_x += order * (slope * vz * (g * a1 + h * b1) + p * (g * da1 + h * db1))
                         total_y += order * (slope * vz * (h * a1 - g * b1) + p * (h * da1 - g * db1))

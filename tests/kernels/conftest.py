@@ -19,6 +19,8 @@ def variant_for_cuda(monkeypatch, request):
     for name, module in list(sys.modules.items()):
         if name.startswith("taichi_kernels.") and name != "taichi_kernels.runtime" and hasattr(module, "is_cuda"):
             monkeypatch.setattr(module, "is_cuda", lambda: True)
+    spherical_harmonics = sys.modules["taichi_kernels.spherical_harmonics"]
+    monkeypatch.setattr(spherical_harmonics, "_is_channel_major", lambda tensor: True)
 
 
 @pytest.fixture(params=["variant for the CPU", "variant for CUDA"])
