@@ -33,8 +33,8 @@ def kernels() -> Iterator[Any]:
         return importlib.import_module(f"taichi_kernels.{name}")
 
     real, on_cuda = torch.float32, True
-    for n_features in (1, 2):
-        grids = (2, n_features, "linear", False, real, real, False, on_cuda)
+    for n_planes, n_features in ((3, 1), (3, 2), (1, 2)):
+        grids = (2, n_planes, n_features, "linear", False, real, real, False, on_cuda)
         yield from module("grid_kernels").grid_kernels(*grids, False)
         yield module("grid_kernels").grid_kernels(*grids, True).grad_table  # for deterministic algorithms
     for n_weighted in (4, 5):

@@ -144,32 +144,28 @@ def _grids(arguments: tuple[Any, ...]) -> _Grids:
 
 class _LevelTensors(NamedTuple):
     rows: Tensor
-    """[grids L, INTS_PER_LEVEL] int32."""
+    """[L INTS_PER_LEVEL + grids n_dims] int32: of the levels, then the axes."""
     scales: Tensor
-    """[grids L]"""
+    """[L]"""
 
 
 @functools.lru_cache(maxsize=64)
 def _level_tensors(grids: _Grids, dtype: torch.dtype, device: torch.device) -> _LevelTensors:
-    """What the kernels need to know about each level of each grid."""
-    rows = []
-    n_levels, n_dims = len(grids.level_scales), grids.n_dims
-    n_planes = len(grids.axes) // n_dims
-    for plane in range(n_planes):
-        axes = grids.axes[plane * n_dims : (plane + 1) * n_dims]
-        for level, scale in enumerate(grids.level_scales):
-            first, end = grids.level_offsets[level : level + 2]
-            n_slots = end - first
-            n_corners = math.ceil(scale) + (1 if grids.align_corners else 2)
-            strides, is_hashed = level_strides(n_dims, n_corners, n_slots, grids.kind)
-            factors = HASH_PRIMES[:n_dims] if is_hashed else strides
-            is_power_of_two = n_slots & (n_slots - 1) == 0
-            row = [plane * grids.level_offsets[-1] + first, n_slots, n_slots - 1 if is_power_of_two else NO_MASK]
-            unused = [0] * (MAX_DIMS - n_dims)
-            rows.append([*row, is_hashed, *axes, *unused, *(_int32(f) for f in factors), *unused])
+    """What the kernels need to know about each level."""
+    rows = list[int]()
+    for level, scale in enumerate(grids.level_scales):
+        first, end = grids.level_offsets[level : level + 2]
+        n_slots = end - first
+        n_corners = math.ceil(scale) + (1 if grids.align_corners else 2)
+        strides, is_hashed = level_strides(grids.n_dims, n_corners, n_slots, grids.kind)
+        factors = HASH_PRIMES[: grids.n_dims] if is_hashed else strides
+        is_power_of_two = n_slots & (n_slots - 1) == 0
+        unused = [0] * (MAX_DIMS - grids.n_dims)
+        mask = n_slots - 1 if is_power_of_two else NO_MASK
+        rows += [first, n_slots, mask, is_hashed, *(_int32(f) for f in factors), *unused]
     return _LevelTensors(
-        torch.tensor(rows, dtype=torch.int32, device=device).view(n_planes * n_levels, -1),
-        torch.tensor(grids.level_scales * n_planes, dtype=dtype, device=device),
+        torch.tensor([*rows, *grids.axes], dtype=torch.int32, device=device),
+        torch.tensor(grids.level_scales, dtype=dtype, device=device),
     )
 
 
@@ -203,9 +199,20 @@ def _kernels(
     grids: _Grids, dtype: torch.dtype, table_dtype: torch.dtype, along: bool, fixed_point: bool = False
 ) -> GridKernels:
     return grid_kernels(
-        *(grids.n_dims, grids.n_features, grids.interpolation, grids.align_corners),
-        *(dtype, table_dtype, along, is_cuda(), fixed_point),
+        *(grids.n_dims, _n_planes(grids) if is_cuda() else 1, grids.n_features, grids.interpolation),
+        *(grids.align_corners, dtype, table_dtype, along, is_cuda(), fixed_point),
     )
+
+
+def _n_planes(grids: _Grids) -> int:
+    return len(grids.axes) // grids.n_dims
+
+
+def _sizes(positions: Tensor, grids: _Grids) -> tuple[int, int, int, int, int, float, float]:
+    """The numbers that all kernels take, from the number of points on."""
+    n, n_axes = positions.shape
+    n_levels, n_entries = len(grids.level_scales), grids.level_offsets[-1]
+    return n, _n_planes(grids), n_levels, n_entries, n_axes, grids.bound, 0.5 / grids.bound
 
 
 def _points(positions: Tensor, tangents: Tensor | None) -> Tensor:
@@ -224,15 +231,13 @@ def _gradient_layout(grad_features: Tensor) -> tuple[Tensor, int, int]:
 
 def _encode(positions: Tensor, tables: Tensor, grids: _Grids, tangents: Tensor | None = None) -> Tensor:
     levels = _level_tensors(grids, positions.dtype, positions.device)
-    n, n_axes = positions.shape
-    n_rows = len(levels.scales)
-    features = tables.new_empty(n_rows * grids.n_features, n)
+    features = _empty_features(positions, tables, grids)
     launch(
         _kernels(grids, positions.dtype, tables.dtype, tangents is not None).encode,
-        *(_points(positions, tangents), tables, *levels, n, n_rows, n_axes, grids.bound, 0.5 / grids.bound),
-        features,
+        *(_points(positions, tangents), tables, *levels, *_sizes(positions, grids)),
+        features.t(),
     )
-    return features.t()
+    return features
 
 
 def _grad_tables(
@@ -244,9 +249,7 @@ def _grad_tables(
     tangents: Tensor | None = None,
 ) -> Tensor:
     levels = _level_tensors(grids, positions.dtype, positions.device)
-    n, n_axes = positions.shape
-    n_rows = len(levels.scales)
-    fixed_point = n > 0 and is_cuda() and torch.are_deterministic_algorithms_enabled()
+    fixed_point = len(positions) > 0 and is_cuda() and torch.are_deterministic_algorithms_enabled()
     if fixed_point:
         grad_features = grad_features.to(positions.dtype)
         unit = _fixed_point_unit(grad_features, grids, tangents)
@@ -254,10 +257,10 @@ def _grad_tables(
     grad_features, point_stride, channel_stride = _gradient_layout(grad_features)
     grad_tables = positions.new_zeros(shape, dtype=torch.int64 if fixed_point else None)
     # On the CPU a group of levels to each task: more groups than threads, to even out the load.
-    n_groups = min(n_rows, 2 * torch.get_num_threads())
+    n_groups = min(_n_planes(grids) * len(grids.level_scales), 2 * torch.get_num_threads())
     launch(
         _kernels(grids, positions.dtype, grad_features.dtype, tangents is not None, fixed_point).grad_table,
-        *(_points(positions, tangents), grad_features, *levels, n, n_rows, n_axes, grids.bound, 0.5 / grids.bound),
+        *(_points(positions, tangents), grad_features, *levels, *_sizes(positions, grids)),
         *(point_stride, channel_stride, n_groups),
         grad_tables,
     )
@@ -288,20 +291,19 @@ def _grad_positions(
     positions: Tensor, tables: Tensor, grad_features: Tensor, grids: _Grids, tangents: Tensor | None = None
 ) -> Tensor:
     levels = _level_tensors(grids, positions.dtype, positions.device)
-    n, n_axes = positions.shape
     grad_features, point_stride, channel_stride = _gradient_layout(grad_features)
     grad_positions = torch.zeros_like(positions)
     launch(
         _kernels(grids, positions.dtype, tables.dtype, tangents is not None).grad_positions,
-        *(_points(positions, tangents), tables, grad_features, *levels),
-        *(n, len(levels.scales), n_axes, grids.bound, 0.5 / grids.bound, point_stride, channel_stride),
+        *(_points(positions, tangents), tables, grad_features, *levels, *_sizes(positions, grids)),
+        *(point_stride, channel_stride),
         grad_positions,
     )
     return grad_positions
 
 
 def _empty_features(positions: Tensor, tables: Tensor, grids: _Grids) -> Tensor:
-    n_channels = len(grids.axes) // grids.n_dims * len(grids.level_scales) * grids.n_features
+    n_channels = _n_planes(grids) * len(grids.level_scales) * grids.n_features
     return tables.new_empty(n_channels, positions.shape[0]).t()
 
 

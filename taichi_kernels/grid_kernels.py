@@ -20,10 +20,10 @@ from taichi_kernels.ready_made import kernel_factory
 from taichi_kernels.runtime import array, scalar, taichi
 
 MAX_DIMS = 4
-# Per level and grid, in a row of integers: first entry, number of entries, bit mask if that is a power of two, whether
-# to hash, MAX_DIMS axes of the positions, MAX_DIMS strides or primes.
-INTS_PER_LEVEL = 4 + 2 * MAX_DIMS
-NO_MASK = 0x7FFFFFFF
+# Of each level, in a row of integers: first entry, number of entries, bit mask if that is a power of two, whether to
+# hash, MAX_DIMS strides or primes, of which the first is 1. Behind them the axes of the positions that each grid sees.
+INTS_PER_LEVEL = 4 + MAX_DIMS
+NO_MASK = -1
 
 # Points a CPU thread takes through all levels before it goes on: their coordinates stay in its cache.
 _CHUNK = 2048
@@ -43,6 +43,7 @@ class GridKernels(NamedTuple):
 @kernel_factory
 def grid_kernels(
     n_dims: int,
+    n_planes: int,
     n_features: int,
     interpolation: str,
     align_corners: bool,
@@ -56,6 +57,8 @@ def grid_kernels(
 
     Args:
         n_dims, n_features, interpolation, align_corners: as in :class:`taichi_kernels.GridConfig`.
+        n_planes: of the grids, here called planes, those that a thread takes at once. On the CPU 1: more would be more
+            code to compile.
         dtype, table_dtype: of positions and of tables.
         along: take derivatives along tangents; a row of positions then holds the tangent after the point.
         on_cuda: parallelize for CUDA.
@@ -66,12 +69,18 @@ def grid_kernels(
     real, stored = scalar(dtype), scalar(table_dtype)
     Reals, Stored, Ints = array(dtype), array(table_dtype), array(torch.int32)
     Sums = array(torch.int64 if fixed_point else dtype)
-    D, F = n_dims, n_features
+    D, F, Q = n_dims, n_features, n_planes
     smooth = interpolation == "smoothstep"
     LOWER_FACE = 0.0 if align_corners else 0.5  # of the box, in cells from the first corner
-    STEP, CHUNK, ROW, ALL_BITS = _ITERATIONS_PER_TASK, _CHUNK, INTS_PER_LEVEL, NO_MASK
-    AXES, FACTORS = 4, 4 + MAX_DIMS  # where they are in a row
+    STEP, CHUNK, ROW = _ITERATIONS_PER_TASK, _CHUNK, INTS_PER_LEVEL
+    FACTORS = 4  # where they are in a row
     reals_d, u32_d = ti.types.vector(D, real), ti.types.vector(D, ti.u32)
+    reals_qd, ints_qd = ti.types.vector(Q * D, real), ti.types.vector(Q * D, ti.i32)
+
+    @ti.dataclass
+    class Point:
+        places: reals_qd  # from 0 to 1 inside of the box
+        tangents: reals_qd  # in the same unit
 
     @ti.dataclass
     class Level:
@@ -80,7 +89,6 @@ def grid_kernels(
         n_slots: ti.u32
         mask: ti.u32
         is_hashed: ti.i32
-        axes: ti.types.vector(D, ti.i32)
         factors: u32_d  # strides, or the primes of the hash
 
     @ti.dataclass
@@ -94,29 +102,45 @@ def grid_kernels(
         tangents: reals_d  # in cells
 
     @ti.func
-    def read_level(levels: ti.template(), scales: ti.template(), row):
+    def read_axes(levels: ti.template(), n_levels, first_plane):
+        axes = ints_qd(0)
+        for k in ti.static(range(Q * D)):
+            axes[k] = levels[n_levels * ROW + first_plane * D + k]
+        return axes
+
+    @ti.func
+    def read_point(positions: ti.template(), i, axes, n_axes, bound, inverse_extent):
+        """What Q planes see of a point."""
+        point = Point()
+        for k in ti.static(range(Q * D)):
+            j = i * n_axes + axes[k]
+            if ti.static(along):
+                j += i * n_axes
+                point.tangents[k] = positions[j + n_axes] * inverse_extent
+            point.places[k] = (positions[j] + bound) * inverse_extent
+        return point
+
+    @ti.func
+    def read_level(levels: ti.template(), scales: ti.template(), l):
         level = Level()
-        j = row * ROW
-        level.scale = scales[row]
+        j = l * ROW
+        level.scale = scales[l]
         level.first = levels[j]
         level.n_slots = ti.cast(levels[j + 1], ti.u32)
         level.mask = ti.cast(levels[j + 2], ti.u32)
         level.is_hashed = levels[j + 3]
-        for d in ti.static(range(D)):
-            level.axes[d] = levels[j + AXES + d]
+        level.factors[0] = ti.u32(1)
+        for d in ti.static(range(1, D)):
             level.factors[d] = ti.cast(levels[j + FACTORS + d], ti.u32)
         return level
 
     @ti.func
-    def find_cell(positions: ti.template(), i, n_axes, bound, inverse_extent, level):
+    def find_cell(point, q: ti.template(), level):
         cell = Cell()
         cell.is_inside = 1
         for d in ti.static(range(D)):
-            j = i * n_axes + level.axes[d]
-            if ti.static(along):
-                j += i * n_axes
-                cell.tangents[d] = positions[j + n_axes] * inverse_extent * level.scale
-            u = (positions[j] + bound) * inverse_extent
+            cell.tangents[d] = point.tangents[q * D + d] * level.scale
+            u = point.places[q * D + d]
             if not (u >= real(0.0) and u <= real(1.0)):
                 cell.is_inside = 0
                 u = real(0.0)  # NaN and infinities must not become an index
@@ -158,8 +182,9 @@ def grid_kernels(
         return weight
 
     @ti.func
-    def corner_entry(corner: ti.template(), cell, level):
-        """Index of a corner's first feature; bit d of `corner` chooses the upper side along axis d."""
+    def corner_entry(corner: ti.template(), cell, level, first):
+        """Index of a corner's first feature; bit d of `corner` chooses the upper side along axis d; `first` is the
+        plane's first entry."""
         index = ti.u32(0)
         hashed = ti.u32(0)
         for d in ti.static(range(D)):
@@ -170,62 +195,70 @@ def grid_kernels(
             hashed ^= term
         if level.is_hashed != 0:
             index = hashed
-        if level.mask != ti.cast(ALL_BITS, ti.u32):
-            index &= level.mask
-        elif index >= level.n_slots:
+        index &= level.mask
+        if index >= level.n_slots:
             index %= level.n_slots
-        return (level.first + ti.cast(index, ti.i32)) * F
+        return (first + level.first + ti.cast(index, ti.i32)) * F
 
     @ti.func
-    def encode_point(positions: ti.template(), table: ti.template(), i, n, n_axes, bound, inverse_extent, row, level,
+    def encode_point(point, q: ti.template(), i, n, plane, l, level, n_levels, n_entries, table: ti.template(),
                      features: ti.template()):  # fmt: skip
-        cell = find_cell(positions, i, n_axes, bound, inverse_extent, level)
+        cell = find_cell(point, q, level)
         sums = ti.Vector.zero(real, F)
         if cell.is_inside:
             for corner in ti.static(range(2**D)):
                 weight = corner_weight(corner, cell, -1)
-                entry = corner_entry(corner, cell, level)
+                entry = corner_entry(corner, cell, level, plane * n_entries)
                 for c in ti.static(range(F)):
                     sums[c] += weight * ti.cast(table[entry + c], real)
         for c in ti.static(range(F)):
-            features[(row * F + c) * n + i] = ti.cast(sums[c], stored)
+            features[((plane * n_levels + l) * F + c) * n + i] = ti.cast(sums[c], stored)
 
     @parallel_kernel(on_cuda)
     def encode(
         positions: Reals,  # [N, n_axes], with tangents [N, 2 n_axes]
-        table: Stored,  # [grids, n_entries, F]
-        levels: Ints,  # [rows, 12]
-        scales: Reals,  # [rows]
+        table: Stored,  # [P, n_entries, F]
+        levels: Ints,  # [L INTS_PER_LEVEL + P D]
+        scales: Reals,  # [L]
         n: ti.i32,
-        n_rows: ti.i32,
+        n_planes_in_all: ti.i32,
+        n_levels: ti.i32,
+        n_entries: ti.i32,
         n_axes: ti.i32,
         bound: real,
         inverse_extent: real,
-        features: Stored,  # [rows, F, N]
+        features: Stored,  # [P, L, F, N]
     ):
         if ti.static(on_cuda):
-            # Neighbouring threads take neighbouring points of one level: writes coalesce, reads share lines.
-            for k in range(n * n_rows):
-                row = k // n
-                level = read_level(levels, scales, row)
-                encode_point(positions, table, k - row * n, n, n_axes, bound, inverse_extent, row, level, features)
+            # A thread reads a point once, and a level once for all planes. Neighbouring threads take neighbouring
+            # points: writes coalesce, reads share lines.
+            for i in range(n):
+                point = read_point(positions, i, read_axes(levels, n_levels, 0), n_axes, bound, inverse_extent)
+                for l in range(n_levels):
+                    level = read_level(levels, scales, l)
+                    for q in ti.static(range(Q)):
+                        encode_point(point, q, i, n, q, l, level, n_levels, n_entries, table, features)
         else:
             for k in range((n + CHUNK - 1) // CHUNK * STEP):
                 if k % STEP == 0:
                     begin = k // STEP * CHUNK
-                    for row in range(n_rows):
-                        level = read_level(levels, scales, row)
-                        for i in range(begin, ti.min(begin + CHUNK, n)):
-                            encode_point(positions, table, i, n, n_axes, bound, inverse_extent, row, level, features)
+                    for plane in range(n_planes_in_all):
+                        axes = read_axes(levels, n_levels, plane)
+                        for l in range(n_levels):
+                            level = read_level(levels, scales, l)
+                            for i in range(begin, ti.min(begin + CHUNK, n)):
+                                point = read_point(positions, i, axes, n_axes, bound, inverse_extent)
+                                encode_point(point, 0, i, n, plane, l, level, n_levels, n_entries, table, features)
 
     @ti.func
-    def scatter_point(positions: ti.template(), grad_features: ti.template(), i, n_axes, bound, inverse_extent,
-                      point_stride, channel_stride, row, level, grads: ti.template()):  # fmt: skip
-        cell = find_cell(positions, i, n_axes, bound, inverse_extent, level)
+    def scatter_point(point, q: ti.template(), i, plane, l, level, n_levels, n_entries,
+                      grad_features: ti.template(), point_stride, channel_stride, grads: ti.template()):  # fmt: skip
+        cell = find_cell(point, q, level)
         if cell.is_inside:
             upstream = ti.Vector.zero(real, F)
             for c in ti.static(range(F)):
-                upstream[c] = ti.cast(grad_features[i * point_stride + (row * F + c) * channel_stride], real)
+                channel = (plane * n_levels + l) * F + c
+                upstream[c] = ti.cast(grad_features[i * point_stride + channel * channel_stride], real)
             has_gradient = True
             if ti.static(on_cuda):
                 # Points without a gradient, such as those that fill up a batch, must not queue for an entry.
@@ -236,7 +269,7 @@ def grid_kernels(
             if has_gradient:
                 for corner in ti.static(range(2**D)):
                     weight = corner_weight(corner, cell, -1)
-                    entry = corner_entry(corner, cell, level)
+                    entry = corner_entry(corner, cell, level, plane * n_entries)
                     for c in ti.static(range(F)):
                         if ti.static(fixed_point):
                             ti.atomic_add(grads[entry + c], ti.cast(ti.round(weight * upstream[c]), ti.i64))
@@ -252,42 +285,53 @@ def grid_kernels(
         levels: Ints,
         scales: Reals,
         n: ti.i32,
-        n_rows: ti.i32,
+        n_planes_in_all: ti.i32,
+        n_levels: ti.i32,
+        n_entries: ti.i32,
         n_axes: ti.i32,
         bound: real,
         inverse_extent: real,
         point_stride: ti.i32,
         channel_stride: ti.i32,
         n_groups: ti.i32,
-        grads: Sums,  # [grids, n_entries, F], zeros
+        grads: Sums,  # [P, n_entries, F], zeros
     ):
         if ti.static(on_cuda):
-            for k in range(n * n_rows):
-                row = k // n
-                level = read_level(levels, scales, row)
-                scatter_point(positions, grad_features, k - row * n, n_axes, bound, inverse_extent,
-                              point_stride, channel_stride, row, level, grads)  # fmt: skip
+            for i in range(n):
+                point = read_point(positions, i, read_axes(levels, n_levels, 0), n_axes, bound, inverse_extent)
+                for l in range(n_levels):
+                    level = read_level(levels, scales, l)
+                    for q in ti.static(range(Q)):
+                        scatter_point(point, q, i, q, l, level, n_levels, n_entries,
+                                      grad_features, point_stride, channel_stride, grads)  # fmt: skip
         else:
-            # Each task owns a group of levels, and so their entries: no atomics, and always the same order.
+            # Each task owns some levels of some planes, and so their entries: no atomics, and always the same order.
             for k in range(n_groups * STEP):
                 if k % STEP == 0:
-                    group = k // STEP
+                    begin = k // STEP * n_planes_in_all * n_levels // n_groups
+                    end = (k // STEP + 1) * n_planes_in_all * n_levels // n_groups
                     for chunk in range((n + CHUNK - 1) // CHUNK):
-                        for row in range(group * n_rows // n_groups, (group + 1) * n_rows // n_groups):
-                            level = read_level(levels, scales, row)
-                            for i in range(chunk * CHUNK, ti.min((chunk + 1) * CHUNK, n)):
-                                scatter_point(positions, grad_features, i, n_axes, bound, inverse_extent,
-                                              point_stride, channel_stride, row, level, grads)  # fmt: skip
+                        for plane in range(n_planes_in_all):
+                            axes = read_axes(levels, n_levels, plane)
+                            first = plane * n_levels
+                            for l in range(ti.max(begin - first, 0), ti.min(end - first, n_levels)):
+                                level = read_level(levels, scales, l)
+                                for i in range(chunk * CHUNK, ti.min((chunk + 1) * CHUNK, n)):
+                                    point = read_point(positions, i, axes, n_axes, bound, inverse_extent)
+                                    scatter_point(point, 0, i, plane, l, level, n_levels, n_entries,
+                                                  grad_features, point_stride, channel_stride, grads)  # fmt: skip
 
     @parallel_kernel(on_cuda)
     def grad_positions(
         positions: Reals,  # [N, n_axes], with tangents [N, 2 n_axes]
-        table: Stored,  # [grids, n_entries, F]
+        table: Stored,  # [P, n_entries, F]
         grad_features: Stored,  # point_stride, channel_stride
         levels: Ints,
         scales: Reals,
         n: ti.i32,
-        n_rows: ti.i32,
+        n_planes_in_all: ti.i32,
+        n_levels: ti.i32,
+        n_entries: ti.i32,
         n_axes: ti.i32,
         bound: real,
         inverse_extent: real,
@@ -296,21 +340,29 @@ def grid_kernels(
         grads: Reals,  # [N, n_axes], zeros
     ):
         for i in range(n):
-            for row in range(n_rows):
-                level = read_level(levels, scales, row)
-                cell = find_cell(positions, i, n_axes, bound, inverse_extent, level)
-                if cell.is_inside:
-                    slopes = ti.Vector.zero(real, D)
-                    for corner in ti.static(range(2**D)):
-                        entry = corner_entry(corner, cell, level)
-                        value = real(0.0)
-                        for c in ti.static(range(F)):
-                            g = ti.cast(grad_features[i * point_stride + (row * F + c) * channel_stride], real)
-                            value += g * ti.cast(table[entry + c], real)
-                        for d in ti.static(range(D)):
-                            slopes[d] += value * corner_weight(corner, cell, d)
-                    for d in ti.static(range(D)):
-                        j = i * n_axes + level.axes[d]
-                        grads[j] = grads[j] + slopes[d] * level.scale * inverse_extent
+            for group in range(n_planes_in_all // Q):
+                axes = read_axes(levels, n_levels, group * Q)
+                point = read_point(positions, i, axes, n_axes, bound, inverse_extent)
+                sums = reals_qd(0)
+                for l in range(n_levels):
+                    level = read_level(levels, scales, l)
+                    for q in ti.static(range(Q)):
+                        plane = group * Q + q
+                        cell = find_cell(point, q, level)
+                        if cell.is_inside:
+                            slopes = ti.Vector.zero(real, D)
+                            for corner in ti.static(range(2**D)):
+                                entry = corner_entry(corner, cell, level, plane * n_entries)
+                                value = real(0.0)
+                                for c in ti.static(range(F)):
+                                    j = i * point_stride + ((plane * n_levels + l) * F + c) * channel_stride
+                                    value += ti.cast(grad_features[j], real) * ti.cast(table[entry + c], real)
+                                for d in ti.static(range(D)):
+                                    slopes[d] += value * corner_weight(corner, cell, d)
+                            for d in ti.static(range(D)):
+                                sums[q * D + d] += slopes[d] * level.scale * inverse_extent
+                for k in ti.static(range(Q * D)):
+                    j = i * n_axes + axes[k]
+                    grads[j] = grads[j] + sums[k]
 
     return GridKernels(encode, grad_table, grad_positions)

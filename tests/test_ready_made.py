@@ -91,7 +91,8 @@ def test_kernels_of_the_presets_are_there(file):
         assert len(encodings) == 2
         for encoding in encodings:
             grid = encoding.config
-            grids = f"({grid.n_dims}, {grid.n_features}, {grid.interpolation!r}, {grid.align_corners}, "
+            n_planes = 3 if isinstance(encoding, tk.TriplaneEncoding) else 1
+            grids = f"({grid.n_dims}, {n_planes}, {grid.n_features}, {grid.interpolation!r}, {grid.align_corners}, "
             for kernel in ("encode", "grad_table", "grad_positions"):
                 name = f"taichi_kernels.grid_kernels.{kernel}{grids}torch.float32, torch.float32, False, True, False)"
                 assert name in names
