@@ -32,6 +32,12 @@ from ernerf_ti.train.config import PRESETS
 from ernerf_ti.train.trainer import Trainer
 
 
+@pytest.fixture(autouse=True)
+def tracker(monkeypatch):
+    """A face tracker that is never asked for anything, in environments without one too."""
+    monkeypatch.setattr("ernerf_ti.evaluation.lip_settings.tracker_problem", lambda: None)
+
+
 @pytest.fixture(scope="module")
 def capture(tmp_path_factory, device):
     folder = tmp_path_factory.mktemp("evaluation") / "capture"
