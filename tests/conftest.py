@@ -28,6 +28,7 @@ except ImportError:  # Windows
 
 def pytest_addoption(parser):
     parser.addoption("--device", default="cpu", choices=("cpu", "cuda"), help="where the kernels run")
+    parser.addoption("--fuzz", type=int, default=1, help="how many times as many damaged files are read")
 
 
 _LONG_FILES = ("test_cuda_codegen.py", "test_notebooks.py", "test_stages.py", "test_demo.py", "test_package.py")

@@ -1,10 +1,16 @@
-"""Mutated files of every kind that is read: they are read, or one error names the file; nothing else happens."""
+"""Mutated files of every kind that is read: they are read, or one error names the file; nothing else happens.
 
+`pytest tests/test_hostile_files.py --fuzz 8` tries more than 20,000 of them.
+"""
+
+import contextlib
 import json
 import random
+import resource
 import shutil
+import signal
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +18,7 @@ import pytest
 import torch
 
 from ernerf_ti.audio.ready_made import read_windows
+from ernerf_ti.audio.whisper_weights import load_whisper
 from ernerf_ti.data.capture import open_capture
 from ernerf_ti.data.capture_files import (
     CapturePaths,
@@ -21,6 +28,7 @@ from ernerf_ti.data.capture_files import (
     read_transforms,
     write_sound,
 )
+from ernerf_ti.interop.ngp_files import read_official_file
 from ernerf_ti.media.files import read_arrays, read_json, write_arrays
 from ernerf_ti.media.images import read_image, write_image
 from ernerf_ti.media.sound import read_sound
@@ -33,6 +41,8 @@ from ernerf_ti.run.trained_portrait import load_portrait
 from ernerf_ti.train.config import TrainConfig
 from ernerf_ti.train.trainer import Trainer
 from ernerf_ti.train.training_log import rewind_log, training_seconds
+from tests.audio.whisper_files import openai_tensors, write_ctranslate2, write_openai
+from tests.interop.making import random_tensors, save
 from tests.train.conftest import capture, config  # noqa: F401, fixtures
 
 ODD = (
@@ -41,6 +51,8 @@ ODD = (
 )
 """Values in place of others."""
 
+
+_SECONDS, _KILOBYTES = 20, 1 << 20
 
 WORDS = b"nan", b"inf", b"1e999", b'"', b"", b"1e30", b"-1", b"\xff", b"9" * 5000
 
@@ -137,8 +149,35 @@ def mutated_checkpoint(rng: random.Random, path: Path, whole: dict) -> None:
     torch.save(content, path)
 
 
+@contextlib.contextmanager
+def within_limits(path: Path) -> Iterator[None]:
+    """AssertionError if a file takes 20 s, or takes more than 1 GB beyond what the process had before."""
+
+    def stop(*_):
+        raise AssertionError(f"{path.name}: expected to be read or refused within {_SECONDS} s")
+
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    previous = signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, _SECONDS)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, previous)
+        grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+        assert grown < _KILOBYTES, f"{path.name}: {grown} kB of memory for a file of {path.stat().st_size} bytes"
+
+
+@pytest.fixture(autouse=True)
+def factor(request, monkeypatch):
+    monkeypatch.setattr(Fuzz, "factor", request.config.getoption("--fuzz"))
+
+
 class Fuzz:
     """Runs a reader on mutated copies of a file."""
+
+    factor = 1
+    """By which the numbers of cases are multiplied."""
 
     def __init__(self, path: Path, read: Callable[[Path], object], name: str = ""):
         self.path, self.read, self.data = path, read, path.read_bytes()
@@ -149,7 +188,7 @@ class Fuzz:
         """Number of files that were read."""
         rng, n_read = random.Random(self.path.name), 0
         try:
-            for _ in range(n):
+            for _ in range(n * self.factor):
                 self.path.write_bytes(mutate(rng, self.data))
                 n_read += self.outcome()
         finally:
@@ -158,7 +197,7 @@ class Fuzz:
 
     def outcome(self) -> bool:
         try:
-            with warnings.catch_warnings():
+            with warnings.catch_warnings(), within_limits(self.path):
                 warnings.simplefilter("ignore")
                 self.read(self.path)
         except (ValueError, OSError) as error:
@@ -245,16 +284,33 @@ def test_checkpoints(run, capture):  # noqa: F811
         Trainer.resume(capture, path.parent)
 
     fuzz = Fuzz(path, read)
-    for _ in range(60):
+    for _ in range(60 * Fuzz.factor):
         mutated_checkpoint(rng, path, whole)
         fuzz.outcome()
         path.write_bytes(fuzz.data)
     assert fuzz.outcome()
 
 
+def test_checkpoints_of_the_public_code(tmp_path):
+    path = save(tmp_path / "ngp.pth", random_tensors(1, 29, True, 4))
+    rng, whole = random.Random(6), torch.load(path, weights_only=True)
+    fuzz = Fuzz(path, read_official_file)
+    for _ in range(20 * Fuzz.factor):
+        mutated_checkpoint(rng, path, whole)
+        fuzz.outcome()
+        path.write_bytes(fuzz.data)
+    assert fuzz.outcome()
+
+
+@pytest.mark.parametrize(("name", "write"), [("model.bin", write_ctranslate2), ("tiny.pt", write_openai)])
+def test_whisper_models(tmp_path, name, write):
+    path = write(tmp_path / name, openai_tensors())
+    Fuzz(path, lambda path: load_whisper(path, 1)).run(150, mutated_bytes)
+
+
 def test_every_flipped_bit_of_a_checkpoint_is_found(run):
     data, rng = run.checkpoint.read_bytes(), random.Random(4)
-    for _ in range(20):
+    for _ in range(20 * Fuzz.factor):
         flipped = bytearray(data)
         flipped[rng.randrange(len(data) // 8, len(data) * 7 // 8)] ^= 1 << rng.randrange(8)
         run.checkpoint.write_bytes(flipped)
@@ -279,7 +335,7 @@ def test_configurations():
     rng = random.Random(5)
 
     values = config_to_dict(TrainConfig())
-    for _ in range(300):
+    for _ in range(300 * Fuzz.factor):
         try:
             config_from_dict(TrainConfig, mutated_value(rng, values), "run.pt: config")
         except ValueError as error:

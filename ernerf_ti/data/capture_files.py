@@ -31,6 +31,7 @@ from pathlib import Path
 import numpy as np
 
 from ernerf_ti.audio.extractors import current_name
+from ernerf_ti.audio.ready_made import FORMATS
 from ernerf_ti.media.files import read_json, write_json, write_text
 from ernerf_ti.media.images import write_image
 from ernerf_ti.media.whole_files import replacing
@@ -328,7 +329,13 @@ def read_description(path: Path) -> Description:
             raise CaptureError(
                 f"{path}: expected {name} from 1 to {most}, got {str(content[name])[:40]}; preprocess the video again"
             )
-    return Description(**{**content, "extractor": current_name(content["extractor"])})
+    extractor, known_extractors = current_name(content["extractor"]), sorted({f.extractor for f in FORMATS})
+    if extractor not in known_extractors:
+        raise CaptureError(
+            f"{path}: expected extractor one of {', '.join(known_extractors)}, got {str(extractor)[:40]!r}; "
+            "preprocess the video again"
+        )
+    return Description(**{**content, "extractor": extractor})
 
 
 def read_transforms(path: Path) -> tuple[np.ndarray, tuple[int, int], Split]:
