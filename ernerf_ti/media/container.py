@@ -18,6 +18,8 @@ MOST_FILLED = 20
 """What is filled in may have LONGEST_GAP and so many times the length of the rest; more is an error, too, since a few
 damaged time stamps would make hours of nothing."""
 
+# Titles of older programs are not in UTF-8. From 19 on PyAV escapes their bytes without being asked.
+_METADATA_ERRORS = {"metadata_errors": "surrogateescape"} if int(av.__version__.split(".")[0]) < 19 else {}
 _OTHER_KINDS = (
     (b"<!doctype html", "a web page; download the video itself"),
     (b"<html", "a web page; download the video itself"),
@@ -50,8 +52,7 @@ def open_media(path: Path) -> InputContainer:
             f"{path}: the file is truncated, {size:,} of at least {claimed:,} bytes; copy or record it again"
         )
     try:
-        # Titles of older programs are not in UTF-8.
-        return av.open(ffmpeg_name(path), metadata_errors="replace")
+        return av.open(ffmpeg_name(path), **_METADATA_ERRORS)
     except av.error.FFmpegError as error:
         raise ValueError(
             f"{path}: ffmpeg can't read this as video or sound ({error.strerror}); check the file, or convert it to "

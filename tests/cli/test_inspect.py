@@ -5,6 +5,7 @@ import json
 import shutil
 import sys
 
+import av
 import numpy as np
 import pytest
 import torch
@@ -82,6 +83,20 @@ def test_a_video(made, capsys, name, location):
     }
     if name == "out.webm":
         assert inspected(capsys, made / "out.c2pa")["manifest"] == manifest
+
+
+def test_a_title_that_is_not_utf_8(tmp_path, capsys):
+    path = tmp_path / "a.mkv"
+    with av.open(str(path), "w") as file:
+        file.metadata["title"] = "Title"
+        stream = file.add_stream("pcm_s16le", rate=8000)
+        stream.layout = "mono"
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 800), np.int16), "s16", "mono")
+        frame.sample_rate = 8000
+        file.mux(stream.encode(frame))
+        file.mux(stream.encode(None))
+    path.write_bytes(path.read_bytes().replace(b"Title", b"Tit\xffe"))
+    assert inspected(capsys, path)["note"]["title"] == "Tit\ufffde"
 
 
 def test_pictures(made, capsys):

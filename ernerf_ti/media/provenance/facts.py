@@ -95,7 +95,7 @@ def _picture_facts(path: Path) -> Facts:
 
 def _stream_facts(path: Path) -> Facts:
     with open_media(path) as file:
-        texts = {name.lower(): text for name, text in file.metadata.items() if name.lower() in _TAGS}
+        texts = {name.lower(): _printable(text) for name, text in file.metadata.items() if name.lower() in _TAGS}
         seconds = None if file.duration is None else round(file.duration / 1e6, 3)
         facts: Facts = {"kind": "video" if file.streams.video else "sound", **_note(texts), "seconds": seconds}
         if file.streams.video:
@@ -114,6 +114,11 @@ def _stream_facts(path: Path) -> Facts:
                 "channels": audio.layout.name if audio.codec_context else None,
             }
     return facts
+
+
+def _printable(text: str) -> str:
+    """Text with a replacement character for each byte that was not UTF-8."""
+    return text.encode(errors="surrogateescape").decode(errors="replace")
 
 
 def _codec(stream: VideoStream | AudioStream) -> str:
