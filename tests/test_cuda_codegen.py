@@ -70,8 +70,10 @@ def backward_twice(op, *inputs):
 for dtype in (torch.float32, torch.float64):
     def new(*shape):
         return torch.zeros(*shape, dtype=dtype).requires_grad_()
+    all_shapes = dtype == torch.float32  # of the others the largest
     for n_dims, n_features, interpolation in (
-        (2, 1, "linear"), (2, 2, "linear"), (2, 2, "smoothstep"), (3, 2, "smoothstep"), (3, 8, "smoothstep")
+        *(((2, 1, "linear"), (2, 2, "linear"), (2, 2, "smoothstep")) if all_shapes else ()),
+        (3, 2, "smoothstep"), (3, 8, "smoothstep"),
     ):
         config = tk.GridConfig(n_dims, 2, 4, 8, 8, n_features, interpolation=interpolation)
         table = new(config.n_entries, n_features)
@@ -80,7 +82,7 @@ for dtype in (torch.float32, torch.float64):
         else:
             backward(tk.grid_encode(new(5, n_dims), table, config))
     backward_twice(lambda x: tk.frequency_encode(x, 3), new(5, 2))
-    for degree in (1, 4, 8):
+    for degree in (1, 4, 8) if all_shapes else (8,):
         backward_twice(lambda d: tk.spherical_harmonics(d, degree), new(5, 3))
     with torch.no_grad():
         rays = (new(5, 3), new(5, 3))
@@ -90,7 +92,7 @@ for dtype in (torch.float32, torch.float64):
         bitfield = tk.pack_bits(grid, 0.5)
     samples = tk.march_rays(new(5, 3), new(5, 3), t_near, t_far, bitfield, capacity=8)
     backward(samples[:2])
-    for Cw, Cs in ((5, 2), (17, 0)):
+    for Cw, Cs in ((5, 2), (17, 0)) if all_shapes else ((17, 0),):
         info = torch.zeros(5, 2, dtype=torch.int32)
         backward(tk.composite(new(3), torch.zeros(3, dtype=dtype), new(3, Cw), new(3, Cs), info))
     with torch.no_grad():
