@@ -5,6 +5,10 @@
 
 Ctrl-C saves the state and stops; the same command continues.
 
+Several GPUs train one portrait together, each with a part of the rays of every step (see docs/several_devices.md):
+
+    torchrun --nproc-per-node 4 -m ernerf_ti train captures/speaker runs/speaker
+
 Presets: `paper` has the published settings and is meant for a GPU; `small` is a smaller portrait with a shorter
 schedule, meant for a CPU; `released` has the shape of the checkpoints that ER-NeRF's authors published. `auto` is
 `paper` on CUDA and `small` on a CPU. Options given beside a preset override its values. The help lists the values of
@@ -15,18 +19,30 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
 from ernerf_ti.cli.frame_options import BARE_VALUES, FrameOptions
 from ernerf_ti.cli.options import Command, Device, Flat, Positional, option_value
 from ernerf_ti.cli.paths import capture_folder, output_folder
-from ernerf_ti.process.device import CudaGraphs, resolve_device, use_deterministic_algorithms
+from ernerf_ti.cli.running import UsageError
+from ernerf_ti.process.device import (
+    CudaGraphs,
+    resolve_device,
+    started_by_torchrun,
+    use_deterministic_algorithms,
+    use_own_device,
+)
 from ernerf_ti.process.interruption import StopRequest
 from ernerf_ti.run.folder import RunFolder
 from ernerf_ti.run.serialization import config_from_dict, config_to_dict, old_option_names
 from ernerf_ti.train.config import PRESETS, TrainConfig, default_preset
+
+if TYPE_CHECKING:
+    import torch
+
+    from ernerf_ti.process.ranks import Ranks
 
 
 @dataclass(frozen=True)
@@ -73,40 +89,58 @@ def _defaults(arguments: list[str]) -> Mapping[str, Any]:
 
 
 def _train(options: TrainOptions) -> int | None:
-    capture_path, run = capture_folder(options.capture), output_folder(options.run)
-    resumes = RunFolder(run).checkpoint.is_file()
-    if options.resume and not resumes:
+    capture, run = capture_folder(options.capture), output_folder(options.run)
+    if options.resume and not RunFolder(run).checkpoint.is_file():
         raise FileNotFoundError(
             f"{RunFolder(run).checkpoint}: expected a checkpoint to resume from, got no such file; "
             "leave --resume out to start a run"
         )
-    frame_memory = _frame_memory(options.frame_memory_gb)
+    _frame_memory(options.frame_memory_gb)
     if options.deterministic:
         use_deterministic_algorithms()
+    if options.view and started_by_torchrun():
+        raise UsageError("--view: expected one process, got several by torchrun; leave --view out, or torchrun")
+    use_own_device()
     device = resolve_device(options.device)
     preset = default_preset(device.type) if options.preset == "auto" else options.preset
     config = main.parse(list(options.arguments), config=PRESETS[preset]).config
 
+    from ernerf_ti.process.ranks import Ranks
+
+    with Ranks.joined(device) as ranks:
+        return _train_with(ranks, replace(options, capture=capture, run=run), config, device, f"preset {preset}")
+
+
+def _train_with(
+    ranks: "Ranks", options: TrainOptions, config: TrainConfig, device: "torch.device", settings: str
+) -> int | None:
     from ernerf_ti.data.capture import open_capture
     from ernerf_ti.run.checkpoint import load_checkpoint
     from ernerf_ti.train.trainer import Trainer
 
-    features = options.features
+    run, features, frame_memory = options.run, options.features, _frame_memory(options.frame_memory_gb)
+    resumes = RunFolder(run).checkpoint.is_file()
     if resumes:
         path = RunFolder(run).checkpoint
         content = load_checkpoint(path)
         kept = config_from_dict(TrainConfig, content["train_config"], f"{path}: config")
         features = features or content["capture"]["extractor"]
         _check_same(run, kept, main.parse(list(options.arguments), config=kept).config if options.resume else config)
-    capture = open_capture(capture_path, features, options.frames.selection())
+    capture = open_capture(options.capture, features, options.frames.selection())
+    ranks.wait()  # none may find a checkpoint that another has written since
+    arguments = (capture, run, device, frame_memory, options.cuda_graphs)
     if resumes:
-        trainer = Trainer.resume(capture, run, device, frame_memory, options.cuda_graphs)
+        trainer = Trainer.resume(*arguments, ranks=ranks)
     else:
-        trainer = Trainer(capture, config, run, device, frame_memory, options.cuda_graphs)
-    settings = "settings of the run" if options.resume else f"preset {preset}"
-    print(f"{'continuing' if resumes else 'training'} {run}: {settings}, device {device}", file=sys.stderr)
-    for note in trainer.notes:
-        print(note, file=sys.stderr)
+        trainer = Trainer(capture, config, *arguments[1:], ranks=ranks)
+    if ranks.is_first:
+        settings = "settings of the run" if options.resume else settings
+        together = f", {ranks.count} processes" if ranks.count > 1 else ""
+        print(
+            f"{'continuing' if resumes else 'training'} {run}: {settings}, device {device}{together}", file=sys.stderr
+        )
+        for note in trainer.notes:
+            print(note, file=sys.stderr)
     if options.view:
         from ernerf_ti.viewer.app import watch_training
 
@@ -115,9 +149,11 @@ def _train(options: TrainOptions) -> int | None:
     with StopRequest() as stop:
         finished = trainer.run(options.stages, stop)
     if not finished:
-        print(f"stopped at stage {trainer.stage}, step {trainer.step}; the same command continues", file=sys.stderr)
+        if ranks.is_first:
+            print(f"stopped at stage {trainer.stage}, step {trainer.step}; the same command continues", file=sys.stderr)
         return stop.exit_status
-    print(run)
+    if ranks.is_first:
+        print(run)
     return None
 
 

@@ -101,6 +101,10 @@ class RenderOutput:
         mapped: dict[str, Any] = {name: None if value is None else function(value) for name, value in values.items()}
         return replace(self, **mapped)
 
+    def of_rays(self) -> list[Tensor]:
+        """The tensors [N, ...], in the order in which :meth:`map` takes them."""
+        return [value for name in _OF_RAYS if (value := getattr(self, name)) is not None]
+
     @staticmethod
     def concatenate(outputs: "list[RenderOutput]") -> "RenderOutput":
         """Join outputs of consecutive rays, at least one; several must have been rendered without a capacity."""

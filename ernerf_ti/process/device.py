@@ -44,6 +44,25 @@ def resolve_device(name: str = "auto") -> "torch.device":
     raise ValueError(f"device: expected CUDA, got {reason}, or pass cpu")
 
 
+def started_by_torchrun() -> bool:
+    """Whether this process is one of several that torchrun has started."""
+    return int(os.environ.get("WORLD_SIZE", 1)) > 1 and "RANK" in os.environ
+
+
+def use_own_device() -> None:
+    """Leave each process that torchrun has started one GPU to see. Call it before the first use of CUDA."""
+    if not started_by_torchrun():
+        return
+    index, visible = int(os.environ.get("LOCAL_RANK", 0)), os.environ.get("CUDA_VISIBLE_DEVICES")
+    names = [str(index)] if visible is None else visible.split(",")[index : index + 1]
+    if not names:
+        raise ValueError(
+            f"torchrun: expected a GPU for each process, got process {index} and CUDA_VISIBLE_DEVICES={visible}; start "
+            "fewer processes (--nproc-per-node), or pass --device cpu"
+        )
+    os.environ["CUDA_VISIBLE_DEVICES"] = names[0]
+
+
 def use_deterministic_algorithms() -> None:
     """Let torch and our kernels use only algorithms that give the same bits every time, at some cost in speed.
 

@@ -78,7 +78,8 @@ class HeadFieldStage(Stage):
         kind: str,
         with_uncertainty: bool = False,
     ) -> RenderOutput:
-        """Render the rays of a batch of a frame; corrects them in place if cameras are refined.
+        """Render the rays of a batch of a frame, those of each process there; corrects them in place if cameras are
+        refined.
 
         Args:
             kind: what rays they are; rays of a kind have similar numbers of samples.
@@ -94,14 +95,20 @@ class HeadFieldStage(Stage):
         # To compute values again in the backward pass is not what a CUDA graph has recorded.
         call = call_plainly if march.recompute else self.call
         field = self.portrait.head.bind(inputs, with_uncertainty, call=call)
-        rays = (field, self.portrait.head_grid, batch.rays_o, batch.rays_d, march, batch.background_rgb, noise)
-        if not static_shapes(batch.rays_o.device):
-            return render_head(*rays)
+        n, own, grid = len(noise), self.ranks.part(len(noise)), self.portrait.head_grid
+        rays = (field, grid, batch.rays_o[own], batch.rays_d[own], march, batch.background_rgb[own], noise[own])
+        if not static_shapes(noise.device):
+            return self._joined(n, render_head(*rays))
         capacity = self._capacities[kind]
-        output = render_head(*rays, capacity.size(len(batch.rays_o) * march.max_steps))
+        output = render_head(*rays, capacity.size((own.stop - own.start) * march.max_steps))
         assert output.n_found is not None
         capacity.observe(output.n_found)
-        return output
+        return self._joined(n, output)
+
+    def _joined(self, n: int, output: RenderOutput) -> RenderOutput:
+        """The output of all n rays, of which this process has rendered its part."""
+        joined = iter(self.ranks.join(n, output.of_rays()))
+        return output.map(lambda values: next(joined))
 
     def _terms(
         self, output: RenderOutput, batch: RayBatch, progress: float | Tensor
@@ -157,10 +164,12 @@ class HeadStage(HeadFieldStage):
         depth = output.depth.detach() / opacity.clamp(min=1e-3)
         points = batch.rays_o.detach() + depth[:, None] * batch.rays_d.detach()
         noise = self._draw(*points.shape, generator=generator) * 2 - 1
+        own = self.ranks.part(len(points))
         with torch.no_grad():
-            at_surface = head.regularized(points.clamp(-bound, bound))
-        nearby = head.regularized((points + noise * _SMOOTHNESS_DISTANCE).clamp(-bound, bound))
-        return losses.variation(at_surface, nearby, opacity > 0.5)
+            at_surface = head.regularized(points[own].clamp(-bound, bound))
+        nearby = head.regularized((points + noise * _SMOOTHNESS_DISTANCE)[own].clamp(-bound, bound))
+        joined = self.ranks.join(len(points), (*at_surface, *nearby))
+        return losses.variation(joined[: len(nearby)], joined[len(nearby) :], opacity > 0.5)
 
 
 class FinetuneStage(HeadFieldStage):

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ernerf_ti.portrait.model.calls import Call, call_plainly
 from ernerf_ti.portrait.portrait import Portrait
+from ernerf_ti.process.ranks import Ranks
 from ernerf_ti.train.camera_correction import CameraCorrection
 from ernerf_ti.train.config import StageConfig, TrainConfig
 from ernerf_ti.train.training_frames import TrainingFrame, TrainingFrames
@@ -51,6 +52,7 @@ class Stage(ABC):
         frames: training frames.
         held_out: frames for validation.
         call: calls what is torch alone in a step; see :mod:`ernerf_ti.portrait.model.calls`.
+        ranks: the processes that render a step together; None for this one alone.
     """
 
     name: ClassVar[str]
@@ -65,10 +67,12 @@ class Stage(ABC):
         frames: TrainingFrames,
         held_out: TrainingFrames,
         call: Call = call_plainly,
+        ranks: Ranks | None = None,
     ):
         self.config, self.portrait, self.cameras, self.frames, self.held_out, self.call = (
             *(config, portrait, cameras, frames, held_out, call),
         )
+        self.ranks = ranks or Ranks()
         self.settings: StageConfig = getattr(config, self.name)
 
     def prepare(self) -> None:

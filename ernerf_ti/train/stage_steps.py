@@ -37,7 +37,8 @@ class StageSteps:
         self._stage, self._optimizer, self._scaler, self._graphs = stage, optimizer, scaler, graphs
         self._graphed_optimizer = GraphedOptimizer(optimizer, graphs.backend, graphs.tell)
         self._whole: dict[str, _WholeStep] = {}
-        self._can_be_whole = graphs.of_kernels and not scaler.is_enabled()
+        self._ranks, self._parameters = stage.ranks, list(stage.parameters().values())
+        self._can_be_whole = graphs.of_kernels and not scaler.is_enabled() and self._ranks.count == 1
 
     def take(self, frame: TrainingFrame, step: int, generator: torch.Generator) -> tuple[Tensor, StepLoss]:
         """Take a step.
@@ -84,6 +85,7 @@ class StageSteps:
         result = self._stage.loss(frame, kind, progress, generator)
         loss = result.total
         self._scaler.scale(loss).backward()
+        self._ranks.sum_gradients(self._parameters)
         if self._scaler.is_enabled():
             self._scaler.step(self._optimizer)
             self._scaler.update()

@@ -27,11 +27,14 @@ class TorsoStage(Stage):
     def loss(self, frame: TrainingFrame, kind: str, progress: float | Tensor, generator: torch.Generator) -> StepLoss:
         pixels = random_pixels(self.settings.n_rays, self.frames.n_pixels, generator)
         batch = self.frames.torso(frame, pixels, self._random_colors(len(pixels), generator))
+        own = self.ranks.part(len(pixels))
         rgb, _ = render_torso(
-            self._field(frame.index), self.portrait.torso_grid, batch.pixel_coords, batch.background_rgb
+            self._field(frame.index), self.portrait.torso_grid, batch.pixel_coords[own], batch.background_rgb[own]
         )
+        (rgb,) = self.ranks.join(len(pixels), [rgb])
         mse = (rgb - batch.target_rgb).square().mean()
-        terms = {"color": mse, "anchors": losses.anchor_deviation(self.portrait.torso.anchors)}
+        anchors = self.ranks.once(losses.anchor_deviation(self.portrait.torso.anchors))
+        terms = {"color": mse, "anchors": anchors}
         return StepLoss(terms, StepStatistics(mse, len(pixels), 0))
 
     def render_held_out(self, frame: int) -> tuple[Tensor, Tensor]:

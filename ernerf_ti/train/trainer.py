@@ -3,11 +3,10 @@
 import math
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial, reduce
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -22,6 +21,7 @@ from ernerf_ti.portrait.portrait import Portrait
 from ernerf_ti.process import graphs
 from ernerf_ti.process.device import CudaGraphs
 from ernerf_ti.process.precision import resolve_precision
+from ernerf_ti.process.ranks import Ranks
 from ernerf_ti.process.threads import ThreadTuner
 from ernerf_ti.run.checkpoint import load_checkpoint, load_state, save_checkpoint, state_entry
 from ernerf_ti.run.folder import RunFolder
@@ -29,6 +29,7 @@ from ernerf_ti.run.serialization import config_from_dict, config_to_dict
 from ernerf_ti.run.trained_portrait import check_portrait
 from ernerf_ti.train import losses
 from ernerf_ti.train.camera_correction import CameraCorrection
+from ernerf_ti.train.capture_in_run import identity, scene
 from ernerf_ti.train.config import STAGES, TrainConfig
 from ernerf_ti.train.frame_store import N_AHEAD, default_frame_memory
 from ernerf_ti.train.head_stages import FinetuneStage, HeadStage
@@ -82,6 +83,8 @@ class Trainer:
         cuda_graphs: "auto", "parts" or "off", see :func:`ernerf_ti.process.graphs.cuda_graphs`.
         tell: gets lines about CUDA graphs that can't be used; None to write them to standard error.
         silence: [P, L, steps, C] windows of silence to train on, of the run that is resumed; None to extract them.
+        ranks: the processes that train together, each with a trainer of the same arguments. The first one writes the
+            run folder. None for this one alone.
     """
 
     def __init__(
@@ -94,7 +97,9 @@ class Trainer:
         cuda_graphs: CudaGraphs = "auto",
         tell: Callable[[str], None] | None = None,
         silence: Tensor | None = None,
+        ranks: Ranks | None = None,
     ):
+        self.ranks = ranks or Ranks()
         self.config, note = resolve_perceptual(config)
         self.notes = [note] if note else []
         self.capture, self.folder, self.device = capture, Path(folder), torch.device(device)
@@ -125,7 +130,9 @@ class Trainer:
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.portrait.precision == torch.float16)
         self.portrait.head_grid.mark_unseen_cells(self.frames.poses, tuple(capture.intrinsics))
         self.stages: dict[str, Stage] = {
-            kind.name: kind(self.config, self.portrait, self.cameras, self.frames, self.held_out, self._graphs)
+            kind.name: kind(
+                self.config, self.portrait, self.cameras, self.frames, self.held_out, self._graphs, self.ranks
+            )
             for kind in (HeadStage, FinetuneStage, TorsoStage)
         }
         self.stage_seconds: dict[str, float] = {}
@@ -143,6 +150,7 @@ class Trainer:
         device: torch.device | str = "cpu",
         frame_memory: int | None = None,
         cuda_graphs: CudaGraphs = "auto",
+        ranks: Ranks | None = None,
     ) -> "Trainer":
         """Continue the run of a folder; arguments as of the constructor.
 
@@ -156,14 +164,14 @@ class Trainer:
         if stage not in STAGES:
             raise ValueError(f"{path}: expected stage one of {', '.join(STAGES)}, got {stage!r}; the file is damaged")
         check_portrait(config.portrait, content, path)
-        expected = _identity(capture)
+        expected = identity(capture)
         if content["capture"] != expected:
             raise ValueError(
                 f"{path}: expected a run of this capture ({expected}), got one of {content['capture']}; "
                 "pass the capture that the run was started with"
             )
         silence = silence_of(content, capture, path)
-        trainer = cls(capture, config, folder, device, frame_memory, cuda_graphs, silence=silence)
+        trainer = cls(capture, config, folder, device, frame_memory, cuda_graphs, silence=silence, ranks=ranks)
         load_state(trainer.portrait, content["portrait"], path, "portrait")
         load_state(trainer.cameras, state_entry(content, "cameras", dict, path), path, "cameras")
         trainer.portrait.head_grid.set_bitfield(trainer.portrait.head_grid.bitfield.clone())
@@ -175,7 +183,8 @@ class Trainer:
         if content.get("scaler"):
             load_state(trainer.scaler, state_entry(content, "scaler", dict, path), path, "scaler")
         trainer.consent = trainer.consent or consent_in(content, path)
-        rewind_log(RunFolder(trainer.folder), trainer.stage, trainer.step)
+        if trainer.ranks.is_first:
+            rewind_log(RunFolder(trainer.folder), trainer.stage, trainer.step)
         trainer.stage_seconds = content.get("stage_seconds") or training_seconds(RunFolder(trainer.folder).log) or {}
         trainer._saved = trainer._position()
         trainer._folder_is_ready = True
@@ -205,6 +214,7 @@ class Trainer:
         for name in remaining:
             if self.stages[name].settings.iterations:
                 self.stages[name].prepare()
+        self.ranks.broadcast([*self.portrait.state_dict().values(), *self.cameras.state_dict().values()])
         self._prepare_folder()
         try:
             for name in remaining:
@@ -213,7 +223,7 @@ class Trainer:
                 if not self.stage_finished:
                     if not self._run_stage(should_stop, on_step):
                         return False
-                    if should_stop() and name != STAGES[-1]:
+                    if self.ranks.any(should_stop()) and name != STAGES[-1]:
                         return False
         finally:
             self._threads.release()
@@ -243,7 +253,7 @@ class Trainer:
         index, context = self._draws.frame(self.step), self._draws.context(self.step)
         self.frames.announce(self._draws.coming(self.step, N_AHEAD))
         if self.step % config.grid_update_every == 0:
-            stage.update_grid(host, self.step)
+            self._update_grid(host, self.step)
         set_learning_rates(self.optimizer, stage.settings, self.step / stage.settings.iterations)
         loss, result = self._steps.take(self.frames.frame(index, context), self.step, generator)
         self.step += 1
@@ -253,18 +263,24 @@ class Trainer:
         return self._report(loss, result)
 
     def save(self) -> None:
-        """Write the checkpoint.
+        """Write the checkpoint; of several processes the first one does, and the others wait for it.
 
         Raises TrainingError if a weight is not finite; the checkpoint stays as it was.
         """
         self._check_finite()
-        self._prepare_folder()
+        if self.ranks.is_first:
+            self._prepare_folder()
+            self._write_checkpoint()
+        self.ranks.wait()
+        self._saved = self._position()
+
+    def _write_checkpoint(self) -> None:
         save_checkpoint(
             RunFolder(self.folder).checkpoint,
             {
                 "train_config": config_to_dict(self.config),
                 "portrait_config": config_to_dict(self.config.portrait),
-                "capture": _identity(self.capture),
+                "capture": identity(self.capture),
                 "stage": self.stage,
                 "step": self.step,
                 "stage_finished": self.stage_finished,
@@ -274,12 +290,11 @@ class Trainer:
                 "optimizer": self.optimizer.state_dict(),
                 "average": self.average.state_dict(),
                 "scaler": self.scaler.state_dict(),
-                "scene": self._scene(),
+                "scene": scene(self.capture, torch.cat((self.frames.poses, self.held_out.poses))),
                 **({} if self._silence is None else {"silence": self._silence}),
                 **({"consent": self.consent.as_dict()} if self.consent else {}),
             },
         )
-        self._saved = self._position()
 
     @torch.no_grad()
     def validate(self) -> float:
@@ -300,10 +315,12 @@ class Trainer:
     def _run_stage(self, should_stop: Callable[[], bool], on_step: Callable[[StepReport], None]) -> bool:
         """Train the current stage to its end; False if it was stopped before."""
         config, iterations = self.config, self._current.settings.iterations
-        bar = tqdm(total=iterations, initial=self.step, desc=self.stage, unit="step")
+        quiet = not self.ranks.is_first
+        bar = tqdm(total=iterations, initial=self.step, desc=self.stage, unit="step", disable=quiet)
         clock = StageClock(self.stage_seconds, self.stage)
         rates, first = StepRates(), self.step + 1
-        with bar, TrainingLog(RunFolder(self.folder)) as log:
+        log_context = TrainingLog(RunFolder(self.folder)) if self.ranks.is_first else nullcontext()
+        with bar, log_context as log:
             while self.step < iterations:
                 with self._threads:
                     report = self.train_step()
@@ -317,7 +334,8 @@ class Trainer:
                 is_logged = is_last or self.step % config.log_every == 0
                 if is_logged:
                     entry = self._log_entry(report, rates)
-                    log.write(self.stage, self.step, entry)
+                    if log is not None:
+                        log.write(self.stage, self.step, entry)
                     bar.set_postfix(summary(entry))
                     rates = StepRates()
                 # Early too, when each kind of rays was seen once: CUDA graphs would hold the first, large capacity.
@@ -326,24 +344,30 @@ class Trainer:
                         tqdm.write(f"{self.stage}: {note}")
                 if is_last:
                     break
-                if self.step % config.validate_every == 0:
+                if log is not None and self.step % config.validate_every == 0:
                     log.write(self.stage, self.step, {"statistics": {"validation_psnr": self.validate()}})
                 if self.step % config.save_every == 0:
                     self.save()
                 clock.tick()
-                if should_stop():
+                if self.ranks.any(should_stop()):
                     self.save()
                     return False
                 clock.skip()  # who asks may have paused the training, as the viewer does
             if config.optimizer.ema_decay > 0:
                 self.average.swap()  # later stages and rendering use the averaged weights
-            self._current.update_grid(torch.Generator().manual_seed(config.seed))
+            self._update_grid(torch.Generator().manual_seed(config.seed))
             self.average = WeightAverage(self._current.parameters(), config.optimizer.ema_decay)
             self.stage_finished = True
-            log.write(self.stage, self.step, {"statistics": {"validation_psnr": self.validate()}})
+            if log is not None:
+                log.write(self.stage, self.step, {"statistics": {"validation_psnr": self.validate()}})
             clock.tick()
             self.save()
         return True
+
+    def _update_grid(self, generator: torch.Generator, step: int | None = None) -> None:
+        self._current.update_grid(generator, step)
+        for grid in (self.portrait.head_grid, self.portrait.torso_grid) if self.ranks.count > 1 else ():
+            self.ranks.broadcast(list(grid.buffers()))  # cards of different kinds round differently
 
     @property
     def _current(self) -> Stage:
@@ -405,7 +429,7 @@ class Trainer:
 
     def _prepare_folder(self) -> None:
         """Create the folder of a new run, without the logs of an earlier one."""
-        if self._folder_is_ready:
+        if self._folder_is_ready or not self.ranks.is_first:
             return
         folder = RunFolder(self.folder)
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -413,27 +437,3 @@ class Trainer:
         write_json(folder.config, config_to_dict(self.config))
         folder.write_capture(self.capture.folder)
         self._folder_is_ready = True
-
-    def _scene(self) -> dict[str, Any]:
-        """What rendering needs of the capture, so that it needs only the checkpoint."""
-        ids = np.concatenate((self.capture.train.frame_ids, self.capture.val.frame_ids))
-        projection = self.capture.projection
-        return {
-            "intrinsics": torch.from_numpy(self.capture.intrinsics),
-            "poses": torch.cat((self.frames.poses, self.held_out.poses)),
-            "eye_closures": torch.from_numpy(self.capture.eye_closures[ids]),
-            "background": torch.from_numpy(self.capture.background),
-            **({} if projection is None else {"speech": projection.state_dict()}),
-        }
-
-
-def _identity(capture: Capture) -> dict:
-    """What a run can't change of its capture."""
-    return {
-        "extractor": capture.extractor,
-        "feature_dimension": int(capture.audio_windows.shape[2]),
-        "width": capture.width,
-        "height": capture.height,
-        "n_train": len(capture.train),
-        **({} if capture.projection is None else {"speech": capture.projection.facts}),
-    }
