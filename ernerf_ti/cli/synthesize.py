@@ -6,6 +6,7 @@
     ernerf-ti synthesize runs/speaker --audio speech.wav -o dubbed.mp4 --onto interview.mp4
 
 The second example writes a video with an alpha channel, the last one renders the head into a recording of the person.
+Several GPUs render one video together: torchrun --nproc-per-node 4 -m ernerf_ti synthesize ...
 """
 
 import sys
@@ -17,7 +18,7 @@ from ernerf_ti.cli.options import Command, Device, Flat, Output, Positional
 from ernerf_ti.cli.paths import capture_folder, existing_file, make_parent, output_file, output_folder, run_folder
 from ernerf_ti.cli.signing_options import SigningOptions
 from ernerf_ti.media.provenance.note import COMPOSITE_TYPE, SOURCE_TYPE
-from ernerf_ti.process.device import CudaGraphs, resolve_device
+from ernerf_ti.process.device import CudaGraphs, resolve_device, use_own_device
 from ernerf_ti.process.precision import Precision, resolve_precision
 from ernerf_ti.synthesis.options import SynthesisOptions
 from ernerf_ti.synthesis.outputs import check_formats
@@ -54,6 +55,7 @@ def _synthesize(options: SynthesizeOptions) -> None:
         output_file(path)
     if not options.output.suffix:
         output_folder(options.output)
+    use_own_device()
     device = resolve_device(options.device)
     precision = resolve_precision(options.precision, device)
 
@@ -61,25 +63,30 @@ def _synthesize(options: SynthesizeOptions) -> None:
 
     from ernerf_ti.media.sound_notes import print_sound_notes
     from ernerf_ti.process.graphs import cuda_graphs
+    from ernerf_ti.process.ranks import Ranks
     from ernerf_ti.run.trained_portrait import load_portrait
     from ernerf_ti.synthesis.statement import statement
     from ernerf_ti.synthesis.video import synthesize
 
     graphs = cuda_graphs(options.cuda_graphs, device, partial(tqdm.write, file=sys.stderr), precision)
     trained = load_portrait(run, device, precision, graphs)
-    if trained.consent is None:
-        print(f"{run}: no consent record; docs/responsible_use.md says how to add one", file=sys.stderr)
-    print_sound_notes(options.audio)
-    signer = options.signing.signer(
-        partial(statement, trained, options.audio, options.onto),
-        SOURCE_TYPE if options.onto is None else COMPOSITE_TYPE,
-    )
-    for path in files:
-        make_parent(path)
-    for path in synthesize(trained, options, signer.sign if signer else None):
-        print(path)
-    for path in signer.finish() if signer else []:
-        print(path)
+    with Ranks.joined(device) as ranks:
+        if not ranks.is_first:
+            synthesize(trained, options, ranks=ranks)
+            return
+        if trained.consent is None:
+            print(f"{run}: no consent record; docs/responsible_use.md says how to add one", file=sys.stderr)
+        print_sound_notes(options.audio)
+        signer = options.signing.signer(
+            partial(statement, trained, options.audio, options.onto),
+            SOURCE_TYPE if options.onto is None else COMPOSITE_TYPE,
+        )
+        for path in files:
+            make_parent(path)
+        for path in synthesize(trained, options, signer.sign if signer else None, ranks):
+            print(path)
+        for path in signer.finish() if signer else []:
+            print(path)
 
 
 main = Command(

@@ -1,16 +1,17 @@
-"""Processes that train one portrait together, one per device, started by torchrun.
+"""Processes that train or render one portrait together, one per device, started by torchrun.
 
-All of them take the same steps with the same random numbers and keep the same weights. What a step renders is shared:
-each process renders its part of the rays and gets the colors of the others'. From there on all compute the same loss,
-whose gradient flows through the own rays alone in each, so that the sum over the processes is the gradient of the whole
-step: the same training as by one process, up to the order of sums.
+In training, all of them take the same steps with the same random numbers and keep the same weights. What a step renders
+is shared: each process renders its part of the rays and gets the colors of the others'. From there on all compute the
+same loss, whose gradient flows through the own rays alone in each, so that the sum over the processes is the gradient
+of the whole step: the same training as by one process, up to the order of sums.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor
@@ -127,6 +128,41 @@ class Ranks:
                 with _naming_the_end():
                     dist.broadcast(tensor, 0)
 
+    def frames(self, n: int) -> list[int]:
+        """Indices of the frames of a video of n that this process renders: every so many, after the first of all, which
+        sets what has to be the same in all."""
+        own = list(range(self.index, n, self.count))
+        return own if self.is_first else [0, *own]
+
+    def in_order(
+        self, images: Iterable[tuple[np.ndarray, ...]], n: int
+    ) -> Generator[tuple[np.ndarray, ...], None, None]:
+        """The images of all n frames in order, in the first process. The others hand theirs over, and yield none.
+
+        Args:
+            images: of the frames of this process, see :meth:`frames`: arrays of the same shapes in all.
+            n: frames of the video.
+        """
+        own = iter(images)
+        if not self.is_first:
+            next(own)
+            for arrays in own:
+                for array in arrays:
+                    with _naming_the_end():
+                        dist.send(torch.from_numpy(np.ascontiguousarray(array)), 0)
+            return
+        shapes: tuple[np.ndarray, ...] = ()
+        for k in range(n):
+            if k % self.count == 0:
+                shapes = next(own)
+                yield shapes
+                continue
+            received = tuple(torch.from_numpy(np.empty_like(array)) for array in shapes)
+            for tensor in received:
+                with _naming_the_end():
+                    dist.recv(tensor, k % self.count)
+            yield tuple(tensor.numpy() for tensor in received)
+
     def any(self, flag: bool) -> bool:
         """Whether the flag is set in one of the processes; waits for all of them, not for the devices."""
         if self.count == 1:
@@ -155,6 +191,6 @@ def _naming_the_end() -> Iterator[Any]:
         yield
     except RuntimeError as error:
         raise RuntimeError(
-            f"training by several processes: expected all of them to go on, but one has ended ({error}); see what it "
-            "said; the same command continues from the last saved state"
+            f"several processes: expected all of them to go on, but one has ended ({error}); see what it said, and run "
+            "the same command again, which continues from what is saved"
         ) from error

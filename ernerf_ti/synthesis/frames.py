@@ -1,6 +1,6 @@
 """Render the frames of a talking portrait, several in flight."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -32,6 +32,7 @@ def render_frames(
     with_torso: bool = True,
     capture_indices: np.ndarray | None = None,
     positions: np.ndarray | None = None,
+    only: Sequence[int] | None = None,
 ) -> Iterator[RenderOutput]:
     """Render speech.
 
@@ -47,14 +48,17 @@ def render_frames(
             :meth:`TrainedPortrait.torso_appearances`; None to predict the torso's appearance from the pose.
         positions: [T] places of the frames among the windows, of which there may then be any number; None for window k
             at frame k.
+        only: indices of the frames to render; None for all.
 
     Yields:
         RenderOutput with [H, W] in place of [N], on the portrait's device.
     """
 
     def submitted() -> Iterator[PendingFrame]:
-        inputs = frame_inputs(trained, windows, poses, eye_closures, with_torso, capture_indices, positions)
-        for k, of_frame in enumerate(inputs):
+        n = len(windows) if positions is None else len(positions)
+        wanted = range(n) if only is None else only
+        inputs = frame_inputs(trained, windows, poses, eye_closures, with_torso, capture_indices, positions, wanted)
+        for k, of_frame in zip(wanted, inputs, strict=True):
             yield trained.submit(of_frame, background(k) if callable(background) else background, with_torso)
 
     for pending in in_flight(submitted(), frames_in_flight(trained.background.device)):
@@ -70,6 +74,7 @@ def frame_inputs(
     with_torso: bool = True,
     capture_indices: np.ndarray | None = None,
     positions: np.ndarray | None = None,
+    only: Sequence[int] | None = None,
 ) -> Iterator[FrameInputs]:
     """Inputs of the frames; arguments as of :func:`render_frames`.
 
@@ -86,7 +91,7 @@ def frame_inputs(
     appearances = None
     if with_torso:
         appearances = trained.torso_appearances(poses, None if capture_indices is None else capture_indices[:n])
-    for k in range(n):
+    for k in range(n) if only is None else only:
         appearance = None if appearances is None else appearances[k]
         if contexts is not None:
             context = contexts[k]

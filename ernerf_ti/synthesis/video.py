@@ -26,6 +26,7 @@ from ernerf_ti.media.video_sound import VideoSound
 from ernerf_ti.media.video_writer import VideoWriter, hardware_encoding_problem
 from ernerf_ti.portrait.camera import scene_from_capture
 from ernerf_ti.process.prefetch import ahead
+from ernerf_ti.process.ranks import Ranks
 from ernerf_ti.run.trained_portrait import TrainedPortrait
 from ernerf_ti.synthesis.driving import (
     SAMPLES_PER_FRAME,
@@ -58,7 +59,9 @@ Sign = Callable[[Path, Path], None]
 """Signs a file: its name, and the complete temporary file that will get it."""
 
 
-def synthesize(trained: TrainedPortrait, options: SynthesisOptions, sign: Sign | None = None) -> list[Path]:
+def synthesize(
+    trained: TrainedPortrait, options: SynthesisOptions, sign: Sign | None = None, ranks: Ranks | None = None
+) -> list[Path]:
     """Render speech and write it to files. A video appears only when it is complete.
 
     The sound is that of the audio file, with its rate and channels: copied where the container takes it unchanged, else
@@ -68,14 +71,17 @@ def synthesize(trained: TrainedPortrait, options: SynthesisOptions, sign: Sign |
         trained: the portrait.
         options: what to render and where to write it.
         sign: called with each file before it appears, see :meth:`ernerf_ti.media.provenance.signing.Signer.sign`.
+        ranks: processes that call this with the same arguments, and render every so many frames each. None for this one
+            alone.
 
     Returns:
-        The videos, and the folder of images, that were written.
+        The videos, and the folder of images, that were written: by the first process.
 
     Raises:
         FileNotFoundError, ValueError: an input is missing or invalid; raised before anything is rendered.
         OSError: an output can't be written; raised before anything is rendered where that can be known.
     """
+    ranks = ranks or Ranks()
     check_formats(options)
     take = None if options.onto is None else open_take(options.onto, options.onto_capture, trained)
     rate = options.rate if take is None else take.rate
@@ -100,28 +106,33 @@ def synthesize(trained: TrainedPortrait, options: SynthesisOptions, sign: Sign |
     images = [video.image for video in videos] + ([] if options.output.suffix else [image_with_alpha])
     with_torso = take is None and not options.head_only
     with contextlib.ExitStack() as stack:
-        writers = [stack.enter_context(contextlib.closing(w)) for w in _writers(options, videos, rate, n)]
+        opened = _writers(options, videos, rate, n) if ranks.is_first else ()
+        writers = [stack.enter_context(contextlib.closing(w)) for w in opened]
         windows = _windows(trained, options, samples)
         frames = render_frames(
             *(trained, windows, motion.poses, motion.eye_closures, background, with_torso),
             *(motion.capture_indices, motion.positions),
+            only=ranks.frames(n) if ranks.count > 1 else None,
         )
         pictures = stack.enter_context(contextlib.closing(images_ahead(frames, images, trained.background.device)))
-        if take is not None:
+        if ranks.count > 1:
+            pictures = stack.enter_context(contextlib.closing(ranks.in_order(pictures, n)))
+        if take is not None and ranks.is_first:
             place = 0 if options.output.suffix else -1
             with_alpha = options.output.suffix != "" and output_has_alpha(options)
             pasted = paste_frames(take, order, of_take.presence, pictures, place, options.onto_part, with_alpha)
             pictures = stack.enter_context(contextlib.closing(ahead(pasted)))
-        for k, of_frame in enumerate(tqdm(pictures, "frames", n, unit="frame")):
+        for k, of_frame in enumerate(tqdm(pictures, "frames", n, unit="frame", disable=not ranks.is_first)):
             for writer, picture in zip(writers, of_frame, strict=False):
                 writer.write(picture)
             if not options.output.suffix:
                 path = options.output / f"{k:05d}.png"
                 note, kind = (SYNTHESIZED, SOURCE_TYPE) if take is None else (ALTERED, COMPOSITE_TYPE)
                 write_synthesized_png(path, of_frame[-1], note, sign and partial(sign, path), kind)
-        for writer, video in zip(writers, videos, strict=True):
+        for writer, video in zip(writers, videos, strict=False):
             writer.finish(sign and partial(sign, video.path))
-    return output_paths(options)
+        ranks.wait()
+    return output_paths(options) if ranks.is_first else []
 
 
 def _windows(trained: TrainedPortrait, options: SynthesisOptions, samples: np.ndarray) -> Tensor:
