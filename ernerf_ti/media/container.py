@@ -19,7 +19,9 @@ MOST_FILLED = 20
 damaged time stamps would make hours of nothing."""
 
 # Titles of older programs are not in UTF-8. From 19 on PyAV escapes their bytes without being asked.
-_METADATA_ERRORS = {"metadata_errors": "surrogateescape"} if int(av.__version__.split(".")[0]) < 19 else {}
+_METADATA_ERRORS: dict[str, Any] = (
+    {"metadata_errors": "surrogateescape"} if int(av.__version__.split(".")[0]) < 19 else {}
+)
 _OTHER_KINDS = (
     (b"<!doctype html", "a web page; download the video itself"),
     (b"<html", "a web page; download the video itself"),
