@@ -16,6 +16,7 @@ from ernerf_ti.portrait.model import activations
 from ernerf_ti.portrait.model.appearance_embedding import AppearanceEmbedding
 from ernerf_ti.portrait.model.audio_encoder import AudioEncoder
 from ernerf_ti.portrait.model.calls import Call, call_plainly
+from ernerf_ti.portrait.model.folded_networks import FoldedNetworks
 from ernerf_ti.portrait.model.mlp import MLP, concatenate, in_precision
 from ernerf_ti.portrait.model.position_encoders import position_encoder
 from ernerf_ti.portrait.model.region_attention import Attention, region_attention
@@ -209,3 +210,14 @@ class BoundHeadField:
     def densities(self, positions: Tensor) -> Tensor:
         """[M, 3] positions -> [M] density per scene unit; for the occupancy grid."""
         return self.field.densities(positions, self.audio_code, self.eye_closure)
+
+    def folded(self, with_attention: bool = False) -> FoldedNetworks:
+        """The networks of this frame, to evaluate density and color without gradients.
+
+        Args:
+            with_attention: evaluate the attention too.
+        """
+        field = self.field
+        networks = (field.region_attention, field.density_net, field.color_net)
+        inputs = (self.audio_code, self.eye_closure, self.appearance)
+        return FoldedNetworks(*networks, *inputs, field.precision, with_attention)
