@@ -32,6 +32,7 @@ def render_frames(
     with_torso: bool = True,
     capture_indices: np.ndarray | None = None,
     positions: np.ndarray | None = None,
+    with_attention: bool = False,
 ) -> Iterator[RenderOutput]:
     """Render speech.
 
@@ -47,6 +48,7 @@ def render_frames(
             :meth:`TrainedPortrait.torso_appearances`; None to predict the torso's appearance from the pose.
         positions: [T] places of the frames among the windows, of which there may then be any number; None for window k
             at frame k.
+        with_attention: render the attention too.
 
     Yields:
         RenderOutput with [H, W] in place of [N], on the portrait's device.
@@ -55,7 +57,8 @@ def render_frames(
     def submitted() -> Iterator[PendingFrame]:
         inputs = frame_inputs(trained, windows, poses, eye_closures, with_torso, capture_indices, positions)
         for k, of_frame in enumerate(inputs):
-            yield trained.submit(of_frame, background(k) if callable(background) else background, with_torso)
+            behind = background(k) if callable(background) else background
+            yield trained.submit(of_frame, behind, with_torso, with_attention)
 
     for pending in in_flight(submitted(), frames_in_flight(trained.background.device)):
         yield pending.result()

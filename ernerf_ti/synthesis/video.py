@@ -104,7 +104,7 @@ def synthesize(trained: TrainedPortrait, options: SynthesisOptions, sign: Sign |
         windows = _windows(trained, options, samples)
         frames = render_frames(
             *(trained, windows, motion.poses, motion.eye_closures, background, with_torso),
-            *(motion.capture_indices, motion.positions),
+            *(motion.capture_indices, motion.positions, options.attention is not None),
         )
         pictures = stack.enter_context(contextlib.closing(images_ahead(frames, images, trained.background.device)))
         if take is not None:

@@ -69,6 +69,7 @@ class HeadField(nn.Module):
         with_uncertainty: bool = True,
         audio_code: Tensor | None = None,
         call: Call = call_plainly,
+        with_attention: bool = True,
     ) -> "BoundHeadField":
         """The field of one frame, as the renderer takes it.
 
@@ -77,6 +78,7 @@ class HeadField(nn.Module):
             with_uncertainty: evaluate the uncertainty too, which only training needs.
             audio_code: [A] replaces the encoded audio window, for instance with a code that is smoothed over frames.
             call: calls the audio encoder and :meth:`networks`.
+            with_attention: False for images whose attention nobody looks at, which then may lack it.
 
         Raises ValueError if the appearance index is out of range.
         """
@@ -86,7 +88,7 @@ class HeadField(nn.Module):
         if eye_closure is None:
             eye_closure = audio_code.new_zeros(1)
         appearance = self.appearance(inputs.appearance_index)
-        return BoundHeadField(self, audio_code, eye_closure, appearance, with_uncertainty, call)
+        return BoundHeadField(self, audio_code, eye_closure, appearance, with_uncertainty, call, with_attention)
 
     def forward(
         self,
@@ -200,6 +202,8 @@ class BoundHeadField:
     with_uncertainty: bool
     call: Call
     """Calls :meth:`HeadField.networks`."""
+    with_attention: bool = True
+    """Whether images need the attention; a call of the field returns it in any case."""
 
     def __call__(self, positions: Tensor, directions: Tensor) -> FieldOutput:
         return self.field(
