@@ -117,7 +117,7 @@ class Portrait(nn.Module):
         appearance = appearance_index if torso_appearance is None else torso_appearance
 
         def torso(pixel_coords: Tensor) -> TorsoLayer:
-            return self.torso(pixel_coords, head_pose, appearance, self.call)
+            return self.torso(pixel_coords, head_pose, appearance, self.call, for_image=True)
 
         return render_portrait(
             *(head, self.head_grid, head_pose, pixels, self.config.march, background),

@@ -144,7 +144,9 @@ class RenderJob:
         torso = offset = None
         if look.torso:
             portrait, appearance = trained.portrait, self._torso_appearance
-            field = partial(portrait.torso, head_pose=self._frame_pose, appearance=appearance, call=portrait.call)
+            field = partial(
+                portrait.torso, head_pose=self._frame_pose, appearance=appearance, call=portrait.call, for_image=True
+            )
             torso = TorsoScene(field, portrait.torso_grid, coords)
             if self._request.with_torso_offset:
                 layer = field(coords.clamp(-1, 1))

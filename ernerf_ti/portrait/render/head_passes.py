@@ -17,7 +17,7 @@ from ernerf_ti.portrait.records import RenderOutput
 from ernerf_ti.portrait.render.alpha import over
 from ernerf_ti.portrait.render.head_occupancy import OccupancyGrid
 
-_SAMPLES_PER_PART = 2**12  # the units of all networks stay in the cache
+SAMPLES_PER_PART = 2**13  # the units of all networks stay in the cache
 
 
 def renders_in_parts(field: object, rays_o: Tensor) -> TypeGuard[BoundHeadField]:
@@ -27,6 +27,17 @@ def renders_in_parts(field: object, rays_o: Tensor) -> TypeGuard[BoundHeadField]
         and not field.with_uncertainty
         and rays_o.device.type == "cpu"
         and not torch.is_autocast_enabled("cpu")
+    )
+
+
+def ray_march(grid: OccupancyGrid, rays_o: Tensor, rays_d: Tensor, config: MarchConfig) -> tk.RayMarch:
+    """Rays [N, 3] on their way through the occupied cells."""
+    return tk.RayMarch(
+        *(rays_o, rays_d, grid.aabb, grid.occupied_box_with_margin.to(rays_o.dtype)),
+        *(grid.empty_blocks, grid.config.bound),
+        max_steps=config.max_steps,
+        dt_gamma=config.dt_gamma,
+        min_near=config.min_near,
     )
 
 
@@ -46,7 +57,7 @@ def render_head_in_parts(
     networks = field.folded(field.with_attention)
     encoder, degree = field.field.position_encoder, field.field.config.direction_degree
     encode = encoder.for_images()
-    n_part, n_pass = config.samples_per_chunk or _SAMPLES_PER_PART, config.samples_per_pass
+    n_part, n_pass = config.samples_per_chunk or SAMPLES_PER_PART, config.samples_per_pass
 
     memory = rays_o.new_empty(encoder.n_outputs * n_part)
 
@@ -58,13 +69,7 @@ def render_head_in_parts(
             networks(features, tk.spherical_harmonics(samples.directions[part], degree), values[:, part])
         return values
 
-    march = tk.RayMarch(
-        *(rays_o, rays_d, grid.aabb, grid.occupied_box_with_margin.to(rays_o.dtype)),
-        *(grid.empty_blocks, grid.config.bound),
-        max_steps=config.max_steps,
-        dt_gamma=config.dt_gamma,
-        min_near=config.min_near,
-    )
+    march = ray_march(grid, rays_o, rays_d, config)
     sums = tk.RaySums.begin(rays_o, networks.n_values - 4)
     rays = torch.arange(len(rays_o), dtype=torch.int32)
     n_samples, n_passed = torch.zeros_like(rays), 0
