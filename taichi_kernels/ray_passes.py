@@ -291,7 +291,11 @@ def _kernels(dtype: torch.dtype, n_plain: int, on_cuda: bool) -> _Kernels:
     @ti.func
     def empty_distance(blocks: ti.template(), point, direction, inverse, dt, resolution, n_cascades, bound):
         """-1 in an occupied cell, else how far along the ray the cells are known to be empty."""
-        cell, cascade, half_side = cell_at(point, dt, resolution, n_cascades, bound)
+        cascade, half_side, cells = 0, ti.min(real(1.0), bound), ti.cast(resolution, real)
+        places = (point * (real(1.0) / half_side) + real(1.0)) * (real(0.5) * cells)
+        cell = ti.cast(ti.max(real(0.0), ti.min(cells - real(1.0), places)), ti.i32)
+        if n_cascades > 1:
+            cell, cascade, half_side = cell_at(point, dt, resolution, n_cascades, bound)
         index = ((cascade * resolution + cell[0]) * resolution + cell[1]) * resolution + cell[2]
         level = ti.cast(blocks[index], ti.i32)
         distance = real(-1.0)
