@@ -78,13 +78,45 @@ def _empty_distances(rays_o: Tensor, *others: Any) -> tuple[Tensor, Tensor]:
     return rays_o.new_empty(rays_o.shape[0]), rays_o.new_empty(rays_o.shape[0])
 
 
+@functools.cache
+def slab_function(dtype: torch.dtype) -> Any:
+    """A function to call inside kernels: origin, direction and, of a box, first index of six numbers -> distances at
+    which the ray enters and leaves the box; LARGEST for both if it misses it."""
+    ti, real = taichi(), scalar(dtype)
+    LARGEST = torch.finfo(dtype).max
+    # Below this a direction is parallel to the slab; 1 / d must not overflow, nor d be flushed to zero.
+    PARALLEL = 1e-30
+
+    @ti.func
+    def enter_and_leave(origin, directions, boxes: ti.template(), first):
+        near, far = real(-LARGEST), real(LARGEST)
+        hit = True
+        for d in ti.static(range(3)):
+            o, direction = origin[d], directions[d]
+            low, high = boxes[first + d], boxes[first + 3 + d]
+            if ti.abs(direction) < real(PARALLEL):
+                if not (o >= low and o <= high):
+                    hit = False
+            else:
+                # By the reciprocal, as the kernels of torch-ngp: another rounding moves all samples of a ray.
+                inverse = real(1.0) / direction
+                t_low, t_high = (low - o) * inverse, (high - o) * inverse
+                if not (low <= high and ti.abs(t_low) <= real(LARGEST) and ti.abs(t_high) <= real(LARGEST)):
+                    hit = False  # an empty box, or NaN, which would be lost in the minima and maxima
+                near = ti.max(near, ti.min(t_low, t_high))
+                far = ti.min(far, ti.max(t_low, t_high))
+        if not (hit and near <= far):
+            near, far = real(LARGEST), real(LARGEST)
+        return ti.Vector([near, far])
+
+    return enter_and_leave
+
+
 @kernel_factory
 def _kernel(dtype: torch.dtype, on_cuda: bool) -> Any:
     ti = taichi()
     real, Reals = scalar(dtype), array(dtype)
-    LARGEST = torch.finfo(dtype).max
-    # Below this a direction is parallel to the slab; 1 / d must not overflow, nor d be flushed to zero.
-    PARALLEL = 1e-30
+    enter_and_leave = slab_function(dtype)
 
     @parallel_kernel(on_cuda)
     def intersect(
@@ -97,28 +129,11 @@ def _kernel(dtype: torch.dtype, on_cuda: bool) -> Any:
         t_far: Reals,  # [N]
     ):
         for i in range(n):
-            near, far = real(-LARGEST), real(LARGEST)
-            hit = True
-            for d in ti.static(range(3)):
-                o, direction = rays_o[3 * i + d], rays_d[3 * i + d]
-                low, high = box[d], box[3 + d]
-                if ti.abs(direction) < real(PARALLEL):
-                    if not (o >= low and o <= high):
-                        hit = False
-                else:
-                    # By the reciprocal, as the kernels of torch-ngp: another rounding moves all samples of a ray.
-                    inverse = real(1.0) / direction
-                    t_low, t_high = (low - o) * inverse, (high - o) * inverse
-                    if not (low <= high and ti.abs(t_low) <= real(LARGEST) and ti.abs(t_high) <= real(LARGEST)):
-                        hit = False  # an empty box, or NaN, which would be lost in the minima and maxima
-                    near = ti.max(near, ti.min(t_low, t_high))
-                    far = ti.min(far, ti.max(t_low, t_high))
-            if hit and near <= far:
-                t_near[i] = ti.max(near, min_near)
-                t_far[i] = far
-            else:
-                t_near[i] = real(LARGEST)
-                t_far[i] = real(LARGEST)
+            origin = ti.Vector([rays_o[3 * i], rays_o[3 * i + 1], rays_o[3 * i + 2]])
+            direction = ti.Vector([rays_d[3 * i], rays_d[3 * i + 1], rays_d[3 * i + 2]])
+            distances = enter_and_leave(origin, direction, box, 0)
+            t_near[i] = ti.max(distances[0], min_near)
+            t_far[i] = distances[1]
 
     return intersect
 

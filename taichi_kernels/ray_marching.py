@@ -1,25 +1,20 @@
 """Ray marching: samples along rays, inside the occupied cells of an occupancy grid.
 
-A ray is stepped on a lattice t_0, t_1 = t_0 + dt(t_0), ... whose step grows with distance:
-
-    dt(t) = clip(t dt_gamma, dt_min, dt_max)
-    dt_max = 2 sqrt(3) 2^(C-1) / R,   dt_min = min(dt_max, 2 sqrt(3) / max_steps)
-
-A lattice point in an occupied cell is a sample; in an empty cell all points up to the cell's far face
-are skipped without a look-up.      [Instant-NGP, Mueller et al. 2022, appendix E]
+A ray is stepped on a lattice (:mod:`taichi_kernels.lattice`). A lattice point in an occupied cell is a sample; in an
+empty cell all points up to the cell's far face are skipped without a look-up.
+                                                     [Instant-NGP, Mueller et al. 2022, appendix E]
 
 Two passes make the allocation exact and the order that of the rays: the first walks the grid and notes
 each hit as a bit, the second only replays the lattice and expands the bits.
 """
 
-import math
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from taichi_kernels.checks import FLOATS, ArgumentCheck, cast_under_autocast, dense, expect, expect_integer
-from taichi_kernels.morton import MAX_RESOLUTION, morton_functions
+from taichi_kernels.checks import FLOATS, ArgumentCheck, cast_under_autocast, dense, expect_integer
+from taichi_kernels.lattice import PARALLEL, Lattice, lattice_functions, make_lattice
 from taichi_kernels.operators import Operator, not_differentiable
 from taichi_kernels.parallel_loops import parallel_kernel
 from taichi_kernels.ready_made import kernel_factory
@@ -41,27 +36,6 @@ class RaySamples(NamedTuple):
     """[N, 2] int32, first sample and number of samples; row i is ray i."""
     n_found: Tensor
     """[] int64, samples of all rays, had there been room for them: M without a capacity."""
-
-
-class _Lattice(NamedTuple):
-    """The numbers of a march: the grid and the steps."""
-
-    bound: float
-    resolution: int
-    n_cascades: int
-    dt_gamma: float
-    dt_min: float
-    dt_max: float
-    max_samples: int
-
-    @property
-    def n_words(self) -> int:
-        """32-bit words that hold a bit for each lattice point of a ray through the whole cube."""
-        return math.ceil((2 * math.sqrt(3) * self.bound / self.dt_min + 4) / 32)
-
-    @property
-    def step(self) -> tuple[float, float, float]:
-        return self.dt_gamma, self.dt_min, self.dt_max
 
 
 def march_rays(
@@ -124,33 +98,8 @@ def march_rays(
     check.tensor("noise", noise, ("N",), rays_o.dtype, differentiable=False)
     if capacity is not None:
         capacity = expect_integer("capacity", capacity, 0, None, "pass None for exactly the samples found")
-    lattice = _lattice(bitfield.shape[0], bound, max_steps, max_samples, dt_gamma)
+    lattice = make_lattice(bitfield.shape[0], bound, max_steps, max_samples, dt_gamma)
     return RaySamples(*_MARCH_RAYS(rays_o, rays_d, t_near, t_far, noise, bitfield, capacity, *lattice))
-
-
-def _lattice(n_bytes: int, bound: float, max_steps: int, max_samples: int | None, dt_gamma: float) -> _Lattice:
-    remedy = "pass the half side of the scene's cube"
-    expect(bound > 0 and math.isfinite(bound), "bound", "a positive number", bound, remedy)
-    expect(0 <= dt_gamma < math.inf, "dt_gamma", "at least 0", dt_gamma, "pass 0 for constant steps")
-    max_steps = expect_integer("max_steps", max_steps, 1, None, "pass the number of steps through the cube")
-    if max_samples is None:
-        max_samples = max_steps
-    max_samples = expect_integer("max_samples", max_samples, 1, None, "pass None for max_steps")
-    n_cascades = 1 + max(0, math.ceil(math.log2(bound)))
-    resolution = round((8 * n_bytes / n_cascades) ** (1 / 3))
-    expect(
-        n_cascades * resolution**3 == 8 * n_bytes
-        and resolution & (resolution - 1) == 0
-        and 2 <= resolution <= MAX_RESOLUTION
-        and 8 * n_bytes < 2**31,
-        "bitfield",
-        f"C R^3 / 8 bytes with C = {n_cascades} (from bound = {bound}) and R a power of two up to 1024",
-        f"{n_bytes} bytes",
-        "pack one grid per cascade, or pass the bound that the grid was made for",
-    )
-    dt_max = 2 * math.sqrt(3) * 2 ** (n_cascades - 1) / resolution
-    dt_min = min(dt_max, 2 * math.sqrt(3) / max_steps)
-    return _Lattice(float(bound), resolution, n_cascades, float(dt_gamma), dt_min, dt_max, min(max_samples, 2**31 - 1))
 
 
 def _march(
@@ -163,7 +112,7 @@ def _march(
     capacity: int | None,
     *numbers: Any,
 ) -> tuple[Tensor, ...]:
-    lattice = _Lattice(*numbers)
+    lattice = Lattice(*numbers)
     n_rays, n_words = len(rays_o), lattice.n_words
     kernels = _kernels(rays_o.dtype, is_cuda())
     hits = torch.empty(n_rays, n_words, dtype=torch.int32, device=rays_o.device)
@@ -223,7 +172,7 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]
 
 def _backward(ctx: Any, grad_positions: Tensor, grad_directions: Tensor, *others: Tensor) -> tuple[Tensor | None, ...]:
     grads = _MARCH_RAYS_BACKWARD(grad_positions, grad_directions, *ctx.saved_tensors)
-    return *grads, *[None] * (5 + len(_Lattice._fields))
+    return *grads, *[None] * (5 + len(Lattice._fields))
 
 
 def _gradient(
@@ -251,53 +200,8 @@ class _Kernels(NamedTuple):
 def _kernels(dtype: torch.dtype, on_cuda: bool) -> _Kernels:
     ti = taichi()
     real, Reals, Ints, Bytes = scalar(dtype), array(dtype), array(torch.int32), array(torch.uint8)
-    morton = morton_functions()
-    LARGEST, PARALLEL = torch.finfo(dtype).max, 1e-30
-    CUBE_DIAGONAL = 1.7320508  # sqrt(3), rounded down
-
-    @ti.func
-    def step_length(t, dt_gamma, dt_min, dt_max):
-        return ti.max(dt_min, ti.min(dt_max, t * dt_gamma))
-
-    @ti.func
-    def exponent(x):
-        """The e of x = m 2^e with m in [0.5, 1), for x >= 0."""
-        return ((ti.bit_cast(ti.cast(x, ti.f32), ti.i32) >> 23) & 0xFF) - 126
-
-    @ti.func
-    def row(vectors: ti.template(), i):
-        return ti.Vector([vectors[3 * i], vectors[3 * i + 1], vectors[3 * i + 2]])
-
-    @ti.func
-    def clip(point, bound):
-        return ti.max(-bound, ti.min(bound, point))
-
-    @ti.func
-    def empty_distance(bitfield: ti.template(), point, direction, inverse, dt, resolution, n_cascades, bound):
-        """-1 in an occupied cell, else how far along the ray the cell is known to be empty (0: not known)."""
-        cascade = ti.max(
-            exponent(ti.max(ti.abs(point[0]), ti.abs(point[1]), ti.abs(point[2]))),
-            exponent(dt * ti.cast(resolution, real) * real(0.5)),
-        )
-        cascade = ti.max(0, ti.min(n_cascades - 1, cascade))
-        half_side = ti.min(ti.cast(1 << cascade, real), bound)
-        cells = ti.cast(resolution, real)
-        places = (point * (real(1.0) / half_side) + real(1.0)) * (real(0.5) * cells)
-        cell = ti.cast(ti.max(real(0.0), ti.min(cells - real(1.0), places)), ti.i32)
-        index = cascade * resolution * resolution * resolution + morton.encode(cell[0], cell[1], cell[2])
-        distance = real(-1.0)
-        if ((ti.cast(bitfield[index >> 3], ti.i32) >> (index & 7)) & 1) == 0:
-            distance = real(0.0)
-            # A step as long as the cell's diagonal leaves it anyway.
-            cell_side = real(2.0) * half_side / cells
-            if dt < real(CUBE_DIAGONAL) * cell_side:
-                distance = real(LARGEST)
-                for d in ti.static(range(3)):
-                    face = ti.cast(cell[d] + (1 if direction[d] > 0 else 0), real) * cell_side - half_side
-                    if ti.abs(direction[d]) > real(PARALLEL):
-                        distance = ti.min(distance, (face - point[d]) * inverse[d])
-                distance = ti.max(distance, real(0.0))
-        return distance
+    step_length, row, clip, _, empty_distance = lattice_functions(dtype)
+    LARGEST = torch.finfo(dtype).max
 
     @parallel_kernel(on_cuda)
     def find(

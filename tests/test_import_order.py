@@ -117,7 +117,8 @@ def test_kernel_modules_form_layers():
         {"checks", "parallel_loops"},
         {"grid_config", "operators", "grid_kernels"},
         {"morton", "frequency_encoding", "spherical_harmonics", "grid_encoding", "ray_aabb", "compositing"},
-        {"triplane_encoding", "occupancy_grid", "ray_marching"},
+        {"lattice"},
+        {"grid_images", "triplane_encoding", "occupancy_grid", "ray_marching", "ray_passes"},
         {"inference"},
         {"__init__"},
     ]

@@ -160,5 +160,5 @@ def _heads(
         inputs = held_out.frames.inputs(int(index), trained=False)
         if contexts is not None:
             inputs.audio_window = contexts[i].contiguous().to(trained.background.device)
-        head = trained.render(inputs, None, with_torso=False)
+        head = trained.render(inputs, None, with_torso=False, with_attention=False)
         yield over(head.rgb, head.opacity, held_out.frames.images(int(index)).torso_over_background)

@@ -1,7 +1,8 @@
 """Time rendering and training of a portrait, part by part.
 
 Each figure is the median of several frames or steps, in milliseconds. The parts of a frame are timed separately, on
-the samples that the frame evaluates; the frame itself is timed as a whole, and waited for. Frames per second are those
+the samples that the frame evaluates; the frame itself is timed as a whole, and waited for. On the CPU, where a frame
+takes another path than training, :mod:`ernerf_ti.experiments.bench_frame` times its parts. Frames per second are those
 of frames in a row: rendered only, copied to the host as 8-bit images, and encoded into an .mp4, all as synthesis does
 it. They are given for the portrait (head over torso over background) and for the head alone.
 """
@@ -25,6 +26,7 @@ import torch
 import taichi_kernels as tk
 from ernerf_ti.data.capture import open_capture
 from ernerf_ti.data.capture_files import FPS
+from ernerf_ti.experiments.bench_frame import time_cpu_frame
 from ernerf_ti.media.video_writer import write_video
 from ernerf_ti.portrait.camera import all_pixels, pixel_coords, pixel_rays
 from ernerf_ti.portrait.records import FrameInputs, RenderOutput, TorsoLayer
@@ -125,6 +127,8 @@ def time_frames(trained: TrainedPortrait, n: int) -> dict[str, float]:
         "frame": partial(portrait.render, inputs, trained.intrinsics, size, trained.background),
     }
     figures = {name: _milliseconds(part, n, device) for name, part in parts.items()}
+    if device.type == "cpu":
+        figures |= time_cpu_frame(trained, inputs, n)
     n_in_a_row = max(n, _FRAMES_IN_A_ROW[device.type])
     figures["encode video"] = _encoding_milliseconds(picture_of(whole), n_in_a_row)
     figures["samples per ray"] = n_evaluated / len(rays_o)

@@ -136,7 +136,7 @@ class _Speech:
         """Frames on the host, the next one being submitted when the last one has arrived."""
         inputs = frame_inputs(self._trained, self._windows, self._poses, self._closures, True, self._followed)
         for of_frame in inputs:
-            color_image(self._trained.render(of_frame, self._trained.background)).cpu()
+            color_image(self._trained.render(of_frame, self._trained.background, with_attention=False)).cpu()
 
     def into_video(self, hardware: bool = False) -> None:
         images = images_ahead(self._rendered(), [color_image], self._device)

@@ -131,7 +131,8 @@ def _check_training(portrait: Portrait, frame: dict[str, Tensor]) -> list[Differ
             MarchConfig(samples_per_pass=march.max_steps, samples_per_chunk=2**62),
             frame["bg"].reshape(-1, 3).float(),
         )
-    assert output.uncertainty is not None  # requested by the field
+    assert output.uncertainty is not None  # requested by the field, like the attention
+    assert output.audio_attention is not None and output.eye_attention is not None
     loss = (
         (output.rgb - frame["train_gt"].reshape(-1, 3)).square().mean()
         + 1e-3 * output.audio_attention.mean()

@@ -79,12 +79,21 @@ def pixel_rays(pose: Tensor, intrinsics: tuple[float, float, float, float], pixe
         raise ValueError(
             f"pixels: expected shape [N, 2], got {list(pixels.shape)}; pass the row and column of each pixel"
         )
+    return rays_of(pose, camera_directions(intrinsics, pixels, pose.dtype))
+
+
+def camera_directions(intrinsics: tuple[float, float, float, float], pixels: Tensor, dtype: torch.dtype) -> Tensor:
+    """[N, 3] unit directions through pixels in the axes of the camera; arguments as of :func:`pixel_rays`."""
     fx, fy, cx, cy = (float(value) for value in intrinsics)
-    centers = pixels.to(pose.dtype) + 0.5
+    centers = pixels.to(dtype) + 0.5
     directions = torch.stack(((centers[:, 1] - cx) / fx, (centers[:, 0] - cy) / fy, torch.ones_like(centers[:, 0])), 1)
-    directions = directions / directions.norm(dim=1, keepdim=True)
+    return directions / directions.norm(dim=1, keepdim=True)
+
+
+def rays_of(pose: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
+    """Rays of a pose [4, 4], as of :func:`pixel_rays`, from :func:`camera_directions`."""
     rays_d = directions @ pose[:3, :3].t()
-    return pose[:3, 3].expand(len(pixels), 3).contiguous(), rays_d.contiguous()
+    return pose[:3, 3].expand(len(directions), 3).contiguous(), rays_d.contiguous()
 
 
 def pixel_coords(pixels: Tensor, height: int, width: int) -> Tensor:

@@ -196,13 +196,14 @@ class MarchConfig:
     """On the CPU: samples of a ray evaluated before its transmittance is checked again; max_steps evaluates all at
     once, as on CUDA."""
     samples_per_chunk: int | None = None
-    """Samples evaluated at once, all rays together; None picks 16384 on the CPU, all of them for training on CUDA, and
-    a million for images there."""
+    """Samples evaluated at once, all rays together; None picks 16384 for training and 8192 for images on the CPU, all
+    of them for training on CUDA, and a million for images there."""
     recompute: bool = False
     """Recompute activations in the backward pass: a third slower, but holds the activations of one chunk instead of
     2.2 KB per sample."""
     rays_per_chunk: int | None = None
-    """On the CPU: rays rendered at once without gradients; None picks 8192. On CUDA all of them are."""
+    """On the CPU: rays rendered at once with uncertainty, or by another field than the head's own; None picks 8192.
+    Images have all rays rendered at once, as on CUDA."""
 
     _renamed: ClassVar[dict[str, str]] = {"samples_per_wave": "samples_per_pass"}
 

@@ -101,22 +101,23 @@ class Portrait(nn.Module):
         in_passes: bool,
         capacity: int | None,
         precision: torch.dtype,
+        with_attention: bool = True,
     ) -> RenderOutput:
         """Render an image from tensors alone, so that a CUDA graph can repeat all of it.
 
         Args:
             audio_window, eye_closure, head_pose, torso_appearance, appearance_index: as of :class:`FrameInputs`.
-            background, audio_code, with_torso, in_passes: as of :meth:`FrameRenderer.submit`.
+            background, audio_code, with_torso, in_passes, with_attention: as of :meth:`FrameRenderer.submit`.
             pixels: those of the image.
             capacity: number of samples to make room for, or None.
             precision: that of the portrait, with which graphs are told apart.
         """
         inputs = FrameInputs(audio_window, eye_closure, appearance_index, head_pose, torso_appearance)
-        head = self.head.bind(inputs, with_uncertainty=False, audio_code=audio_code, call=self.call)
+        head = self.head.bind(inputs, False, audio_code, self.call, with_attention)
         appearance = appearance_index if torso_appearance is None else torso_appearance
 
         def torso(pixel_coords: Tensor) -> TorsoLayer:
-            return self.torso(pixel_coords, head_pose, appearance, self.call)
+            return self.torso(pixel_coords, head_pose, appearance, self.call, for_image=True)
 
         return render_portrait(
             *(head, self.head_grid, head_pose, pixels, self.config.march, background),
@@ -135,6 +136,7 @@ class Portrait(nn.Module):
         with_torso: bool = True,
         audio_code: Tensor | None = None,
         in_passes: bool = False,
+        with_attention: bool = True,
     ) -> RenderOutput:
         """Render an image; other arguments and result as of :meth:`FrameRenderer.submit`.
 
@@ -142,4 +144,5 @@ class Portrait(nn.Module):
             intrinsics: fx, fy, cx, cy in pixels.
             size: width, height.
         """
-        return self.renderer(intrinsics, size).submit(inputs, background, with_torso, audio_code, in_passes).result()
+        renderer = self.renderer(intrinsics, size)
+        return renderer.submit(inputs, background, with_torso, audio_code, in_passes, with_attention).result()

@@ -81,10 +81,10 @@ class RenderOutput:
     """[N] in [0, 1]: the sum of the samples' weights, and the torso behind them if there is one."""
     depth: Tensor
     """[N] weighted sum of the distances to the ends of the steps, scene units; not normalized."""
-    audio_attention: Tensor
-    """[N] plain sum over the visited samples."""
-    eye_attention: Tensor
-    """[N] plain sum over the visited samples."""
+    audio_attention: Tensor | None
+    """[N] plain sum over the visited samples; may be None if it was not requested."""
+    eye_attention: Tensor | None
+    """[N] plain sum over the visited samples; may be None if it was not requested."""
     uncertainty: Tensor | None
     """[N] weighted sum; None if it was not requested."""
     n_samples: Tensor

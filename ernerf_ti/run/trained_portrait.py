@@ -101,7 +101,9 @@ class TrainedPortrait:
         """Index of the head's appearance embedding: None for the mean embedding."""
         return 0 if self.as_published else None
 
-    def submit(self, inputs: FrameInputs, background: Tensor | None, with_torso: bool = True) -> PendingFrame:
+    def submit(
+        self, inputs: FrameInputs, background: Tensor | None, with_torso: bool = True, with_attention: bool = True
+    ) -> PendingFrame:
         """Launch the rendering of an image from the capture's camera, see
         :meth:`ernerf_ti.portrait.render.frame_renderer.FrameRenderer.submit`.
 
@@ -112,11 +114,15 @@ class TrainedPortrait:
             appearance = self.torso_appearance(inputs.head_pose)
         inputs = replace(inputs, appearance_index=self.appearance_index, torso_appearance=appearance)
         renderer = self.portrait.renderer(self.intrinsics, self.size)
-        return renderer.submit(inputs, background, with_torso, in_passes=self.as_published)
+        return renderer.submit(
+            inputs, background, with_torso, in_passes=self.as_published, with_attention=with_attention
+        )
 
-    def render(self, inputs: FrameInputs, background: Tensor | None, with_torso: bool = True) -> RenderOutput:
+    def render(
+        self, inputs: FrameInputs, background: Tensor | None, with_torso: bool = True, with_attention: bool = True
+    ) -> RenderOutput:
         """Render an image from the capture's camera; arguments as of :meth:`submit`."""
-        return self.submit(inputs, background, with_torso).result()
+        return self.submit(inputs, background, with_torso, with_attention).result()
 
 
 def load_portrait(

@@ -32,6 +32,7 @@ def render_frames(
     with_torso: bool = True,
     capture_indices: np.ndarray | None = None,
     positions: np.ndarray | None = None,
+    with_attention: bool = False,
     only: Sequence[int] | None = None,
 ) -> Iterator[RenderOutput]:
     """Render speech.
@@ -48,6 +49,7 @@ def render_frames(
             :meth:`TrainedPortrait.torso_appearances`; None to predict the torso's appearance from the pose.
         positions: [T] places of the frames among the windows, of which there may then be any number; None for window k
             at frame k.
+        with_attention: render the attention too.
         only: indices of the frames to render; None for all.
 
     Yields:
@@ -59,7 +61,8 @@ def render_frames(
         wanted = range(n) if only is None else only
         inputs = frame_inputs(trained, windows, poses, eye_closures, with_torso, capture_indices, positions, wanted)
         for k, of_frame in zip(wanted, inputs, strict=True):
-            yield trained.submit(of_frame, background(k) if callable(background) else background, with_torso)
+            behind = background(k) if callable(background) else background
+            yield trained.submit(of_frame, behind, with_torso, with_attention)
 
     for pending in in_flight(submitted(), frames_in_flight(trained.background.device)):
         yield pending.result()

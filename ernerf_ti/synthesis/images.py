@@ -47,6 +47,7 @@ def transparent_image(output: RenderOutput) -> Tensor:
 def attention_image(output: RenderOutput) -> Tensor:
     """[H, W, 3] uint8: audio attention in red and eye attention in green, each relative to its maximum in the frame,
     over the frame in gray."""
+    assert output.audio_attention is not None and output.eye_attention is not None  # requested for this image
     gray = output.rgb.mean(-1) * 0.5
     maps = [values / values.max().clamp(min=1e-6) for values in (output.audio_attention, output.eye_attention)]
     return quantized(torch.stack((gray + maps[0] * 0.5, gray + maps[1] * 0.5, gray), -1))

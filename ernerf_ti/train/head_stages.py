@@ -63,6 +63,7 @@ class HeadFieldStage(Stage):
             (self.held_out.width, self.held_out.height),
             images.torso_over_background,
             with_torso=False,
+            with_attention=False,
         )
         return output.rgb, images.image
 

@@ -29,6 +29,7 @@ class ComparedRays(NamedTuple):
 
 def compare(output: RenderOutput, batch: RayBatch) -> ComparedRays:
     """Rendered rays with their targets."""
+    assert output.audio_attention is not None and output.eye_attention is not None  # training requests them
     rendered = (output.rgb, output.opacity, output.audio_attention, output.eye_attention, output.uncertainty)
     return ComparedRays(*rendered, batch.target_rgb, batch.face_mask)
 

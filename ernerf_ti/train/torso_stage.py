@@ -44,7 +44,8 @@ class TorsoStage(Stage):
         appearance = self.portrait.predicted_torso_appearance(self.frames.poses.to(self.frames.device))
         inputs.torso_appearance = appearance(inputs.head_pose[None])[0]
         background = self.held_out.background.view(size[1], size[0], 3)
-        output = self.portrait.render(inputs, tuple(self.held_out.capture.intrinsics), size, background)
+        intrinsics = tuple(self.held_out.capture.intrinsics)
+        output = self.portrait.render(inputs, intrinsics, size, background, with_attention=False)
         return output.rgb, self.held_out.images(frame).image
 
     def _update_grid(self, frame: int, noise: torch.Generator, all_cells: bool) -> None:

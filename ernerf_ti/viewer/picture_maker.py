@@ -90,6 +90,7 @@ class PictureMaker:
             self.weights_version,
             state.mode == "uncertainty",
             state.mode == "torso deformation",
+            state.mode in ("audio attention", "eye attention"),
         )
 
     @property

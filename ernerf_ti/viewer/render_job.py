@@ -14,6 +14,7 @@ from ernerf_ti.portrait.camera import all_pixels, pixel_rays
 from ernerf_ti.portrait.records import FrameInputs, RenderOutput
 from ernerf_ti.portrait.render.frame_renderer import PendingFrame
 from ernerf_ti.portrait.render.layers import TorsoScene, render_layers
+from ernerf_ti.portrait.render.static_shapes import static_shapes
 from ernerf_ti.run.trained_portrait import TrainedPortrait
 from ernerf_ti.viewer.camera_control import Intrinsics, camera_pose, head_pose, layer_coords, view_intrinsics
 from ernerf_ti.viewer.clip import Clip
@@ -40,6 +41,7 @@ class RenderRequest:
     weights_version: int
     with_uncertainty: bool = False
     with_torso_offset: bool = False
+    with_attention: bool = False
 
 
 @dataclass
@@ -108,7 +110,9 @@ class RenderJob:
                 self._frame_pose, float(clip.pose_indices[request.pose_frame])
             )
         portrait = trained.portrait
-        self.head = portrait.head.bind(self._inputs, request.with_uncertainty, call=portrait.call)
+        self.head = portrait.head.bind(
+            self._inputs, request.with_uncertainty, None, portrait.call, request.with_attention or static_shapes(device)
+        )
         """The head's field of the frame."""
         self._backdrop = {"capture": trained.background, "picture": picture}.get(look.background)
         self._pixels = all_pixels(height, width, device)
@@ -140,7 +144,9 @@ class RenderJob:
         torso = offset = None
         if look.torso:
             portrait, appearance = trained.portrait, self._torso_appearance
-            field = partial(portrait.torso, head_pose=self._frame_pose, appearance=appearance, call=portrait.call)
+            field = partial(
+                portrait.torso, head_pose=self._frame_pose, appearance=appearance, call=portrait.call, for_image=True
+            )
             torso = TorsoScene(field, portrait.torso_grid, coords)
             if self._request.with_torso_offset:
                 layer = field(coords.clamp(-1, 1))

@@ -14,14 +14,18 @@ from taichi_kernels.reference.morton import morton_decode, morton_encode
 from taichi_kernels.reference.occupancy_grid import cell_centers, dilate_density, pack_bits
 from taichi_kernels.reference.ray_aabb import intersect_aabb
 from taichi_kernels.reference.ray_marching import march_rays
+from taichi_kernels.reference.ray_passes import RayMarch, blend_samples_, empty_blocks
 from taichi_kernels.reference.spherical_harmonics import spherical_harmonics
 from taichi_kernels.reference.triplane_encoding import triplane_encode
 
 __all__ = [
+    "RayMarch",
     "accumulate_",
+    "blend_samples_",
     "cell_centers",
     "composite",
     "dilate_density",
+    "empty_blocks",
     "frequency_encode",
     "grid_encode",
     "intersect_aabb",

@@ -29,6 +29,10 @@ def test_times_everything(folders, tmp_path, capsys):
     frame = figures["48 x 48"]
     assert all(value > 0 for value in frame.values())
     assert frame["field (encoder and networks)"] > frame["position encoder"]
+    parts = {"rays", "audio encoder", "folding the networks", "march", "position encoder", "direction encoder"}
+    parts |= {"networks", "blending", "head", "torso", "whole, as in training", "whole, in passes"}
+    assert {f"frame on the CPU, {part}{what}" for part in parts for what in ("", ", CPU time")} <= set(frame)
+    assert frame["frame on the CPU, PSNR between both"] > 80
     printed = capsys.readouterr().out
     for layers in ("portrait", "head alone"):
         for what in ("rendering only", "uint8 on the host", "into an mp4"):

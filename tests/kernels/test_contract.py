@@ -21,7 +21,11 @@ def calls(device):
         "packed_info": torch.tensor([[0, 4], [4, 2]], dtype=torch.int32, device=device),
     }
     sums = tk.CompositedRays(*(torch.zeros(4, *s, device=device) for s in ((3,), (2,), ())))
+    box = torch.tensor([-1.0, -1, -1, 1, 1, 1], device=device)
     ids = torch.arange(2, dtype=torch.int32, device=device)
+    forwards = torch.tensor([[0.0, 0, 1]] * 2, device=device)
+    cells = torch.zeros(64, dtype=torch.uint8, device=device)
+    taken = tk.RayMarch(-3 * forwards, forwards, box.tolist(), box, cells).take(ids, 2)
     return {
         "grid_encode": (
             lambda positions, table: tk.grid_encode(positions, table, CONFIG),
@@ -60,6 +64,11 @@ def calls(device):
             ),
             rays | {"bitfield": shell_bitfield(device)},
         ),
+        "blend_samples_": (
+            lambda values: tk.blend_samples_(tk.RaySums.begin(forwards), values, taken),
+            {"values": torch.rand(4, len(taken.directions), device=device)},
+        ),
+        "empty_blocks": (tk.empty_blocks, {"bitfield": shell_bitfield(device)}),
         "accumulate_": (lambda ray_ids, **kwargs: tk.accumulate_(sums, ray_ids, **kwargs), {"ray_ids": ids} | samples),
     }
 
@@ -69,8 +78,10 @@ SAMPLES = ("sigmas", "deltas", "weighted", "summed", "packed_info")
 RAYS = ("rays_o", "rays_d", "t_near", "t_far", "bitfield")
 ARGUMENTS = {
     "accumulate_": ("ray_ids", *SAMPLES),
+    "blend_samples_": ("values",),
     "composite": SAMPLES,
     "dilate_density": ("density_grid",),
+    "empty_blocks": ("bitfield",),
     "frequency_encode": ("x",),
     "grid_encode": ("positions", "table"),
     "intersect_aabb": ("rays_o", "rays_d", "aabb"),
@@ -85,7 +96,7 @@ ARGUMENTS = {
 OPS = tuple(ARGUMENTS)
 CASES = [(op, argument) for op, arguments in ARGUMENTS.items() for argument in arguments]
 # What is not a float is never differentiable; of the floats these are not.
-NOT_DIFFERENTIABLE = {"deltas", "t_near", "t_far", "noise", "density_grid", "threshold"}
+NOT_DIFFERENTIABLE = {"deltas", "t_near", "t_far", "noise", "density_grid", "threshold", "values"}
 OR_NUMBERS = {"aabb", "threshold"}  # may be passed as numbers too
 
 

@@ -38,6 +38,8 @@ def operator_arguments(name, n, dtype, device):
     counts = torch.arange(n, dtype=torch.int32, device=device)
     info = torch.stack((counts.cumsum(0).int() - counts, counts), 1)
     m = int(counts.sum())
+    ids = torch.arange(n, dtype=torch.int32, device=device)
+    twos = torch.full_like(ids, 2)
     samples = (new(m).abs(), new(m).abs(), new(m, 3), new(m, 2))
     sums = (new(n, 3), new(n, 2), new(n).abs())
     grid, planes = grid_arguments(0, 1), grid_arguments(0, 1, 1, 2, 0, 2)
@@ -70,17 +72,25 @@ def operator_arguments(name, n, dtype, device):
         "march_rays_backward": (new(m, 3), new(m, 3), new(m), info),
         "composite": (leaf(m), samples[1], leaf(m, 3), leaf(m, 2), info, 1e-4),
         "composite_backward": (*samples[:3], info, *sums[::2], *sums, 1e-4),
+        "find_samples_": (
+            *(new(n, 2), *rays[:2], new(12), torch.zeros(32**3, dtype=torch.uint8, device=device)),
+            *(ids, 2, True, 0.05, *steps),
+        ),
+        "locate_samples": (*rays[:2], new(n, 2), ids, 2 * ids, twos, 2 * n, 1.0),
+        "blend_samples_": (new(n, 8), new(6, 2 * n).abs(), new(n, 2), ids, 2 * ids, twos, 1e-4, *steps[3:6]),
         "accumulate_": (*sums, counts, *samples, info, 1e-4),
     }[name]
 
 
+IN_PLACE = ("accumulate_", "blend_samples_", "find_samples_")
 NAMES = (
-    *("accumulate_", "composite", "composite_backward", "dilate_density"),
+    *IN_PLACE,
+    *("composite", "composite_backward", "dilate_density"),
     *("frequency_encode", "frequency_encode_backward"),
     *("grid_encode", "grid_encode_along", "grid_grad_positions", "grid_grad_positions_along"),
-    *("grid_grad_tables", "grid_grad_tables_along", "intersect_aabb", "march_rays", "march_rays_backward"),
-    *("morton_decode", "morton_encode", "pack_bits", "spherical_harmonics", "spherical_harmonics_backward"),
-    *("spherical_harmonics_second_backward", "triplane_encode"),
+    *("grid_grad_tables", "grid_grad_tables_along", "intersect_aabb", "locate_samples", "march_rays"),
+    *("march_rays_backward", "morton_decode", "morton_encode", "pack_bits", "spherical_harmonics"),
+    *("spherical_harmonics_backward", "spherical_harmonics_second_backward", "triplane_encode"),
 )
 
 
@@ -127,16 +137,16 @@ def test_operators_take_any_memory_layout(name, device):
     operator = getattr(OPERATORS, name)
     with torch.no_grad():
         spread = [
-            torch.stack((a, a), -1)[..., 0] if isinstance(a, torch.Tensor) and name != "accumulate_" else a
+            torch.stack((a, a), -1)[..., 0] if isinstance(a, torch.Tensor) and name not in IN_PLACE else a
             for a in arguments
         ]
         expected, results = operator(*arguments), operator(*spread)
-        if name == "accumulate_":
+        if name in IN_PLACE:
             columns = torch.stack((arguments[0], arguments[0]), -1)[..., 0]
             with pytest.raises(ValueError, match="expected contiguous tensors to write to, got strides"):
                 operator(columns, *arguments[1:])
     for a, b in zip(_as_list(results), _as_list(expected), strict=True):
-        if name != "accumulate_":
+        if name not in IN_PLACE:
             torch.testing.assert_close(a, b)
 
 

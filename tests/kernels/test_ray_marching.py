@@ -13,6 +13,7 @@ from taichi_kernels import (
     ray_marching,
     reference,
 )
+from taichi_kernels.lattice import make_lattice
 from taichi_kernels.reference.occupancy_grid import unpack_bits
 from tests.compare import assert_gradient_close
 from tests.kernels.scene import random_rays, shell_bitfield
@@ -349,7 +350,7 @@ class _Waits(TorchDispatchMode):
 def test_a_march_with_a_capacity_waits_for_nothing(device):
     args, options = march_case(CASES["constant step"], 100, device, torch.float32)
     march_rays(*args, **options)  # Taichi's start and the first compilation
-    lattice = ray_marching._lattice(len(args[4]), 1.0, options["max_steps"], None, 0.0)
+    lattice = make_lattice(len(args[4]), 1.0, options["max_steps"], None, 0.0)
     counts = []
     for capacity in (None, 2000):
         with _Waits() as waits:

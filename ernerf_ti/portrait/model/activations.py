@@ -20,6 +20,16 @@ def unit_interval(x: Tensor) -> Tensor:
     return torch.sigmoid(x) * 1.002 - 0.001
 
 
+def density_(x: Tensor) -> Tensor:
+    """:func:`density` in place, without gradients."""
+    return x.exp_()
+
+
+def unit_interval_(x: Tensor) -> Tensor:
+    """:func:`unit_interval` in place, without gradients."""
+    return x.sigmoid_().mul_(1.002).sub_(0.001)
+
+
 class _TruncatedExp(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:

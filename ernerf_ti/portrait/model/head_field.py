@@ -16,6 +16,7 @@ from ernerf_ti.portrait.model import activations
 from ernerf_ti.portrait.model.appearance_embedding import AppearanceEmbedding
 from ernerf_ti.portrait.model.audio_encoder import AudioEncoder
 from ernerf_ti.portrait.model.calls import Call, call_plainly
+from ernerf_ti.portrait.model.folded_networks import FoldedNetworks
 from ernerf_ti.portrait.model.mlp import MLP, concatenate, in_precision
 from ernerf_ti.portrait.model.position_encoders import position_encoder
 from ernerf_ti.portrait.model.region_attention import Attention, region_attention
@@ -68,6 +69,7 @@ class HeadField(nn.Module):
         with_uncertainty: bool = True,
         audio_code: Tensor | None = None,
         call: Call = call_plainly,
+        with_attention: bool = True,
     ) -> "BoundHeadField":
         """The field of one frame, as the renderer takes it.
 
@@ -76,6 +78,7 @@ class HeadField(nn.Module):
             with_uncertainty: evaluate the uncertainty too, which only training needs.
             audio_code: [A] replaces the encoded audio window, for instance with a code that is smoothed over frames.
             call: calls the audio encoder and :meth:`networks`.
+            with_attention: False for images whose attention nobody looks at, which then may lack it.
 
         Raises ValueError if the appearance index is out of range.
         """
@@ -85,7 +88,7 @@ class HeadField(nn.Module):
         if eye_closure is None:
             eye_closure = audio_code.new_zeros(1)
         appearance = self.appearance(inputs.appearance_index)
-        return BoundHeadField(self, audio_code, eye_closure, appearance, with_uncertainty, call)
+        return BoundHeadField(self, audio_code, eye_closure, appearance, with_uncertainty, call, with_attention)
 
     def forward(
         self,
@@ -199,6 +202,8 @@ class BoundHeadField:
     with_uncertainty: bool
     call: Call
     """Calls :meth:`HeadField.networks`."""
+    with_attention: bool = True
+    """Whether images need the attention; a call of the field returns it in any case."""
 
     def __call__(self, positions: Tensor, directions: Tensor) -> FieldOutput:
         return self.field(
@@ -209,3 +214,14 @@ class BoundHeadField:
     def densities(self, positions: Tensor) -> Tensor:
         """[M, 3] positions -> [M] density per scene unit; for the occupancy grid."""
         return self.field.densities(positions, self.audio_code, self.eye_closure)
+
+    def folded(self, with_attention: bool = False) -> FoldedNetworks:
+        """The networks of this frame, to evaluate density and color without gradients.
+
+        Args:
+            with_attention: evaluate the attention too.
+        """
+        field = self.field
+        networks = (field.region_attention, field.density_net, field.color_net)
+        inputs = (self.audio_code, self.eye_closure, self.appearance)
+        return FoldedNetworks(*networks, *inputs, field.precision, with_attention)

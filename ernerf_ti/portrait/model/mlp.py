@@ -30,7 +30,17 @@ class MLP(nn.Module):
     @property
     def first_weight(self) -> Tensor:
         """[n_hidden, n_inputs] weight of the first layer."""
-        return cast(nn.Linear, self.layers[0]).weight
+        return self.weights[0]
+
+    @property
+    def last_weight(self) -> Tensor:
+        """[n_outputs, n_hidden] weight of the last layer."""
+        return self.weights[-1]
+
+    @property
+    def weights(self) -> list[Tensor]:
+        """Of the layers, [outputs, inputs] each."""
+        return [cast(nn.Linear, layer).weight for layer in self.layers]
 
     def forward(
         self,
@@ -50,7 +60,7 @@ class MLP(nn.Module):
         Returns:
             [M, n_outputs]; the memory is channel-major, like that of the grid encodings.
         """
-        weights = [cast(nn.Linear, layer).weight for layer in self.layers]
+        weights = self.weights
         weight = weights[0] if first_weight is None else first_weight
         sizes = [x.shape[1] for x in inputs] + ([] if shared is None else [len(shared)])
         columns, dtype = weight.split(sizes, 1), inputs[0].dtype

@@ -19,11 +19,23 @@ from ernerf_ti.portrait.config import (
 )
 from ernerf_ti.portrait.model.mlp import MLP
 
+Encode = Callable[[Tensor, Tensor], Tensor]
+"""Positions [M, 3], memory for the result -> features."""
+
 
 class PositionEncoder(nn.Module):
     """Features of positions: [M, 3] -> [M, n_outputs]."""
 
     n_outputs: int
+
+    def for_images(self) -> Encode:
+        """The encoder with the weights that it has now, as fast as it can be had without gradients.
+
+        Returns:
+            Positions [M, 3] in the box, and memory of at least M n_outputs numbers that may hold the result -> the
+            features of a call, up to rounding.
+        """
+        return lambda positions, memory: self(positions.contiguous())
 
 
 class TriplaneHash(PositionEncoder):
@@ -41,10 +53,19 @@ class TriplaneHash(PositionEncoder):
         )
         self.encoding = tk.TriplaneEncoding(grid, bound)
         self.n_outputs = 3 * grid.n_outputs
+        self._images = tk.ImagesOfTables(grid, tk.PLANES, bound)
 
     def forward(self, positions: Tensor) -> Tensor:
         """[M, 3] -> [M, 3 L F], planes xy, yz, xz."""
         return self.encoding(positions)
+
+    def for_images(self) -> Encode:
+        images = self._images.of(self.encoding.tables)
+        if images is None:
+            return super().for_images()
+        return lambda positions, memory: images(
+            positions, memory[: self.n_outputs * len(positions)].view(-1, len(positions))
+        )
 
 
 class HashGrid(PositionEncoder):

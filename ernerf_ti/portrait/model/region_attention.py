@@ -26,6 +26,22 @@ class Attention(NamedTuple):
     """[M] weight of the eye closure."""
 
 
+class FoldedAttention(NamedTuple):
+    """What region attention adds to a linear layer of H units, for one frame: with hidden units r = relu(hidden x)
+
+    mixed [r_1 ... r_n, sigmoid(gates [r_n+1 ...])] + bias
+    """
+
+    hidden: Tensor
+    """[K, n_features]."""
+    gates: Tensor
+    """[G, K - n] for n hidden units that enter as they are."""
+    mixed: Tensor
+    """[H, n + G]."""
+    bias: Tensor | None
+    """[H]; None for zeros."""
+
+
 class RegionAttention(nn.Module, ABC):
     """What the variants have in common."""
 
@@ -54,6 +70,23 @@ class RegionAttention(nn.Module, ABC):
             [H, K].
         """
 
+    @abstractmethod
+    def folded(self, columns: Tensor, audio_code: Tensor, eye_closure: Tensor) -> FoldedAttention:
+        """What weighted inputs add to a linear layer, with all products of matrices multiplied out.
+
+        Args:
+            columns, audio_code, eye_closure: as of :meth:`fold`.
+        """
+
+    @abstractmethod
+    def norms(self, linear: Tensor, gates: Tensor) -> tuple[Tensor, Tensor]:
+        """Audio and eye attention, [M] each, as of :class:`Attention`.
+
+        Args:
+            linear: [n, M] hidden units that enter :class:`FoldedAttention` as they are.
+            gates: [G, M] its gates, behind the sigmoid.
+        """
+
 
 class ChannelAttention(RegionAttention):
     """A weight for every channel of the audio code [ER-NeRF, Li et al. 2023, section 3.3, eq. 5-7].
@@ -78,6 +111,16 @@ class ChannelAttention(RegionAttention):
 
     def fold(self, columns: Tensor, audio_code: Tensor, eye_closure: Tensor) -> Tensor:
         return columns * torch.cat((audio_code, eye_closure))
+
+    def folded(self, columns: Tensor, audio_code: Tensor, eye_closure: Tensor) -> FoldedAttention:
+        audio = (columns[:, :-1] * audio_code) @ self.audio_attention.last_weight
+        mixed = torch.cat((audio, columns[:, -1:] * eye_closure), 1)
+        return FoldedAttention(_hidden(self), self.eye_attention.last_weight, mixed, None)
+
+    def norms(self, linear: Tensor, gates: Tensor) -> tuple[Tensor, Tensor]:
+        audio = self.audio_attention.last_weight.to(linear.dtype) @ linear
+        dtype = torch.promote_types(audio.dtype, torch.float32)
+        return torch.linalg.vector_norm(audio, dim=0, dtype=dtype), gates[0]
 
 
 class FeatureAttention(RegionAttention):
@@ -105,18 +148,27 @@ class FeatureAttention(RegionAttention):
     def fold(self, columns: Tensor, audio_code: Tensor, eye_closure: Tensor) -> Tensor:
         return torch.stack((columns[:, :-1] @ audio_code, columns[:, -1] * eye_closure), 1)
 
+    def folded(self, columns: Tensor, audio_code: Tensor, eye_closure: Tensor) -> FoldedAttention:
+        gates = torch.block_diag(self.audio_attention.last_weight, self.eye_attention.last_weight)
+        return FoldedAttention(_hidden(self), gates, self.fold(columns, audio_code, eye_closure), None)
+
+    def norms(self, linear: Tensor, gates: Tensor) -> tuple[Tensor, Tensor]:
+        return gates[0] * self.audio_code_size**0.5, gates[1]
+
 
 class Concatenation(RegionAttention):
     """No attention: every point gets the inputs unchanged, and the attention norms are constant.
 
     Args:
+        n_features: features of a point.
         audio_code_size: A, length of the audio code.
     """
 
     n_weights = 1
 
-    def __init__(self, audio_code_size: int):
+    def __init__(self, n_features: int, audio_code_size: int):
         super().__init__()
+        self.n_features = n_features
         self.audio_code_size = audio_code_size
 
     def forward(self, features: Tensor, out: Tensor | None = None) -> Attention:
@@ -126,6 +178,19 @@ class Concatenation(RegionAttention):
 
     def fold(self, columns: Tensor, audio_code: Tensor, eye_closure: Tensor) -> Tensor:
         return (columns @ torch.cat((audio_code, eye_closure)))[:, None]
+
+    def folded(self, columns: Tensor, audio_code: Tensor, eye_closure: Tensor) -> FoldedAttention:
+        bias = self.fold(columns, audio_code, eye_closure)[:, 0]
+        return FoldedAttention(columns.new_empty(0, self.n_features), columns.new_empty(0, 0), columns[:, :0], bias)
+
+    def norms(self, linear: Tensor, gates: Tensor) -> tuple[Tensor, Tensor]:
+        ones = torch.ones_like(linear[:1].sum(0))
+        return ones * self.audio_code_size**0.5, ones
+
+
+def _hidden(attention: ChannelAttention | FeatureAttention) -> Tensor:
+    """[K, n_features] weights of the hidden units of both networks."""
+    return torch.cat((attention.audio_attention.first_weight, attention.eye_attention.first_weight))
 
 
 def _sigmoid(x: Tensor, out: Tensor | None) -> Tensor:
@@ -146,5 +211,5 @@ def region_attention(
     if attention == "feature":
         return FeatureAttention(n_features, audio_code_size, audio_width, eye_width)
     if attention == "none":
-        return Concatenation(audio_code_size)
+        return Concatenation(n_features, audio_code_size)
     raise ValueError(f"attention: expected one of {', '.join(ATTENTIONS)}, got {attention!r}; choose one of these")

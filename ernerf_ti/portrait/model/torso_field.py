@@ -42,6 +42,7 @@ class TorsoField(nn.Module):
             kind="tiled",
         )
         self.encoding = tk.GridEncoding(grid)
+        self._images = tk.ImagesOfTables(grid, ((0, 1),))
         n_pixel = 2 * (1 + 2 * config.pixel_octaves)
         n_pose = 2 * len(config.anchors) * (1 + 2 * config.anchor_octaves)
         n_inputs = n_pixel + n_pose + config.appearance_size
@@ -74,6 +75,7 @@ class TorsoField(nn.Module):
         head_pose: Tensor,
         appearance: FrameIndex | None = None,
         call: Call = call_plainly,
+        for_image: bool = False,
     ) -> TorsoLayer:
         """Evaluate K pixels.
 
@@ -83,6 +85,7 @@ class TorsoField(nn.Module):
             appearance: index of a training frame, or an embedding [appearance_size], float; None for the mean
                 embedding.
             call: calls the parts between the encodings.
+            for_image: without gradients, and equal up to rounding, as fast as it can be had.
 
         Raises ValueError if the index is out of range.
         """
@@ -91,7 +94,9 @@ class TorsoField(nn.Module):
         embedding = appearance if is_embedding else self.appearance(appearance)
         pixel_features = tk.frequency_encode(x, self.config.pixel_octaves)
         moved, offset, shared = call(self._deform, x, pixel_features, head_pose, embedding)
-        output = call(self._colors, self.encoding(moved), pixel_features, shared, precision=self.precision)
+        images = self._images.of(self.encoding.table[None]) if for_image else None
+        features = self.encoding(moved) if images is None else images(moved)
+        output = call(self._colors, features, pixel_features, shared, precision=self.precision)
         return TorsoLayer(output[:, 0], output[:, 1:], offset)
 
     def _deform(

@@ -5,7 +5,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from ernerf_ti.portrait.camera import all_pixels, pixel_coords, pixel_rays
+from ernerf_ti.portrait.camera import all_pixels, camera_directions, pixel_coords, pixel_rays, rays_of
 from ernerf_ti.portrait.config import MarchConfig
 from ernerf_ti.portrait.records import RenderOutput
 from ernerf_ti.portrait.render.head_occupancy import OccupancyGrid
@@ -33,8 +33,14 @@ class ImagePixels:
         """[H W, 2] normalized, see :func:`ernerf_ti.portrait.camera.pixel_coords`."""
         return pixel_coords(self._pixels, self.size[1], self.size[0])
 
+    @cached_property
+    def _directions(self) -> Tensor:
+        return camera_directions(self.intrinsics, self._pixels, torch.float32)
+
     def rays(self, pose: Tensor) -> tuple[Tensor, Tensor]:
         """Origins and unit directions [H W, 3], scene, for a pose_world_from_camera [4, 4]."""
+        if self.device.type == "cpu" and pose.dtype == torch.float32:
+            return rays_of(pose, self._directions)
         return pixel_rays(pose, self.intrinsics, self._pixels)
 
 

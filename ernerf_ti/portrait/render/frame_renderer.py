@@ -10,7 +10,7 @@ from ernerf_ti.portrait.model.calls import Call, call_plainly, whole_call
 from ernerf_ti.portrait.records import FrameInputs, RenderOutput
 from ernerf_ti.portrait.render.frame import ImagePixels
 from ernerf_ti.portrait.render.sample_capacity import SampleCapacity
-from ernerf_ti.portrait.render.static_shapes import kernels_can_be_captured
+from ernerf_ti.portrait.render.static_shapes import kernels_can_be_captured, static_shapes
 
 if TYPE_CHECKING:
     from ernerf_ti.portrait.portrait import Portrait
@@ -74,13 +74,14 @@ class FrameRenderer:
         device: torch.device,
     ):
         self._portrait = portrait
-        self._pixels = ImagePixels(intrinsics, size, device)
+        self.pixels = ImagePixels(intrinsics, size, device)
+        """Those of the images."""
 
     def renders(
         self, intrinsics: tuple[float, float, float, float], size: tuple[int, int], device: torch.device
     ) -> bool:
         """Whether this is the renderer of a camera on a device."""
-        return (self._pixels.intrinsics, self._pixels.size, self._pixels.device) == (intrinsics, size, device)
+        return (self.pixels.intrinsics, self.pixels.size, self.pixels.device) == (intrinsics, size, device)
 
     @torch.no_grad()
     def submit(
@@ -90,6 +91,7 @@ class FrameRenderer:
         with_torso: bool = True,
         audio_code: Tensor | None = None,
         in_passes: bool = False,
+        with_attention: bool = True,
     ) -> PendingFrame:
         """Launch the rendering of an image.
 
@@ -99,6 +101,7 @@ class FrameRenderer:
             with_torso: composite the head over the torso rather than over the background.
             audio_code: [A] replaces the encoded audio window.
             in_passes: sample as the public code does, which waits for the device after each pass.
+            with_attention: False if nobody looks at the attention: on the CPU it is then None.
 
         Returns:
             A PendingFrame of the image, whose result is as of
@@ -106,8 +109,9 @@ class FrameRenderer:
 
         Raises ValueError if the background has another size.
         """
-        portrait, pixels, index = self._portrait, self._pixels, inputs.appearance_index
+        portrait, pixels, index = self._portrait, self.pixels, inputs.appearance_index
         call: Call = call_plainly
+        with_attention = with_attention or static_shapes(pixels.device)
         if not in_passes and kernels_can_be_captured(pixels.device):
             call = whole_call(portrait.call)
             if isinstance(index, int):
@@ -122,9 +126,10 @@ class FrameRenderer:
                 in_passes=in_passes,
                 capacity=capacity,
                 precision=portrait.precision,
+                with_attention=with_attention,
             )
 
-        n_rays = self._pixels.size[0] * self._pixels.size[1]
+        n_rays = self.pixels.size[0] * self.pixels.size[1]
         capacity = None if in_passes else portrait.sample_capacity(n_rays)
         return PendingFrame(render, n_rays * portrait.config.march.max_steps, capacity)
 

@@ -8,6 +8,7 @@ from ernerf_ti.portrait.config import MarchConfig
 from ernerf_ti.portrait.records import RenderOutput
 from ernerf_ti.portrait.render.alpha import over
 from ernerf_ti.portrait.render.head_occupancy import OccupancyGrid
+from ernerf_ti.portrait.render.head_passes import render_head_in_parts, renders_in_parts
 from ernerf_ti.portrait.render.sample_evaluation import (
     EvaluatedSamples,
     Field,
@@ -77,8 +78,13 @@ def render_head_in_chunks(
     background_rgb: Tensor | None = None,
     capacity: int | None = None,
 ) -> RenderOutput:
-    """Render rays without gradients, one chunk after the other, or all at once with a capacity; the result is that of
-    :func:`render_head`."""
+    """Render rays without gradients; the result is that of :func:`render_head`, up to rounding.
+
+    With a capacity all rays are rendered at once. Without one, a frame of the head's own field is rendered on the CPU
+    by :func:`ernerf_ti.portrait.render.head_passes.render_head_in_parts`, and all else in chunks of rays.
+    """
+    if capacity is None and renders_in_parts(field, rays_o):
+        return render_head_in_parts(field, grid, rays_o, rays_d, config, background_rgb)
     if capacity is not None:
         return render_head(field, grid, rays_o, rays_d, config, background_rgb, capacity=capacity)
     chunk = config.rays_per_chunk or (_CPU_RAYS_PER_CHUNK if rays_o.device.type == "cpu" else 2**62)

@@ -67,6 +67,7 @@ class OccupancyGrid(nn.Module):
         self.register_buffer("_outward", torch.tensor([-1.0] * 3 + [1.0] * 3), persistent=False)
         self.register_buffer("_lower_cells", torch.tensor([0x55, 0x33, 0x0F], dtype=torch.uint8), persistent=False)
         self._seen: list[tuple[Tensor, Tensor]] | None = None
+        self._blocks: tuple[object, Tensor] | None = None
 
     @property
     def aabb(self) -> tuple[float, ...]:
@@ -78,6 +79,15 @@ class OccupancyGrid(nn.Module):
     def occupied_box_with_margin(self) -> Tensor:
         """[6] the occupied box, larger by a thousandth of the scene, so that rounding drops no sample in it."""
         return torch.add(self.occupied_box, self._outward, alpha=1e-3 * self.config.bound)
+
+    @property
+    def empty_blocks(self) -> Tensor:
+        """[C R^3] uint8, see :func:`taichi_kernels.empty_blocks`; kept as long as the occupancy bits are the same."""
+        bits = self.bitfield
+        state = None if bits.is_inference() else (bits.data_ptr(), bits._version)
+        if state is None or self._blocks is None or self._blocks[0] != state:
+            self._blocks = state, tk.empty_blocks(bits, self.config.bound)
+        return self._blocks[1]
 
     @torch.no_grad()
     def set_bitfield(self, bitfield: Tensor) -> None:
