@@ -183,6 +183,18 @@ def launch(kernel: Any, *args: Any) -> None:
         _launch_on_torch_stream(kernel, args, _launch_now)
 
 
+def launch_by_taichi(kernel: Any, *args: Any) -> None:
+    """:func:`launch` for kernels that the driver can't launch: those that use fields or Taichi's own memory."""
+    if not _session_is_current():
+        start(next(a for a in args if isinstance(a, torch.Tensor)).device)
+    assert _session is not None
+    if _session.device_type != "cuda":
+        _launch_now(kernel, args)
+        return
+    _check_first_device(torch.device("cuda", cuda_launcher.device_of(args)), _name(kernel))
+    _launch_on_torch_stream(kernel, args, _launch_now)
+
+
 def _launch_now(kernel, args) -> None:
     global _start_mark
     assert _session is not None
@@ -267,7 +279,7 @@ def _launch_first(known: dict[Any, cuda_launcher.DriverKernel | None], kernel, a
     cuda_launcher.refuse_in_capture(name, device_index)
     has_run = False
     try:
-        layout = cuda_launcher.argument_layout(args, [a.annotation for a in kernel._primal.arguments])
+        layout = cuda_launcher.argument_layout(args, _annotations(kernel))
         code = None
         if torch.cuda.get_device_capability(device_index) >= ready_made.OLDEST_CAPABILITY:
             code = _session.ready_made.get(getattr(kernel, "instance", ""))
@@ -306,7 +318,15 @@ def _compile_by_launch(kernel, args, device_index: int) -> list[str]:
 
 
 def _name(kernel) -> str:
-    return f"{kernel.__module__}.{kernel.__name__}"
+    return f"{kernel.__module__}.{getattr(kernel, '__name__', type(kernel).__name__)}"
+
+
+def _annotations(kernel) -> list[Any]:
+    """Types of the arguments, by private attributes of Taichi 1.7."""
+    try:
+        return [argument.annotation for argument in kernel._primal.arguments]
+    except AttributeError:
+        raise UnsuitableKernel("Taichi does not tell the types of its arguments") from None
 
 
 def _fast_launcher(kernel, args):

@@ -59,7 +59,7 @@ class _Recorder(TorchDispatchMode):
         given, made = _devices(args), _devices((result,))
         if given == {"cpu"} and made - {"cpu"}:
             self._operations.from_host.append(name)
-        if given - {"cpu"} and made == {"cpu"}:
+        if given - {"cpu"} and made == {"cpu"} and not _waits_for_nothing(name, args, kwargs or {}):
             self._operations.waits.append(name)
         return result
 
@@ -77,6 +77,12 @@ class _FromPython(TorchFunctionMode):
         if name in ("tensor", "as_tensor", "new_tensor") and result.device.type != "cpu":
             self._operations.from_host.append(name)
         return result
+
+
+def _waits_for_nothing(name: str, args: Any, kwargs: Any) -> bool:
+    """Whether it is a copy into pinned memory that goes on in the background."""
+    non_blocking = args[2] if len(args) > 2 else kwargs.get("non_blocking", False)
+    return name == "copy_" and bool(non_blocking) and args[0].is_pinned()
 
 
 def _devices(values: Iterable[Any]) -> set[str]:

@@ -42,6 +42,9 @@ class Graphs:
     called plainly for good and `tell` is given a line that says why. It is also called plainly under autocast, and
     while a forward pass of its graph waits for the backward pass.
 
+    Drop what plain calls return, unless it is detached, before the call that records. On CUDA an autograd graph that is
+    still alive ties the parameters to the stream of its call, and the recording on another stream fails.
+
     The function is an `nn.Module` or a method of one, whose parameters get gradients, or it depends on its arguments
     alone.
     Arguments are tensors, floats or None; flags are Python values, and each combination of them gets its own graph. It

@@ -35,7 +35,7 @@ class TorsoStage(Stage):
         mse = (rgb - batch.target_rgb).square().mean()
         anchors = self.ranks.once(losses.anchor_deviation(self.portrait.torso.anchors))
         terms = {"color": mse, "anchors": anchors}
-        return StepLoss(terms, StepStatistics(mse, len(pixels), 0))
+        return StepLoss(terms, StepStatistics(mse.detach(), len(pixels), 0))
 
     def render_held_out(self, frame: int) -> tuple[Tensor, Tensor]:
         """The whole portrait over the background; the target is the whole frame."""

@@ -121,7 +121,7 @@ class Display:
     def prepare(self, screen: np.ndarray) -> None:
         """Pass [height, width, 3] uint8, to be made visible or grabbed."""
         if screen is not self.prepared:
-            runtime.launch(self._fill, torch.from_numpy(screen).to(self._device))
+            runtime.launch_by_taichi(self._fill, torch.from_numpy(screen).to(self._device))
             self.prepared = screen
         self._canvas.set_image(self._field)
 

@@ -96,7 +96,7 @@ def test_inference_rounds_match_the_twin(variant, device):
     totals = [torch.zeros(n_rays, *s, device=device, dtype=dtype) for s in ((), (), (3,), *[()] * n)]
     expected = [x.clone() for x in totals]
     alive = torch.arange(n_rays, dtype=torch.int32, device=device)
-    rays_t = torch.rand(n_rays, device=device, dtype=dtype)
+    rays_t = torch.rand(n_rays, dtype=dtype).to(device)
     expected_t = rays_t.clone()
     n_dead = 0
     for n_step in (1, 2, 3):

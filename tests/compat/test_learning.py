@@ -23,7 +23,8 @@ def rays_from(origins):
 
 
 def training_rays(n, device):
-    return rays_from(F.normalize(torch.randn(n, 3, device=device), dim=1) * 2.5)
+    """The same on all devices."""
+    return [rays.to(device) for rays in rays_from(F.normalize(torch.randn(n, 3), dim=1) * 2.5)]
 
 
 def truth(rays_o, rays_d):
@@ -62,7 +63,7 @@ class Field(nn.Module):
         return () if self.module is raymarching_torch_ngp else (0.1 * sigmas.detach(), sigmas * 0, sigmas[:, None] * 0)
 
     def render_training_rays(self, rays_o, rays_d, perturb=True, force_all_rays=False):
-        nears, fars = self.module.near_far_from_aabb(rays_o, rays_d, AABB, 0.05)
+        nears, fars = self.module.near_far_from_aabb(rays_o, rays_d, AABB.to(rays_o.device), 0.05)
         counter = self.step_counter[self.local_step % 16]
         counter.zero_()
         self.local_step += 1
@@ -103,7 +104,7 @@ class Field(nn.Module):
     @torch.no_grad()
     def render(self, rays_o, rays_d, T_thresh=1e-4):
         n, device = len(rays_o), rays_o.device
-        nears, fars = self.module.near_far_from_aabb(rays_o, rays_d, AABB, 0.05)
+        nears, fars = self.module.near_far_from_aabb(rays_o, rays_d, AABB.to(rays_o.device), 0.05)
         weights_sum, depth = torch.zeros(n, device=device), torch.zeros(n, device=device)
         image = torch.zeros(n, 3, device=device)
         more_sums = [torch.zeros(n, device=device) for _ in range(3)]

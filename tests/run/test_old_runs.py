@@ -30,6 +30,11 @@ def folder(tmp_path) -> Path:
     return tmp_path
 
 
+def frames_of_0_1_0(folder: Path) -> dict[str, np.ndarray]:
+    with np.load(folder / "frames.npz") as arrays:
+        return dict(arrays)
+
+
 def rendered(run: Path, capture, device) -> np.ndarray:
     trained = load_portrait(run, device)
     windows = torch.from_numpy(capture.audio_windows)[3:6]
@@ -39,7 +44,7 @@ def rendered(run: Path, capture, device) -> np.ndarray:
 
 
 def test_renders_the_same_image(folder, device):
-    expected = np.load(folder / "frames.npz")["stopped"]
+    expected = frames_of_0_1_0(folder)["stopped"]
     assert expected.std() > 0.05
     found = rendered(folder / "run", open_capture(folder / "capture"), device)
     if device.type == "cpu":
@@ -66,7 +71,7 @@ def draw_cells_as_0_1_0(monkeypatch):
 @pytest.mark.parametrize("cells", ["drawn as 0.1.0 did", "drawn as today"])
 def test_resumes_to_the_same_end(folder, device, monkeypatch, cells):
     capture = open_capture(folder / "capture")
-    frames = np.load(folder / "frames.npz")
+    frames = frames_of_0_1_0(folder)
     if cells == "drawn as 0.1.0 did":
         if device.type == "cuda":
             pytest.skip("CUDA draws other random numbers")

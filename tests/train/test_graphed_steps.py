@@ -38,7 +38,7 @@ def make(capture, config, tmp_path, device):
             for stage in STAGES
         }
         options = dataclasses.replace(config, precision=precision, random_background_fraction=0.25, **stages)
-        trainer = Trainer(capture, options, tmp_path, device)
+        trainer = Trainer(capture, options, tmp_path, device, cuda_graphs="off")
         for stage in trainer.stages.values():
             stage.call = call
         return trainer
@@ -49,14 +49,18 @@ def make(capture, config, tmp_path, device):
 def assert_same_step(got, expected):
     """Take a step of two trainers; losses and gradients are the same."""
     reports = got.train_step(), expected.train_step()
-    torch.testing.assert_close(reports[0].terms, reports[1].terms)
+    on_cuda, precision = expected.device.type == "cuda", expected.portrait.precision
+    # Atomic sums have no fixed order on CUDA. Seen there: 2e-4 of the largest gradient.
+    tolerance = 1e-4 if not on_cuda else 1e-3 if precision == torch.float32 else 1e-2
+    rtol, atol = (tolerance, 1e-5) if on_cuda else (None, None)
+    torch.testing.assert_close(reports[0].terms, reports[1].terms, rtol=rtol, atol=atol)
     parameters = expected.stages[expected.stage].parameters()
     for name, parameter in got.stages[got.stage].parameters().items():
         gradient, other = parameter.grad, parameters[name].grad
         assert (gradient is None) == (other is None), name
         if gradient is not None:
             error, largest = (gradient - other).abs().max(), other.abs().max()
-            assert error <= 1e-4 * largest, f"{name}: error {error:.2g}, largest value {largest:.2g}"
+            assert error <= tolerance * largest, f"{name}: error {error:.2g}, largest value {largest:.2g}"
 
 
 @pytest.mark.parametrize(
@@ -78,13 +82,13 @@ def test_the_optimizer_steps_as_a_graph(make, backend, stage):
     for trainer in (graphed, plain):
         trainer.start_stage(stage)
         for group in trainer.optimizer.param_groups:  # as on CUDA
-            group["lr"] = torch.as_tensor(group["lr"], dtype=torch.float32)
+            group["lr"] = torch.as_tensor(group["lr"], dtype=torch.float32, device=trainer.device)
     graphed._steps._graphed_optimizer = GraphedOptimizer(graphed.optimizer, backend, pytest.fail)
     for _ in range(2 * STEADY_AFTER + 5):
         assert_same_step(graphed, plain)
     assert backend.n_captures == 1
     states = (trainer.optimizer.state_dict() for trainer in (graphed, plain))
-    torch.testing.assert_close(*states, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(*states, rtol=1e-2 if graphed.device.type == "cuda" else 1e-4, atol=1e-6)
 
 
 def test_another_capacity_is_recorded_again(make, backend):

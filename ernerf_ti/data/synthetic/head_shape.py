@@ -12,7 +12,8 @@ from torch import Tensor
 
 from ernerf_ti.data.synthetic.solid_geometry import solids
 from ernerf_ti.data.synthetic.solid_noise import noises
-from taichi_kernels.runtime import array, launch, start, taichi
+from taichi_kernels.parallel_loops import parallel_kernel
+from taichi_kernels.runtime import array, is_cuda, launch, start, taichi
 
 CELL = 0.15
 """Spacing of grid points in cm."""
@@ -31,7 +32,7 @@ def head_grids(device: torch.device) -> Tensor:
     n_points = GRID_SIZE[0] * GRID_SIZE[1] * GRID_SIZE[2]
     grids = torch.empty(2 * n_points, dtype=torch.float32, device=device)
     start(device)
-    launch(_shape().fill, n_points, grids)
+    launch(_shape(is_cuda()).fill, n_points, grids)
     return grids
 
 
@@ -63,7 +64,7 @@ def grid_lookup():
 
 
 @functools.cache
-def _shape() -> SimpleNamespace:
+def _shape(on_cuda: bool) -> SimpleNamespace:
     ti = taichi()
     s, noise = solids(), noises()
     vec = ti.math.vec3
@@ -125,7 +126,7 @@ def _shape() -> SimpleNamespace:
         edge = 1.6 + 1.0 * wave - 5.0 * s.smooth_step(-2.8, -5.0, p.z)
         return -s.join(-d, p.y - edge, 0.6)
 
-    @ti.kernel
+    @parallel_kernel(on_cuda)
     def fill(n_points: ti.i32, grids: array(torch.float32)):
         for at in range(n_points):
             i, j, k = at // (ny * nz), at // nz % ny, at % nz

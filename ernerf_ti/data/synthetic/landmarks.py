@@ -23,7 +23,8 @@ from ernerf_ti.data.synthetic.talking_face import (
     MOUTH_Y,
     face_curves,
 )
-from taichi_kernels.runtime import array, launch, start, taichi
+from taichi_kernels.parallel_loops import parallel_kernel
+from taichi_kernels.runtime import array, is_cuda, launch, start, taichi
 
 N_LANDMARKS = 68
 
@@ -42,7 +43,7 @@ def face_landmarks(frame: torch.Tensor) -> np.ndarray:
     moved = torch.empty(3 * N_LANDMARKS, dtype=torch.float32, device=frame.device)
     table = torch.from_numpy(_rest_table(frame.device)).to(frame.device)
     start(frame.device, "frame")
-    launch(_kernel(), table, frame, moved)
+    launch(_kernel(is_cuda()), table, frame, moved)
     points = moved.view(-1, 3).cpu().numpy().astype(np.float64)
     row = frame.cpu().numpy().astype(np.float64)
     transform = row[:12].reshape(3, 4)
@@ -88,13 +89,13 @@ def _surface(skin: np.ndarray, origin: np.ndarray, direction: np.ndarray) -> np.
 
 
 @functools.cache
-def _kernel():
+def _kernel(on_cuda: bool):
     ti = taichi()
     curves, s = face_curves(), solids()
     vec = ti.math.vec3
     Floats = array(torch.float32)
 
-    @ti.kernel
+    @parallel_kernel(on_cuda)
     def move(
         table: Floats,  # [68, 3]
         frame: Floats,

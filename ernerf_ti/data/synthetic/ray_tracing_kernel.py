@@ -17,7 +17,7 @@ from ernerf_ti.data.synthetic.materials import CAVITY, EYEBALL, HAIR, NECK, SKIN
 from ernerf_ti.data.synthetic.surface_colors import surface_colors
 from ernerf_ti.data.synthetic.talking_face import head_distance
 from ernerf_ti.data.synthetic.torso_shape import torso_distance
-from taichi_kernels.runtime import array, launch, start, taichi
+from taichi_kernels.runtime import array, launch_by_taichi, start, taichi
 
 BACKGROUND_LABEL, HEAD_LABEL, NECK_LABEL, TORSO_LABEL = range(4)
 
@@ -45,11 +45,11 @@ def render_layers(frame: Tensor, background: Tensor, n_samples: int) -> tuple[Te
     start(background.device, "background")
     grids = head_grids(background.device)
     pixels = _shuffled_pixels(size, background.device)
-    launch(_kernel(), frame, grids, background, pixels, size, len(pixels), 1, image, torso, labels)
+    launch_by_taichi(_kernel(), frame, grids, background, pixels, size, len(pixels), 1, image, torso, labels)
     pixels = pixels[_has_detail(image, torso, labels)[pixels.long()]]
     if len(pixels):
         per_side = round(n_samples**0.5)
-        launch(_kernel(), frame, grids, background, pixels, size, len(pixels), per_side, image, torso, labels)
+        launch_by_taichi(_kernel(), frame, grids, background, pixels, size, len(pixels), per_side, image, torso, labels)
     return image, torso, labels
 
 

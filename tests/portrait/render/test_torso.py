@@ -38,6 +38,13 @@ def test_grid_decays(device):
     torch.testing.assert_close(grid.mean_alpha, grid.alpha_grid.mean())
 
 
+@pytest.fixture
+def own_shapes(monkeypatch):
+    """Shapes that depend on values, as on the CPU."""
+    monkeypatch.setattr("ernerf_ti.portrait.render.static_shapes._device_types", set())
+
+
+@pytest.mark.usefixtures("own_shapes")
 def test_only_occupied_pixels_are_evaluated(device):
     grid, coords = trained_grid(device), pixel_coords(all_pixels(40, 60, device), 40, 60)
     seen = []
@@ -71,6 +78,7 @@ def test_the_field_outside_the_torso_has_no_effect(device):
         torch.testing.assert_close(rendered, render_torso(lower_left, grid, coords, behind))
 
 
+@pytest.mark.usefixtures("own_shapes")
 @pytest.mark.parametrize("with_background", [True, False])
 def test_gradients(with_background, device):
     grid, coords = trained_grid(device), pixel_coords(all_pixels(8, 8, device), 8, 8)
