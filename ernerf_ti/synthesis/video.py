@@ -111,7 +111,8 @@ def synthesize(
         windows = _windows(trained, options, samples)
         frames = render_frames(
             *(trained, windows, motion.poses, motion.eye_closures, background, with_torso),
-            *(motion.capture_indices, motion.positions, options.attention is not None),
+            *(motion.capture_indices, motion.positions),
+            with_attention=options.attention is not None,
             only=ranks.frames(n) if ranks.count > 1 else None,
         )
         pictures = stack.enter_context(contextlib.closing(images_ahead(frames, images, trained.background.device)))
