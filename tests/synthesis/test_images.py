@@ -64,7 +64,7 @@ def test_depth_of_an_empty_frame_is_black():
 
 
 def test_depth_video_shows_the_head(trained, speech, tmp_path, monkeypatch):
-    monkeypatch.setattr("ernerf_ti.synthesis.video.render_frames", lambda *_: (ball() for _ in range(13)))
+    monkeypatch.setattr("ernerf_ti.synthesis.video.render_frames", lambda *_, **__: (ball() for _ in range(13)))
     out, depth = tmp_path / "out.mp4", tmp_path / "depth.mp4"
     synthesize(dataclasses.replace(trained, size=(SIZE, SIZE)), SynthesisOptions(speech, out, depth=depth))
     for frame in read_frames(depth, 25):

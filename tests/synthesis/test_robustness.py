@@ -131,8 +131,8 @@ def test_interruption_while_images_are_made_or_written(trained, speech, outputs,
 
 
 def test_error_while_rendering(trained, speech, outputs, monkeypatch):
-    def broken(*arguments):
-        frames = render_frames(*arguments)
+    def broken(*arguments, **named):
+        frames = render_frames(*arguments, **named)
         yield next(frames)
         raise RuntimeError("out of memory")
 
@@ -153,7 +153,7 @@ def test_error_while_rendering(trained, speech, outputs, monkeypatch):
 def test_outputs_that_cannot_be_written_fail_before_rendering(
     trained, speech, outputs, tmp_path, monkeypatch, name, message
 ):
-    def rendered(*arguments):
+    def rendered(*arguments, **named):
         raise AssertionError("a frame was rendered")
         yield
 
