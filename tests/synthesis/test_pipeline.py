@@ -63,7 +63,7 @@ def test_inputs_of_a_frame_cost_no_work(trained, arguments):
 
 
 def test_images_wait_for_nothing_but_the_first_depth(trained, arguments):
-    output, *_ = render_frames(*arguments)
+    output, *_ = render_frames(*arguments, with_attention=True)
     depth_image = DepthImages(arguments[2])
     with recorded_operations() as operations:
         depth_image(output)
@@ -76,7 +76,7 @@ def test_images_wait_for_nothing_but_the_first_depth(trained, arguments):
 
 
 def test_frames_in_flight(trained, arguments, monkeypatch):
-    expected, events = list(render_frames(*arguments)), []
+    expected, events = list(render_frames(*arguments, with_attention=True)), []
     submit, result = TrainedPortrait.submit, PendingFrame.result
 
     def submitted(self, *arguments):
@@ -90,7 +90,7 @@ def test_frames_in_flight(trained, arguments, monkeypatch):
     monkeypatch.setattr(TrainedPortrait, "submit", submitted)
     monkeypatch.setattr(PendingFrame, "result", fetched)
     with static_shapes_on_cpu():
-        frames = render_frames(*arguments)
+        frames = render_frames(*arguments, with_attention=True)
         # Those that were submitted first have too little room, and are rendered again.
         found = [next(frames) for _ in range(3)]
         with recorded_operations() as operations:
@@ -104,8 +104,8 @@ def test_frames_in_flight(trained, arguments, monkeypatch):
 @pytest.mark.parametrize("function", [images_on_host, images_ahead])
 def test_images_are_those_of_the_frames_in_their_order(arguments, function):
     images = [color_image, transparent_image]
-    pictures = list(function(render_frames(*arguments), images, CPU))
-    outputs = list(render_frames(*arguments))
+    pictures = list(function(render_frames(*arguments, with_attention=True), images, CPU))
+    outputs = list(render_frames(*arguments, with_attention=True))
     assert len(pictures) == len(outputs) == N
     for (color, transparent), output in zip(pictures, outputs, strict=True):
         np.testing.assert_array_equal(color, picture_of(output))
