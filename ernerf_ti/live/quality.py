@@ -1,7 +1,11 @@
 """Resolution that follows how long pictures take."""
 
+import math
+
 SCALES = (1.0, 0.75, 0.5)
 """Of the sides of a rendered picture."""
+MOST_LATE = 3
+"""Frames, for which what is said later can still be known."""
 _TOO_LONG, _SHORT = 0.9, 0.6  # of the time per frame
 _WEIGHT = 0.3  # of the last picture in the mean
 _PATIENCE = 50  # pictures at a resolution before a higher one is tried; doubled each time that it fails
@@ -21,6 +25,11 @@ class Quality:
         self._mean: float | None = None
         self._n = 0
         self._patience = _PATIENCE
+
+    @property
+    def n_late(self) -> int:
+        """Frames by which the next picture is expected to be late."""
+        return 0 if self._mean is None else min(MOST_LATE, max(0, math.ceil(self._mean / self._seconds) - 1))
 
     @property
     def scale(self) -> float:

@@ -5,7 +5,7 @@ import contextlib
 import math
 import threading
 from collections.abc import AsyncIterator, Generator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from types import TracebackType
 
@@ -44,7 +44,8 @@ class LiveSession:
     carries its 40 ms of sound, so that neither sound nor picture can drift. What gives under load, in this order:
 
     - the resolution, which falls to 3/4 and to 1/2, and rises again when there is time;
-    - pictures: a frame that is late repeats the last one, with its own sound;
+    - pictures: a frame whose picture is not ready repeats the last one, with its own sound; a picture that takes long
+      is rendered for the time at which it will be seen;
     - with a reader that is half a second late, frames are left out, in which no sound was: the sound waits.
 
     If sound comes later than it is spoken, the mouth knows less of what comes, and then the portrait waits for it.
@@ -199,33 +200,52 @@ class LiveSession:
         self.close()
 
     def _made(self) -> Generator[_Made, None, None]:
-        """Frames in order, each begun a little before it is due."""
+        """Frames in order, each begun a little before it is due. No frame waits for a picture that is late."""
         clock = self._clock
         with self._lock:
             if self._start is None:
                 self._start = clock.time() + _LEAD
             start = self._start
+        executor = ThreadPoolExecutor(1, "live pictures") if clock.is_real else None
         image: np.ndarray | None = None
-        while not self._closed.is_set():
-            clock.wait_until(start + self._next / FPS - _LEAD)
-            began = clock.time()
-            late = began - (start + self._next / FPS)
-            if late > _LONGEST_DELAY:
-                self._next = math.ceil((began - start) * FPS)
-            with self._lock:
-                moment = self._speech.advance(self._next)
-                self._n_in_flight += 1
-            self._moved += self._idle or moment.place is not None
-            if image is None or late <= 0:
-                image = self._pictures.picture(self._inputs(moment), self._background, self._quality.scale)
-                image.flags.writeable = False  # it may be repeated
-                self._quality.add(clock.time() - began)
-            yield _Made(self._next, moment, image)
-            self._next += 1
+        coming: Future[np.ndarray] | None = None
+        try:
+            while not self._closed.is_set():
+                clock.wait_until(start + self._next / FPS - _LEAD)
+                late = clock.time() - (start + self._next / FPS)
+                if late > _LONGEST_DELAY:
+                    self._next = math.ceil((clock.time() - start) * FPS)
+                with self._lock:
+                    moment = self._speech.advance(self._next)
+                    self._n_in_flight += 1
+                self._moved += self._idle or moment.place is not None
+                if executor is None:
+                    if image is None or late <= 0:
+                        image = self._picture(moment, self._moved, 0)
+                else:
+                    if coming is None:
+                        coming = executor.submit(self._picture, moment, self._moved, self._quality.n_late)
+                    due = start + self._next / FPS
+                    wait([coming], None if image is None else max(0.0, due - clock.time()))
+                    if coming.done():
+                        image, coming = coming.result(), None
+                assert image is not None
+                yield _Made(self._next, moment, image)
+                self._next += 1
+        finally:
+            if executor is not None:
+                executor.shutdown()
 
-    def _inputs(self, moment: Moment) -> LiveInputs:
-        pose, place = self._path.at(self._moved)
-        return LiveInputs(windows_of(self._speech.steps(moment)), self._blinks.at(self._moved), pose, place)
+    def _picture(self, moment: Moment, moved: int, n_late: int) -> np.ndarray:
+        """The picture of a frame, or of the one that it will be seen in, so many frames later."""
+        began = self._clock.time()
+        pose, place = self._path.at(moved + n_late)
+        windows = windows_of(self._speech.steps(moment, n_late))
+        inputs = LiveInputs(windows, self._blinks.at(moved + n_late), pose, place)
+        image = self._pictures.picture(inputs, self._background, self._quality.scale)
+        image.flags.writeable = False  # it may be repeated
+        self._quality.add(self._clock.time() - began)
+        return image
 
     def _delivered(self, made: _Made) -> LiveFrame:
         with self._lock:

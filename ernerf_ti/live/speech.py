@@ -10,6 +10,7 @@ from ernerf_ti.audio.frame_features import Statistics
 from ernerf_ti.audio.windows import STEPS_PER_FRAME, WINDOW
 from ernerf_ti.live.features import SegmentSteps, StreamingFeatures
 from ernerf_ti.live.frame import FPS, SOUND_PER_FRAME, SOUND_RATE
+from ernerf_ti.live.quality import MOST_LATE
 from ernerf_ti.live.sound import SegmentSound, SoundQueueFull
 
 _HALF = WINDOW // 2 // STEPS_PER_FRAME
@@ -56,7 +57,7 @@ class Moment:
     place: _Place | None
     """None while nobody speaks."""
     around: tuple[_Place | None, ...]
-    """From 8 frames before it to 6 frames after it."""
+    """From 8 frames before it to 9 frames after it."""
     kept: float = 1.0
     """What remains of the features, as a part, after an interruption."""
     ended: _Segment | None = None
@@ -181,21 +182,22 @@ class SpeechTrack:
         self._fade = None if self._fade is None else self._fade + 1
         around = [*self._past, place]
         at = self._at if place is None else place
-        for offset in range(1, _FUTURE + 1):
+        for offset in range(1, _FUTURE + MOST_LATE + 1):
             at = self._following(at, frame + offset)
             around.append(at)
         self._past.append(place)
         return Moment(place, tuple(around), kept, ended)
 
-    def steps(self, moment: Moment) -> np.ndarray:
-        """[30, C] features from 8 frames before to 6 frames after a frame.
+    def steps(self, moment: Moment, n_late: int = 0) -> np.ndarray:
+        """[30, C] features from 8 frames before to 6 frames after a frame, or after one of up to 3 frames later, of
+        which less is known.
 
         Call it in the order of the frames, of which any may be left out. It touches only what no other method does: the
         session calls it without its lock.
         """
         silence = self.features.silence
         n_known = (_PAST + 1) * STEPS_PER_FRAME + self.look_ahead
-        strip = np.empty((len(moment.around) * STEPS_PER_FRAME, len(silence)), np.float32)
+        strip = np.empty(((_PAST + 1 + _FUTURE + n_late) * STEPS_PER_FRAME, len(silence)), np.float32)
         last = silence
         for i in range(len(strip)):
             place = moment.around[i // STEPS_PER_FRAME]
@@ -209,6 +211,7 @@ class SpeechTrack:
             strip[i] = last
         if moment.place is not None:
             moment.place[0].steps.forget(STEPS_PER_FRAME * (moment.place[1] - _PAST))
+        strip = strip[n_late * STEPS_PER_FRAME :]
         return silence + np.float32(moment.kept) * (strip - silence) if moment.kept < 1 else strip
 
     def deliver(self, moment: Moment) -> Heard:
