@@ -3,6 +3,7 @@
 from ernerf_ti.live.clock import Clock, MonotonicClock, SimulatedClock
 from ernerf_ti.live.frame import LiveFrame
 from ernerf_ti.live.portrait import LivePortrait
+from ernerf_ti.live.recording import LiveRecording
 from ernerf_ti.live.session import LiveSession
 from ernerf_ti.live.sound import SoundQueueFull
 
@@ -10,6 +11,7 @@ __all__ = [
     "Clock",
     "LiveFrame",
     "LivePortrait",
+    "LiveRecording",
     "LiveSession",
     "MonotonicClock",
     "SimulatedClock",
