@@ -71,7 +71,7 @@ class StreamingFeatures:
             raise ValueError(
                 f"{trained.checkpoint or 'portrait'}: expected audio features that can be computed as sound arrives "
                 f"({', '.join(streaming)}), got {trained.extractor}; make the capture again with `ernerf-ti preprocess "
-                f"--audio-features {WHISPER}` and train on that"
+                f"--features {WHISPER}` and train on that"
             )
         if extractor.dimension != trained.feature_dimension:
             raise ValueError(
