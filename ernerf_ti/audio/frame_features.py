@@ -56,11 +56,12 @@ class FrameFeatures(ABC):
         mean, variance = frames.mean(0), frames.var(0)
         return self.steps(np.pad(frames, ((self.context, self.context), (0, 0)), "edge"), mean, variance)
 
-    def stream(self, statistics: tuple[np.ndarray, np.ndarray] | None = None) -> "FeatureStream":
+    def stream(self, statistics: "Statistics | None" = None) -> "FeatureStream":
         """Features of sound that arrives in chunks.
 
         Args:
-            statistics: fixed mean and variance of the frames, each [D]; None to estimate them as the sound arrives.
+            statistics: fixed mean and variance of the frames, each [D]; or running statistics, which the sound
+                continues, for a voice that was heard before; None to estimate them from this sound alone.
         """
         return FeatureStream(self, statistics)
 
@@ -77,10 +78,10 @@ class FeatureStream:
     features equal those of the whole recording.
     """
 
-    def __init__(self, extractor: FrameFeatures, statistics: tuple[np.ndarray, np.ndarray] | None):
+    def __init__(self, extractor: FrameFeatures, statistics: "Statistics | None"):
         self._extractor = extractor
-        self._fixed = statistics
-        self._running = _RunningStatistics()
+        self._fixed = statistics if isinstance(statistics, tuple) else None
+        self._running = statistics if isinstance(statistics, RunningStatistics) else RunningStatistics()
         self._samples, self._before = np.zeros(extractor.padding), 0.0
         # Frames that steps to come still need, and mean and variance at each of these frames, without the context.
         self._frames: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None  # None before the first
@@ -142,13 +143,16 @@ class FeatureStream:
         return np.zeros((0, self._extractor.dimension), np.float32)
 
 
-class _RunningStatistics:
-    """Mean and variance of the recent frames (Welford 1962, with a bounded count)."""
+class RunningStatistics:
+    """Mean and variance of the recent frames (Welford 1962, with a bounded count).
 
-    def __init__(self) -> None:
-        self._n = 0
-        self._mean: np.ndarray | float = 0.0
-        self._variance: np.ndarray | float = 0.0
+    Args:
+        mean, variance: [D] to begin with.
+        n: number of frames that they count as.
+    """
+
+    def __init__(self, mean: np.ndarray | float = 0.0, variance: np.ndarray | float = 0.0, n: int = 0):
+        self._n, self._mean, self._variance = n, mean, variance
 
     def at(self, frames: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """[T, D] further frames -> mean and variance after each of them, [T, D]."""
@@ -160,6 +164,10 @@ class _RunningStatistics:
             self._variance = self._variance + (deviation * (frame - self._mean) - self._variance) / self._n
             means[i], variances[i] = self._mean, self._variance
         return means, variances
+
+
+Statistics = tuple[np.ndarray, np.ndarray] | RunningStatistics
+"""Mean and variance of frames."""
 
 
 def check_samples(samples: np.ndarray) -> np.ndarray:

@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ernerf_ti.audio.frame_features import FeatureStream
+from ernerf_ti.audio.frame_features import FeatureStream, Statistics
 from ernerf_ti.audio.phone_posteriors import PhonePosteriors
 from ernerf_ti.audio.speech_projection import N_COMPONENTS, SpeechProjection
-from ernerf_ti.audio.whisper_states import LAYER, StateStream, WhisperStates
+from ernerf_ti.audio.whisper_states import BLOCK, LAYER, StateStream, WhisperStates
 
 
 class WhisperFeatures:
@@ -23,6 +23,7 @@ class WhisperFeatures:
         model: file, folder or name of the encoder, see :func:`ernerf_ti.audio.whisper_weights.load_whisper`; None for
             tiny.en.
         device: where the encoder runs.
+        block: as for :class:`ernerf_ti.audio.whisper_states.WhisperStates`.
 
     Raises:
         FileNotFoundError, ImportError: as :func:`ernerf_ti.audio.whisper_weights.load_whisper`.
@@ -32,10 +33,14 @@ class WhisperFeatures:
     name = "whisper"
 
     def __init__(
-        self, projection: SpeechProjection, model: str | Path | None = None, device: torch.device | str = "cpu"
+        self,
+        projection: SpeechProjection,
+        model: str | Path | None = None,
+        device: torch.device | str = "cpu",
+        block: float = BLOCK,
     ):
         self.projection = projection
-        self._states = WhisperStates(model, projection.layer, projection.look_ahead, device)
+        self._states = WhisperStates(model, projection.layer, projection.look_ahead, device, block)
         if self._states.sha256 != projection.sha256:
             raise ValueError(
                 f"speech model: expected the weights of Whisper {projection.model} up to layer {projection.layer} "
@@ -52,7 +57,7 @@ class WhisperFeatures:
         """
         return np.concatenate((self._phones(samples), self.projection(self._states(samples))), 1)
 
-    def stream(self, statistics: tuple[np.ndarray, np.ndarray] | None = None) -> "WhisperFeatureStream":
+    def stream(self, statistics: Statistics | None = None) -> "WhisperFeatureStream":
         """Features of sound that arrives in chunks.
 
         Args:

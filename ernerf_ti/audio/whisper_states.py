@@ -12,6 +12,8 @@ from ernerf_ti.audio.whisper_weights import load_whisper
 
 LAYER = 3
 """Of tiny.en: layers in the middle say most about the mouth, the last one more about the words."""
+BLOCK = 0.2
+"""Seconds of states that a pass of the encoder gives, with a look-ahead."""
 _STEPS_PER_SECOND = SAMPLE_RATE // STEP
 
 
@@ -24,12 +26,12 @@ class _Schedule:
     ahead: int
 
     @staticmethod
-    def of(look_ahead: float | None, n_steps: int) -> "_Schedule":
+    def of(look_ahead: float | None, block: float, n_steps: int) -> "_Schedule":
         if look_ahead is None:
             margin = n_steps // 15  # 2 s of 30 s
             return _Schedule(margin, n_steps - 2 * margin, margin)
         ahead = round(look_ahead * _STEPS_PER_SECOND)
-        back, output = 80, 10  # 1.6 s and 0.2 s
+        back, output = 80, max(1, round(block * _STEPS_PER_SECOND))  # 1.6 s
         if not 0 <= ahead <= n_steps - back - output:
             longest = (n_steps - back - output) / _STEPS_PER_SECOND
             raise ValueError(
@@ -51,10 +53,12 @@ class WhisperStates:
     Args:
         model: file, folder or name, see :func:`ernerf_ti.audio.whisper_weights.load_whisper`; None for tiny.en.
         layer: from 1 on.
-        look_ahead: seconds of sound that a state may depend on after the 0.2 s that it is computed with; before them
+        look_ahead: seconds of sound that a state may depend on after the block that it is computed with; before them
             it is 1.6 s. None for stretches of 30 s, as the encoder was trained, of which 2 s at either end only give
             context.
         device: where the encoder runs.
+        block: seconds of states per pass of the encoder, with a look-ahead. A stream waits for a block: shorter ones
+            come sooner and take more passes.
 
     Raises:
         FileNotFoundError, ImportError: as :func:`ernerf_ti.audio.whisper_weights.load_whisper`.
@@ -67,12 +71,13 @@ class WhisperStates:
         layer: int = LAYER,
         look_ahead: float | None = None,
         device: torch.device | str = "cpu",
+        block: float = BLOCK,
     ):
         weights = load_whisper(model, layer)
         self.model, self.layer, self.look_ahead, self.sha256 = weights.name, layer, look_ahead, weights.sha256
         self._encoder, self._device = WhisperEncoder(weights).to(device), device
         self.dimension = self._encoder.width
-        self.schedule = _Schedule.of(look_ahead, self._encoder.n_steps)
+        self.schedule = _Schedule.of(look_ahead, block, self._encoder.n_steps)
 
     def __call__(self, samples: np.ndarray) -> np.ndarray:
         """[S] mono 16 kHz sound in [-1, 1] -> [ceil(S / 320), dimension] float32.

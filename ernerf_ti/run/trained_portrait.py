@@ -52,6 +52,8 @@ class TrainedPortrait:
     """File it was loaded from; None for a portrait in training."""
     speech_projection: SpeechProjection | None = None
     """What makes features of Whisper's states; None for other features."""
+    silence: Tensor | None = None
+    """[P, L, steps, C] windows of silence that it was trained on; None for runs without them."""
 
     _torso_appearances: dict[int, tuple[PoseRegression, Tensor]] = field(
         default_factory=dict, init=False, repr=False, compare=False
@@ -157,6 +159,7 @@ def load_portrait(
         consent_in(content, path),
         path,
         SpeechProjection.from_state(scene["speech"], path) if "speech" in scene else None,
+        content.get("silence"),
     )
 
 

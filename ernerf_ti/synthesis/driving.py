@@ -16,9 +16,9 @@ from ernerf_ti.synthesis.head_motion import RAMP, HeadMotion
 SAMPLES_PER_FRAME = round(SAMPLE_RATE / FPS)
 """Sound samples at 16 kHz per video frame at 25 fps."""
 
-_BLINK_INTERVAL = 2.0, 6.0
+BLINK_INTERVAL = 2.0, 6.0
 """Range of the seconds between two blinks: people who talk blink 10 to 30 times a minute."""
-_BLINK_SHAPE = (0.5, 1.0, 0.9, 0.45, 0.15)
+BLINK_SHAPE = (0.5, 1.0, 0.9, 0.45, 0.15)
 """Eye closure in the frames of a blink, 40 ms each."""
 _BLINK_FADE = 4
 """Frames over which the capture's blinks are let in again after a rest."""
@@ -157,9 +157,9 @@ def _capture_blinks(trained: TrainedPortrait, times: np.ndarray) -> np.ndarray:
 
 def _natural_blinks(n: int, seed: int) -> np.ndarray:
     """[n] float32 eye closures at 25 per second with blinks at random times."""
-    generator, closure = np.random.default_rng(seed), np.zeros(n + len(_BLINK_SHAPE), np.float32)
-    start = generator.uniform(*_BLINK_INTERVAL) * FPS / 2
+    generator, closure = np.random.default_rng(seed), np.zeros(n + len(BLINK_SHAPE), np.float32)
+    start = generator.uniform(*BLINK_INTERVAL) * FPS / 2
     while start < n:
-        closure[int(start) : int(start) + len(_BLINK_SHAPE)] = _BLINK_SHAPE
-        start += generator.uniform(*_BLINK_INTERVAL) * FPS
+        closure[int(start) : int(start) + len(BLINK_SHAPE)] = BLINK_SHAPE
+        start += generator.uniform(*BLINK_INTERVAL) * FPS
     return closure[:n]

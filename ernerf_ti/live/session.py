@@ -1,0 +1,245 @@
+"""A session: one listener, or one room, to whom a portrait speaks."""
+
+import asyncio
+import contextlib
+import math
+import threading
+from collections.abc import AsyncIterator, Generator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from types import TracebackType
+
+import numpy as np
+
+from ernerf_ti.audio.frame_features import SAMPLE_RATE, STEP
+from ernerf_ti.live.clock import Clock
+from ernerf_ti.live.features import StreamingFeatures
+from ernerf_ti.live.frame import FPS, LiveFrame
+from ernerf_ti.live.motion import Blinks, CapturePath
+from ernerf_ti.live.quality import Quality
+from ernerf_ti.live.renderer import Background, LiveInputs, PictureMaker
+from ernerf_ti.live.sound import mono
+from ernerf_ti.live.speech import Moment, SpeechTrack, windows_of
+from ernerf_ti.process.prefetch import ahead
+
+_LEAD = 1 / FPS
+"""Seconds before a frame is due at which it is begun."""
+_LONGEST_DELAY = 0.5
+"""Seconds by which frames may be late before some are left out."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Made:
+    """A frame before it is due."""
+
+    number: int
+    moment: Moment
+    image: np.ndarray
+
+
+class LiveSession:
+    """Sound in, frames out; made by :meth:`ernerf_ti.live.portrait.LivePortrait.session`. Safe for threads.
+
+    Frame k belongs to the time k / 25 of the session, counted from the first call of :meth:`frames`, always. Each frame
+    carries its 40 ms of sound, so that neither sound nor picture can drift. What gives under load, in this order:
+
+    - the resolution, which falls to 3/4 and to 1/2, and rises again when there is time;
+    - pictures: a frame that is late repeats the last one, with its own sound;
+    - with a reader that is half a second late, frames are left out, in which no sound was: the sound waits.
+
+    If sound comes later than it is spoken, the mouth knows less of what comes, and then the portrait waits for it.
+
+    Args:
+        features, pictures, path: of the portrait.
+        blinks, background, look_ahead, idle, clock, limit: see the method.
+    """
+
+    def __init__(
+        self,
+        features: StreamingFeatures,
+        pictures: PictureMaker,
+        path: CapturePath,
+        blinks: Blinks,
+        background: Background,
+        look_ahead: float,
+        idle: bool,
+        clock: Clock,
+        limit: float,
+    ):
+        self._pictures, self._path, self._blinks = pictures, path, blinks
+        self._background, self._idle, self._clock = background, idle, clock
+        steps = round(look_ahead * SAMPLE_RATE / STEP)
+        self._speech = SpeechTrack(features, steps, limit)
+        self._latency = 1 / FPS + steps * STEP / SAMPLE_RATE + features.delay + _LEAD
+        self._lock = threading.Lock()
+        self._closed = threading.Event()
+        self._start: float | None = None
+        self._next = 0  # number of the next frame to make
+        self._n_in_flight = 0
+        self._moved = 0  # frames in which head and eyes moved
+        self._quality = Quality(1 / FPS)
+        self._is_read = False
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height of the pictures."""
+        return self._pictures.size
+
+    @property
+    def fps(self) -> int:
+        """Frames per second."""
+        return FPS
+
+    @property
+    def latency(self) -> float:
+        """Seconds from the moment at which the first sound of a segment is pushed to that at which it is heard and
+        seen, to be rounded up to a frame. Constant."""
+        return self._latency
+
+    @property
+    def buffered(self) -> float:
+        """Seconds of sound that wait to be spoken."""
+        with self._lock:
+            return self._speech.buffered
+
+    @property
+    def scale(self) -> float:
+        """Sides of the pictures as they are rendered, relative to their full size."""
+        return self._quality.scale
+
+    def push_audio(self, pcm: np.ndarray | bytes | bytearray | memoryview, sample_rate: int, channels: int = 1) -> None:
+        """Add a piece of sound of any size, as fast as it comes. The first one after :meth:`flush` or
+        :meth:`interrupt` begins a segment.
+
+        Args:
+            pcm: int16 or float samples, [n] with the channels interleaved or [n, channels], or bytes of int16.
+            sample_rate: samples per second and channel; it may change.
+            channels: number of channels, whose average is spoken.
+
+        Raises:
+            ValueError: sound of another form, or that is not finite.
+            SoundQueueFull: there is no room for it, and nothing of it was taken.
+            RuntimeError: the session is closed.
+        """
+        samples = mono(pcm, sample_rate, channels)
+        with self._lock:
+            self._check_open()
+            self._speech.push(samples, int(sample_rate), self._frame_after(self._latency))
+
+    def flush(self) -> None:
+        """End the segment: what is there of it is spoken to its end. Does nothing without a segment.
+
+        Raises RuntimeError if the session is closed.
+        """
+        with self._lock:
+            self._check_open()
+            self._speech.flush()
+
+    def interrupt(self) -> float:
+        """Stop speaking and drop all sound. The next frame is silent after 10 ms, and the mouth closes within 80 ms.
+
+        Returns:
+            Seconds of the current segment that frames were delivered of; 0 if nobody speaks.
+
+        Raises RuntimeError if the session is closed.
+        """
+        with self._lock:
+            self._check_open()
+            return self._speech.interrupt(self._n_in_flight > 0)
+
+    def frames(self) -> Generator[LiveFrame, None, None]:
+        """Frames as they are due. Each is yielded at its time, and the iterator ends after :meth:`close`.
+
+        Raises:
+            RuntimeError: they are being read elsewhere.
+            Exception: what rendering raised; the session is then closed.
+        """
+        with self._lock:
+            if self._is_read:
+                raise RuntimeError("frames: expected one reader at a time, got a second one; make another session")
+            self._is_read = True
+        made = self._made()
+        try:
+            with contextlib.closing(ahead(made, 1) if self._clock.is_real else made) as coming:
+                for each in coming:
+                    assert self._start is not None
+                    self._clock.wait_until(self._start + each.number / FPS)
+                    if self._closed.is_set():
+                        return
+                    yield self._delivered(each)
+        except Exception:
+            self.close()
+            raise
+        finally:
+            with self._lock:
+                self._is_read, self._n_in_flight = False, 0
+
+    async def __aiter__(self) -> AsyncIterator[LiveFrame]:
+        """:meth:`frames` for asyncio. The waiting is done in a thread."""
+        frames, loop = self.frames(), asyncio.get_running_loop()
+        executor = ThreadPoolExecutor(1, "live")
+        try:
+            while (frame := await loop.run_in_executor(executor, next, frames, None)) is not None:
+                yield frame
+        finally:
+            # In the same thread, after the frame that it may still wait for; asyncio does not wait for either.
+            executor.submit(frames.close)
+            executor.shutdown(wait=False)
+
+    def close(self) -> None:
+        """End the session and drop its sound. May be called more than once."""
+        self._closed.set()
+
+    def __enter__(self) -> "LiveSession":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _made(self) -> Generator[_Made, None, None]:
+        """Frames in order, each begun a little before it is due."""
+        clock = self._clock
+        with self._lock:
+            if self._start is None:
+                self._start = clock.time() + _LEAD
+            start = self._start
+        image: np.ndarray | None = None
+        while not self._closed.is_set():
+            clock.wait_until(start + self._next / FPS - _LEAD)
+            began = clock.time()
+            late = began - (start + self._next / FPS)
+            if late > _LONGEST_DELAY:
+                self._next = math.ceil((began - start) * FPS)
+            with self._lock:
+                moment = self._speech.advance(self._next)
+                self._n_in_flight += 1
+            self._moved += self._idle or moment.place is not None
+            if image is None or late <= 0:
+                image = self._pictures.picture(self._inputs(moment), self._background, self._quality.scale)
+                image.flags.writeable = False  # it may be repeated
+                self._quality.add(clock.time() - began)
+            yield _Made(self._next, moment, image)
+            self._next += 1
+
+    def _inputs(self, moment: Moment) -> LiveInputs:
+        pose, place = self._path.at(self._moved)
+        return LiveInputs(windows_of(self._speech.steps(moment)), self._blinks.at(self._moved), pose, place)
+
+    def _delivered(self, made: _Made) -> LiveFrame:
+        with self._lock:
+            self._n_in_flight -= 1
+            heard = self._speech.deliver(made.moment)
+        return LiveFrame(
+            made.image, heard.sound, made.number / FPS, heard.speaking, heard.segment, heard.starts, heard.ends
+        )
+
+    def _frame_after(self, seconds: float) -> int:
+        """Number of the first frame that is due at least so many seconds from now."""
+        now = 0.0 if self._start is None else self._clock.time() - self._start
+        return math.ceil((now + seconds) * FPS - 1e-6)
+
+    def _check_open(self) -> None:
+        if self._closed.is_set():
+            raise RuntimeError("this session is closed; make another one with LivePortrait.session")
