@@ -1,4 +1,4 @@
-"""Benchmarks: everything on a GPU, its memory, kernels, rendering, the viewer, threads; kills and long use."""
+"""Benchmarks: everything on a GPU, its memory, kernels, rendering, the viewer, live portraits, threads; kills and long use."""
 
 import math
 import os
@@ -193,6 +193,43 @@ def _viewer(options: ViewerOptions) -> None:
 
 
 @dataclass(frozen=True)
+class LiveOptions:
+    """Options of `ernerf-ti bench live`."""
+
+    run: Positional[Path]
+    """Run folder of `ernerf-ti train`, or a checkpoint file."""
+    frames: int = 20
+    """Frames of which each figure of a part is the median."""
+    seconds: float = 20.0
+    """Seconds of a session in real time, for the latency; 0 for none."""
+    simulated_seconds: float = 3600.0
+    """Seconds of a session on a simulated clock, without rendering, for drift and memory."""
+    output: OptionalOutput = None
+    """JSON file for the figures."""
+    device: Device = "auto"
+    """Device to render on; auto is CUDA if torch can use it, else the CPU."""
+
+
+def _live(options: LiveOptions) -> None:
+    _check_at_least_1("frames", options.frames)
+    for name, value in (("seconds", options.seconds), ("simulated-seconds", options.simulated_seconds)):
+        if not 0 <= value < math.inf:
+            raise UsageError(f"--{name}: expected 0 or more, got {value:g}; pass e.g. 60")
+    path = run_folder(options.run)
+    _check_output(options.output)
+    device = resolve_device(options.device)
+
+    from ernerf_ti.experiments.bench_live import run
+
+    figures = run(path, options.frames, options.seconds, options.simulated_seconds, str(device))
+    for title, rows in figures.items():
+        print(title)
+        for name, value in rows.items():
+            print(f"  {name:44} {value if isinstance(value, str) else format(value, '10.2f')}")
+    _write(options.output, figures)
+
+
+@dataclass(frozen=True)
 class ThreadsOptions:
     """Options of `ernerf-ti bench threads`."""
 
@@ -330,6 +367,13 @@ _VIEWER = """Play a portrait in the viewer's window and measure frame rate, soun
 
 The second example needs no screen. The offset is positive when the sound is ahead of the picture.
 """
+_LIVE = """Time the parts of a live portrait and its frames, and measure its latency, drift and memory.
+
+    ernerf-ti bench live runs/speaker
+    ernerf-ti bench live runs/speaker --seconds 60 -o bench_live.json
+
+Milliseconds are CPU time of the process, per frame of 40 ms.
+"""
 _THREADS = """Count training steps on the CPU with one thread, with all, and with the number chosen at run time.
 
     ernerf-ti bench threads captures/speaker
@@ -363,6 +407,7 @@ BENCHMARKS: Mapping[str, Command] = {
     ),
     "render": Command("bench render", RenderOptions, _render, _RENDER, interrupted=_INTERRUPTED),
     "viewer": Command("bench viewer", ViewerOptions, _viewer, _VIEWER, interrupted=_INTERRUPTED),
+    "live": Command("bench live", LiveOptions, _live, _LIVE, interrupted=_INTERRUPTED),
     "kills": Command("bench kills", KillsOptions, _kills, _KILLS, interrupted=_INTERRUPTED),
     "soak": Command("bench soak", SoakOptions, _soak, _SOAK, interrupted=_INTERRUPTED),
     "threads": Command("bench threads", ThreadsOptions, _threads, _THREADS, interrupted=_INTERRUPTED),

@@ -97,6 +97,7 @@ class SegmentSteps:
 
     def __init__(self, sound: SegmentSound, features: StreamingFeatures, statistics: Statistics):
         self._sound, self._stream = sound, features.stream(statistics)
+        self._silence = features.silence
         self._delay = round(features.delay * SAMPLE_RATE)
         self._fed = 0  # samples
         self._steps = np.zeros((0, len(features.silence)), np.float32)
@@ -119,8 +120,11 @@ class SegmentSteps:
         self._steps = np.concatenate(parts)
 
     def get(self, i: int) -> np.ndarray | None:
-        """[C] step i; None if it is not known."""
-        return self._steps[i - self._first] if 0 <= i - self._first < len(self._steps) else None
+        """[C] step i, silence after the end of the segment; None if it is not known."""
+        i -= self._first
+        if self._finished and i >= len(self._steps):
+            return self._silence
+        return self._steps[i] if 0 <= i < len(self._steps) else None
 
     def forget(self, before: int) -> None:
         """Drop the steps before one."""
