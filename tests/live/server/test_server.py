@@ -147,7 +147,7 @@ def test_too_many_large_and_early_messages():
             fast, _ = await at.connect()
             await fast.send_json({"type": "format", "sample_rate": 8000})
             for _ in range(20):
-                await fast.send_bytes(bytes(1000))
+                await fast.send_bytes(bytes(900))
             assert (await answer(fast, "error"))["code"] == "buffer_full"
             early = await at.connect(start=False)
             for message in ({"type": "flush"}, {"type": "offer", "sdp": "v=0"}):
@@ -294,9 +294,11 @@ def test_a_session_that_fails_ends_alone(capsys):
             good, _ = await at.connect()
             await asyncio.sleep(0.2)
             portrait.fails_at = 0
-            bad, _ = await at.connect()
+            bad, found = await at.connect()
             portrait.fails_at = None
-            assert (await answer(bad, "error"))["code"] in ("failed", "ended")
+            if found["type"] == "ready":
+                found = await answer(bad, "error")
+            assert found["code"] in ("failed", "ended")
             await closing_code(bad)
             await until(lambda: at.server.n_sessions == 1)
             assert (await answer(good, "statistics"))["fps"] > 10
