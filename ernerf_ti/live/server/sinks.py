@@ -49,7 +49,7 @@ class Sink:
 
     def __init__(self, name: str, open_writer: Callable[[], Writer], on_end: Callable[[], None] = lambda: None):
         self._name, self._open, self._on_end = name, open_writer, on_end
-        self._queue: queue.Queue[LiveFrame | None] = queue.Queue(_WAITING)
+        self._queue: queue.Queue[LiveFrame] = queue.Queue(_WAITING)
         self._stop = threading.Event()
         self.n_frames = 0
         self.n_repeated = 0
@@ -59,9 +59,10 @@ class Sink:
         self._thread.start()
 
     def put(self, frame: LiveFrame) -> None:
-        """Hand over a frame; never waits."""
-        with contextlib.suppress(queue.Full):
-            self._queue.put_nowait(frame)
+        """Hand over a frame; never waits. Ignored once the sink is closed."""
+        if not self._stop.is_set():
+            with contextlib.suppress(queue.Full):
+                self._queue.put_nowait(frame)
 
     def close(self, seconds: float = 30.0) -> None:
         """Write what waits, and complete the output."""
@@ -92,7 +93,6 @@ class Sink:
                 if self._stop.is_set():
                     return
                 continue
-            assert frame is not None
             begin = frame.time if begin is None else begin
             missing = min(round((frame.time - begin) * RATE) - self.n_frames, _LONGEST_GAP)
             for _ in range(missing if self.n_frames else 0):

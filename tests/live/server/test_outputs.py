@@ -84,9 +84,9 @@ def test_a_stream_carries_both_tracks(tmp_path):
 def test_a_stream_that_nobody_takes_ends_with_a_line_that_hides_its_key(capsys):
     ended = threading.Event()
     sink = Sink("rtmp", lambda: Stream("rtmp://127.0.0.1:1/live/secret"), ended.set)
-    assert ended.wait(10)
     for k in range(300):
         sink.put(frame(k))  # never waits
+    assert ended.wait(10)
     sink.close()
     text = capsys.readouterr().err
     assert text.startswith("rtmp: ") and "ends here" in text and "secret" not in text
