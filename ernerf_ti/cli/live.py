@@ -16,8 +16,8 @@ from ernerf_ti.cli.options import Command, Device, Flat, Positional
 from ernerf_ti.cli.paths import existing_file, make_parent, output_file
 from ernerf_ti.cli.running import UsageError
 from ernerf_ti.cli.signing_options import SigningOptions
-from ernerf_ti.live.server.access import Access
-from ernerf_ti.live.server.options import ServerOptions
+from ernerf_ti.live_server.access import Access
+from ernerf_ti.live_server.options import ServerOptions
 from ernerf_ti.process.device import resolve_device
 
 
@@ -57,7 +57,7 @@ def _live(options: LiveOptions) -> None:
         raise ImportError(f"live: expected aiohttp and aiortc, got {error}; pip install 'ernerf-ti[live]'") from None
 
     from ernerf_ti.live import LivePortrait
-    from ernerf_ti.live.server.serving import serve
+    from ernerf_ti.live_server.serving import serve
 
     portrait = LivePortrait.open(options.portrait, device=device)
     for path in serve(portrait, options):

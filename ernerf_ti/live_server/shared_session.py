@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from ernerf_ti.live.server.marks import Watermark
-from ernerf_ti.live.server.protocol import Background, Backlog
+from ernerf_ti.live_server.marks import Watermark
+from ernerf_ti.live_server.protocol import Background, Backlog
 
 if TYPE_CHECKING:
     from ernerf_ti.live import LiveFrame, LivePortrait, LiveSession
@@ -34,7 +34,7 @@ class SharedSession:
 
     Args:
         portrait: what is rendered.
-        background: see :data:`ernerf_ti.live.server.protocol.Background`.
+        background: see :data:`ernerf_ti.live_server.protocol.Background`.
         look_ahead: seconds of sound that are heard before a frame is rendered.
         watermark: whether pictures carry a visible sign.
         buffered_seconds: sound that may wait to be spoken.

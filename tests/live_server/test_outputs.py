@@ -10,12 +10,12 @@ import av
 import numpy as np
 import pytest
 
-from ernerf_ti.live.server.options import ServerOptions
-from ernerf_ti.live.server.serving import serve
-from ernerf_ti.live.server.sinks import Camera, Recording, Sink, Stream, opaque, require_camera
-from ernerf_ti.live.server.sources import pipe_pieces
+from ernerf_ti.live_server.options import ServerOptions
+from ernerf_ti.live_server.serving import serve
+from ernerf_ti.live_server.sinks import Camera, Recording, Sink, Stream, opaque, require_camera
+from ernerf_ti.live_server.sources import pipe_pieces
 from ernerf_ti.media.provenance.note import SOURCE_TYPE
-from tests.live.server.fake_portrait import SAMPLES, SOUND_RATE, FakePortrait, LiveFrame
+from tests.live_server.fake_portrait import SAMPLES, SOUND_RATE, FakePortrait, LiveFrame
 from tests.media.sound_files import write_sound_file
 
 

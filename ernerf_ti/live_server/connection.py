@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 from aiohttp import WSCloseCode, WSMsgType, web
 
-from ernerf_ti.live.server import protocol
-from ernerf_ti.live.server.protocol import ProtocolError, Rate, read_message, read_pcm
-from ernerf_ti.live.server.shared_session import RATE, SharedSession
-from ernerf_ti.live.server.webrtc import Peer
+from ernerf_ti.live_server import protocol
+from ernerf_ti.live_server.protocol import ProtocolError, Rate, read_message, read_pcm
+from ernerf_ti.live_server.shared_session import RATE, SharedSession
+from ernerf_ti.live_server.webrtc import Peer
 
 if TYPE_CHECKING:
-    from ernerf_ti.live.server.application import LiveServer
+    from ernerf_ti.live_server.application import LiveServer
 
 _WAITING = 64
 """Answers that wait for a slow reader; with more the connection is cut."""

@@ -5,8 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from ernerf_ti.live.server.access import Access
-from ernerf_ti.live.server.protocol import (
+from ernerf_ti.live_server.access import Access
+from ernerf_ti.live_server.protocol import (
     Backlog,
     Format,
     Limits,

@@ -6,11 +6,11 @@ import json
 import numpy as np
 from aiortc import RTCPeerConnection, RTCSessionDescription
 
-from ernerf_ti.live.server.marks import Watermark, with_note
-from ernerf_ti.live.server.webrtc import stacked
+from ernerf_ti.live_server.marks import Watermark, with_note
+from ernerf_ti.live_server.webrtc import stacked
 from ernerf_ti.media.provenance.note import SOURCE_TYPE
-from tests.live.server.fake_portrait import BEEP, FakePortrait
-from tests.live.server.running import answer, running, until
+from tests.live_server.fake_portrait import BEEP, FakePortrait
+from tests.live_server.running import answer, running, until
 
 
 async def received(track, n):

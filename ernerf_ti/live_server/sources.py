@@ -7,8 +7,8 @@ from typing import BinaryIO
 
 import numpy as np
 
-from ernerf_ti.live.server.protocol import ProtocolError
-from ernerf_ti.live.server.shared_session import SharedSession
+from ernerf_ti.live_server.protocol import ProtocolError
+from ernerf_ti.live_server.shared_session import SharedSession
 from ernerf_ti.media.sound import probe_sound, sound_chunks
 
 _AHEAD = 1.0  # s of sound that wait in the session

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 import av
 import numpy as np
 
-from ernerf_ti.live.server.shared_session import RATE, SAMPLES, SOUND_RATE, int16_sound
+from ernerf_ti.live_server.shared_session import RATE, SAMPLES, SOUND_RATE, int16_sound
 from ernerf_ti.media.video_formats import Encoding, codec_of
 from ernerf_ti.media.video_sound import VideoSound
 from ernerf_ti.media.video_writer import VideoWriter

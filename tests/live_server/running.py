@@ -7,10 +7,10 @@ import json
 import aiohttp
 from aiohttp import web
 
-from ernerf_ti.live.server.access import Access
-from ernerf_ti.live.server.application import LiveServer
-from ernerf_ti.live.server.protocol import Limits
-from tests.live.server.fake_portrait import FakePortrait
+from ernerf_ti.live_server.access import Access
+from ernerf_ti.live_server.application import LiveServer
+from ernerf_ti.live_server.protocol import Limits
+from tests.live_server.fake_portrait import FakePortrait
 
 
 class Running:

@@ -15,9 +15,9 @@ import numpy as np
 from aiortc import MediaStreamTrack, RTCDataChannel, RTCPeerConnection, RTCSessionDescription
 from aiortc.mediastreams import MediaStreamError
 
-from ernerf_ti.live.server.marks import note, with_note
-from ernerf_ti.live.server.protocol import ProtocolError
-from ernerf_ti.live.server.shared_session import SOUND_RATE, SharedSession, int16_sound
+from ernerf_ti.live_server.marks import note, with_note
+from ernerf_ti.live_server.protocol import ProtocolError
+from ernerf_ti.live_server.shared_session import SOUND_RATE, SharedSession, int16_sound
 
 if TYPE_CHECKING:
     from ernerf_ti.live import LiveFrame

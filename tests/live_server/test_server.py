@@ -9,10 +9,10 @@ import aiohttp
 import numpy as np
 import pytest
 
-from ernerf_ti.live.server.access import COOKIE, Access
-from ernerf_ti.live.server.protocol import Limits
-from tests.live.server.fake_portrait import FakePortrait
-from tests.live.server.running import answer, closing_code, running, until
+from ernerf_ti.live_server.access import COOKIE, Access
+from ernerf_ti.live_server.protocol import Limits
+from tests.live_server.fake_portrait import FakePortrait
+from tests.live_server.running import answer, closing_code, running, until
 
 SOUND = np.arange(-800, 800, dtype="<i2")
 
@@ -272,7 +272,7 @@ def test_a_reader_that_reads_nothing_is_cut_off_and_delays_nobody():
             assert (await answer(good, "statistics"))["fps"] > 15
             await until(lambda: at.server.n_connections == 1)
 
-    from ernerf_ti.live.server import application
+    from ernerf_ti.live_server import application
 
     CONNECTIONS = []
     made = application.Connection

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
-from ernerf_ti.live.server.access import COOKIE, Access
-from ernerf_ti.live.server.connection import Connection
-from ernerf_ti.live.server.marks import note
-from ernerf_ti.live.server.protocol import Background, Limits, ProtocolError
-from ernerf_ti.live.server.shared_session import RATE, SharedSession
+from ernerf_ti.live_server.access import COOKIE, Access
+from ernerf_ti.live_server.connection import Connection
+from ernerf_ti.live_server.marks import note
+from ernerf_ti.live_server.protocol import Background, Limits, ProtocolError
+from ernerf_ti.live_server.shared_session import RATE, SharedSession
 
 if TYPE_CHECKING:
     from ernerf_ti.live import LivePortrait
@@ -65,7 +65,7 @@ class LiveServer:
         self._users: dict[str, int] = {}
         self._n_opening = 0
         self._n_connections = 0
-        page = resources.files("ernerf_ti.live.server").joinpath("page.html").read_text("utf-8")
+        page = resources.files("ernerf_ti.live_server").joinpath("page.html").read_text("utf-8")
         self._page, self._policy = page, _content_policy(page)
 
     def application(self) -> web.Application:

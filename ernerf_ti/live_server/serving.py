@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING
 
 from aiohttp import web
 
-from ernerf_ti.live.server.access import Access
-from ernerf_ti.live.server.application import LiveServer
-from ernerf_ti.live.server.options import ServerOptions
-from ernerf_ti.live.server.protocol import Limits, read_background
-from ernerf_ti.live.server.shared_session import SharedSession
-from ernerf_ti.live.server.sinks import Camera, Recording, Sink, Stream, require_camera
-from ernerf_ti.live.server.sources import Source, file_pieces, pipe_pieces
+from ernerf_ti.live_server.access import Access
+from ernerf_ti.live_server.application import LiveServer
+from ernerf_ti.live_server.options import ServerOptions
+from ernerf_ti.live_server.protocol import Limits, read_background
+from ernerf_ti.live_server.shared_session import SharedSession
+from ernerf_ti.live_server.sinks import Camera, Recording, Sink, Stream, require_camera
+from ernerf_ti.live_server.sources import Source, file_pieces, pipe_pieces
 
 if TYPE_CHECKING:
     from ernerf_ti.live import LivePortrait

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from ernerf_ti.live.server.protocol import RATES, read_background
+from ernerf_ti.live_server.protocol import RATES, read_background
 
 RECORDING_SUFFIXES = (".mp4", ".mkv", ".mov", ".webm")
 
