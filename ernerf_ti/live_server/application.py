@@ -1,25 +1,22 @@
 """The web application: the page, a description for programs, and the WebSocket."""
 
-from __future__ import annotations
-
 import asyncio
 import base64
 import hashlib
 import sys
 from collections.abc import Awaitable, Callable
 from importlib import resources
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from aiohttp import web
 
+from ernerf_ti.live import LivePortrait
+from ernerf_ti.live.frame import FPS
 from ernerf_ti.live_server.access import COOKIE, Access
 from ernerf_ti.live_server.connection import Connection
 from ernerf_ti.live_server.marks import note
 from ernerf_ti.live_server.protocol import Background, Limits, ProtocolError
-from ernerf_ti.live_server.shared_session import RATE, SharedSession
-
-if TYPE_CHECKING:
-    from ernerf_ti.live import LivePortrait
+from ernerf_ti.live_server.shared_session import SharedSession
 
 _HEARTBEAT_SECONDS = 4.0
 """A page that answers no ping for one and a half times as long is gone."""
@@ -172,7 +169,7 @@ class LiveServer:
 
     async def _show_info(self, request: web.Request) -> web.Response:
         sessions = {"open": self.n_sessions, "most": self.limits.sessions}
-        return web.json_response({"fps": RATE, "sessions": sessions, "shared": self.main is not None, **self.note})
+        return web.json_response({"fps": FPS, "sessions": sessions, "shared": self.main is not None, **self.note})
 
     async def _connect(self, request: web.Request) -> web.StreamResponse:
         if self._n_connections >= self.limits.connections:

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from aiohttp import WSCloseCode, WSMsgType, web
 
+from ernerf_ti.live.frame import FPS
 from ernerf_ti.live_server import protocol
 from ernerf_ti.live_server.protocol import ProtocolError, Rate, read_message, read_pcm
-from ernerf_ti.live_server.shared_session import RATE, SharedSession
+from ernerf_ti.live_server.shared_session import SharedSession
 from ernerf_ti.live_server.webrtc import Peer
 
 if TYPE_CHECKING:
@@ -122,7 +123,7 @@ class Connection:
         if not session.is_running:
             raise ProtocolError("ended", "session: it has ended; start another one", True)
         width, height = session.size
-        ready = {"session": session.name, "width": width, "height": height, "fps": RATE, "latency": session.latency}
+        ready = {"session": session.name, "width": width, "height": height, "fps": FPS, "latency": session.latency}
         ready["shared"] = session is self._server.main
         self.send({"type": "ready", **ready, **self._server.note})
 
@@ -174,7 +175,7 @@ class Connection:
                 statistics = {
                     "fps": round(session.frames_per_second, 1),
                     "latency": round(session.latency, 3),
-                    "buffered": round(session.backlog.seconds, 2),
+                    "buffered": round(session.buffered, 2),
                 }
                 self.send({"type": "statistics", **statistics})
 

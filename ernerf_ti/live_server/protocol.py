@@ -196,35 +196,6 @@ class Rate:
         self._left -= 1
 
 
-class Backlog:
-    """Sound that is still to be spoken, by the clock: what was pushed, less the time since.
-
-    Args:
-        limit: seconds.
-        clock: seconds.
-    """
-
-    def __init__(self, limit: float, clock: Callable[[], float] = time.monotonic):
-        self._limit, self._clock = limit, clock
-        self._until = clock()
-
-    @property
-    def seconds(self) -> float:
-        return max(0.0, self._until - self._clock())
-
-    def add(self, seconds: float) -> None:
-        """Count sound that is pushed; raises ProtocolError if too much waits already."""
-        if self.seconds + seconds > self._limit:
-            raise ProtocolError(
-                "buffer_full",
-                f"sound: expected at most {self._limit:g} s that wait to be spoken, got more; send it more slowly",
-            )
-        self._until = max(self._until, self._clock()) + seconds
-
-    def clear(self) -> None:
-        self._until = self._clock()
-
-
 def _integer(name: str, value: Any, low: int, high: int) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
         raise ProtocolError("bad_value", f"{name}: expected a whole number from {low} to {high}, got {_short(value)}")

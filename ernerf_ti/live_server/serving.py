@@ -1,7 +1,5 @@
 """Run the server with its sources and outputs until it is told to stop."""
 
-from __future__ import annotations
-
 import asyncio
 import signal
 import ssl
@@ -10,10 +8,10 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from aiohttp import web
 
+from ernerf_ti.live import LivePortrait
 from ernerf_ti.live_server.access import Access
 from ernerf_ti.live_server.application import LiveServer
 from ernerf_ti.live_server.options import ServerOptions
@@ -21,9 +19,6 @@ from ernerf_ti.live_server.protocol import Limits, read_background
 from ernerf_ti.live_server.shared_session import SharedSession
 from ernerf_ti.live_server.sinks import Camera, Recording, Sink, Stream, require_camera
 from ernerf_ti.live_server.sources import Source, file_pieces, pipe_pieces
-
-if TYPE_CHECKING:
-    from ernerf_ti.live import LivePortrait
 
 
 def serve(

@@ -1,7 +1,5 @@
 """One live portrait of the server, with everyone who watches it and everyone who speaks through it."""
 
-from __future__ import annotations
-
 import asyncio
 import secrets
 import threading
@@ -10,21 +8,15 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
+from ernerf_ti.live import LiveFrame, LivePortrait, LiveSession, SoundQueueFull
+from ernerf_ti.live.frame import FPS
 from ernerf_ti.live_server.marks import Watermark
-from ernerf_ti.live_server.protocol import Background, Backlog
+from ernerf_ti.live_server.protocol import Background, ProtocolError
 
-if TYPE_CHECKING:
-    from ernerf_ti.live import LiveFrame, LivePortrait, LiveSession
-
-RATE = 25
-"""Frames per second."""
-SOUND_RATE = 48_000
-"""Samples per second of the sound of frames."""
-SAMPLES = SOUND_RATE // RATE
 _JOIN_SECONDS = 5.0
 Result = TypeVar("Result")
 
@@ -51,18 +43,17 @@ class SharedSession:
         name: str | None = None,
     ):
         self.name = secrets.token_hex(16) if name is None else name
-        self.backlog = Backlog(buffered_seconds)
         self.background = background
         self.error: Exception | None = None
         """What ended the session, if it was a fault."""
-        self._portrait, self._look_ahead = portrait, look_ahead
+        self._portrait, self._look_ahead, self._most = portrait, look_ahead, buffered_seconds
         self._watermark = Watermark() if watermark else None
         self._listeners: tuple[Callable[[LiveFrame], None], ...] = ()
         self._watchers: tuple[Callable[[dict[str, Any]], None], ...] = ()
         self._lock = threading.Lock()
-        self._live: LiveSession = portrait.session(look_ahead=look_ahead, background=background)
+        self._live: LiveSession = self._begin(background)
         self._closing = False
-        self._times: deque[float] = deque(maxlen=2 * RATE)
+        self._times: deque[float] = deque(maxlen=2 * FPS)
         self._speaking = False
         # Calls into the session may take a moment. Its own thread keeps them in order, and away from other sessions.
         self._caller = ThreadPoolExecutor(1, f"live-calls-{self.name[:6]}")
@@ -82,6 +73,11 @@ class SharedSession:
     def latency(self) -> float:
         """Seconds from a sound to its frame."""
         return float(self._live.latency)
+
+    @property
+    def buffered(self) -> float:
+        """Seconds of sound that wait to be spoken."""
+        return float(self._live.buffered)
 
     @property
     def frames_per_second(self) -> float:
@@ -113,8 +109,11 @@ class SharedSession:
 
     def push(self, pcm: np.ndarray, sample_rate: int) -> None:
         """Speak [n, channels] int16 samples; raises ProtocolError if too much waits already. Not for the event loop."""
-        self.backlog.add(len(pcm) / sample_rate)
-        self._live.push_audio(pcm, sample_rate, pcm.shape[1])
+        try:
+            self._live.push_audio(pcm, sample_rate, pcm.shape[1])
+        except SoundQueueFull:
+            message = f"sound: expected at most {self._most:g} s that wait to be spoken, got more; send it more slowly"
+            raise ProtocolError("buffer_full", message) from None
 
     def flush(self) -> None:
         """End a segment of speech. Not for the event loop."""
@@ -122,20 +121,18 @@ class SharedSession:
 
     def interrupt(self) -> float:
         """Stop speaking; returns the seconds of the segment that were heard. Not for the event loop."""
-        self.backlog.clear()
         return float(self._live.interrupt())
 
     def change_background(self, background: Background) -> None:
         """Go on before another background, with a new session. Not for the event loop."""
         if background == self.background:
             return
-        following = self._portrait.session(look_ahead=self._look_ahead, background=background)
+        following = self._begin(background)
         with self._lock:
             if self._closing:
                 following.close()
                 return
             before, self._live, self.background = self._live, following, background
-        self.backlog.clear()
         before.close()
 
     async def call(self, function: Callable[..., Result], *arguments: Any) -> Result:
@@ -159,6 +156,9 @@ class SharedSession:
     def is_running(self) -> bool:
         return self._thread.is_alive()
 
+    def _begin(self, background: Background) -> LiveSession:
+        return self._portrait.session(self._look_ahead, background, limit=self._most)
+
     def _run(self) -> None:
         begin = 0.0  # of the present session on the clock of all
         end = 0.0
@@ -170,7 +170,7 @@ class SharedSession:
                         break
                     end = begin + frame.time
                     self._hand_over(frame, end)
-                begin = end + 1 / RATE
+                begin = end + 1 / FPS
                 if live is self._live:
                     break
         except Exception as error:  # of this portrait; the others go on
@@ -192,7 +192,5 @@ class SharedSession:
 
 
 def int16_sound(samples: np.ndarray) -> np.ndarray:
-    """Sound of a frame as int16, whichever of the two types it has."""
-    if samples.dtype == np.int16:
-        return samples
-    return np.rint(np.clip(np.nan_to_num(samples), -1, 1) * 32767).astype(np.int16)
+    """[1, n] float32 sound of a frame -> [n] int16."""
+    return np.rint(np.clip(samples[0], -1, 1) * 32767).astype(np.int16)

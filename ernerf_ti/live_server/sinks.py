@@ -1,30 +1,27 @@
 """Where the frames of a session go besides the browsers: a file, a stream, a camera. Each has a thread of its own."""
 
-from __future__ import annotations
-
 import contextlib
 import queue
 import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import av
 import numpy as np
 
-from ernerf_ti.live_server.shared_session import RATE, SAMPLES, SOUND_RATE, int16_sound
+from ernerf_ti.live import LiveFrame
+from ernerf_ti.live.frame import FPS, SOUND_PER_FRAME, SOUND_RATE
+from ernerf_ti.live_server.shared_session import int16_sound
 from ernerf_ti.media.video_formats import Encoding, codec_of
 from ernerf_ti.media.video_sound import VideoSound
 from ernerf_ti.media.video_writer import VideoWriter
 from ernerf_ti.synthesis.video import SYNTHESIZED
 
-if TYPE_CHECKING:
-    from ernerf_ti.live import LiveFrame
-
-_WAITING = 4 * RATE
+_WAITING = 4 * FPS
 """Frames that a slow sink may be behind; more are left out, and the last picture stands for them."""
-_LONGEST_GAP = 10 * RATE
+_LONGEST_GAP = 10 * FPS
 _CAMERA = "pip install 'ernerf-ti[camera]'"
 
 
@@ -94,9 +91,9 @@ class Sink:
                     return
                 continue
             begin = frame.time if begin is None else begin
-            missing = min(round((frame.time - begin) * RATE) - self.n_frames, _LONGEST_GAP)
+            missing = min(round((frame.time - begin) * FPS) - self.n_frames, _LONGEST_GAP)
             for _ in range(missing if self.n_frames else 0):
-                writer.write(last, np.zeros(SAMPLES, np.int16))
+                writer.write(last, np.zeros(SOUND_PER_FRAME, np.int16))
                 self.n_frames += 1
                 self.n_repeated += 1
             last = frame.image
@@ -118,7 +115,7 @@ class Recording:
         self._has_alpha = codec_of(path, encoding).has_alpha
         self._before_rename = before_rename
         nothing = VideoSound.of_samples(np.zeros(0, np.float32), SOUND_RATE)
-        self._writer = VideoWriter(path, RATE, nothing, encoding, SYNTHESIZED)
+        self._writer = VideoWriter(path, FPS, nothing, encoding, SYNTHESIZED)
 
     def write(self, image: np.ndarray, sound: np.ndarray) -> None:
         self._writer.write(_with_alpha(image) if self._has_alpha else opaque(image))
@@ -144,11 +141,11 @@ class Stream:
         self._bit_rate = bit_rate
         self._file = av.open(url, "w", format="flv", timeout=(10.0, 10.0))
         self._file.metadata.update(SYNTHESIZED)
-        self._video = self._file.add_stream("libx264", rate=RATE)
+        self._video = self._file.add_stream("libx264", rate=FPS)
         self._video.pix_fmt = "yuv420p"
         self._video.bit_rate = self._bit_rate
         # A key frame every two seconds is what services ask for.
-        self._video.options = {"preset": "veryfast", "tune": "zerolatency", "g": str(2 * RATE)}
+        self._video.options = {"preset": "veryfast", "tune": "zerolatency", "g": str(2 * FPS)}
         self._audio = self._file.add_stream("aac", rate=SOUND_RATE, layout="mono", bit_rate=128_000)
         self._n = 0
 
@@ -161,7 +158,7 @@ class Stream:
         picture.pts = self._n
         self._file.mux(self._video.encode(picture))
         piece = av.AudioFrame.from_ndarray(sound[None], "s16", "mono")
-        piece.sample_rate, piece.pts = SOUND_RATE, self._n * SAMPLES
+        piece.sample_rate, piece.pts = SOUND_RATE, self._n * SOUND_PER_FRAME
         self._file.mux(self._audio.encode(piece))
         self._n += 1
 
@@ -181,7 +178,7 @@ class Camera:
     """
 
     def __init__(self, size: tuple[int, int]):
-        self._camera = _camera_library().Camera(*size, fps=RATE)
+        self._camera = _camera_library().Camera(*size, fps=FPS)
 
     def write(self, image: np.ndarray, sound: np.ndarray) -> None:
         self._camera.send(np.ascontiguousarray(opaque(image)))

@@ -49,7 +49,7 @@ class Source:
                 if not self._push(piece):
                     return
             self._session.flush()
-            while self._session.backlog.seconds > 0 and not self._stop.wait(_PAUSE):
+            while self._session.buffered > 0 and not self._stop.wait(_PAUSE):
                 pass
             self._stop.wait(self._session.latency + 0.2)
         except Exception as failure:  # of the file: the session goes on
@@ -60,7 +60,7 @@ class Source:
     def _push(self, piece: np.ndarray) -> bool:
         """Whether it was pushed: not if the source was closed."""
         while not self._stop.is_set():
-            if self._session.backlog.seconds < _AHEAD:
+            if self._session.buffered < _AHEAD:
                 try:
                     self._session.push(piece, self._rate)
                     return True

@@ -1,26 +1,22 @@
 """Pictures and sound of a session to one browser over WebRTC."""
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import json
 from collections import deque
 from collections.abc import Callable
 from fractions import Fraction
-from typing import TYPE_CHECKING
 
 import av
 import numpy as np
 from aiortc import MediaStreamTrack, RTCDataChannel, RTCPeerConnection, RTCSessionDescription
 from aiortc.mediastreams import MediaStreamError
 
+from ernerf_ti.live import LiveFrame
+from ernerf_ti.live.frame import SOUND_RATE
 from ernerf_ti.live_server.marks import note, with_note
 from ernerf_ti.live_server.protocol import ProtocolError
-from ernerf_ti.live_server.shared_session import SOUND_RATE, SharedSession, int16_sound
-
-if TYPE_CHECKING:
-    from ernerf_ti.live import LiveFrame
+from ernerf_ti.live_server.shared_session import SharedSession, int16_sound
 
 _PICTURES, _PIECES = 2, 10
 """Pictures, and pieces of sound of 20 ms, that wait to be sent; then the oldest are left out."""

@@ -4,23 +4,15 @@ import itertools
 import queue
 import threading
 import time
-from dataclasses import dataclass
 
 import numpy as np
+
+from ernerf_ti.live import LiveFrame, SoundQueueFull
 
 RATE, SOUND_RATE = 25, 48_000
 SAMPLES = SOUND_RATE // RATE
 SIGNAL = 15  # frames from one flash to the next, and of the first
 BEEP = 1000.0  # Hz
-
-
-@dataclass(frozen=True)
-class LiveFrame:
-    image: np.ndarray
-    sound: np.ndarray
-    time: float
-    speaking: bool
-    segment: int
 
 
 class FakeSession:
@@ -29,16 +21,22 @@ class FakeSession:
     latency = 0.158
     fps = 25
 
-    def __init__(self, portrait, background):
-        self.portrait, self.background = portrait, background
+    def __init__(self, portrait, background, limit):
+        self.portrait, self.background, self.limit = portrait, background, limit
         self.size = portrait.size
         self.pushed, self.played, self.n_flushes, self.n_interrupts = [], 0.0, 0, 0
         self._waiting = queue.Queue()
         self._closed = threading.Event()
 
+    @property
+    def buffered(self):
+        return self._waiting.qsize() / RATE
+
     def push_audio(self, pcm, sample_rate, channels=1):
         if self.portrait.push_error:
             raise self.portrait.push_error
+        if self.buffered + len(pcm) / sample_rate > self.limit:
+            raise SoundQueueFull
         self.pushed.append((np.array(pcm), sample_rate, channels))
         for _ in range(round(len(pcm) / sample_rate * RATE)):
             self._waiting.put(1)
@@ -84,7 +82,7 @@ class FakeSession:
             self.played += 1 / RATE
         except queue.Empty:
             speaking = False
-        return LiveFrame(image, sound, k / RATE, speaking, 0)
+        return LiveFrame(image, sound[None], k / RATE, speaking, 0 if speaking else None)
 
 
 class FakePortrait:
@@ -94,9 +92,9 @@ class FakePortrait:
         self.n_open = 0
         self.sessions = []
 
-    def session(self, look_ahead=0.12, background=None, idle=True):
+    def session(self, look_ahead=0.12, background=None, idle=True, limit=120.0):
         if self.open_error:
             raise self.open_error
         self.n_open += 1
-        self.sessions.append(FakeSession(self, background))
+        self.sessions.append(FakeSession(self, background, limit))
         return self.sessions[-1]

@@ -10,18 +10,19 @@ import av
 import numpy as np
 import pytest
 
+from ernerf_ti.live import LiveFrame
 from ernerf_ti.live_server.options import ServerOptions
 from ernerf_ti.live_server.serving import serve
 from ernerf_ti.live_server.sinks import Camera, Recording, Sink, Stream, opaque, require_camera
 from ernerf_ti.live_server.sources import pipe_pieces
 from ernerf_ti.media.provenance.note import SOURCE_TYPE
-from tests.live_server.fake_portrait import SAMPLES, SOUND_RATE, FakePortrait, LiveFrame
+from tests.live_server.fake_portrait import SAMPLES, SOUND_RATE, FakePortrait
 from tests.media.sound_files import write_sound_file
 
 
 def frame(k, value=0, channels=3):
     image = np.full((32, 48, channels), value, np.uint8)
-    return LiveFrame(image, np.full(SAMPLES, 0.25, np.float32), k / 25, True, 0)
+    return LiveFrame(image, np.full((1, SAMPLES), 0.25, np.float32), k / 25, True, 0)
 
 
 def contents(path):

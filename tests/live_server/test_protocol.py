@@ -7,7 +7,6 @@ import pytest
 
 from ernerf_ti.live_server.access import Access
 from ernerf_ti.live_server.protocol import (
-    Backlog,
     Format,
     Limits,
     Offer,
@@ -79,7 +78,7 @@ def test_sound_needs_a_format_and_whole_samples():
     np.testing.assert_array_equal(read_pcm(samples.tobytes(), Format(16_000, 2)), samples)
 
 
-def test_rate_and_backlog_follow_the_clock():
+def test_the_rate_of_messages_follows_the_clock():
     now = [0.0]
     rate = Rate(10, lambda: now[0])
     for _ in range(20):
@@ -88,18 +87,6 @@ def test_rate_and_backlog_follow_the_clock():
         rate.take()
     now[0] += 0.1
     rate.take()
-    backlog = Backlog(2.0, lambda: now[0])
-    backlog.add(1.5)
-    with pytest.raises(ProtocolError, match="more slowly"):
-        backlog.add(1.0)
-    now[0] += 1.0
-    assert backlog.seconds == pytest.approx(0.5)
-    backlog.add(1.0)
-    now[0] += 10
-    assert backlog.seconds == 0
-    backlog.add(1.0)
-    backlog.clear()
-    assert backlog.seconds == 0
 
 
 def test_a_server_for_this_computer_answers_to_its_own_names_alone():
