@@ -34,9 +34,10 @@ ROOMS = {
     "interop": "train run portrait data audio media",
     "evaluation": "synthesis train run portrait preprocess data audio media process",
     "viewer": "synthesis train run portrait data audio media process",
-    "experiments": "live viewer evaluation train synthesis run portrait preprocess data/synthetic data audio media process",
-    "cli": "experiments viewer evaluation interop train live_server live synthesis run portrait preprocess data/synthetic data "
-    "audio media process",
+    "experiments": "live viewer evaluation train synthesis run portrait preprocess data/synthetic data audio media "
+    "process",
+    "cli": "experiments viewer evaluation interop train live_server live synthesis run portrait preprocess "
+    "data/synthetic data audio media process",
 }
 """Folders of ernerf_ti in their order."""
 USE_KERNELS = {"data/synthetic", "portrait", "viewer", "interop", "experiments"}

@@ -1,4 +1,4 @@
-"""Benchmarks: everything on a GPU, its memory, kernels, rendering, the viewer, live portraits, threads; kills and long use."""
+"""Benchmarks: everything on a GPU, its memory, kernels, rendering, viewer, live portraits, threads; kills, long use."""
 
 import math
 import os
@@ -224,8 +224,8 @@ def _live(options: LiveOptions) -> None:
     figures = run(path, options.frames, options.seconds, options.simulated_seconds, str(device))
     for title, rows in figures.items():
         print(title)
-        for name, value in rows.items():
-            print(f"  {name:44} {value if isinstance(value, str) else format(value, '10.2f')}")
+        for name, text in rows.items():
+            print(f"  {name:44} {text if isinstance(text, str) else format(text, '10.2f')}")
     _write(options.output, figures)
 
 

@@ -43,12 +43,13 @@ async def running(portrait=None, limits=None, access=None, **options):
 
 async def answer(socket, *kinds):
     """The next message of one of these types."""
-    while True:
+    for _ in range(30):
         message = await socket.receive(5)
         assert message.type == aiohttp.WSMsgType.TEXT, message
         found = json.loads(message.data)
         if found["type"] in kinds:
             return found
+    raise AssertionError(f"expected {kinds}, got {found}")
 
 
 async def closing_code(socket):

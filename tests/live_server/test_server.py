@@ -135,7 +135,7 @@ def test_sessions_connections_and_time_are_limited():
 
 def test_too_many_large_and_early_messages():
     async def check():
-        limits = Limits(messages_per_second=20, message_bytes=1000, buffered_seconds=1.0, sessions=4)
+        limits = Limits(messages_per_second=20, message_bytes=1000, buffered_seconds=0.4, sessions=4)
         async with running(limits=limits) as at:
             flood, _ = await at.connect()
             for _ in range(60):
