@@ -9,7 +9,9 @@ Open the address that is printed. Other computers need the last form, and the to
 docs/live_server.md has the protocol for programs.
 """
 
+import sys
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from ernerf_ti.cli.options import Command, Device, Flat, Positional
@@ -58,9 +60,17 @@ def _live(options: LiveOptions) -> None:
 
     from ernerf_ti.live import LivePortrait
     from ernerf_ti.live_server.serving import serve
+    from ernerf_ti.synthesis.statement import statement
 
     portrait = LivePortrait.open(options.portrait, device=device)
-    for path in serve(portrait, options):
+    if portrait.trained.consent is None:
+        print(f"{options.portrait}: no consent record; docs/responsible_use.md says how to add one", file=sys.stderr)
+    signer = None
+    if options.record is not None:
+        signer = options.signing.signer(partial(statement, portrait.trained, options.audio))
+    for path in serve(portrait, options, signer.sign if signer else None):
+        print(path)
+    for path in signer.finish() if signer else []:
         print(path)
 
 

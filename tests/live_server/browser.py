@@ -97,7 +97,13 @@ class Browser:
         async with self._client.put(f"{self._address}/new?{url}") as answer:
             target = await answer.json(content_type=None)
         socket = await self._client.ws_connect(target["webSocketDebuggerUrl"], max_msg_size=1 << 26)
-        return Tab(socket, self, target["id"])
+        tab = Tab(socket, self, target["id"])
+        for _ in range(200):
+            with contextlib.suppress(AssertionError):  # between two documents there is nowhere to evaluate
+                if await tab.evaluate("location.href !== 'about:blank' && document.readyState === 'complete'"):
+                    break
+            await asyncio.sleep(0.05)
+        return tab
 
     async def close_tab(self, target):
         async with self._client.get(f"{self._address}/close/{target}") as answer:

@@ -55,7 +55,6 @@ def test_a_page_shows_the_portrait_with_its_sound_and_frees_it(tmp_path):
         portrait = FakePortrait((128, 128), signal=True)
         async with running(portrait, Limits(sessions=2)) as at, Browser(tmp_path) as browser:
             page = await browser.open(f"{at.address}/")
-            await page.until("document.readyState === 'complete'")
             assert portrait.sessions == []
             await page.evaluate(click("start"))
             await page.until("document.getElementById('video').videoWidth === 128")
@@ -91,12 +90,10 @@ def test_a_page_shows_the_portrait_with_its_sound_and_frees_it(tmp_path):
             assert await page.evaluate("document.documentElement.scrollWidth") == 360
 
             second = await browser.open(f"{at.address}/")
-            await second.until("document.readyState === 'complete'")
             await second.evaluate(click("start"))
             await second.until("document.getElementById('video').videoWidth > 0")
             assert at.server.n_sessions == 2
             third = await browser.open(f"{at.address}/")
-            await third.until("document.readyState === 'complete'")
             await third.evaluate(click("start"))
             await third.until("document.getElementById('error').textContent.includes('try later')")
             await page.close()
