@@ -58,7 +58,7 @@ class Watermark:
         edge = max(2, round(8 * scale))
         canvas = np.zeros((min(shape[0], height + below + 2 * edge), min(shape[1], width + 2 * edge)), np.uint8)
         where = (edge, canvas.shape[0] - edge - below)
-        light = cv2.putText(canvas.copy(), TEXT, where, cv2.FONT_HERSHEY_SIMPLEX, scale, 255, thickness, cv2.LINE_AA)
-        rim = cv2.putText(canvas, TEXT, where, cv2.FONT_HERSHEY_SIMPLEX, scale, 255, thickness + 2, cv2.LINE_AA)
+        light = cv2.putText(canvas.copy(), TEXT, where, cv2.FONT_HERSHEY_SIMPLEX, scale, (255,), thickness, cv2.LINE_AA)
+        rim = cv2.putText(canvas, TEXT, where, cv2.FONT_HERSHEY_SIMPLEX, scale, (255,), thickness + 2, cv2.LINE_AA)
         self._light = light[..., None].astype(np.float32) / 255
         self._rim = np.maximum(rim, light)[..., None].astype(np.float32) / 255

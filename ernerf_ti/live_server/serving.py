@@ -4,11 +4,12 @@ import asyncio
 import signal
 import ssl
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 from aiohttp import web
 
 from ernerf_ti.live import LivePortrait
@@ -17,7 +18,7 @@ from ernerf_ti.live_server.application import LiveServer
 from ernerf_ti.live_server.options import ServerOptions
 from ernerf_ti.live_server.protocol import Limits, read_background
 from ernerf_ti.live_server.shared_session import SharedSession
-from ernerf_ti.live_server.sinks import Camera, Recording, Sink, Stream, require_camera
+from ernerf_ti.live_server.sinks import Camera, Recording, Sink, Stream, Writer, require_camera
 from ernerf_ti.live_server.sources import Source, file_pieces, pipe_pieces
 
 
@@ -95,9 +96,9 @@ async def _serve(
     return [options.record] if options.record is not None and options.record.is_file() else []
 
 
-def _sinks(options: ServerOptions, session: SharedSession, sign: Callable[[Path, Path], None] | None):  # type: ignore[no-untyped-def]
+def _sinks(options: ServerOptions, session: SharedSession, sign: Callable[[Path, Path], None] | None) -> Iterator[Sink]:
     """Outputs that listen to the session."""
-    openers = []
+    openers: list[tuple[str, Callable[[], Writer]]] = []
     if (path := options.record) is not None:
         openers.append((str(path), partial(Recording, path, sign and partial(sign, path))))
     if options.rtmp is not None:
@@ -110,7 +111,12 @@ def _sinks(options: ServerOptions, session: SharedSession, sign: Callable[[Path,
         yield sink
 
 
-def _source(options, session, sound, on_end):  # type: ignore[no-untyped-def]
+def _source(
+    options: ServerOptions,
+    session: SharedSession,
+    sound: tuple[Iterator[np.ndarray], int] | None,
+    on_end: Callable[[Exception | None], None],
+) -> Source | None:
     loop = asyncio.get_running_loop()
 
     def ended(error: Exception | None) -> None:

@@ -39,30 +39,30 @@ class _Track(MediaStreamTrack):
 
     def __init__(self, n: int):
         super().__init__()
-        self._waiting: deque = deque(maxlen=n)
-        self._arrived = asyncio.Event()
+        self._items: deque = deque(maxlen=n)
+        self._news = asyncio.Event()
         self._fetched = False
 
     def put(self, item: object) -> None:
         """From the event loop's thread."""
         if not self._fetched:  # nobody is connected yet: what comes first is to be new
-            self._waiting.clear()
-        self._waiting.append(item)
-        self._arrived.set()
+            self._items.clear()
+        self._items.append(item)
+        self._news.set()
 
     async def take(self) -> tuple:
         self._fetched = True
-        while not self._waiting:
+        while not self._items:
             if self.readyState != "live":
                 raise MediaStreamError
-            self._arrived.clear()
-            await self._arrived.wait()
-        item: tuple = self._waiting.popleft()
+            self._news.clear()
+            await self._news.wait()
+        item: tuple = self._items.popleft()
         return item
 
     def stop(self) -> None:
         super().stop()
-        self._arrived.set()
+        self._news.set()
 
 
 class PictureTrack(_Track):
@@ -93,7 +93,7 @@ class SoundTrack(_Track):
     async def recv(self) -> av.AudioFrame:
         (samples,) = await self.take()
         clock = asyncio.get_running_loop().time
-        if len(self._waiting) < _PIECES // 2 and (wait := self._due - clock()) > 0:
+        if len(self._items) < _PIECES // 2 and (wait := self._due - clock()) > 0:
             await asyncio.sleep(wait)
         self._due = clock() + _PIECE_SECONDS - 0.002
         frame = av.AudioFrame.from_ndarray(samples[None], "s16", "mono")
