@@ -12,6 +12,7 @@ COMMANDS = {
     "synthesize": ("ernerf_ti.cli.synthesize", "render a trained portrait speaking, as a video with sound"),
     "evaluate": ("ernerf_ti.cli.evaluate", "measure a trained portrait on held-out frames"),
     "view": ("ernerf_ti.cli.view", "open a portrait in the interactive viewer"),
+    "live": ("ernerf_ti.cli.live", "serve a portrait that answers in real time, on a web page"),
     "inspect": ("ernerf_ti.cli.inspect", "show where a file comes from, and whether it was changed"),
     "demo": ("ernerf_ti.cli.demo", "train and evaluate a portrait of a synthetic person, without footage"),
     "convert": ("ernerf_ti.cli.convert", "convert checkpoints of the public ER-NeRF code to runs and back"),
@@ -23,9 +24,11 @@ COMMANDS = {
 }
 """Module and one-line description of each command."""
 
-_ENVIRONMENT = {"": {"THP_MEM_ALLOC_ENABLE": "1"}, "view": {"OMP_WAIT_POLICY": "PASSIVE"}}
+_PASSIVE = {"OMP_WAIT_POLICY": "PASSIVE"}
+_ENVIRONMENT = {"": {"THP_MEM_ALLOC_ENABLE": "1"}, "view": _PASSIVE, "live": _PASSIVE}
 """Variables that torch reads when it starts, for all commands ("") and for one. Large pages for large buffers cost
-fewer page faults. Threads that sleep while they wait leave their core to the viewer's window and sound."""
+fewer page faults. Threads that sleep while they wait leave their core to the viewer's window and sound, and to the
+encoders of the server."""
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -1,0 +1,87 @@
+"""Serve a live portrait: a web page over WebRTC, sound from a microphone, a file, a pipe or a program.
+
+    ernerf-ti live portrait.eti
+    ernerf-ti live portrait.eti --audio speech.wav --record speaking.mp4 --once
+    ernerf-ti live portrait.eti --stdin --rate 24000 --rtmp rtmp://example.org/live/key
+    ernerf-ti live portrait.eti --host 0.0.0.0 --certificate cert.pem --certificate-key key.pem
+
+Open the address that is printed. Other computers need the last form, and the token in the address.
+docs/live_server.md has the protocol for programs.
+"""
+
+import sys
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+from ernerf_ti.cli.options import Command, Device, Flat, Positional
+from ernerf_ti.cli.paths import existing_file, make_parent, output_file
+from ernerf_ti.cli.running import UsageError
+from ernerf_ti.cli.signing_options import SigningOptions
+from ernerf_ti.live_server.access import Access
+from ernerf_ti.live_server.options import ServerOptions
+from ernerf_ti.process.device import resolve_device
+
+
+@dataclass(frozen=True, kw_only=True)
+class LiveOptions(ServerOptions):
+    """Options of `ernerf-ti live`."""
+
+    portrait: Positional[Path]
+    """Baked portrait of `ernerf-ti bake`, or a run folder of `ernerf-ti train`."""
+    device: Device = "auto"
+    """Device to render on; auto is CUDA if torch can use it, else the CPU."""
+    signing: Flat[SigningOptions] = field(default_factory=SigningOptions)
+
+
+def _live(options: LiveOptions) -> None:
+    try:
+        options.check()
+        Access.of(options.host, options.token, options.origin)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+    if not options.portrait.exists():
+        existing_file(options.portrait, "a baked portrait or a run folder")
+    for path, what in (
+        (options.audio, "a sound file"),
+        (options.certificate, "a certificate"),
+        (options.certificate_key, "a private key"),
+    ):
+        if path is not None:
+            existing_file(path, what)
+    if options.record is not None:
+        make_parent(output_file(options.record))
+    device = resolve_device(options.device)
+    try:
+        import aiohttp  # noqa: F401
+        import aiortc  # noqa: F401
+    except ImportError as error:
+        raise ImportError(f"live: expected aiohttp and aiortc, got {error}; pip install 'ernerf-ti[live]'") from None
+
+    from ernerf_ti.live import LivePortrait
+    from ernerf_ti.live_server.serving import serve
+    from ernerf_ti.synthesis.statement import statement
+
+    portrait = LivePortrait.open(options.portrait, device=device)
+    if portrait.trained.consent is None:
+        print(f"{options.portrait}: no consent record; docs/responsible_use.md says how to add one", file=sys.stderr)
+    signer = None
+    if options.record is not None:
+        signer = options.signing.signer(partial(statement, portrait.trained, options.audio))
+    for path in serve(portrait, options, signer.sign if signer else None):
+        print(path)
+    for path in signer.finish() if signer else []:
+        print(path)
+
+
+main = Command(
+    "live",
+    LiveOptions,
+    _live,
+    __doc__,
+    important=(
+        *("portrait", "host", "port", "token", "max_sessions", "background", "audio", "stdin", "rate", "once"),
+        *("record", "rtmp", "camera", "watermark", "device"),
+    ),
+    interrupted="interrupted",
+)

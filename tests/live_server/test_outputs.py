@@ -1,0 +1,157 @@
+"""Recording, stream and camera, and the sound that the server speaks itself."""
+
+import io
+import sys
+import threading
+import time
+import types
+
+import av
+import numpy as np
+import pytest
+
+from ernerf_ti.live import LiveFrame
+from ernerf_ti.live_server.options import ServerOptions
+from ernerf_ti.live_server.serving import serve
+from ernerf_ti.live_server.sinks import Camera, Recording, Sink, Stream, opaque, require_camera
+from ernerf_ti.live_server.sources import pipe_pieces
+from ernerf_ti.media.provenance.note import SOURCE_TYPE
+from tests.live_server.fake_portrait import SAMPLES, SOUND_RATE, FakePortrait
+from tests.media.sound_files import write_sound_file
+
+
+def frame(k, value=0, channels=3):
+    image = np.full((32, 48, channels), value, np.uint8)
+    return LiveFrame(image, np.full((1, SAMPLES), 0.25, np.float32), k / 25, True, 0)
+
+
+def contents(path):
+    """Brightness of the pictures, samples, and tags."""
+    with av.open(str(path)) as file:
+        pictures, samples = [], []
+        for decoded in file.decode():
+            if isinstance(decoded, av.VideoFrame):
+                pictures.append(decoded.to_ndarray(format="gray").mean())
+            else:
+                samples.append(decoded.to_ndarray()[0])
+        return np.array(pictures), np.concatenate(samples), dict(file.metadata)
+
+
+def test_a_recording_has_every_frame_its_sound_and_the_note(tmp_path):
+    path = tmp_path / "out.mp4"
+    signed = []
+    sink = Sink("out.mp4", lambda: Recording(path, signed.append))
+    for k in [0, 1, 2, 3, 4, 10, 11]:  # five are missing
+        sink.put(frame(k, 200 if k == 4 else 20))
+    sink.close()
+    assert sink.error is None and (sink.n_frames, sink.n_repeated) == (12, 5)
+    pictures, samples, tags = contents(path)
+    assert len(pictures) == 12 and (pictures > 150).tolist() == [False] * 4 + [True] * 6 + [False] * 2
+    assert len(samples) / SOUND_RATE == pytest.approx(12 / 25, abs=0.03)
+    assert SOURCE_TYPE in tags["comment"] and len(signed) == 1
+    assert np.median(np.abs(samples[2000:7000])) == pytest.approx(0.25, abs=0.05)
+    assert np.abs(samples[11_000:17_000]).max() < 0.1
+
+
+def test_a_recording_without_frames_leaves_no_file(tmp_path):
+    sink = Sink("out.mp4", lambda: Recording(tmp_path / "out.mp4"))
+    sink.close()
+    assert sink.error is None and list(tmp_path.iterdir()) == []
+
+
+def test_a_recording_keeps_transparency_where_the_format_can(tmp_path):
+    sink = Sink("out.webm", lambda: Recording(tmp_path / "out.webm"))
+    for k in range(3):
+        sink.put(frame(k, 100, channels=4))
+    sink.close()
+    assert sink.error is None
+    with av.open(str(tmp_path / "out.webm")) as file:
+        assert file.streams.video[0].metadata["alpha_mode"] == "1"
+    assert opaque(np.full((1, 1, 4), 100, np.uint8)).tolist() == [[[39, 39, 39]]]
+
+
+def test_a_stream_carries_both_tracks(tmp_path):
+    path = tmp_path / "out.flv"
+    sink = Sink("rtmp", lambda: Stream(str(path)))
+    for k in range(10):
+        sink.put(frame(k, 20 * k))
+    sink.close()
+    assert sink.error is None
+    pictures, samples, tags = contents(path)
+    assert len(pictures) == 10 and np.all(np.diff(pictures) > 10)
+    assert len(samples) / SOUND_RATE == pytest.approx(0.4, abs=0.05) and SOURCE_TYPE in tags["comment"]
+
+
+def test_a_stream_that_nobody_takes_ends_with_a_line_that_hides_its_key(capsys):
+    ended = threading.Event()
+    sink = Sink("rtmp", lambda: Stream("rtmp://127.0.0.1:1/live/secret"), ended.set)
+    for k in range(300):
+        sink.put(frame(k))  # never waits
+    assert ended.wait(10)
+    sink.close()
+    text = capsys.readouterr().err
+    assert text.startswith("rtmp: ") and "ends here" in text and "secret" not in text
+
+
+def test_a_camera_gets_opaque_pictures(monkeypatch):
+    sent = []
+    camera = types.SimpleNamespace(send=sent.append, close=lambda: sent.append(None))
+    library = types.SimpleNamespace(Camera=lambda width, height, fps: camera)
+    monkeypatch.setitem(sys.modules, "pyvirtualcam", library)
+    require_camera()
+    sink = Sink("camera", lambda: Camera((48, 32)))
+    sink.put(frame(0, 255, channels=4))
+    sink.close()
+    assert sent[0].shape == (32, 48, 3) and sent[0].min() == 255 and sent[1] is None
+    monkeypatch.setitem(sys.modules, "pyvirtualcam", None)
+    with pytest.raises(ImportError, match=r"ernerf-ti\[camera\]"):
+        require_camera()
+
+
+def test_raw_samples_from_a_pipe_come_whole():
+    class Dribble(io.BytesIO):
+        def read1(self, n):
+            return self.read(min(n, 3))
+
+    samples = np.arange(-50, 50, dtype="<i2")
+    found = np.concatenate(list(pipe_pieces(Dribble(samples.tobytes() + b"\0"), 16_000)))
+    np.testing.assert_array_equal(found[:, 0], samples)
+
+
+def test_a_file_is_spoken_and_recorded_once(tmp_path):
+    tone = 0.3 * np.sin(2 * np.pi * 440 * np.arange(8_000) / 16_000)
+    speech = write_sound_file(tmp_path / "speech.wav", "pcm_s16le", tone[None], 16_000)
+    portrait, addresses = FakePortrait((32, 32)), []
+    options = ServerOptions(port=0, audio=speech, record=tmp_path / "out.mp4", once=True, watermark=True)
+    begin = time.monotonic()
+    assert serve(portrait, options, on_start=addresses.append) == [tmp_path / "out.mp4"]
+    assert 0.5 < time.monotonic() - begin < 10 and addresses[0].startswith("http://127.0.0.1:")
+    (session,) = portrait.sessions
+    pushed = np.concatenate([pcm for pcm, _, _ in session.pushed])[:, 0]
+    np.testing.assert_allclose(pushed / 32767, tone, atol=1e-3)
+    assert session.n_flushes == 1 and portrait.n_open == 0
+    assert len(contents(tmp_path / "out.mp4")[0]) >= 12
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"background": "red"}, "background: expected portrait"),
+        ({"port": 70_000}, "port: expected 0 to 65535"),
+        ({"max_sessions": 0}, "max-sessions"),
+        ({"rate": 100}, "rate"),
+        ({"look_ahead": float("nan")}, "look-ahead"),
+        ({"certificate": "x"}, "with its key"),
+        ({"audio": "x", "stdin": True}, "one source"),
+        ({"once": True}, "once"),
+        ({"record": "out.avi"}, "record: expected .mp4"),
+        ({"rtmp": "file:///etc/passwd"}, "begins with rtmp://"),
+    ],
+)
+def test_options_that_make_no_sense(options, message):
+    from pathlib import Path
+
+    paths = {name: Path(options[name]) for name in ("certificate", "audio", "record") if name in options}
+    with pytest.raises(ValueError) as caught:
+        ServerOptions(**{**options, **paths}).check()
+    assert message in str(caught.value)
