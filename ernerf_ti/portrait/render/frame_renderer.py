@@ -74,13 +74,13 @@ class FrameRenderer:
         device: torch.device,
     ):
         self._portrait = portrait
-        self._pixels = ImagePixels(intrinsics, size, device)
+        self.pixels = ImagePixels(intrinsics, size, device)
 
     def renders(
         self, intrinsics: tuple[float, float, float, float], size: tuple[int, int], device: torch.device
     ) -> bool:
         """Whether this is the renderer of a camera on a device."""
-        return (self._pixels.intrinsics, self._pixels.size, self._pixels.device) == (intrinsics, size, device)
+        return (self.pixels.intrinsics, self.pixels.size, self.pixels.device) == (intrinsics, size, device)
 
     @torch.no_grad()
     def submit(
@@ -108,7 +108,7 @@ class FrameRenderer:
 
         Raises ValueError if the background has another size.
         """
-        portrait, pixels, index = self._portrait, self._pixels, inputs.appearance_index
+        portrait, pixels, index = self._portrait, self.pixels, inputs.appearance_index
         call: Call = call_plainly
         with_attention = with_attention or static_shapes(pixels.device)
         if not in_passes and kernels_can_be_captured(pixels.device):
@@ -128,7 +128,7 @@ class FrameRenderer:
                 with_attention=with_attention,
             )
 
-        n_rays = self._pixels.size[0] * self._pixels.size[1]
+        n_rays = self.pixels.size[0] * self.pixels.size[1]
         capacity = None if in_passes else portrait.sample_capacity(n_rays)
         return PendingFrame(render, n_rays * portrait.config.march.max_steps, capacity)
 
