@@ -25,10 +25,11 @@ from taichi_kernels.runtime import array, is_cuda, launch, scalar, taichi
 
 EMPTY, TRANSPARENT, UNKNOWN, FIRST_ROW = 0, 1, 2, 3
 """Codes of cells: without samples; with samples that are invisible; dynamic without stored densities. A static cell
-with the values of row k has FIRST_ROW + 2 k, a dynamic one with the densities of row k has FIRST_ROW + 2 k + 1."""
+with the values of row k has FIRST_ROW + 2 k, a dynamic one with the densities of row k has FIRST_ROW + 2 k + 1. A cell
+without samples, in a cube of 2 n + 1 such cells around it, may have -n: rays then leave these cells at once."""
 
 _RAYS_PER_LAUNCH = 2**14  # whose runs take 6 MB for 16 samples a ray
-_INVISIBLE = 1 / 2048  # alpha times transmittance, of static samples that are left out
+_INVISIBLE = 1 / 1024  # alpha times transmittance, of static samples that are left out
 _RUN = 5  # numbers of a run: color times opacity, transmittance, depth
 
 
@@ -95,7 +96,7 @@ def march_baked_grid(
     Returns:
         BakedSamples of the N = width x height rays, row by row.
 
-    Static samples with less than 1 / 2048 of a ray's light are left out. Not differentiable. Deterministic. The call
+    Static samples with less than 1 / 1024 of a ray's light are left out. Not differentiable. Deterministic. The call
     waits for the number of samples. Raises ValueError if an argument is not as above.
     """
     check = ArgumentCheck()
@@ -254,6 +255,17 @@ def _kernels(dtype: torch.dtype, n_bases: int, on_cuda: bool) -> _Kernels:
         return ti.max(dt_min, ti.min(dt_max, t * dt_gamma))
 
     @ti.func
+    def leave(t, target, dt_gamma, dt_min, dt_max):
+        """The first point of the lattice from t on that is not before the target."""
+        if t < target:
+            if dt_min == dt_max:
+                t += ti.ceil((target - t) / dt_min) * dt_min
+            else:
+                while t < target:
+                    t += step_length(t, dt_gamma, dt_min, dt_max)
+        return t
+
+    @ti.func
     def origin_of(pose: ti.template()):
         return ti.Vector([pose[3], pose[7], pose[11]])
 
@@ -343,12 +355,12 @@ def _kernels(dtype: torch.dtype, n_bases: int, on_cuda: bool) -> _Kernels:
             if not (scene[0] <= scene[1] and ti.max(occupied[0], min_near) < occupied[1]):
                 far = real(-LARGEST)
             # The lattice begins at the scene's box, and holds no sample before the occupied one.
-            while t < far and t < occupied[0]:
-                t += step_length(t, dt_gamma, dt_min, dt_max)
+            t = leave(t, ti.min(occupied[0], far), dt_gamma, dt_min, dt_max)
             color, T, depth = ti.Vector([real(0.0), real(0.0), real(0.0)]), real(1.0), real(0.0)
             bound_T = real(1.0)  # at least the transmittance so far
             count, n_dynamic = 0, 0
             places_per_unit = real(0.5) * ti.cast(resolution, real)
+            cell_side = bound / places_per_unit
             while t < far and count < max_samples and bound_T >= T_threshold:
                 dt = step_length(t, dt_gamma, dt_min, dt_max)
                 if t + dt == t:  # too far away for this step
@@ -358,44 +370,43 @@ def _kernels(dtype: torch.dtype, n_bases: int, on_cuda: bool) -> _Kernels:
                 places = ti.max(real(0.0), places)
                 cell = ti.min(ti.cast(places, ti.i32), resolution - 1)
                 code = cells[(cell[0] * resolution + cell[1]) * resolution + cell[2]]
-                if code != EMPTY:
+                if code > EMPTY:
                     count += 1
+                if code < EMPTY:
+                    # The step below is the last one of these.
+                    t = leave(t, ti.min(t - ti.cast(code, real) * cell_side, far) - dt, dt_gamma, dt_min, dt_max)
+                    dt = step_length(t, dt_gamma, dt_min, dt_max)
                 if code >= UNKNOWN:
                     alpha = real(0.0)
-                    row = (code - FIRST_ROW) >> 1
-                    n2 = n_corners * n_corners
-                    corner, share = ti.Vector([0, 0, 0]), ti.Vector([real(0.0), real(0.0), real(0.0)])
+                    place = 0
+                    w = ti.Vector.zero(real, 8)
                     if code >= FIRST_ROW:
                         inner = (places - ti.cast(cell, real)) * ti.cast(n_corners - 1, real)
                         corner = ti.min(ti.cast(inner, ti.i32), n_corners - 2)
-                        share = inner - ti.cast(corner, real)
-                    place = (row * n_corners + corner[0]) * n2 + corner[1] * n_corners + corner[2]
-                    if code >= FIRST_ROW:
+                        b, row = inner - ti.cast(corner, real), (code - FIRST_ROW) >> 1
+                        a = real(1.0) - b
+                        place = ((row * n_corners + corner[0]) * n_corners + corner[1]) * n_corners + corner[2]
+                        yz = ti.Vector([a[1] * a[2], a[1] * b[2], b[1] * a[2], b[1] * b[2]])
                         value = real(0.0)
                         for k in ti.static(range(8)):
-                            weight = real(1.0)
-                            for d in ti.static(range(3)):
-                                weight *= share[d] if (k >> (2 - d)) & 1 else real(1.0) - share[d]
-                            value += weight * log_densities[place + (k >> 2) * n2 + (k >> 1 & 1) * n_corners + (k & 1)]
+                            w[k] = yz[k & 3] * (b[0] if k >> 2 else a[0])
+                            at = place + ((k >> 2) * n_corners + (k >> 1 & 1)) * n_corners + (k & 1)
+                            value += w[k] * log_densities[at]
                         alpha = real(1.0) - ti.exp(-ti.exp(value) * dt)
                     if (code - FIRST_ROW) & 1 == 0:
                         if alpha * bound_T > real(_INVISIBLE):
                             q = ti.Matrix.zero(real, n_bases, 3)
                             for k in ti.static(range(8)):
-                                weight = real(1.0)
-                                for d in ti.static(range(3)):
-                                    weight *= share[d] if (k >> (2 - d)) & 1 else real(1.0) - share[d]
-                                at = place + (k >> 2) * n2 + (k >> 1 & 1) * n_corners + (k & 1)
-                                for b in ti.static(range(n_bases)):
+                                at = place + ((k >> 2) * n_corners + (k >> 1 & 1)) * n_corners + (k & 1)
+                                for j in ti.static(range(n_bases)):
                                     for d in ti.static(range(3)):
-                                        q[b, d] += weight * ti.cast(colors[at * (3 * n_bases) + 3 * b + d], real)
-                            w = T * alpha
+                                        q[j, d] += w[k] * ti.cast(colors[at * (3 * n_bases) + 3 * j + d], real)
                             for d in ti.static(range(3)):
                                 value = color_offset[d]
-                                for b in ti.static(range(n_bases)):
-                                    value += color_weights[3 * b + d] * q[b, d]
-                                color[d] += w * value
-                            depth += w * (t + dt)
+                                for j in ti.static(range(n_bases)):
+                                    value += color_weights[3 * j + d] * q[j, d]
+                                color[d] += T * alpha * value
+                            depth += T * alpha * (t + dt)
                             T *= real(1.0) - alpha
                             bound_T *= real(1.0) - alpha
                     else:

@@ -93,7 +93,8 @@ class BakedHead:
         n_static, n_rows = sizes["K'"], sizes["K"]
         rows, cells = (values["cells"] - FIRST_ROW) >> 1, values["cells"]
         is_static = (cells >= FIRST_ROW) & ((cells - FIRST_ROW) & 1 == 0)
-        fits = sizes["S"] >= 2 and sizes["B"] == sizes["A"] + 1 and n_static <= n_rows and bool((cells >= 0).all())
+        cells_fit = bool((cells > -sizes["R"]).all())
+        fits = cells_fit and sizes["S"] >= 2 and sizes["B"] == sizes["A"] + 1 and n_static <= n_rows
         if not fits or bool((rows >= torch.where(is_static, n_static, n_rows)).any()):
             raise ValueError(f"{path}: expected cells of the baked head with rows that it has; {_DAMAGED}")
         return BakedHead(**values)

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+import taichi_kernels as tk
 from ernerf_ti.bake.baked_head import BakedHead
 from ernerf_ti.portrait.portrait import Portrait
 from ernerf_ti.portrait.records import FrameInputs, RenderOutput, TorsoLayer
@@ -13,7 +14,7 @@ from ernerf_ti.portrait.render.torso import render_torso
 from taichi_kernels.baked_grid import composite_baked, march_baked_grid
 
 _SAMPLES_PER_PART = 2048  # of the networks: their values stay in the cache
-T_THRESHOLD = 3e-3
+T_THRESHOLD = 1e-2
 """Transmittance below which a ray ends."""
 
 
@@ -26,6 +27,7 @@ def render_baked(
     size: tuple[int, int],
     background: Tensor | None = None,
     with_torso: bool = True,
+    with_attention: bool = True,
     after_layer: Callable[[str], None] = lambda layer: None,
 ) -> RenderOutput:
     """Render an image.
@@ -38,10 +40,11 @@ def render_baked(
         size: width, height.
         background: [H, W, 3] in [0, 1]; None for premultiplied color.
         with_torso: composite the head over the torso rather than over the background.
+        with_attention: sum up the attention of the samples too.
         after_layer: called with "torso" and "head" when the layer is rendered, for timing.
 
     Returns:
-        RenderOutput of the image. The attention of stored samples is not stored: the sums are of the dynamic ones.
+        RenderOutput of the image. Stored samples have no attention: its sums are of the dynamic ones.
     """
     width, height = size
     if background is not None and tuple(background.shape) != (height, width, 3):
@@ -59,7 +62,7 @@ def render_baked(
         coords = portrait.renderer(intrinsics, size).pixels.coords
         behind, torso_alpha = render_torso(torso, portrait.torso_grid, coords, behind)
         after_layer("torso")
-    output = _render_head(portrait, baked, inputs, intrinsics, size, behind)
+    output = _render_head(portrait, baked, inputs, intrinsics, size, behind, with_attention)
     if torso_alpha is not None:
         output.head_opacity = output.opacity
         output.opacity = output.opacity + (1 - output.opacity) * torso_alpha
@@ -74,6 +77,7 @@ def _render_head(
     intrinsics: tuple[float, float, float, float],
     size: tuple[int, int],
     background_rgb: Tensor | None,
+    with_attention: bool,
 ) -> RenderOutput:
     """[N] rays over [N, 3]."""
     grid, march = portrait.head_grid, portrait.config.march
@@ -90,17 +94,23 @@ def _render_head(
         T_threshold=T_THRESHOLD,
     )
     field = portrait.head.bind(inputs, with_uncertainty=False, call=portrait.call)
-    parts = zip(samples.positions.split(_SAMPLES_PER_PART), samples.directions.split(_SAMPLES_PER_PART), strict=True)
-    outputs = [field(*part) for part in parts]
-    sigmas, rgbs = (torch.cat([getattr(output, name) for output in outputs]) for name in ("sigmas", "rgbs"))
-    rgb, opacity, depth = composite_baked(sigmas, rgbs.contiguous(), samples, march.T_threshold)
+    networks, degree = field.folded(with_attention), field.field.config.direction_degree
+    encode = field.field.position_encoder.for_images()
+    memory = pose.new_empty(field.field.position_encoder.n_outputs * _SAMPLES_PER_PART)
+    n = len(samples.ts)
+    values = pose.new_empty(networks.n_values, n)
+    for begin in range(0, n, _SAMPLES_PER_PART):
+        part = slice(begin, begin + _SAMPLES_PER_PART)
+        harmonics = tk.spherical_harmonics(samples.directions[part], degree)
+        networks(encode(samples.positions[part], memory), harmonics, values[:, part])
+    sigmas, rgbs = values[0], values[1:4].t().contiguous()
+    rgb, opacity, depth = composite_baked(sigmas, rgbs, samples, march.T_threshold)
     rgb = over(rgb, opacity, background_rgb)
     if background_rgb is not None:
         rgb = rgb.clamp(0, 1)
     n_samples = samples.packed_info[:, 1]
-    rays = torch.repeat_interleave(torch.arange(len(n_samples)), n_samples, output_size=len(sigmas))
-    audio, eye = (
-        opacity.new_zeros(len(opacity)).index_add_(0, rays, torch.cat([getattr(output, name) for output in outputs]))
-        for name in ("audio_attention", "eye_attention")
-    )
+    audio = eye = None
+    if with_attention:
+        rays = torch.repeat_interleave(torch.arange(len(n_samples)), n_samples, output_size=n)
+        audio, eye = (opacity.new_zeros(len(opacity)).index_add_(0, rays, row) for row in values[4:])
     return RenderOutput(rgb, opacity, depth, audio, eye, None, n_samples)

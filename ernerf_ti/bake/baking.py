@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 import taichi_kernels as tk
@@ -19,8 +20,9 @@ _FRAMES = 24  # whose visible cells are baked
 _CODES, _CLOSURES = 32, 4  # that variation is measured with
 _CAMERAS = 16  # that colors are fitted to
 _CORNERS_PER_CUBE = 256  # along each side
-_ALPHA = 1 / 2048  # of a step, below which a cell is invisible
+_ALPHA = 1 / 512  # of a step, below which a cell is invisible
 _LOG_DENSITIES = (-20.0, 16.0)
+_FARTHEST_MATTER = 16  # cells, that rays leave at once
 _OUTLIERS = 1e-3  # of the coefficients of colors, which are clipped on either side
 
 
@@ -119,12 +121,22 @@ def bake_head(
         f"{int(is_dynamic.sum())} dynamic, {int(invisible.sum())} transparent"
     )
     return BakedHead(
-        codes_of_cells.contiguous(),
+        _with_distances(codes_of_cells),
         rows[kept].half(),
         colors,
         *(lows, steps, view.mean, view.axes, view.reach),
         grid.occupied_box_with_margin,
     )
+
+
+def _with_distances(codes: Tensor) -> Tensor:
+    """[R, R, R] codes in which empty cells have minus the number of cells up to which all around them are empty."""
+    distances = torch.zeros_like(codes)
+    near = (codes > 0).float()[None, None]
+    for _ in range(_FARTHEST_MATTER):
+        near = F.max_pool3d(near, 3, 1, 1)
+        distances -= (near[0, 0] == 0).int()
+    return torch.where(codes > 0, codes, distances).contiguous()
 
 
 class _Lattice:
