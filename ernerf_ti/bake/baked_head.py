@@ -57,7 +57,8 @@ class BakedHead:
 
     def state(self) -> dict[str, Any]:
         """Entries of the file."""
-        return {"format_version": FORMAT_VERSION} | {f.name: getattr(self, f.name) for f in fields(self)}
+        # Cloned: of a view the whole tensor behind it would be written.
+        return {"format_version": FORMAT_VERSION} | {f.name: getattr(self, f.name).clone() for f in fields(self)}
 
     @staticmethod
     def from_state(state: Any, resolution: int, path: Path) -> "BakedHead":

@@ -231,8 +231,10 @@ def _colors(
             rgbs = measured.evaluate(condition.audio_codes[0], condition.eye_closures[0], camera)[1]
             coefficients[rows] += weights[:, None] * rgbs[:, None]
     ordered = coefficients.flatten(1).sort(0).values
+    if not len(ordered):
+        ordered = ordered.new_zeros(1, ordered.shape[1])
     cut = round(_OUTLIERS * (len(ordered) - 1))
-    lows, highs = ordered[cut].view(-1, 3), ordered[-1 - cut].view(-1, 3)
+    lows, highs = ordered[cut].view(-1, 3).clone(), ordered[-1 - cut].view(-1, 3).clone()
     lows[0], highs[0] = 0.0, 1.0
     steps = ((highs - lows) / 255).clamp(min=1e-9)
     quantized = ((coefficients - lows) / steps).round().clamp(0, 255).to(torch.uint8)

@@ -25,7 +25,13 @@ class VariationOptions:
 
 
 def measure_variation(
-    head: MeasuredHead, cells: Tensor, resolution: int, rest: Conditions, varied: Conditions, camera: Tensor, step: float
+    head: MeasuredHead,
+    cells: Tensor,
+    resolution: int,
+    rest: Conditions,
+    varied: Conditions,
+    camera: Tensor,
+    step: float,
 ) -> Tensor:
     """How much conditions change what a camera sees of cells.
 

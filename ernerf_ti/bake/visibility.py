@@ -44,7 +44,8 @@ def seen_cells(
         distances = tk.intersect_aabb(*rays, grid.aabb, config.min_near)
         steps = {"max_steps": config.max_steps, "dt_gamma": config.dt_gamma}
         samples = tk.march_rays(*rays, *distances, grid.bitfield, bound, **steps)
-        parts = zip(samples.positions.split(_SAMPLES_PER_CHUNK), samples.directions.split(_SAMPLES_PER_CHUNK))
+        columns = (rows.split(_SAMPLES_PER_CHUNK) for rows in (samples.positions, samples.directions))
+        parts = zip(*columns, strict=True)
         outputs = [field(*part, code, closure, appearance, with_uncertainty=False) for part in parts]
         thickness = torch.cat([output.sigmas for output in outputs]).double() * samples.deltas
         before = thickness.cumsum(0) - thickness
