@@ -3,6 +3,7 @@
 Importing this package starts nothing; the first call starts Taichi on the device of its tensors.
 """
 
+from taichi_kernels.baked_grid import BakedSamples, composite_baked, march_baked_grid
 from taichi_kernels.compositing import CompositedRays, accumulate_, composite
 from taichi_kernels.frequency_encoding import frequency_encode
 from taichi_kernels.grid_config import GridConfig
@@ -21,6 +22,7 @@ __version__ = "0.1.0"
 """Version of the distribution ernerf-ti; the same as `ernerf_ti.__version__`."""
 __all__ = [
     "PLANES",
+    "BakedSamples",
     "CompositedRays",
     "GridConfig",
     "GridEncoding",
@@ -35,11 +37,13 @@ __all__ = [
     "blend_samples_",
     "cell_centers",
     "composite",
+    "composite_baked",
     "dilate_density",
     "empty_blocks",
     "frequency_encode",
     "grid_encode",
     "intersect_aabb",
+    "march_baked_grid",
     "march_rays",
     "morton_decode",
     "morton_encode",

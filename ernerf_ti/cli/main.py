@@ -10,6 +10,7 @@ COMMANDS = {
     "preprocess": ("ernerf_ti.cli.preprocess", "turn a video of one speaker into a training capture"),
     "train": ("ernerf_ti.cli.train", "train a portrait on a capture"),
     "synthesize": ("ernerf_ti.cli.synthesize", "render a trained portrait speaking, as a video with sound"),
+    "bake": ("ernerf_ti.cli.bake", "make one file of a portrait that renders several times faster on a CPU"),
     "evaluate": ("ernerf_ti.cli.evaluate", "measure a trained portrait on held-out frames"),
     "view": ("ernerf_ti.cli.view", "open a portrait in the interactive viewer"),
     "live": ("ernerf_ti.cli.live", "serve a portrait that answers in real time, on a web page"),

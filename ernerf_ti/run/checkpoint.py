@@ -11,6 +11,8 @@ Entries of a checkpoint, format version 2:
 - `silence`: windows of silence that the run trains on, [P, L, steps, C]; none in runs without them.
 - `ernerf_ti_version`: of the program that wrote it; none before 0.2.
 - `consent`: the record of the person's consent, if the capture has one; see :mod:`ernerf_ti.media.provenance.consent`.
+- `baked`, `baked_from`: of a baked portrait, which lacks what only training needs: the stored part of the head, see
+  :class:`ernerf_ti.bake.baked_head.BakedHead`, and name and SHA-256 of the run's checkpoint.
 - `official`: additional content of a converted checkpoint of the public code; removed by any training.
 """
 

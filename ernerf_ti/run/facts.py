@@ -28,7 +28,7 @@ def checkpoint_facts(path: Path) -> dict[str, Any]:
         folder = None
     return {
         "file": str(checkpoint),
-        "kind": "trained portrait",
+        "kind": "baked portrait" if "baked" in content else "trained portrait",
         "written": datetime.fromtimestamp(checkpoint.stat().st_mtime).isoformat(" ", "seconds"),
         "sha256": file_digest(checkpoint),
         "ernerf-ti": content.get("ernerf_ti_version"),
@@ -37,6 +37,7 @@ def checkpoint_facts(path: Path) -> dict[str, Any]:
         "capture": {"folder": folder, **capture},
         "training": {name: content[name] for name in ("stage", "step", "stage_finished") if name in content},
         "seconds of training": content.get("stage_seconds"),
+        **({"baked from": content["baked_from"]} if "baked_from" in content else {}),
         "converted": "official" in content,
         "options": content.get("train_config"),
     }

@@ -10,6 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ernerf_ti.audio.speech_projection import SpeechProjection
+from ernerf_ti.bake.baked_head import BakedHead
+from ernerf_ti.bake.baked_renderer import render_baked
 from ernerf_ti.media.provenance.consent import Consent, consent_in
 from ernerf_ti.portrait.config import PortraitConfig
 from ernerf_ti.portrait.model.calls import Call, call_plainly
@@ -54,6 +56,8 @@ class TrainedPortrait:
     """What makes features of Whisper's states; None for other features."""
     silence: Tensor | None = None
     """[P, L, steps, C] windows of silence that it was trained on; None for runs without them."""
+    baked: BakedHead | None = None
+    """The stored part of the head, which images on the CPU are made of; None for the networks alone."""
 
     _torso_appearances: dict[int, tuple[PoseRegression, Tensor]] = field(
         default_factory=dict, init=False, repr=False, compare=False
@@ -109,12 +113,18 @@ class TrainedPortrait:
         """Launch the rendering of an image from the capture's camera, see
         :meth:`ernerf_ti.portrait.render.frame_renderer.FrameRenderer.submit`.
 
-        If the inputs have no appearance embedding of the torso, it is predicted from the head pose.
+        If the inputs have no appearance embedding of the torso, it is predicted from the head pose. On the CPU a baked
+        portrait is rendered by :func:`ernerf_ti.bake.baked_renderer.render_baked`.
         """
         appearance = inputs.torso_appearance
         if appearance is None and with_torso:
             appearance = self.torso_appearance(inputs.head_pose)
         inputs = replace(inputs, appearance_index=self.appearance_index, torso_appearance=appearance)
+        baked = self.baked
+        if baked is not None and self.background.device.type == "cpu":
+            camera = (self.intrinsics, self.size, background)
+            what = (with_torso, with_attention)
+            return PendingFrame(lambda _: render_baked(self.portrait, baked, inputs, *camera, *what), 0, None)
         renderer = self.portrait.renderer(self.intrinsics, self.size)
         return renderer.submit(
             inputs, background, with_torso, in_passes=self.as_published, with_attention=with_attention
@@ -136,7 +146,7 @@ def load_portrait(
     """Load a trained portrait.
 
     Args:
-        run: a run folder, a checkpoint file, or a folder that contains a run as `run/`.
+        run: a run folder, a checkpoint file, a baked portrait, or a folder that contains a run as `run/`.
         device: where it is rendered.
         precision: of its networks; see :meth:`ernerf_ti.portrait.portrait.Portrait.set_precision`.
         call: calls them; see :mod:`ernerf_ti.portrait.model.calls`.
@@ -152,6 +162,7 @@ def load_portrait(
     portrait.requires_grad_(False)
     portrait.set_precision(precision)
     portrait.call = call
+    resolution = portrait.config.head_grid.resolution
     return TrainedPortrait(
         portrait,
         capture["extractor"],
@@ -166,6 +177,7 @@ def load_portrait(
         path,
         SpeechProjection.from_state(scene["speech"], path) if "speech" in scene else None,
         content.get("silence"),
+        BakedHead.from_state(content["baked"], resolution, path) if "baked" in content else None,
     )
 
 

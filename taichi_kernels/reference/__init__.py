@@ -6,6 +6,7 @@ readable definition of what an op computes. They run on every device, in float32
 never start Taichi.
 """
 
+from taichi_kernels.reference.baked_grid import composite_baked, march_baked_grid
 from taichi_kernels.reference.compositing import accumulate_, composite
 from taichi_kernels.reference.frequency_encoding import frequency_encode
 from taichi_kernels.reference.grid_encoding import grid_encode
@@ -24,11 +25,13 @@ __all__ = [
     "blend_samples_",
     "cell_centers",
     "composite",
+    "composite_baked",
     "dilate_density",
     "empty_blocks",
     "frequency_encode",
     "grid_encode",
     "intersect_aabb",
+    "march_baked_grid",
     "march_rays",
     "morton_decode",
     "morton_encode",

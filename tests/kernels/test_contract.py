@@ -26,6 +26,10 @@ def calls(device):
     forwards = torch.tensor([[0.0, 0, 1]] * 2, device=device)
     cells = torch.zeros(64, dtype=torch.uint8, device=device)
     taken = tk.RayMarch(-3 * forwards, forwards, box.tolist(), box, cells).take(ids, 2)
+    steps = torch.rand(6, device=device), torch.rand(6, device=device)
+    runs = torch.rand(4, 5, device=device), torch.rand(6, 5, device=device)
+    packed = torch.tensor([[0, 4], [4, 2], [6, 0], [6, 0]], dtype=torch.int32, device=device)
+    baked = tk.BakedSamples(*2 * (torch.rand(6, 3, device=device),), *steps, packed, *runs)
     return {
         "grid_encode": (
             lambda positions, table: tk.grid_encode(positions, table, CONFIG),
@@ -68,6 +72,25 @@ def calls(device):
             lambda values: tk.blend_samples_(tk.RaySums.begin(forwards), values, taken),
             {"values": torch.rand(4, len(taken.directions), device=device)},
         ),
+        "march_baked_grid": (
+            lambda pose, cells, densities, colors, weights, offset, aabb, box: tk.march_baked_grid(
+                pose, (4, 4, 2, 2), (4, 3), cells, densities, colors, weights, offset, 1.0, aabb, box
+            ),
+            {
+                "pose": torch.eye(4, device=device),
+                "cells": torch.zeros(4, 4, 4, dtype=torch.int32, device=device),
+                "log_densities": torch.zeros(2, 3, 3, 3, device=device),
+                "colors": torch.zeros(2, 3, 3, 3, 2, 3, dtype=torch.uint8, device=device),
+                "color_weights": torch.rand(2, 3, device=device),
+                "color_offset": torch.rand(3, device=device),
+                "aabb": box,
+                "box": box.clone(),
+            },
+        ),
+        "composite_baked": (
+            lambda sigmas, rgbs: tk.composite_baked(sigmas, rgbs, baked),
+            {"sigmas": torch.rand(6, device=device), "rgbs": torch.rand(6, 3, device=device)},
+        ),
         "empty_blocks": (tk.empty_blocks, {"bitfield": shell_bitfield(device)}),
         "accumulate_": (lambda ray_ids, **kwargs: tk.accumulate_(sums, ray_ids, **kwargs), {"ray_ids": ids} | samples),
     }
@@ -80,11 +103,15 @@ ARGUMENTS = {
     "accumulate_": ("ray_ids", *SAMPLES),
     "blend_samples_": ("values",),
     "composite": SAMPLES,
+    "composite_baked": ("sigmas", "rgbs"),
     "dilate_density": ("density_grid",),
     "empty_blocks": ("bitfield",),
     "frequency_encode": ("x",),
     "grid_encode": ("positions", "table"),
     "intersect_aabb": ("rays_o", "rays_d", "aabb"),
+    "march_baked_grid": (
+        *("pose", "cells", "log_densities", "colors", "color_weights", "color_offset", "aabb", "box"),
+    ),
     "march_rays": (*RAYS, "noise"),
     "morton_decode": ("codes",),
     "morton_encode": ("cells",),
@@ -96,7 +123,10 @@ ARGUMENTS = {
 OPS = tuple(ARGUMENTS)
 CASES = [(op, argument) for op, arguments in ARGUMENTS.items() for argument in arguments]
 # What is not a float is never differentiable; of the floats these are not.
-NOT_DIFFERENTIABLE = {"deltas", "t_near", "t_far", "noise", "density_grid", "threshold", "values"}
+NOT_DIFFERENTIABLE = {
+    *("deltas", "t_near", "t_far", "noise", "density_grid", "threshold", "values"),
+    *("pose", "log_densities", "color_weights", "color_offset", "box", "rgbs"),
+}
 OR_NUMBERS = {"aabb", "threshold"}  # may be passed as numbers too
 
 

@@ -45,6 +45,9 @@ def operator_arguments(name, n, dtype, device):
     grid, planes = grid_arguments(0, 1), grid_arguments(0, 1, 1, 2, 0, 2)
     table = (CONFIG.n_entries, 2)
     rays = random_rays(n, device, dtype)
+    codes = torch.randint(0, 6, (4, 4, 4), dtype=torch.int32, device=device)
+    corners = (new(2, 3, 3, 3), torch.zeros(2, 3, 3, 3, 1, 3, dtype=torch.uint8, device=device), new(1, 3), new(3))
+    boxes = (-torch.ones(6, dtype=dtype, device=device), torch.ones(6, dtype=dtype, device=device))
     steps = (1.0, 32, 1, 0.0, 2 * 3**0.5 / 32, 2 * 3**0.5 / 32, 8)
     return {
         "frequency_encode": (leaf(n, 2), 3),
@@ -78,6 +81,11 @@ def operator_arguments(name, n, dtype, device):
         ),
         "locate_samples": (*rays[:2], new(n, 2), ids, 2 * ids, twos, 2 * n, 1.0),
         "blend_samples_": (new(n, 8), new(6, 2 * n).abs(), new(n, 2), ids, 2 * ids, twos, 1e-4, *steps[3:6]),
+        "march_baked_grid": (
+            *(torch.eye(4, dtype=dtype, device=device), codes, *corners, *boxes, 4.0, 4.0, 2.0, 2.0, 4, max(n, 1), 1.0),
+            *(0.0, 0.8, 0.8, 0.05, 1e-4, 8),
+        ),
+        "composite_baked": (samples[0], new(m, 3), *samples[:2], info, new(n, 5), new(m, 5), 1e-4),
         "accumulate_": (*sums, counts, *samples, info, 1e-4),
     }[name]
 
@@ -85,10 +93,11 @@ def operator_arguments(name, n, dtype, device):
 IN_PLACE = ("accumulate_", "blend_samples_", "find_samples_")
 NAMES = (
     *IN_PLACE,
-    *("composite", "composite_backward", "dilate_density"),
+    *("composite", "composite_backward", "composite_baked", "dilate_density"),
     *("frequency_encode", "frequency_encode_backward"),
     *("grid_encode", "grid_encode_along", "grid_grad_positions", "grid_grad_positions_along"),
-    *("grid_grad_tables", "grid_grad_tables_along", "intersect_aabb", "locate_samples", "march_rays"),
+    *("grid_grad_tables", "grid_grad_tables_along", "intersect_aabb", "locate_samples", "march_baked_grid"),
+    "march_rays",
     *("march_rays_backward", "morton_decode", "morton_encode", "pack_bits", "spherical_harmonics"),
     *("spherical_harmonics_backward", "spherical_harmonics_second_backward", "triplane_encode"),
 )

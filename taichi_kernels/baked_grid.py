@@ -1,0 +1,520 @@
+"""Rays of a camera through a grid in which most cells hold stored densities and colors, and the others none.
+
+Rays, march and look-up are one kernel. It composites the samples in static cells, whose values are interpolated
+between stored corners, and emits those in dynamic cells, which somebody else evaluates. Static samples between two
+dynamic ones are one run: compositing is associative [Porter and Duff 1984], so that a second kernel blends dynamic
+samples and runs in order, as if each sample had been blended by itself:
+
+    C = C_0 + T_0 (a_1 c_1 + (1 - a_1) (C_1 + T_1 (a_2 c_2 + ...))),   a_j = 1 - exp(-sigma_j delta_j)
+
+with premultiplied color C_j and transmittance T_j of the run after dynamic sample j. The samples are those of
+:func:`taichi_kernels.march_rays` in a grid of one cascade. Forward only.
+"""
+
+import math
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from taichi_kernels.checks import FLOATS, ArgumentCheck, expect, expect_integer
+from taichi_kernels.operators import Operator
+from taichi_kernels.parallel_loops import parallel_kernel
+from taichi_kernels.ready_made import kernel_factory
+from taichi_kernels.runtime import array, is_cuda, launch, scalar, taichi
+
+EMPTY, TRANSPARENT, UNKNOWN, FIRST_ROW = 0, 1, 2, 3
+"""Codes of cells: without samples; with samples that are invisible; dynamic without stored densities. A static cell
+with the values of row k has FIRST_ROW + 2 k, a dynamic one with the densities of row k has FIRST_ROW + 2 k + 1. A cell
+without samples, in a cube of 2 n + 1 such cells around it, may have -n: rays then leave these cells at once."""
+
+_RAYS_PER_LAUNCH = 2**14  # whose runs take 6 MB for 16 samples a ray
+_INVISIBLE = 1 / 1024  # alpha times transmittance, of static samples that are left out
+_RUN = 5  # numbers of a run: color times opacity, transmittance, depth
+
+
+class BakedSamples(NamedTuple):
+    """Static runs of N rays, and M dynamic samples between them, ray after ray."""
+
+    positions: Tensor
+    """[M, 3] world units."""
+    directions: Tensor
+    """[M, 3] of the sample's ray."""
+    ts: Tensor
+    """[M] distance from the ray's origin to the sample, which is the start of its step."""
+    deltas: Tensor
+    """[M] length of the step."""
+    packed_info: Tensor
+    """[N, 2] int32, first dynamic sample and number of them; row i is ray i."""
+    before: Tensor
+    """[N, 5] run before the first dynamic sample of a ray: color times opacity (3), transmittance, depth."""
+    after: Tensor
+    """[M, 5] run after a dynamic sample."""
+
+
+def march_baked_grid(
+    # camera
+    pose: Tensor,
+    intrinsics: tuple[float, float, float, float],
+    size: tuple[int, int],
+    # grid
+    cells: Tensor,
+    log_densities: Tensor,
+    colors: Tensor,
+    color_weights: Tensor,
+    color_offset: Tensor,
+    bound: float,
+    aabb: Tensor,
+    box: Tensor,
+    # steps
+    max_steps: int = 1024,
+    dt_gamma: float = 0.0,
+    min_near: float = 0.05,
+    T_threshold: float = 1e-4,
+) -> BakedSamples:
+    """March the rays of all pixels, blend their static samples, and find the dynamic ones.
+
+    Args:
+        pose: [4, 4] float32 or float64, world from camera (OpenCV axes).
+        intrinsics: fx, fy, cx, cy in pixels.
+        size: width, height.
+        cells: [R, R, R] int32 codes of cells by x, y, z, see :data:`FIRST_ROW`.
+        log_densities: [K, S, S, S] logarithm of the density at corners, by x, y, z, of the rows of cells. In a dynamic
+            cell it is a lower limit, by which rays end.
+        colors: [K', S, S, S, B, 3] uint8, B values q per channel at the corners of the rows of static cells, which come
+            first.
+        color_weights, color_offset: [B, 3], [3]: a color is offset + sum_b weights_b q_b.
+        bound: half side of the grid's cube, world units, at most 1.
+        aabb: [6] box of the scene, inside the cube: xmin, ymin, zmin, xmax, ymax, zmax. The lattice of samples begins
+            where a ray enters it.
+        box: [6] box that holds all cells that are not empty.
+        max_steps: sets the shortest step, 2 sqrt(3) / max_steps, and the most samples of a ray.
+        dt_gamma: growth of the step with distance.
+        min_near: lower limit of the entry distance.
+        T_threshold: a ray ends once its transmittance must be below this.
+
+    Returns:
+        BakedSamples of the N = width x height rays, row by row.
+
+    Static samples with less than 1 / 1024 of a ray's light are left out. Not differentiable. Deterministic. The call
+    waits for the number of samples. Raises ValueError if an argument is not as above.
+    """
+    check = ArgumentCheck()
+    check.tensor("pose", pose, (4, 4), FLOATS, differentiable=False)
+    check.tensor("cells", cells, ("R", "R", "R"), torch.int32)
+    for name, value, shape in (
+        ("log_densities", log_densities, ("K", "S", "S", "S")),
+        ("color_weights", color_weights, ("B", 3)),
+        ("color_offset", color_offset, (3,)),
+        ("aabb", aabb, (6,)),
+        ("box", box, (6,)),
+    ):
+        check.tensor(name, value, shape, pose.dtype, differentiable=False)
+    check.tensor("colors", colors, ("K'", "S", "S", "S", "B", 3), torch.uint8)
+    expect(0 < bound <= 1, "bound", "a number above 0 and up to 1, for one cascade", bound, "pass the grid's half side")
+    expect(log_densities.shape[1] >= 2, "log_densities", "at least 2 corners a side", log_densities.shape[1], "add one")
+    max_steps = expect_integer("max_steps", max_steps, 1, None, "pass the number of steps through the cube")
+    width, height = (expect_integer("size", n, 1, None, "pass width and height in pixels") for n in size)
+    dt_max = 2 * math.sqrt(3) / cells.shape[0]
+    steps = (float(dt_gamma), min(dt_max, 2 * math.sqrt(3) / max_steps), dt_max, float(min_near), float(T_threshold))
+    values = (pose, cells, log_densities, colors, color_weights, color_offset, aabb, box)
+    numbers = (*(float(value) for value in intrinsics), width, height, float(bound), *steps, max_steps)
+    return BakedSamples(*_MARCH(*values, *numbers))
+
+
+def composite_baked(
+    sigmas: Tensor, rgbs: Tensor, samples: BakedSamples, T_threshold: float = 1e-4
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Blend dynamic samples and static runs front to back.
+
+    Args:
+        sigmas: [M] density of the dynamic samples per world unit, >= 0.
+        rgbs: [M, 3] their colors.
+        samples: as :func:`march_baked_grid` returns them.
+        T_threshold: a ray ends once its transmittance is below this.
+
+    Returns:
+        color times opacity [N, 3], opacity [N], and [N] depth: the weighted sum of the distances to the ends of the
+        steps, not normalized.
+
+    Not differentiable. Deterministic. Raises ValueError if an argument is not as above.
+    """
+    check = ArgumentCheck()
+    check.tensor("sigmas", sigmas, ("M",), FLOATS, differentiable=False)
+    for name, value, shape in (
+        ("rgbs", rgbs, ("M", 3)),
+        ("samples.ts", samples.ts, ("M",)),
+        ("samples.deltas", samples.deltas, ("M",)),
+        ("samples.before", samples.before, ("N", _RUN)),
+        ("samples.after", samples.after, ("M", _RUN)),
+    ):
+        check.tensor(name, value, shape, sigmas.dtype, differentiable=False)
+    check.tensor("samples.packed_info", samples.packed_info, ("N", 2), torch.int32)
+    values = (sigmas, rgbs, samples.ts, samples.deltas, samples.packed_info, samples.before, samples.after)
+    rgb, opacity, depth = _COMPOSITE(*values, float(T_threshold))
+    return rgb, opacity, depth
+
+
+def _march(
+    pose: Tensor,
+    cells: Tensor,
+    log_densities: Tensor,
+    colors: Tensor,
+    color_weights: Tensor,
+    color_offset: Tensor,
+    aabb: Tensor,
+    box: Tensor,
+    *numbers: Any,
+) -> tuple[Tensor, ...]:
+    *intrinsics, width, height, bound, dt_gamma, dt_min, dt_max, min_near, T_threshold, max_samples = numbers
+    kernels = _kernels(pose.dtype, len(color_weights), is_cuda())
+    camera = (*intrinsics, width)
+    n_rays, steps = width * height, (dt_gamma, dt_min, dt_max)
+    before = pose.new_empty(n_rays, _RUN)
+    counts = torch.empty(n_rays, dtype=torch.int32, device=pose.device)
+    parts = []
+    n_found = 0
+    begins = []
+    for first in range(0, n_rays, _RAYS_PER_LAUNCH):
+        n = min(_RAYS_PER_LAUNCH, n_rays - first)
+        rows = slice(first, first + n)
+        runs = pose.new_empty(n, max_samples, _RUN + 1)
+        launch(
+            kernels.march,
+            *(pose, *camera, first, n),
+            *(cells, log_densities, colors, color_weights, color_offset, aabb, box),
+            *(len(cells), log_densities.shape[1], bound, *steps, min_near, T_threshold, max_samples),
+            *(before[rows], counts[rows], runs),
+        )
+        ends = counts[rows].cumsum(0, dtype=torch.int32)
+        samples = _empty_samples(pose, int(ends[-1]))
+        begin = ends - counts[rows]
+        launch(
+            kernels.write,
+            *(pose, *camera, first, n, bound, *steps, max_samples, counts[rows], begin, runs, *samples),
+        )
+        begins.append(begin + n_found)
+        n_found += len(samples[0])
+        parts.append(samples)
+    packed_info = torch.stack((torch.cat(begins), counts), 1)
+    positions, directions, ts, deltas, after = (torch.cat(values) for values in zip(*parts, strict=True))
+    return positions, directions, ts, deltas, packed_info, before, after
+
+
+def _empty_samples(like: Tensor, n: int | torch.SymInt) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    return (
+        *(like.new_empty(n, 3), like.new_empty(n, 3), like.new_empty(n), like.new_empty(n)),
+        like.new_empty(n, _RUN),
+    )
+
+
+def _fake_march(pose: Tensor, *others: Any) -> tuple[Tensor, ...]:
+    width, height = others[11:13]
+    *samples, after = _empty_samples(pose, torch.library.get_ctx().new_dynamic_size())
+    info = pose.new_empty(width * height, 2, dtype=torch.int32)
+    return *samples, info, pose.new_empty(width * height, _RUN), after
+
+
+def _composite(
+    sigmas: Tensor,
+    rgbs: Tensor,
+    ts: Tensor,
+    deltas: Tensor,
+    packed_info: Tensor,
+    before: Tensor,
+    after: Tensor,
+    T_threshold: float,
+) -> tuple[Tensor, Tensor, Tensor]:
+    results = _empty_rays(sigmas, rgbs, ts, deltas, packed_info)
+    kernel = _kernels(sigmas.dtype, 1, is_cuda()).composite
+    launch(kernel, sigmas, rgbs, ts, deltas, packed_info, before, after, len(packed_info), T_threshold, *results)
+    return results
+
+
+def _empty_rays(
+    sigmas: Tensor, rgbs: Tensor, ts: Tensor, deltas: Tensor, packed_info: Tensor, *others: Any
+) -> tuple[Tensor, Tensor, Tensor]:
+    n = packed_info.shape[0]
+    return sigmas.new_empty(n, 3), sigmas.new_empty(n), sigmas.new_empty(n)
+
+
+class _Kernels(NamedTuple):
+    march: Any
+    write: Any
+    composite: Any
+
+
+@kernel_factory
+def _kernels(dtype: torch.dtype, n_bases: int, on_cuda: bool) -> _Kernels:
+    ti = taichi()
+    real, Reals, Ints, Bytes = scalar(dtype), array(dtype), array(torch.int32), array(torch.uint8)
+    LARGEST, PARALLEL = torch.finfo(dtype).max, 1e-30
+
+    @ti.func
+    def step_length(t, dt_gamma, dt_min, dt_max):
+        return ti.max(dt_min, ti.min(dt_max, t * dt_gamma))
+
+    @ti.func
+    def leave(t, target, dt_gamma, dt_min, dt_max):
+        """The first point of the lattice from t on that is not before the target."""
+        if t < target:
+            if dt_min == dt_max:
+                t += ti.ceil((target - t) / dt_min) * dt_min
+            else:
+                while t < target:
+                    t += step_length(t, dt_gamma, dt_min, dt_max)
+        return t
+
+    @ti.func
+    def origin_of(pose: ti.template()):
+        return ti.Vector([pose[3], pose[7], pose[11]])
+
+    @ti.func
+    def direction_of(pose: ti.template(), i, fx, fy, cx, cy, width):
+        """Unit direction through the center of pixel i, as :func:`ernerf_ti.portrait.camera.pixel_rays`."""
+        x = (ti.cast(i % width, real) + real(0.5) - cx) / fx
+        y = (ti.cast(i // width, real) + real(0.5) - cy) / fy
+        norm = ti.sqrt(x * x + y * y + real(1.0))
+        x, y, z = x / norm, y / norm, real(1.0) / norm
+        return ti.Vector(
+            [
+                pose[0] * x + pose[1] * y + pose[2] * z,
+                pose[4] * x + pose[5] * y + pose[6] * z,
+                pose[8] * x + pose[9] * y + pose[10] * z,
+            ]
+        )
+
+    @ti.func
+    def slab(box: ti.template(), origin, direction):
+        """Entry and exit distance; entry > exit for a miss."""
+        near, far = real(-LARGEST), real(LARGEST)
+        for d in ti.static(range(3)):
+            low, high = box[d], box[3 + d]
+            if ti.abs(direction[d]) < real(PARALLEL):
+                if not (origin[d] >= low and origin[d] <= high):
+                    near = real(LARGEST)
+            else:
+                inverse = real(1.0) / direction[d]
+                t_low, t_high = (low - origin[d]) * inverse, (high - origin[d]) * inverse
+                near = ti.max(near, ti.min(t_low, t_high))
+                far = ti.min(far, ti.max(t_low, t_high))
+                if not (low <= high):
+                    near = real(LARGEST)
+        return ti.Vector([near, far])
+
+    @ti.func
+    def clip(point, bound):
+        return ti.max(-bound, ti.min(bound, point))
+
+    @ti.func
+    def write_run(target: ti.template(), place, color, T, depth):
+        for d in ti.static(range(3)):
+            target[place + d] = color[d]
+        target[place + 3] = T
+        target[place + 4] = depth
+
+    @parallel_kernel(on_cuda)
+    def march(
+        # camera
+        pose: Reals,  # [4, 4]
+        fx: real,
+        fy: real,
+        cx: real,
+        cy: real,
+        width: ti.i32,
+        first: ti.i32,  # pixel of the first ray
+        n_rays: ti.i32,
+        # grid
+        cells: Ints,  # [R, R, R]
+        log_densities: Reals,  # [K, S, S, S]
+        colors: Bytes,  # [K', S, S, S, B, 3]
+        color_weights: Reals,  # [B, 3]
+        color_offset: Reals,  # [3]
+        aabb: Reals,  # [6]
+        box: Reals,  # [6]
+        resolution: ti.i32,
+        n_corners: ti.i32,  # S
+        bound: real,
+        # steps
+        dt_gamma: real,
+        dt_min: real,
+        dt_max: real,
+        min_near: real,
+        T_threshold: real,
+        max_samples: ti.i32,
+        # results
+        before: Reals,  # [N, 5]
+        counts: Ints,  # [N] dynamic samples
+        runs: Reals,  # [N, max_samples, 6] distance of a dynamic sample, and the run after it
+    ):
+        for i in range(n_rays):
+            origin, direction = origin_of(pose), direction_of(pose, first + i, fx, fy, cx, cy, width)
+            scene, occupied = slab(aabb, origin, direction), slab(box, origin, direction)
+            t = ti.max(scene[0], min_near)
+            far = ti.min(scene[1], occupied[1])
+            if not (scene[0] <= scene[1] and ti.max(occupied[0], min_near) < occupied[1]):
+                far = real(-LARGEST)
+            # The lattice begins at the scene's box, and holds no sample before the occupied one.
+            t = leave(t, ti.min(occupied[0], far), dt_gamma, dt_min, dt_max)
+            color, T, depth = ti.Vector([real(0.0), real(0.0), real(0.0)]), real(1.0), real(0.0)
+            bound_T = real(1.0)  # at least the transmittance so far
+            count, n_dynamic = 0, 0
+            places_per_unit = real(0.5) * ti.cast(resolution, real)
+            cell_side = bound / places_per_unit
+            while t < far and count < max_samples and bound_T >= T_threshold:
+                dt = step_length(t, dt_gamma, dt_min, dt_max)
+                if t + dt == t:  # too far away for this step
+                    break
+                point = clip(origin + t * direction, bound)
+                places = (point * (real(1.0) / bound) + real(1.0)) * places_per_unit
+                places = ti.max(real(0.0), places)
+                cell = ti.min(ti.cast(places, ti.i32), resolution - 1)
+                code = cells[(cell[0] * resolution + cell[1]) * resolution + cell[2]]
+                if code > EMPTY:
+                    count += 1
+                if code < EMPTY:
+                    # The step below is the last one of these.
+                    t = leave(t, ti.min(t - ti.cast(code, real) * cell_side, far) - dt, dt_gamma, dt_min, dt_max)
+                    dt = step_length(t, dt_gamma, dt_min, dt_max)
+                if code >= UNKNOWN:
+                    alpha = real(0.0)
+                    place = 0
+                    w = ti.Vector.zero(real, 8)
+                    if code >= FIRST_ROW:
+                        inner = (places - ti.cast(cell, real)) * ti.cast(n_corners - 1, real)
+                        corner = ti.min(ti.cast(inner, ti.i32), n_corners - 2)
+                        b, row = inner - ti.cast(corner, real), (code - FIRST_ROW) >> 1
+                        a = real(1.0) - b
+                        place = ((row * n_corners + corner[0]) * n_corners + corner[1]) * n_corners + corner[2]
+                        yz = ti.Vector([a[1] * a[2], a[1] * b[2], b[1] * a[2], b[1] * b[2]])
+                        value = real(0.0)
+                        for k in ti.static(range(8)):
+                            w[k] = yz[k & 3] * (b[0] if k >> 2 else a[0])
+                            at = place + ((k >> 2) * n_corners + (k >> 1 & 1)) * n_corners + (k & 1)
+                            value += w[k] * log_densities[at]
+                        alpha = real(1.0) - ti.exp(-ti.exp(value) * dt)
+                    if (code - FIRST_ROW) & 1 == 0:
+                        if alpha * bound_T > real(_INVISIBLE):
+                            q = ti.Matrix.zero(real, n_bases, 3)
+                            for k in ti.static(range(8)):
+                                at = place + ((k >> 2) * n_corners + (k >> 1 & 1)) * n_corners + (k & 1)
+                                for j in ti.static(range(n_bases)):
+                                    for d in ti.static(range(3)):
+                                        q[j, d] += w[k] * ti.cast(colors[at * (3 * n_bases) + 3 * j + d], real)
+                            for d in ti.static(range(3)):
+                                value = color_offset[d]
+                                for j in ti.static(range(n_bases)):
+                                    value += color_weights[3 * j + d] * q[j, d]
+                                color[d] += T * alpha * value
+                            depth += T * alpha * (t + dt)
+                            T *= real(1.0) - alpha
+                            bound_T *= real(1.0) - alpha
+                    else:
+                        if n_dynamic == 0:
+                            write_run(before, i * _RUN, color, T, depth)
+                        else:
+                            write_run(runs, (i * max_samples + n_dynamic - 1) * (_RUN + 1) + 1, color, T, depth)
+                        runs[(i * max_samples + n_dynamic) * (_RUN + 1)] = t
+                        n_dynamic += 1
+                        color, T, depth = ti.Vector([real(0.0), real(0.0), real(0.0)]), real(1.0), real(0.0)
+                        bound_T *= real(1.0) - alpha
+                t += dt
+            if n_dynamic == 0:
+                write_run(before, i * _RUN, color, T, depth)
+            else:
+                write_run(runs, (i * max_samples + n_dynamic - 1) * (_RUN + 1) + 1, color, T, depth)
+            counts[i] = n_dynamic
+
+    @parallel_kernel(on_cuda)
+    def write(
+        # camera
+        pose: Reals,  # [4, 4]
+        fx: real,
+        fy: real,
+        cx: real,
+        cy: real,
+        width: ti.i32,
+        first: ti.i32,
+        n_rays: ti.i32,
+        # steps
+        bound: real,
+        dt_gamma: real,
+        dt_min: real,
+        dt_max: real,
+        max_samples: ti.i32,
+        counts: Ints,  # [N]
+        begins: Ints,  # [N]
+        runs: Reals,  # [N, max_samples, 6]
+        # results
+        positions: Reals,  # [M, 3]
+        directions: Reals,  # [M, 3]
+        ts: Reals,  # [M]
+        deltas: Reals,  # [M]
+        after: Reals,  # [M, 5]
+    ):
+        for i in range(n_rays):
+            if counts[i] > 0:
+                origin, direction = origin_of(pose), direction_of(pose, first + i, fx, fy, cx, cy, width)
+                for k in range(counts[i]):
+                    j, place = begins[i] + k, (i * max_samples + k) * (_RUN + 1)
+                    t = runs[place]
+                    point = clip(origin + t * direction, bound)
+                    for d in ti.static(range(3)):
+                        positions[3 * j + d] = point[d]
+                        directions[3 * j + d] = direction[d]
+                    ts[j] = t
+                    deltas[j] = step_length(t, dt_gamma, dt_min, dt_max)
+                    for d in ti.static(range(_RUN)):
+                        after[_RUN * j + d] = runs[place + 1 + d]
+
+    @parallel_kernel(on_cuda)
+    def composite(
+        sigmas: Reals,  # [M]
+        rgbs: Reals,  # [M, 3]
+        ts: Reals,  # [M]
+        deltas: Reals,  # [M]
+        packed_info: Ints,  # [N, 2]
+        before: Reals,  # [N, 5]
+        after: Reals,  # [M, 5]
+        n_rays: ti.i32,
+        T_threshold: real,
+        # results
+        rgb: Reals,  # [N, 3]
+        opacity: Reals,  # [N]
+        depth: Reals,  # [N]
+    ):
+        for i in range(n_rays):
+            color = ti.Vector([before[_RUN * i], before[_RUN * i + 1], before[_RUN * i + 2]])
+            T, distance = before[_RUN * i + 3], before[_RUN * i + 4]
+            begin = packed_info[2 * i]
+            j, end = begin, begin + packed_info[2 * i + 1]
+            while j < end and T >= T_threshold:
+                alpha = real(1.0) - ti.exp(-sigmas[j] * deltas[j])
+                rest = T * (real(1.0) - alpha)
+                for d in ti.static(range(3)):
+                    color[d] += T * alpha * rgbs[3 * j + d] + rest * after[_RUN * j + d]
+                distance += T * alpha * (ts[j] + deltas[j]) + rest * after[_RUN * j + 4]
+                T = rest * after[_RUN * j + 3]
+                j += 1
+            for d in ti.static(range(3)):
+                rgb[3 * i + d] = color[d]
+            opacity[i] = real(1.0) - T
+            depth[i] = distance
+
+    return _Kernels(march, write, composite)
+
+
+_MARCH = Operator(
+    "march_baked_grid(Tensor pose, Tensor cells, Tensor log_densities, Tensor colors, Tensor color_weights, "
+    "Tensor color_offset, Tensor aabb, Tensor box, float fx, float fy, float cx, float cy, int width, int height, "
+    "float bound, float dt_gamma, float dt_min, float dt_max, float min_near, float T_threshold, int max_samples)"
+    " -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
+    _march,
+    _fake_march,
+)
+_COMPOSITE = Operator(
+    "composite_baked(Tensor sigmas, Tensor rgbs, Tensor ts, Tensor deltas, Tensor packed_info, Tensor before, "
+    "Tensor after, float T_threshold) -> (Tensor, Tensor, Tensor)",
+    _composite,
+    _empty_rays,
+)

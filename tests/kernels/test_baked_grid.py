@@ -1,0 +1,115 @@
+import pytest
+import torch
+
+import taichi_kernels as tk
+from taichi_kernels import reference
+from taichi_kernels.baked_grid import EMPTY, FIRST_ROW, TRANSPARENT, UNKNOWN
+
+RESOLUTION, SIZE, INTRINSICS = 8, (13, 9), (11.0, 12.0, 6.3, 4.4)
+AABB = (-1.0, -0.5, -1.0, 1.0, 0.5, 1.0)
+
+
+def camera(dtype, device, distance=2.5):
+    """A camera in front of the box, turned a little."""
+    a = torch.tensor(0.2, dtype=dtype)
+    pose = torch.eye(4, dtype=dtype)
+    pose[:3, :3] = torch.tensor([[a.cos(), -a.sin(), 0], [0, 0, 1], [-a.sin(), -a.cos(), 0]], dtype=dtype)
+    pose[:3, 3] = torch.tensor([0.1, -distance, 0.05], dtype=dtype)
+    return pose.to(device)
+
+
+def scene(dtype, device, n_static=40, n_dynamic=30, n_bases=2):
+    """Cells of every kind at random; a third of them empty."""
+    n_cells = RESOLUTION**3
+    codes = torch.tensor([EMPTY, EMPTY, EMPTY, TRANSPARENT, UNKNOWN] * n_cells)[torch.randperm(n_cells)]
+    chosen = torch.rand(n_cells) < 0.6
+    row = torch.randint(0, n_static + n_dynamic, (n_cells,))
+    codes = torch.where(chosen, FIRST_ROW + 2 * row + (row >= n_static).long(), codes)
+    values = (
+        codes.int().view(3 * (RESOLUTION,)),
+        torch.randn(n_static + n_dynamic, 3, 3, 3, dtype=dtype),
+        torch.randint(0, 256, (n_static, 3, 3, 3, n_bases, 3), dtype=torch.uint8),
+        torch.rand(n_bases, 3, dtype=dtype) / 255,
+        torch.rand(3, dtype=dtype) * 0.1,
+        1.0,
+        torch.tensor(AABB, dtype=dtype),
+        torch.tensor(AABB, dtype=dtype),
+    )
+    return tuple(value.to(device) if isinstance(value, torch.Tensor) else value for value in values)
+
+
+@pytest.mark.usefixtures("each_variant")
+@pytest.mark.parametrize(
+    ("max_steps", "dt_gamma", "T_threshold", "n_bases"), [(8, 0.0, 1e-4, 2), (64, 0.05, 0.2, 1), (3, 0.0, 1e-4, 3)]
+)
+def test_matches_twin(max_steps, dt_gamma, T_threshold, n_bases, device):
+    arguments = (camera(torch.float64, device), INTRINSICS, SIZE, *scene(torch.float64, device, n_bases=n_bases))
+    options = {"max_steps": max_steps, "dt_gamma": dt_gamma, "T_threshold": T_threshold}
+    samples = tk.march_baked_grid(*arguments, **options)
+    expected = reference.march_baked_grid(*arguments, **options)
+    for a, b in zip(samples, expected, strict=True):
+        torch.testing.assert_close(a, b)
+    assert len(samples.ts) > 50 and samples.before[:, 3].min() < 0.9 and samples.after[:, 3].min() < 0.9
+    sigmas = torch.rand(len(samples.ts), dtype=torch.float64, device=device) * 5
+    rgbs = torch.rand(len(sigmas), 3, dtype=torch.float64, device=device)
+    rays = tk.composite_baked(sigmas, rgbs, samples, 0.1)
+    for a, b in zip(rays, reference.composite_baked(sigmas, rgbs, samples, 0.1), strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_dynamic_samples_are_those_of_the_march(device):
+    pose, occupied = camera(torch.float64, device), torch.rand(3 * (RESOLUTION,), device=device) < 0.3
+    _, *values = scene(torch.float64, device)
+    samples = tk.march_baked_grid(pose, INTRINSICS, SIZE, occupied.int() * UNKNOWN, *values, max_steps=6)
+    axis = torch.arange(RESOLUTION, dtype=torch.int32, device=device)
+    order = tk.morton_encode(torch.cartesian_prod(axis, axis, axis)).long()
+    densities = torch.zeros(RESOLUTION**3, device=device).index_copy(0, order, occupied.flatten().float())
+    columns, rows = torch.arange(SIZE[0], device=device), torch.arange(SIZE[1], device=device)
+    y, x = torch.meshgrid(rows.double(), columns.double(), indexing="ij")
+    fx, fy, cx, cy = INTRINSICS
+    rays_d = torch.stack(((x + 0.5 - cx) / fx, (y + 0.5 - cy) / fy, torch.ones_like(x)), -1).view(-1, 3)
+    rays_d = (rays_d / rays_d.norm(dim=1, keepdim=True)) @ pose[:3, :3].t()
+    rays_o = pose[:3, 3].expand_as(rays_d).contiguous()
+    bitfield = tk.pack_bits(densities[None], 0.5)
+    expected = tk.march_rays(rays_o, rays_d, *tk.intersect_aabb(rays_o, rays_d, AABB), bitfield, max_steps=6)
+    for name in ("positions", "directions", "ts", "deltas", "packed_info"):
+        torch.testing.assert_close(getattr(samples, name), getattr(expected, name))
+    assert len(samples.ts) > 30
+    sigmas = torch.rand(len(samples.ts), dtype=torch.float64, device=device) * 9
+    rgbs = torch.rand(len(sigmas), 3, dtype=torch.float64, device=device)
+    rays = tk.composite(sigmas, expected.deltas, rgbs, None, expected.packed_info)
+    rgb, opacity, _ = tk.composite_baked(sigmas, rgbs, samples)
+    torch.testing.assert_close((rgb, opacity), (rays.weighted, rays.opacity), atol=2e-4, rtol=0)
+
+
+def test_known_distances_change_nothing(device):
+    cells, *values = scene(torch.float32, device)
+    cells = torch.where(torch.rand_like(cells.float()) < 0.05, cells, EMPTY).contiguous()
+    near = (cells > EMPTY).float()[None, None]
+    distances = torch.zeros_like(cells)
+    for _ in range(3):
+        near = torch.nn.functional.max_pool3d(near, 3, 1, 1)
+        distances -= (near[0, 0] == 0).int()
+    skipping = torch.where(cells > EMPTY, cells, distances).contiguous()
+    assert int(skipping.min()) < -1
+    camera_ = (camera(torch.float32, device), INTRINSICS, SIZE)
+    for options in ({"max_steps": 8}, {"max_steps": 64, "dt_gamma": 0.02}):
+        known, unknown = (tk.march_baked_grid(*camera_, c, *values, **options) for c in (skipping, cells))
+        for a, b in zip(known, unknown, strict=True):
+            torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-5)
+
+
+def test_a_camera_that_sees_nothing(device):
+    pose = camera(torch.float32, device, distance=-2.5)
+    samples = tk.march_baked_grid(pose, INTRINSICS, SIZE, *scene(torch.float32, device))
+    assert len(samples.ts) == 0
+    rgb, opacity, depth = tk.composite_baked(samples.ts, samples.positions, samples)
+    assert (rgb == 0).all() and (opacity == 0).all() and (depth == 0).all()
+
+
+def test_more_cascades_are_refused(device):
+    cells, densities, colors, weights, offset, _, aabb, box = scene(torch.float32, device)
+    with pytest.raises(ValueError, match="bound: expected a number above 0 and up to 1"):
+        tk.march_baked_grid(
+            camera(torch.float32, device), INTRINSICS, SIZE, cells, densities, colors, weights, offset, 2.0, aabb, box
+        )
