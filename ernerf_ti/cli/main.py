@@ -11,6 +11,7 @@ COMMANDS = {
     "train": ("ernerf_ti.cli.train", "train a portrait on a capture"),
     "synthesize": ("ernerf_ti.cli.synthesize", "render a trained portrait speaking, as a video with sound"),
     "evaluate": ("ernerf_ti.cli.evaluate", "measure a trained portrait on held-out frames"),
+    "batch": ("ernerf_ti.cli.batch", "make many portraits from a table of speakers"),
     "view": ("ernerf_ti.cli.view", "open a portrait in the interactive viewer"),
     "inspect": ("ernerf_ti.cli.inspect", "show where a file comes from, and whether it was changed"),
     "demo": ("ernerf_ti.cli.demo", "train and evaluate a portrait of a synthetic person, without footage"),
