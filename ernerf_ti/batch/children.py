@@ -39,7 +39,7 @@ class Child:
                 env={**os.environ, **environment},
                 # Ctrl-C in a terminal would reach it twice: from there and from :meth:`interrupt`.
                 start_new_session=True,
-                preexec_fn=_die_with_parent,
+                preexec_fn=_prepare,
             )
 
     def wait(self, stop: Callable[[], bool]) -> Iterator[None]:
@@ -102,7 +102,11 @@ def describe_exit(status: int) -> str:
     return f"exit status {status}"
 
 
-def _die_with_parent() -> None:
-    """Linux ends the process when the one that started it dies, so that no two work on one row after a restart."""
+def _prepare() -> None:
+    """Run in the new process before the command."""
+    # The workers of a cluster may block signals, and a shell may have them ignored in the background.
+    signal.pthread_sigmask(signal.SIG_SETMASK, [])
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    # Linux ends it when the process that has started it dies, so that no two work on one row after a restart.
     if hasattr(_library, "prctl"):
         _library.prctl(_DIES_WITH_PARENT, signal.SIGKILL)

@@ -8,15 +8,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ernerf_ti.batch.row import Steps, Work, failed_record, run_row
+from ernerf_ti.batch.row import OnRow, OnStage, Steps, Work, failed_record, run_row
 from ernerf_ti.batch.speakers import Speaker
 
 _PAUSE = 0.05  # s between looks at the rows
 _DRIVERS = ("nvidiactl", "dxg")  # of a GPU: of its own, and inside Windows
-OnStage = Callable[[int], None]
-"""Called with the number of stages that are over."""
-OnRow = Callable[[dict], None]
-"""Called with the record of each row that is over."""
 
 
 @dataclass(frozen=True)
@@ -70,8 +66,8 @@ def run_local(
         work: of the batch.
         environments: variables of each worker's processes.
         stop: once it returns true, all commands are asked to save and stop, and no other is started.
-        on_stage: see :data:`OnStage`.
-        on_row: see :data:`OnRow`.
+        on_stage: see :data:`ernerf_ti.batch.row.OnStage`.
+        on_row: see :data:`ernerf_ti.batch.row.OnRow`.
     """
     waiting = deque(speakers)
     running: dict[int, tuple[Speaker, Steps]] = {}

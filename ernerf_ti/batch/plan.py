@@ -43,8 +43,9 @@ def plan(speaker: Speaker, folder: Path, video: Path, sounds: list[Path]) -> lis
     else:
         command = ("preprocess", str(video), str(capture), *options["preprocess"])
         stages.append(Stage("preprocess", command, capture, None, reads))
-    after, reads = (None, reads) if speaker.is_capture else ("preprocess", ())
-    stages.append(Stage("train", ("train", str(capture), str(run), *options["train"]), run, after, reads))
+    command = ("train", str(capture), str(run), *options["train"])
+    is_first = not stages
+    stages.append(Stage("train", command, run, None if is_first else "preprocess", reads if is_first else ()))
     for source, sound in zip(speaker.sounds, sounds, strict=True):
         output = folder / "videos" / f"{Path(source).stem}.mp4"
         command = ("synthesize", str(run), "--audio", str(sound), "-o", str(output), *options["synthesize"])

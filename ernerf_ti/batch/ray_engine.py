@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ernerf_ti.batch.row import Steps, Work, failed_record, run_row
+from ernerf_ti.batch.row import OnRow, OnStage, Steps, Work, failed_record, run_row
 from ernerf_ti.batch.speakers import Speaker
 
 _PAUSE = 0.2  # s between looks at a process
@@ -31,8 +31,8 @@ def run_ray(
     address: str | None,
     request: Request,
     stop: Callable[[], bool],
-    on_stage: Callable[[int], None],
-    on_row: Callable[[dict], None],
+    on_stage: OnStage,
+    on_row: OnRow,
 ) -> None:
     """Run rows as Ray tasks; arguments as of :func:`ernerf_ti.batch.local.run_local`.
 
@@ -66,14 +66,14 @@ def run_ray(
         gpus = float(resources.get("GPU", 0) > 0) if request.gpus is None else request.gpus
         _note_if_too_large(ray, replace(request, gpus=gpus))
         work = replace(work, environment={"OMP_NUM_THREADS": str(max(1, int(request.cpus))), **work.environment})
-        task = ray.remote(_run).options(
+        task = ray.remote(
             num_cpus=request.cpus,
             num_gpus=gpus,
             memory=int(request.memory_gb * 1e9),
             max_retries=request.retries,
             # A broken row fails in its record; what Ray starts again are rows whose worker or node has died.
             retry_exceptions=False,
-        )
+        )(_run)
         rows = {task.options(name=f"row {speaker.name}").remote(speaker, work): speaker for speaker in speakers}
         _collect(ray, rows, stop, on_stage, on_row)
     finally:
@@ -85,8 +85,8 @@ def _collect(
     ray: Any,
     rows: dict[Any, Speaker],
     stop: Callable[[], bool],
-    on_stage: Callable[[int], None],
-    on_row: Callable[[dict], None],
+    on_stage: OnStage,
+    on_row: OnRow,
 ) -> None:
     """Hand on the record of each row as it ends."""
     waiting, deadline = list(rows), None

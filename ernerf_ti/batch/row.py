@@ -24,6 +24,10 @@ _LOCK_SECONDS = 30.0  # that the process of a row which was started again elsewh
 fcntl: Any = importlib.import_module("fcntl") if os.name == "posix" else None
 Steps = Generator[str | None, None, dict]
 """Yields the name of each stage that is over, and None now and then; returns the record of the row."""
+OnStage = Callable[[int], object]
+"""Called with the number of stages that are over since the last call."""
+OnRow = Callable[[dict], object]
+"""Called with the record of each row that is over."""
 
 
 @dataclass(frozen=True)

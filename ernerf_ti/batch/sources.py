@@ -136,7 +136,8 @@ class RemoteOutput:
                 shutil.rmtree(folder, ignore_errors=True)
 
     def save(self, name: str) -> None:
-        """Copy files that are new or changed, and delete those that are gone; row.json last, so that it never claims more than there is."""
+        """Copy files that are new or changed, and delete those that are gone. row.json is the last one, so that it
+        never claims more than there is."""
         folder = self._folder(name)
         for path in [path for path in self._saved if path.is_relative_to(folder) and not path.exists()]:
             self._system.rm_file(f"{self._path}/{name}/{path.relative_to(folder).as_posix()}")

@@ -15,7 +15,7 @@ OUT/index.html shows all rows, OUT/NAME/logs what their commands printed. See do
 import contextlib
 import io
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -23,7 +23,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from ernerf_ti.batch.row import Work
+from ernerf_ti.batch.row import OnRow, OnStage, Work
 from ernerf_ti.batch.sources import is_url, open_output
 from ernerf_ti.batch.speakers import Speaker, read_speakers
 from ernerf_ti.cli.options import Command, Positional
@@ -99,8 +99,8 @@ def _run(
     speakers: Sequence[Speaker],
     work: Work,
     stop: StopRequest,
-    on_stage: Callable[[int], object],
-    on_row: Callable[[dict], object],
+    on_stage: OnStage,
+    on_row: OnRow,
 ) -> None:
     if options.engine == "ray":
         from ernerf_ti.batch.ray_engine import Request, run_ray
