@@ -12,6 +12,7 @@ COMMANDS = {
     "synthesize": ("ernerf_ti.cli.synthesize", "render a trained portrait speaking, as a video with sound"),
     "bake": ("ernerf_ti.cli.bake", "make one file of a portrait that renders several times faster on a CPU"),
     "evaluate": ("ernerf_ti.cli.evaluate", "measure a trained portrait on held-out frames"),
+    "batch": ("ernerf_ti.cli.batch", "make many portraits from a table of speakers"),
     "view": ("ernerf_ti.cli.view", "open a portrait in the interactive viewer"),
     "live": ("ernerf_ti.cli.live", "serve a portrait that answers in real time, on a web page"),
     "inspect": ("ernerf_ti.cli.inspect", "show where a file comes from, and whether it was changed"),

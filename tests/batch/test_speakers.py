@@ -1,0 +1,64 @@
+"""The table of speakers: what it may hold, and errors that name the place."""
+
+import pytest
+
+from ernerf_ti.cli.main import main
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for name in ("a.mp4", "b.mp4", "one.wav"):
+        (tmp_path / name).write_text(name)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "one.wav").write_text("one")
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ("", "line 1: expected a column name, got none"),
+        ("name,sounds\na,one.wav\n", "line 1: expected a column video, got name, sounds"),
+        ("name,video,voice\na,a.mp4,\n", "line 1, column 'voice': expected one of name, video"),
+        ("name,video,video\na,a.mp4,a.mp4\n", "line 1, column video: it is there twice"),
+        ("name,video\n", "expected at least one speaker, got a header alone"),
+        ("name,video\na,a.mp4,one.wav\n", "line 2: more cells than columns"),
+        ("name,video\na,a.mp4\nA,b.mp4\n", "line 3, column name: expected a name of its own, got 'A' again"),
+        ("name,video\n../a,a.mp4\n", "line 2, column name: expected letters, digits"),
+        ("name,video\n,a.mp4\n", "line 2, column name: expected letters, digits"),
+        ("name,video\na,\n", "line 2, column video: expected a video or a capture folder, got nothing"),
+        ("name,video\na,c.mp4\n", "line 2, column video: expected a video or a capture folder, got no such file"),
+        ("name,video,sounds\na,a.mp4,one.wav; two.wav\n", "line 2, column sounds: expected a sound file, got no such"),
+        (
+            "name,video,sounds\na,a.mp4,one.wav;other/one.wav\n",
+            "column sounds: expected sounds with names of",
+        ),
+        ("name,video,sounds\na,a.mp4,nope://one.wav\n", "line 2, column sounds: nope://one.wav: Protocol not known"),
+        ("name,video,checks\na,a.mp4,maybe\n", "line 2, column checks: expected yes or no, got 'maybe'"),
+        ("name,video,train\na,a.mp4,--head.iteratoins 5\n", "line 2, column train: --head.iteratoins 5: "),
+        ("name,video,preprocess\na,a.mp4,--size big\n", "line 2, column preprocess: --size big: "),
+        ("name,video,synthesize\na,a.mp4,--audio x.wav\n", "column synthesize: --audio can't be given in a table"),
+        ("name,video,evaluate\na,a.mp4,--help\n", "line 2, column evaluate: --help can't be given in a table"),
+        ("name,video,train\na,a.mp4,--seed '5\n", "line 2, column train: expected options as on a command line"),
+        ('name,video\na,"a.mp4\n', "line 2: not valid CSV"),
+    ],
+)
+def test_errors_name_line_and_column(folder, capsys, table, message):
+    (folder / "speakers.csv").write_text(table)
+    assert main(["batch", str(folder / "speakers.csv"), str(folder / "out")]) == 1
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.startswith(str(folder / "speakers.csv"))
+    assert error.count("\n") == 1
+    assert not (folder / "out").exists()
+
+
+def test_what_belongs_to_the_other_engine_is_refused(folder, capsys):
+    (folder / "speakers.csv").write_text("name,video\na,a.mp4\n")
+    arguments = ["batch", str(folder / "speakers.csv"), str(folder / "out")]
+    assert main([*arguments, "--address", "auto"]) == 2
+    assert main([*arguments, "--engine", "ray", "--workers", "2"]) == 2
+    assert main([*arguments, "--workers", "0"]) == 2
+    assert "workers: expected 1 or more, got 0" in capsys.readouterr().err
+    assert main(["batch", str(folder / "none.csv"), str(folder / "out")]) == 1
+    assert "none.csv: expected a CSV file of speakers, got no such file" in capsys.readouterr().err
