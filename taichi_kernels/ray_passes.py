@@ -183,8 +183,8 @@ class RayMarch:
         ends = counts.cumsum(0, dtype=torch.int32)
         n_samples = int(ends[-1]) if len(ends) else 0
         begins = ends - counts
-        samples = _LOCATE(*self._rays, ts, rays, begins, counts, n_samples, self._lattice.bound)
-        return PassSamples(*samples, rays, begins, counts, ts, self._lattice.step)
+        positions, directions = _LOCATE(*self._rays, ts, rays, begins, counts, n_samples, self._lattice.bound)
+        return PassSamples(positions, directions, rays, begins, counts, ts, self._lattice.step)
 
 
 def blend_samples_(sums: RaySums, values: Tensor, samples: PassSamples, T_threshold: float = 1e-4) -> Tensor:

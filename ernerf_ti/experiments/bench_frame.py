@@ -43,6 +43,7 @@ def time_cpu_frame(trained: TrainedPortrait, inputs: FrameInputs, n: int) -> dic
         figures[f"frame on the CPU, whole, {name}"] = wall
         figures[f"frame on the CPU, whole, {name}, CPU time"] = cpu
     figures["frame on the CPU, times faster, CPU time"] = before[1] / now[1]
+    assert isinstance(before[2], RenderOutput) and isinstance(now[2], RenderOutput)
     error = (before[2].rgb - now[2].rgb).square().mean().clamp(min=1e-20)
     figures["frame on the CPU, PSNR between both"] = float(-10 * error.log10())
     return figures
