@@ -166,6 +166,10 @@ class TrainConfig:
     silence_fraction: float = 0.0
     """Fraction of the head's steps that train on silence: a frame whose mouth is closed, with features of noise at
     -60 dB in place of its own. Without them the mouth is half open in silence that the capture has none of."""
+    audio_noise: float = 0.0
+    """Noise that is added to the audio features of the head's steps, relative to their deviation."""
+    audio_cut_fraction: float = 0.0
+    """Fraction of the head's steps that know the features of the next 80 to 220 ms only, instead of 240 ms."""
     standardize_audio: bool = True
     """Standardize audio features by the capture's mean and deviation; the public code uses them as they are."""
     grid_update_every: int = 16
@@ -210,6 +214,11 @@ class TrainConfig:
         if not 0 <= self.silence_fraction <= 1:
             raise ValueError(
                 f"silence_fraction: expected 0 to 1, got {self.silence_fraction}; pass a fraction of the steps"
+            )
+        if not 0 <= self.audio_noise <= 10 or not 0 <= self.audio_cut_fraction <= 1:
+            raise ValueError(
+                f"audio_noise, audio_cut_fraction: expected 0 to 10 and 0 to 1, got {self.audio_noise} and "
+                f"{self.audio_cut_fraction}; pass e.g. 0.2 and 0.5"
             )
         for name in STAGES:
             stage = getattr(self, name)

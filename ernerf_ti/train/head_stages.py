@@ -19,6 +19,7 @@ from ernerf_ti.portrait.render.head import render_head
 from ernerf_ti.portrait.render.sample_capacity import SampleCapacity
 from ernerf_ti.portrait.render.static_shapes import static_shapes
 from ernerf_ti.train import losses
+from ernerf_ti.train.audio_augmentation import vary
 from ernerf_ti.train.config import FinetuneStageConfig
 from ernerf_ti.train.perceptual import MIN_PATCH, PerceptualLoss, perceptual_loss
 from ernerf_ti.train.pixel_sampling import patch_pixels, random_pixels, random_pixels_in, squares_pixels
@@ -91,6 +92,10 @@ class HeadFieldStage(Stage):
         jitter = (self._draw(1, generator=generator) - 0.5) * _EYE_JITTER
         assert inputs.eye_closure is not None  # every frame of a capture has one
         inputs.eye_closure = inputs.eye_closure + jitter
+        if self.config.audio_noise or self.config.audio_cut_fraction:
+            amounts = self.config.audio_noise, self.config.audio_cut_fraction
+            scale = self.portrait.head.audio_encoder.feature_scale
+            inputs.audio_window = vary(inputs.audio_window, *amounts, scale, generator)
         noise = self._draw(len(batch.rays_o), generator=generator)
         march = self.config.portrait.march
         # To compute values again in the backward pass is not what a CUDA graph has recorded.
