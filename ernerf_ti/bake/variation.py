@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ernerf_ti.bake.conditions import Conditions, MeasuredHead
+from ernerf_ti.bake.conditions import Conditions, MeasuredHead, MeasuredPoints
 
 _POINTS_PER_CELL = 6
 _REACH = 5  # cells along each side of the window over which variation is averaged for a region
@@ -54,7 +54,7 @@ def measure_variation(
     largest = points.new_zeros(len(points))
     for rows, measured in head.chunks(points):
 
-        def seen(code: Tensor, closure: Tensor, measured=measured) -> Tensor:
+        def seen(code: Tensor, closure: Tensor, measured: MeasuredPoints = measured) -> Tensor:
             sigmas, rgbs = measured.evaluate(code, closure, camera)
             alpha = 1 - torch.exp(-sigmas * step)
             return torch.cat((alpha[:, None] * rgbs, alpha[:, None]), 1)

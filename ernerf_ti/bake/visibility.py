@@ -42,8 +42,9 @@ def seen_cells(
     for pose, code, closure in zip(poses, *conditions, strict=True):
         rays = pixel_rays(pose, (fx, fy, cx, cy), pixels)
         distances = tk.intersect_aabb(*rays, grid.aabb, config.min_near)
-        steps = {"max_steps": config.max_steps, "dt_gamma": config.dt_gamma}
-        samples = tk.march_rays(*rays, *distances, grid.bitfield, bound, **steps)
+        samples = tk.march_rays(
+            *rays, *distances, grid.bitfield, bound, max_steps=config.max_steps, dt_gamma=config.dt_gamma
+        )
         columns = (rows.split(_SAMPLES_PER_CHUNK) for rows in (samples.positions, samples.directions))
         parts = zip(*columns, strict=True)
         outputs = [field(*part, code, closure, appearance, with_uncertainty=False) for part in parts]

@@ -19,7 +19,7 @@ from ernerf_ti.live.motion import Blinks, CapturePath
 from ernerf_ti.live.quality import Quality
 from ernerf_ti.live.renderer import Background, LiveInputs, PictureMaker
 from ernerf_ti.live.sound import mono
-from ernerf_ti.live.speech import Moment, SpeechTrack, windows_of
+from ernerf_ti.live.speech import Moment, SpeechTrack, silent_steps, windows_of
 from ernerf_ti.process.prefetch import ahead
 
 _LEAD = 1 / FPS
@@ -202,12 +202,19 @@ class LiveSession:
     def _made(self) -> Generator[_Made, None, None]:
         """Frames in order, each begun a little before it is due. No frame waits for a picture that is late."""
         clock = self._clock
+        image: np.ndarray | None = None
+        if clock.is_real:
+            # To be repeated until there is another: time begins when it is there.
+            pose, place = self._path.at(self._moved)
+            silence = windows_of(silent_steps(self._speech.features.silence))
+            inputs = LiveInputs(silence, self._blinks.at(self._moved), pose, place)
+            image = self._pictures.picture(inputs, self._background, self._quality.scale)
+            image.flags.writeable = False
         with self._lock:
             if self._start is None:
                 self._start = clock.time() + _LEAD
             start = self._start
         executor = ThreadPoolExecutor(1, "live pictures") if clock.is_real else None
-        image: np.ndarray | None = None
         coming: Future[np.ndarray] | None = None
         try:
             while not self._closed.is_set():
@@ -226,7 +233,7 @@ class LiveSession:
                     if coming is None:
                         coming = executor.submit(self._picture, moment, self._moved, self._quality.n_late)
                     due = start + self._next / FPS
-                    wait([coming], None if image is None else max(0.0, due - clock.time()))
+                    wait([coming], max(0.0, due - clock.time()))
                     if coming.done():
                         image, coming = coming.result(), None
                 assert image is not None

@@ -35,10 +35,12 @@ async def running(portrait=None, limits=None, access=None, **options):
     runner = web.AppRunner(server.application(), access_log=None, shutdown_timeout=1.0)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
-    async with aiohttp.ClientSession() as client:
-        yield Running(server, portrait, f"http://127.0.0.1:{runner.addresses[0][1]}", client)
-    await runner.cleanup()
-    await server.close()
+    try:
+        async with aiohttp.ClientSession() as client:
+            yield Running(server, portrait, f"http://127.0.0.1:{runner.addresses[0][1]}", client)
+    finally:
+        await runner.cleanup()
+        await server.close()
 
 
 async def answer(socket, *kinds):
