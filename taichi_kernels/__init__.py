@@ -10,11 +10,12 @@ from taichi_kernels.grid_config import GridConfig
 from taichi_kernels.grid_encoding import GridEncoding, grid_encode
 from taichi_kernels.grid_images import GridImages, ImagesOfTables
 from taichi_kernels.inference import render_rays
+from taichi_kernels.lattice import empty_blocks
 from taichi_kernels.morton import morton_decode, morton_encode
 from taichi_kernels.occupancy_grid import cell_centers, dilate_density, pack_bits
 from taichi_kernels.ray_aabb import intersect_aabb
 from taichi_kernels.ray_marching import RaySamples, march_rays
-from taichi_kernels.ray_passes import PassSamples, RayMarch, RaySums, blend_samples_, empty_blocks
+from taichi_kernels.ray_passes import PassSamples, RayMarch, RaySums, blend_samples_
 from taichi_kernels.spherical_harmonics import spherical_harmonics
 from taichi_kernels.triplane_encoding import PLANES, TriplaneEncoding, triplane_encode
 

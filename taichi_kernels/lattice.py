@@ -12,13 +12,15 @@ import math
 from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor
 
-from taichi_kernels.checks import expect, expect_integer
-from taichi_kernels.morton import MAX_RESOLUTION, morton_functions
+from taichi_kernels.checks import ArgumentCheck, expect, expect_integer
+from taichi_kernels.morton import MAX_RESOLUTION, morton_encode, morton_functions
 from taichi_kernels.runtime import scalar, taichi
 
 PARALLEL = 1e-30
 """Directions below this are parallel to the faces of a cell."""
+_LARGEST_BLOCK = 4  # 16 cells along each side
 _CUBE_DIAGONAL = 1.7320508  # sqrt(3), rounded down
 
 
@@ -71,6 +73,34 @@ def make_lattice(n_bytes: int, bound: float, max_steps: int, max_samples: int | 
     dt_max = 2 * math.sqrt(3) * 2 ** (n_cascades - 1) / resolution
     dt_min = min(dt_max, 2 * math.sqrt(3) / max_steps)
     return Lattice(float(bound), resolution, n_cascades, float(dt_gamma), dt_min, dt_max, min(max_samples, 2**31 - 1))
+
+
+@torch.no_grad()
+def empty_blocks(bitfield: Tensor, bound: float = 1.0) -> Tensor:
+    """How large a block of empty cells each cell lies in, for :class:`RayMarch`.
+
+    Args:
+        bitfield, bound: as of :func:`march_rays`.
+
+    Returns:
+        [C R^3] uint8 in the order of x, y, z: 0 for an occupied cell, else k + 1 if the block of 2^k x 2^k x 2^k cells
+        around it is empty, for the largest such k. With several cascades k is 0 throughout: a larger block may reach
+        into cells that belong to another cascade.
+
+    Raises ValueError if an argument is not as above.
+    """
+    check = ArgumentCheck()
+    check.tensor("bitfield", bitfield, ("C R^3 / 8",), torch.uint8)
+    lattice = make_lattice(bitfield.shape[0], bound, 1, None, 0.0)
+    n, device = lattice.resolution, bitfield.device
+    is_empty = (bitfield[:, None] >> torch.arange(8, dtype=torch.uint8, device=device) & 1).flatten() == 0
+    levels = is_empty.to(torch.uint8)
+    largest = min(_LARGEST_BLOCK, n.bit_length() - 1) if lattice.n_cascades == 1 else 0
+    for k in range(1, largest + 1):
+        # Blocks are contiguous in Morton order.
+        levels += is_empty.view(-1, 8**k).all(1).repeat_interleave(8**k)
+    cells = torch.cartesian_prod(*3 * [torch.arange(n, dtype=torch.int32, device=device)])
+    return levels.view(lattice.n_cascades, -1)[:, morton_encode(cells.contiguous()).long()].flatten()
 
 
 class LatticeFunctions(NamedTuple):

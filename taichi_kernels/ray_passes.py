@@ -21,7 +21,6 @@ from torch import Tensor
 
 from taichi_kernels.checks import FLOATS, ArgumentCheck, expect, expect_integer
 from taichi_kernels.lattice import PARALLEL, Lattice, lattice_functions, make_lattice
-from taichi_kernels.morton import morton_encode
 from taichi_kernels.operators import Operator
 from taichi_kernels.parallel_loops import parallel_kernel
 from taichi_kernels.ray_aabb import slab_function
@@ -30,7 +29,6 @@ from taichi_kernels.runtime import array, is_cuda, launch, scalar, taichi
 
 _N_COLORS = 3
 _DEPTH, _OPACITY, _TRANSMITTANCE, _N_SUMS = 3, 4, 5, 6  # columns of the sums; plain sums follow
-_LARGEST_BLOCK = 4  # 16 cells along each side
 _MARGIN = 1e-5  # of the bound
 
 
@@ -87,34 +85,6 @@ class RaySums(NamedTuple):
         return self.rows[:, _N_SUMS:]
 
 
-@torch.no_grad()
-def empty_blocks(bitfield: Tensor, bound: float = 1.0) -> Tensor:
-    """How large a block of empty cells each cell lies in, for :class:`RayMarch`.
-
-    Args:
-        bitfield, bound: as of :func:`march_rays`.
-
-    Returns:
-        [C R^3] uint8 in the order of x, y, z: 0 for an occupied cell, else k + 1 if the block of 2^k x 2^k x 2^k cells
-        around it is empty, for the largest such k. With several cascades k is 0 throughout: a larger block may reach
-        into cells that belong to another cascade.
-
-    Raises ValueError if an argument is not as above.
-    """
-    check = ArgumentCheck()
-    check.tensor("bitfield", bitfield, ("C R^3 / 8",), torch.uint8)
-    lattice = make_lattice(bitfield.shape[0], bound, 1, None, 0.0)
-    n, device = lattice.resolution, bitfield.device
-    is_empty = (bitfield[:, None] >> torch.arange(8, dtype=torch.uint8, device=device) & 1).flatten() == 0
-    levels = is_empty.to(torch.uint8)
-    largest = min(_LARGEST_BLOCK, n.bit_length() - 1) if lattice.n_cascades == 1 else 0
-    for k in range(1, largest + 1):
-        # Blocks are contiguous in Morton order.
-        levels += is_empty.view(-1, 8**k).all(1).repeat_interleave(8**k)
-    cells = torch.cartesian_prod(*3 * [torch.arange(n, dtype=torch.int32, device=device)])
-    return levels.view(lattice.n_cascades, -1)[:, morton_encode(cells.contiguous()).long()].flatten()
-
-
 class RayMarch:
     """Rays on their way through the occupied cells of a grid.
 
@@ -125,7 +95,7 @@ class RayMarch:
         rays_o, rays_d: [N, 3] float32 or float64, origins and unit directions, world units.
         aabb: xmin, ymin, zmin, xmax, ymax, zmax of the scene.
         occupied_box: [6] a box around all occupied cells, of the same dtype.
-        blocks: [C R^3] uint8 as of :func:`empty_blocks`.
+        blocks: [C R^3] uint8 as of :func:`taichi_kernels.empty_blocks`.
         bound, dt_gamma: as of :func:`march_rays`.
         max_steps: as of :func:`march_rays`; a ray also stops after this many samples.
         min_near: nothing closer to the origin is a sample.
