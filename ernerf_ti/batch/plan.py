@@ -57,6 +57,11 @@ def plan(speaker: Speaker, folder: Path, video: Path, sounds: list[Path]) -> lis
     return stages
 
 
+def n_stages(speaker: Speaker) -> int:
+    """Number of stages of a row."""
+    return len(plan(speaker, Path(), Path(), [Path()] * len(speaker.sounds)))
+
+
 def keys(speaker: Speaker) -> dict[str, str]:
     """For each stage of a row, a digest of its options and inputs and of those of the stages before it.
 

@@ -49,7 +49,7 @@ class BatchOptions:
     memory_gb_per_row: float = 6.0
     """GB of memory that a row needs."""
     address: str | None = None
-    """With ray: address of a cluster, as ray://head:10001, or auto for the one that this machine belongs to; by default
+    """With ray: address of a cluster, as head:6379, or auto for the one that this machine belongs to; by default
     one is started here, which ends with the batch."""
     cpus_per_row: float = 2.0
     """With ray: CPUs of a row."""
@@ -71,14 +71,13 @@ def _batch(options: BatchOptions) -> int:
 
     from tqdm import tqdm
 
-    from ernerf_ti.batch.plan import keys
+    from ernerf_ti.batch.plan import n_stages
     from ernerf_ti.batch.summary import PAGE, Summary
 
     target = options.output if output.is_remote else str(Path(options.output).absolute())
     work = Work(target, _PREFIX)
     summary = Summary(output, speakers)
-    n_stages = sum(len(keys(speaker)) for speaker in speakers)
-    with StopRequest() as stop, tqdm(total=n_stages, unit="stage", disable=None) as bar:
+    with StopRequest() as stop, tqdm(total=sum(map(n_stages, speakers)), unit="stage", disable=None) as bar:
         _run(options, speakers, work, stop, bar.update, summary.add)
     records = summary.write()
     failed = [record for record in records if record["status"] == "failed"]
