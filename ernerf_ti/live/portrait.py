@@ -93,7 +93,7 @@ class LivePortrait:
 
         Args:
             look_ahead: seconds of sound after a frame that the mouth depends on, 0 to 0.24; the latency grows with it.
-                0.24 is what synthesis has; 0.12 looks nearly the same.
+                0.24 is what synthesis has; 0.12 cost .06 dB at the lips of a real speaker.
             background: None for that of the capture, a color (red, green, blue) from 0 to 255, a picture [H, W, 3]
                 uint8 RGB of any size, or "transparent".
             idle: whether head and eyes move while nobody speaks.
