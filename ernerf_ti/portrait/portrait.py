@@ -117,7 +117,9 @@ class Portrait(nn.Module):
         appearance = appearance_index if torso_appearance is None else torso_appearance
 
         def torso(pixel_coords: Tensor) -> TorsoLayer:
-            return self.torso(pixel_coords, head_pose, appearance, self.call, for_image=True)
+            # Where shapes are fixed a graph records what is called, which may not ask whether tables have changed.
+            for_image = not static_shapes(pixel_coords.device)
+            return self.torso(pixel_coords, head_pose, appearance, self.call, for_image=for_image)
 
         return render_portrait(
             *(head, self.head_grid, head_pose, pixels, self.config.march, background),
