@@ -1,7 +1,7 @@
 """Pictures of a live portrait."""
 
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import cv2
@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ernerf_ti.portrait.records import FrameInputs
+from ernerf_ti.portrait.records import FrameInputs, RenderOutput
 from ernerf_ti.portrait.render.frame_renderer import FrameRenderer
 from ernerf_ti.run.trained_portrait import TrainedPortrait
 from ernerf_ti.synthesis.images import quantized, transparent_image
@@ -53,6 +53,7 @@ class PortraitPictures:
 
     def __init__(self, trained: TrainedPortrait):
         self._trained, self.size = trained, trained.size
+        self._cameras: dict[float, TrainedPortrait] = {}
         self._renderers: dict[float, FrameRenderer] = {}
 
     @torch.no_grad()
@@ -69,8 +70,7 @@ class PortraitPictures:
                 trained.torso_appearances(inputs.pose[None], np.array([inputs.place]))[0],
             )
             behind = background if scale == 1 else None
-            renderer = self._renderer(scale)
-            output = renderer.submit(of_frame, behind, in_passes=trained.as_published).result()
+            output = self._rendered(of_frame, behind, scale)
             if background is not None and scale == 1:
                 return quantized(output.rgb).cpu().numpy()
             if scale == 1:
@@ -84,13 +84,22 @@ class PortraitPictures:
             color = color + (1 - alpha) * background.cpu().numpy()
         return (color.clip(0, 1) * 255 + 0.5).astype(np.uint8)
 
-    def _renderer(self, scale: float) -> FrameRenderer:
-        if scale not in self._renderers:
+    def _rendered(self, of_frame: FrameInputs, behind: Background, scale: float) -> RenderOutput:
+        camera = self._camera(scale)
+        if camera.baked is not None:
+            return camera.render(of_frame, behind, with_attention=False)
+        if scale not in self._renderers:  # a portrait keeps the renderer of one camera
+            device = camera.background.device
+            self._renderers[scale] = FrameRenderer(camera.portrait, camera.intrinsics, camera.size, device)
+        renderer = self._renderers[scale]
+        return renderer.submit(of_frame, behind, in_passes=camera.as_published, with_attention=False).result()
+
+    def _camera(self, scale: float) -> TrainedPortrait:
+        """The portrait with a camera of other size."""
+        if scale not in self._cameras:
             trained = self._trained
             width, height = (max(2, round(scale * side)) for side in trained.size)
             factors = (width / trained.size[0], height / trained.size[1]) * 2
             fx, fy, cx, cy = (value * factor for value, factor in zip(trained.intrinsics, factors, strict=True))
-            self._renderers[scale] = FrameRenderer(
-                trained.portrait, (fx, fy, cx, cy), (width, height), trained.background.device
-            )
-        return self._renderers[scale]
+            self._cameras[scale] = replace(trained, intrinsics=(fx, fy, cx, cy), size=(width, height))
+        return self._cameras[scale]
