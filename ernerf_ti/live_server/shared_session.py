@@ -87,23 +87,20 @@ class SharedSession:
 
     def listen(self, listener: Callable[[LiveFrame], None]) -> Callable[[], None]:
         """Have every frame handed over, in the rendering thread; returns what ends that."""
-        with self._lock:
-            self._listeners += (listener,)
-
-        def leave() -> None:
-            with self._lock:
-                self._listeners = tuple(one for one in self._listeners if one is not listener)
-
-        return leave
+        return self._subscribe("_listeners", listener)
 
     def watch(self, watcher: Callable[[dict[str, Any]], None]) -> Callable[[], None]:
         """Have events handed over, in the rendering thread; returns what ends that."""
+        return self._subscribe("_watchers", watcher)
+
+    def _subscribe(self, name: str, subscriber: Callable[[Any], None]) -> Callable[[], None]:
+        # Tuples that are replaced: the rendering thread goes through them without the lock.
         with self._lock:
-            self._watchers += (watcher,)
+            setattr(self, name, (*getattr(self, name), subscriber))
 
         def leave() -> None:
             with self._lock:
-                self._watchers = tuple(one for one in self._watchers if one is not watcher)
+                setattr(self, name, tuple(one for one in getattr(self, name) if one is not subscriber))
 
         return leave
 
