@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from typing import Any
 
 _MARK = "taichi_kernels_start_"
@@ -25,6 +26,8 @@ from taichi_kernels import morton_encode
 morton_encode(torch.zeros(1, 3, dtype=torch.int32))
 """
 _TRIAL_SECONDS = 120.0
+_LOCKS = ("ticache.lock", "metadata.lock")
+_LOCKED_SECONDS = 60.0  # Taichi holds its locks for milliseconds
 
 fcntl: Any = importlib.import_module("fcntl") if os.name == "posix" else None
 
@@ -79,7 +82,9 @@ def usable_cache() -> str:
         folder = tempfile.mkdtemp(prefix="taichi_kernels_cache_")
         atexit.register(shutil.rmtree, folder, ignore_errors=True)
     cache = os.path.join(folder, "ticache")
-    if _has_unfinished_start(folder) and os.path.isdir(cache) and not _survives(cache):
+    unfinished = _has_unfinished_start(folder)
+    _remove_locks(cache, older_than=0.0 if unfinished else _LOCKED_SECONDS)
+    if unfinished and os.path.isdir(cache) and not _survives(cache):
         aside = os.path.join(folder, _DAMAGED)
         with contextlib.suppress(OSError):
             shutil.rmtree(aside, ignore_errors=True)
@@ -106,6 +111,19 @@ def _has_unfinished_start(folder: str) -> bool:
             finally:
                 os.close(mark)
     return found
+
+
+def _remove_locks(cache: str, older_than: float) -> None:
+    """Remove Taichi's lock files that a process left behind at its death.
+
+    Taichi takes a file that exists for a lock that is held. It then neither loads nor saves kernels, in any process
+    from then on, nor would the trial of a damaged cache find the damage.
+    """
+    for name in _LOCKS:
+        path = os.path.join(cache, name)
+        with contextlib.suppress(OSError):
+            if time.time() - os.stat(path).st_mtime >= older_than:
+                os.unlink(path)
 
 
 def _survives(cache: str) -> bool:

@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import textwrap
+import time
 from pathlib import Path
 
 import pytest
@@ -398,8 +399,9 @@ def test_side_stream_is_ordered(device):
 
 
 @pytest.mark.skipif(os.name != "posix", reason="needs file locks")
-def test_damaged_cache_is_put_aside(run, tmp_path):
-    # The sizes in its index claim more than there is memory: Taichi aborts.
+@pytest.mark.parametrize("locked", [False, True])
+def test_damaged_cache_is_put_aside(run, tmp_path, locked):
+    # The sizes in its index claim more than there is memory: Taichi aborts, in some runs before it removes its lock.
     code = """
     import torch
     from taichi_kernels import morton_encode, runtime
@@ -413,6 +415,25 @@ def test_damaged_cache_is_put_aside(run, tmp_path):
     index.write_bytes(index.read_bytes()[:20] + b"\xff" * 4 + index.read_bytes()[24:])
     with pytest.raises(AssertionError):
         run(code, XDG_CACHE_HOME=str(tmp_path))
+    if locked:
+        (folder / "ticache" / "ticache.lock").touch()
     assert "damaged, renamed" in run(code, XDG_CACHE_HOME=str(tmp_path)).stderr
     assert run(code, XDG_CACHE_HOME=str(tmp_path)).stderr == ""
     assert sorted(path.name for path in folder.iterdir()) == ["ticache", "ticache.damaged"]
+
+
+@pytest.mark.parametrize(("age", "kept"), [(3600.0, False), (0.0, True)])
+def test_old_lock_of_the_cache_is_removed(run, tmp_path, age, kept):
+    code = """
+    import torch
+    from taichi_kernels import morton_encode, runtime
+    morton_encode(torch.zeros(1, 3, dtype=torch.int32))
+    runtime.taichi().reset()
+    """
+    lock = tmp_path / "taichi" / "ticache" / "ticache.lock"
+    lock.parent.mkdir(parents=True)
+    lock.touch()
+    os.utime(lock, (time.time() - age,) * 2)
+    run(code, XDG_CACHE_HOME=str(tmp_path))
+    assert lock.exists() == kept
+    assert any(lock.parent.glob("*.tic")) != kept, "kernels are saved where no other process holds the lock"
