@@ -1,5 +1,6 @@
 """Decoded pictures as they are shown: progressive, upright, with square pixels, in BT.709 colors."""
 
+import contextlib
 import struct
 import tempfile
 from collections import deque
@@ -13,6 +14,7 @@ import av
 import cv2
 import numpy as np
 from av.filter import Graph
+from av.sidedata.sidedata import Type as SideDataType
 from av.video.format import VideoFormat
 from av.video.stream import VideoStream
 
@@ -255,10 +257,13 @@ def _side_data(frame: av.VideoFrame) -> dict[str, bytes]:
     """The frame's side data that matter here."""
     try:
         data: Any = frame.side_data  # declared as another type than it has
-        found = {item.type.name: item for item in data}
     except ValueError:  # of a kind that PyAV does not know
         return {}
-    return {name: bytes(found[name]) for name in _SIDE_DATA if name in found}
+    found = {}
+    for name in _SIDE_DATA:  # by their kinds: what an iterator gives differs between versions of PyAV
+        with contextlib.suppress(KeyError):
+            found[name] = bytes(data[SideDataType[name]])
+    return found
 
 
 def _turn(matrix: bytes | None) -> tuple[bool, bool, bool]:
