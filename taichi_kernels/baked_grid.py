@@ -167,7 +167,8 @@ def _march(
     *numbers: Any,
 ) -> tuple[Tensor, ...]:
     *intrinsics, width, height, bound, dt_gamma, dt_min, dt_max, min_near, T_threshold, max_samples = numbers
-    kernels = _kernels(pose.dtype, len(color_weights), is_cuda())
+    march = _march_kernel(pose.dtype, len(color_weights), is_cuda())
+    write = _result_kernels(pose.dtype, is_cuda()).write
     camera = (*intrinsics, width)
     n_rays, steps = width * height, (dt_gamma, dt_min, dt_max)
     before = pose.new_empty(n_rays, _RUN)
@@ -178,19 +179,20 @@ def _march(
     for first in range(0, n_rays, _RAYS_PER_LAUNCH):
         n = min(_RAYS_PER_LAUNCH, n_rays - first)
         rows = slice(first, first + n)
-        runs = pose.new_empty(n, max_samples, _RUN + 1)
+        runs = pose.new_empty(n, 1 + max_samples, 1 + _RUN)
         launch(
-            kernels.march,
+            march,
             *(pose, *camera, first, n),
             *(cells, log_densities, colors, color_weights, color_offset, aabb, box),
             *(len(cells), log_densities.shape[1], bound, *steps, min_near, T_threshold, max_samples),
-            *(before[rows], counts[rows], runs),
+            *(counts[rows], runs),
         )
+        before[rows] = runs[:, 0, 1:]
         ends = counts[rows].cumsum(0, dtype=torch.int32)
         samples = _empty_samples(pose, int(ends[-1]))
         begin = ends - counts[rows]
         launch(
-            kernels.write,
+            write,
             *(pose, *camera, first, n, bound, *steps, max_samples, counts[rows], begin, runs, *samples),
         )
         begins.append(begin + n_found)
@@ -226,7 +228,7 @@ def _composite(
     T_threshold: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
     results = _empty_rays(sigmas, rgbs, ts, deltas, packed_info)
-    kernel = _kernels(sigmas.dtype, 1, is_cuda()).composite
+    kernel = _result_kernels(sigmas.dtype, is_cuda()).composite
     launch(kernel, sigmas, rgbs, ts, deltas, packed_info, before, after, len(packed_info), T_threshold, *results)
     return results
 
@@ -238,32 +240,18 @@ def _empty_rays(
     return sigmas.new_empty(n, 3), sigmas.new_empty(n), sigmas.new_empty(n)
 
 
-class _Kernels(NamedTuple):
-    march: Any
+class _ResultKernels(NamedTuple):
     write: Any
     composite: Any
 
 
-@kernel_factory
-def _kernels(dtype: torch.dtype, n_bases: int, on_cuda: bool) -> _Kernels:
-    ti = taichi()
-    real, Reals, Ints, Bytes = scalar(dtype), array(dtype), array(torch.int32), array(torch.uint8)
-    LARGEST, PARALLEL = torch.finfo(dtype).max, 1e-30
+def _ray_functions(dtype: torch.dtype) -> tuple[Any, ...]:
+    """Functions of both factories: step_length, origin_of, direction_of, clip."""
+    ti, real = taichi(), scalar(dtype)
 
     @ti.func
     def step_length(t, dt_gamma, dt_min, dt_max):
         return ti.max(dt_min, ti.min(dt_max, t * dt_gamma))
-
-    @ti.func
-    def leave(t, target, dt_gamma, dt_min, dt_max):
-        """The first point of the lattice from t on that is not before the target."""
-        if t < target:
-            if dt_min == dt_max:
-                t += ti.ceil((target - t) / dt_min) * dt_min
-            else:
-                while t < target:
-                    t += step_length(t, dt_gamma, dt_min, dt_max)
-        return t
 
     @ti.func
     def origin_of(pose: ti.template()):
@@ -285,6 +273,31 @@ def _kernels(dtype: torch.dtype, n_bases: int, on_cuda: bool) -> _Kernels:
         )
 
     @ti.func
+    def clip(point, bound):
+        return ti.max(-bound, ti.min(bound, point))
+
+    return step_length, origin_of, direction_of, clip
+
+
+@kernel_factory
+def _march_kernel(dtype: torch.dtype, n_bases: int, on_cuda: bool) -> Any:
+    ti = taichi()
+    real, Reals, Ints, Bytes = scalar(dtype), array(dtype), array(torch.int32), array(torch.uint8)
+    LARGEST, PARALLEL = torch.finfo(dtype).max, 1e-30
+    step_length, origin_of, direction_of, clip = _ray_functions(dtype)
+
+    @ti.func
+    def leave(t, target, dt_gamma, dt_min, dt_max):
+        """The first point of the lattice from t on that is not before the target."""
+        if t < target:
+            if dt_min == dt_max:
+                t += ti.ceil((target - t) / dt_min) * dt_min
+            else:
+                while t < target:
+                    t += step_length(t, dt_gamma, dt_min, dt_max)
+        return t
+
+    @ti.func
     def slab(box: ti.template(), origin, direction):
         """Entry and exit distance; entry > exit for a miss."""
         near, far = real(-LARGEST), real(LARGEST)
@@ -303,15 +316,12 @@ def _kernels(dtype: torch.dtype, n_bases: int, on_cuda: bool) -> _Kernels:
         return ti.Vector([near, far])
 
     @ti.func
-    def clip(point, bound):
-        return ti.max(-bound, ti.min(bound, point))
-
-    @ti.func
-    def write_run(target: ti.template(), place, color, T, depth):
+    def write_run(runs: ti.template(), row, color, T, depth):
+        place = row * (1 + _RUN) + 1
         for d in ti.static(range(3)):
-            target[place + d] = color[d]
-        target[place + 3] = T
-        target[place + 4] = depth
+            runs[place + d] = color[d]
+        runs[place + 3] = T
+        runs[place + 4] = depth
 
     @parallel_kernel(on_cuda)
     def march(
@@ -343,9 +353,8 @@ def _kernels(dtype: torch.dtype, n_bases: int, on_cuda: bool) -> _Kernels:
         T_threshold: real,
         max_samples: ti.i32,
         # results
-        before: Reals,  # [N, 5]
         counts: Ints,  # [N] dynamic samples
-        runs: Reals,  # [N, max_samples, 6] distance of a dynamic sample, and the run after it
+        runs: Reals,  # [N, 1 + max_samples, 6] the run before all; then distances of dynamic samples, runs after them
     ):
         for i in range(n_rays):
             origin, direction = origin_of(pose), direction_of(pose, first + i, fx, fy, cx, cy, width)
@@ -410,20 +419,25 @@ def _kernels(dtype: torch.dtype, n_bases: int, on_cuda: bool) -> _Kernels:
                             T *= real(1.0) - alpha
                             bound_T *= real(1.0) - alpha
                     else:
-                        if n_dynamic == 0:
-                            write_run(before, i * _RUN, color, T, depth)
-                        else:
-                            write_run(runs, (i * max_samples + n_dynamic - 1) * (_RUN + 1) + 1, color, T, depth)
-                        runs[(i * max_samples + n_dynamic) * (_RUN + 1)] = t
+                        write_run(runs, i * (1 + max_samples) + n_dynamic, color, T, depth)
                         n_dynamic += 1
+                        runs[(i * (1 + max_samples) + n_dynamic) * (1 + _RUN)] = t
                         color, T, depth = ti.Vector([real(0.0), real(0.0), real(0.0)]), real(1.0), real(0.0)
                         bound_T *= real(1.0) - alpha
                 t += dt
-            if n_dynamic == 0:
-                write_run(before, i * _RUN, color, T, depth)
-            else:
-                write_run(runs, (i * max_samples + n_dynamic - 1) * (_RUN + 1) + 1, color, T, depth)
+            write_run(runs, i * (1 + max_samples) + n_dynamic, color, T, depth)
             counts[i] = n_dynamic
+
+    return march
+
+
+@kernel_factory
+def _result_kernels(dtype: torch.dtype, on_cuda: bool) -> _ResultKernels:
+    # Not made by the factory above: Taichi would compile the same code once for all numbers of bases, and the launcher
+    # would find none of the others.
+    ti = taichi()
+    real, Reals, Ints = scalar(dtype), array(dtype), array(torch.int32)
+    step_length, origin_of, direction_of, clip = _ray_functions(dtype)
 
     @parallel_kernel(on_cuda)
     def write(
@@ -444,7 +458,7 @@ def _kernels(dtype: torch.dtype, n_bases: int, on_cuda: bool) -> _Kernels:
         max_samples: ti.i32,
         counts: Ints,  # [N]
         begins: Ints,  # [N]
-        runs: Reals,  # [N, max_samples, 6]
+        runs: Reals,  # [N, 1 + max_samples, 6]
         # results
         positions: Reals,  # [M, 3]
         directions: Reals,  # [M, 3]
@@ -456,7 +470,7 @@ def _kernels(dtype: torch.dtype, n_bases: int, on_cuda: bool) -> _Kernels:
             if counts[i] > 0:
                 origin, direction = origin_of(pose), direction_of(pose, first + i, fx, fy, cx, cy, width)
                 for k in range(counts[i]):
-                    j, place = begins[i] + k, (i * max_samples + k) * (_RUN + 1)
+                    j, place = begins[i] + k, (i * (1 + max_samples) + 1 + k) * (1 + _RUN)
                     t = runs[place]
                     point = clip(origin + t * direction, bound)
                     for d in ti.static(range(3)):
@@ -501,7 +515,7 @@ def _kernels(dtype: torch.dtype, n_bases: int, on_cuda: bool) -> _Kernels:
             opacity[i] = real(1.0) - T
             depth[i] = distance
 
-    return _Kernels(march, write, composite)
+    return _ResultKernels(write, composite)
 
 
 _MARCH = Operator(

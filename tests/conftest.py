@@ -11,6 +11,7 @@ import sys
 # Tests that compare bits need a fixed number of torch's threads (see ernerf_ti.process.threads), which also spin while
 # they wait, and would take the cores from other workers. Taichi's sleep, and stay several, so that races show.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # which deterministic algorithms need, see below
 
 import tempfile
 import types
@@ -19,6 +20,8 @@ from pathlib import Path
 
 import pytest
 import torch
+
+from ernerf_ti.process.device import use_deterministic_algorithms
 
 try:
     import fcntl
@@ -89,6 +92,16 @@ def device(request) -> torch.device:
     if not torch.cuda.is_available():
         pytest.exit("--device cuda: expected a GPU that torch can use, got none; run the tests without it", 4)
     return torch.device("cuda", 0)
+
+
+@pytest.fixture
+def deterministic_on_cuda(device):
+    """Elsewhere the order of atomic sums is not fixed on CUDA. Adam makes whole steps of the noise in a gradient that is
+    nearly 0, so that no two trainings stay close to each other."""
+    if device.type == "cuda":
+        use_deterministic_algorithms()
+    yield
+    torch.use_deterministic_algorithms(False)
 
 
 @pytest.fixture

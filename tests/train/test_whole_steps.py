@@ -19,6 +19,8 @@ from ernerf_ti.train.trainer import Trainer
 from taichi_kernels import runtime
 from tests.process.recorded_graphs import CountingBackend
 
+pytestmark = pytest.mark.usefixtures("deterministic_on_cuda")
+
 N_STEPS = 2 * STEADY_AFTER + 5
 
 
