@@ -96,8 +96,8 @@ def device(request) -> torch.device:
 
 @pytest.fixture
 def deterministic_on_cuda(device):
-    """Elsewhere the order of atomic sums is not fixed on CUDA. Adam makes whole steps of the noise in a gradient that is
-    nearly 0, so that no two trainings stay close to each other."""
+    """Without it the order of atomic sums is not fixed on CUDA. Adam makes whole steps of the noise in a gradient that
+    is nearly 0, so that no two trainings stay close to each other."""
     if device.type == "cuda":
         use_deterministic_algorithms()
     yield
