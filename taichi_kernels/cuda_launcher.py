@@ -1,6 +1,7 @@
 """Launch kernels that Taichi has compiled for CUDA by the driver, without Taichi's launcher.
 
-Off by default. The environment variable TAICHI_KERNELS_CUDA_LAUNCHER=driver turns it on for a process.
+On by default. With the environment variable TAICHI_KERNELS_CUDA_LAUNCHER=taichi, Taichi launches the kernels of a
+process instead.
 
 Taichi's own launch works on device 0 and the legacy default stream only, allocates and copies around every launch,
 and can't be captured in a CUDA graph. Launched here, a kernel is one `cuLaunchKernel` with its arguments by value, on
@@ -40,13 +41,13 @@ _NUMBERS = {"i32": "i", "u32": "I", "i64": "q", "u64": "Q", "f32": "f", "f64": "
 
 
 def is_switched_on() -> bool:
-    """Whether the environment asks for this launcher.
+    """Whether this launcher is used, which it is unless the environment asks for Taichi's.
 
-    Raises ValueError if the variable is neither "driver" nor "taichi", the default.
+    Raises ValueError if the variable is neither "driver", the default, nor "taichi".
     """
-    value = os.environ.get(SWITCH) or "taichi"
+    value = os.environ.get(SWITCH) or "driver"
     if value not in ("driver", "taichi"):
-        raise ValueError(f"{SWITCH}: expected driver or taichi, got {value!r}; unset it for the default, taichi")
+        raise ValueError(f"{SWITCH}: expected driver or taichi, got {value!r}; unset it for the default, driver")
     return value == "driver"
 
 

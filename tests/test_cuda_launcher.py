@@ -246,7 +246,7 @@ def test_errors_of_the_driver(tmp_path):
 
 
 @needs_stub
-def test_off_by_default(tmp_path):
+def test_taichi_launches_if_asked(tmp_path):
     run(
         tmp_path,
         """
@@ -255,15 +255,16 @@ def test_off_by_default(tmp_path):
         assert not runtime.can_capture(torch.device("cuda"))
         assert all(launch.buffer is not None and len(launch.parameter) == 32 for launch in launches())
         """,
-        TAICHI_KERNELS_CUDA_LAUNCHER="",
+        TAICHI_KERNELS_CUDA_LAUNCHER="taichi",
     )
 
 
 def test_switch(monkeypatch):
     monkeypatch.delenv(cuda_launcher.SWITCH, raising=False)
-    assert not cuda_launcher.is_switched_on()
-    monkeypatch.setenv(cuda_launcher.SWITCH, "driver")
     assert cuda_launcher.is_switched_on()
+    for value, is_on in (("driver", True), ("taichi", False), ("", True)):
+        monkeypatch.setenv(cuda_launcher.SWITCH, value)
+        assert cuda_launcher.is_switched_on() == is_on
     monkeypatch.setenv(cuda_launcher.SWITCH, "on")
     with pytest.raises(ValueError, match="expected driver or taichi, got 'on'"):
         cuda_launcher.is_switched_on()

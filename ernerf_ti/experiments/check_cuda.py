@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import nullcontext, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from functools import partial
 from pathlib import Path
 from time import perf_counter
@@ -33,6 +33,7 @@ from ernerf_ti.experiments.check_setup import Check, Sizes
 from ernerf_ti.experiments.check_table import Budget, Row, as_table, isolated, with_unit
 from ernerf_ti.experiments.check_training import graphs, quality, steps
 from ernerf_ti.portrait.render.static_shapes import static_shapes_on_cpu
+from taichi_kernels.cuda_launcher import SWITCH
 
 ROOT = Path(__file__).resolve().parents[2]
 _SHORTEST_TESTS = 20.0
@@ -57,8 +58,22 @@ def run(
         The report as JSON values, whose "failed" counts rows that failed, and the table.
     """
     # A rehearsal takes the code of CUDA.
-    with static_shapes_on_cpu() if device.type == "cpu" else nullcontext():
+    with _kernels_launched_by_taichi(), static_shapes_on_cpu() if device.type == "cpu" else nullcontext():
         return _run(device, sizes, seconds, command, save)
+
+
+@contextmanager
+def _kernels_launched_by_taichi() -> Iterator[None]:
+    """In this process, unless Taichi has started before. In that of the part "launcher" the driver launches them."""
+    before = os.environ.get(SWITCH)
+    os.environ[SWITCH] = "taichi"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[SWITCH]
+        else:
+            os.environ[SWITCH] = before
 
 
 def _run(
@@ -170,13 +185,21 @@ def kernel_tests(check: Check) -> Iterator[Row]:
         return
     check.budget.need(_SHORTEST_TESTS + _RESERVE)
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--device", check.device.type]
+    command += ["-p", "no:benchmark"]  # a plugin that some environments have, whose warnings are errors here
     if check.device.type == "cuda" and importlib.util.find_spec("xdist") is not None:
         free, _ = torch.cuda.mem_get_info()
         # Each worker has Taichi and a CUDA context of its own, and compiles on a core of its own.
         command += ["-n", str(max(1, min(8, (os.cpu_count() or 1) // 2, free // 2**31)))]
     limit = check.budget.left() - _RESERVE
     try:
-        done = subprocess.run([*command, *map(str, tests)], cwd=ROOT, capture_output=True, text=True, timeout=limit)
+        done = subprocess.run(
+            [*command, *map(str, tests)],
+            cwd=ROOT,
+            env=os.environ | {SWITCH: "driver"},
+            capture_output=True,
+            text=True,
+            timeout=limit,
+        )
     except subprocess.TimeoutExpired as stopped:
         passed, failed = _progress(stopped.stdout or b"")
         note = f"stopped after the {limit:.0f} s that were left: {passed} passed and {failed} failed so far"

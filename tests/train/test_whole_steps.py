@@ -38,7 +38,7 @@ def kernels_are_recorded(monkeypatch):
 @pytest.fixture
 def recordable(device):
     if device.type == "cuda" and not runtime.can_capture(device):
-        pytest.skip("Taichi's launches can't be recorded; set TAICHI_KERNELS_CUDA_LAUNCHER=driver")
+        pytest.skip("Taichi's launches can't be recorded; unset TAICHI_KERNELS_CUDA_LAUNCHER")
 
 
 @pytest.fixture
