@@ -77,7 +77,7 @@ def decode_sound(path: Path, file: InputContainer, stream: AudioStream, findings
             break
         try:
             frames = packet.decode()
-        except av.error.FFmpegError:
+        except (av.error.FFmpegError, ValueError):  # PyAV's own, of a decoder that does not start
             damaged = True
             continue
         if damaged and frames and packet.size:  # an empty packet is the end, where decoders hand out what they hold
@@ -107,14 +107,14 @@ def _piece(path: Path, frame: av.AudioFrame, findings: Findings) -> Piece:
         raise ValueError(
             f"{path}: expected a sample rate of {LOWEST_RATE} to {HIGHEST_RATE} Hz, got {rate}; convert it to 16 kHz"
         )
-    kind = frame.format.name
+    kind, layout, time = frame.format.name, frame.layout.name, frame.time
     samples: np.ndarray
     dtype = np.dtype(_TYPES[kind.removesuffix("p")])
-    if frame.format.is_planar:
-        # Of frames with 8 channels, PyAV lists a plane too many.
-        planes = frame.planes[: len(names)]
-        samples = np.stack([np.frombuffer(bytes(plane), dtype, frame.samples) for plane in planes])
+    if frame.format.is_planar and len(names) < 8:
+        samples = np.stack([np.frombuffer(bytes(plane), dtype, frame.samples) for plane in frame.planes])
     else:
+        # PyAV lists a plane too many of 8 in a planar frame, or fails at it.
+        frame = _packed(frame) if frame.format.is_planar else frame
         samples = np.frombuffer(bytes(frame.planes[0]), dtype, frame.samples * len(names)).reshape(-1, len(names)).T
     if dtype == np.uint8:
         samples = (samples.astype(np.float32) - 128) / 128
@@ -129,7 +129,13 @@ def _piece(path: Path, frame: av.AudioFrame, findings: Findings) -> Piece:
                 f"{findings.end + at[0] / rate:.2f} s; export the sound again"
             )
         samples = samples.astype(np.float32)
-    return Piece(samples, rate, names, _LAYOUTS.get(frame.layout.name, frame.layout.name), frame.time)
+    return Piece(samples, rate, names, _LAYOUTS.get(layout, layout), time)
+
+
+def _packed(frame: av.AudioFrame) -> av.AudioFrame:
+    """The same samples, channels side by side."""
+    (packed,) = av.AudioResampler(frame.format.packed.name, frame.layout, frame.sample_rate).resample(frame)
+    return packed
 
 
 def _damaged(path: Path, findings: Findings) -> ValueError:

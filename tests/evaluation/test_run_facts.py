@@ -54,4 +54,4 @@ def test_commit_of_this_tree_only(tmp_path, monkeypatch):
 def test_machine_and_versions():
     assert machine("cpu")["device"]
     assert machine("cpu")["threads"] == torch.get_num_threads()
-    assert versions()["torch"] == torch.__version__
+    assert versions()["torch"].split("+")[0] == torch.__version__.split("+")[0]  # builds differ in what follows

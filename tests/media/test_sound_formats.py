@@ -43,6 +43,8 @@ SOUND_FILES = {
 @pytest.mark.parametrize("name", SOUND_FILES)
 def test_sound_files(name, tmp_path):
     file_name, codec, rate, delay, error = SOUND_FILES[name]
+    if codec not in av.codecs_available:
+        pytest.skip(f"this build of PyAV has no encoder {codec}")
     path = write(tmp_path / file_name, codec, tones(rate), rate)
     sound, info = read_sound(path), probe_sound(path)
     assert sound.dtype == np.float32 and 1 - MILLISECOND <= len(sound) / 16_000 < 1.05
