@@ -142,9 +142,10 @@ class _Driver:
                 self.call(purpose, "cuModuleLoadDataEx", byref(module), code.encode(), 2, _LOG_OPTIONS, values)
             except RuntimeError as error:
                 said = " ".join(log.value.decode(errors="replace").split())
-                if said:
-                    raise RuntimeError(f"{error}; its assembler says: {said}") from None
-                raise
+                raise RuntimeError(
+                    f"{error}{said and f'; its assembler says: {said}'}; with TAICHI_KERNELS_CUDA_LAUNCHER=taichi in "
+                    "the environment, Taichi launches the kernels"
+                ) from None
             self.call(purpose, "cuModuleGetFunction", byref(function), module, entry.encode())
         assert function.value is not None
         return function.value
