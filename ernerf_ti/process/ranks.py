@@ -203,5 +203,5 @@ def _naming_the_end() -> Iterator[Any]:
     except RuntimeError as error:
         raise RuntimeError(
             f"several processes: expected all of them to go on, but one has ended ({error}); see what it said, and run "
-            "the same command again, which continues from what is saved"
+            "the same command again, which continues a training from what is saved"
         ) from error
