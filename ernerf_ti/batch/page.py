@@ -8,7 +8,7 @@ from urllib.parse import quote
 
 from ernerf_ti.batch.findings import METRICS
 
-_STATES = {"done": "done", "failed": "failed", "interrupted": "interrupted"}
+_ALWAYS_COUNTED, _OTHER_STATES = ("done", "failed"), ("interrupted", "unfinished")
 _STYLE = """
 :root { color-scheme: light dark; --text: #222; --quiet: #666; --line: #ddd; --back: #fff; --good: #176b2c;
   --bad: #b3261e; --warn: #8a4b00; --link: #0b57a4 }
@@ -36,9 +36,11 @@ def page(records: Sequence[dict], read: Callable[[str], bytes | None]) -> str:
         records: of the rows, in the order of the table.
         read: content of a file by its path in the output folder.
     """
+    numbers = {s: sum(row["status"] == s for row in records) for s in (*_ALWAYS_COUNTED, *_OTHER_STATES)}
     counts = ", ".join(
-        f'<span class="{state}">{sum(row["status"] == state for row in records)} {text}</span>'
-        for state, text in _STATES.items()
+        f'<span class="{state}">{number} {state}</span>'
+        for state, number in numbers.items()
+        if number or state in _ALWAYS_COUNTED
     )
     names = [name for name in METRICS if any(name in row.get("metrics", {}) for row in records)]
     head = ["", "name", "state", "time", *names, "warnings", "results"]
@@ -73,7 +75,7 @@ def _line(row: dict, metrics: list[str], read: Callable[[str], bytes | None]) ->
     return (
         f'<tr><td>{shown}</td><td class="name">{html.escape(name)}</td>'
         f'<td><span class="{row["status"]}">{row["status"]}</span>{message}</td>'
-        f'<td class="number">{duration(row.get("seconds", 0.0))}{_stages(row)}</td>{values}'
+        f'<td class="number">{duration(row.get("seconds", 0.0)) if row["stages"] else "-"}{_stages(row)}</td>{values}'
         f"<td>{f'<ul>{warnings}</ul>' if warnings else '-'}</td><td>{f'<ul>{links}</ul>' if links else '-'}</td></tr>"
     )
 

@@ -30,19 +30,25 @@ class Summary:
         """Take the record of a row that is over."""
         self._records[record["name"]] = record
         if time.monotonic() - self._written > _INTERVAL:
-            self.write()
+            self.write(others="unfinished")
 
-    def write(self) -> list[dict]:
-        """Write both files; returns the records in the order of the table."""
-        records = [self._records.get(speaker.name) or self._unfinished(speaker) for speaker in self._speakers]
-        counts = {state: sum(row["status"] == state for row in records) for state in ("done", "failed", "interrupted")}
+    def write(self, others: str = "interrupted") -> list[dict]:
+        """Write both files.
+
+        Args:
+            others: state of the rows that are not over: those that run, were stopped, or were not begun.
+
+        Returns:
+            The records in the order of the table.
+        """
+        records = [self._records.get(speaker.name) or self._unfinished(speaker, others) for speaker in self._speakers]
+        counts = {state: sum(row["status"] == state for row in records) for state in ("done", "failed", others)}
         content = json.dumps({**counts, "rows": records}, indent=2) + "\n"
         self._output.write(SUMMARY, content.encode())
         self._output.write(PAGE, page(records, self._output.read).encode())
         self._written = time.monotonic()
         return records
 
-    def _unfinished(self, speaker: Speaker) -> dict:
-        """What is known of a row that runs, was stopped, or was not begun."""
+    def _unfinished(self, speaker: Speaker, status: str) -> dict:
         record = read_record(self._output, speaker.name)
-        return {"seconds": 0.0, "message": "", **record, "name": speaker.name, "status": "interrupted"}
+        return {"seconds": 0.0, "message": "", **record, "name": speaker.name, "status": status}

@@ -5,7 +5,8 @@
     ernerf-ti evaluate --video theirs.mp4 --reference truth.mp4
 
 Prints a table, and writes metrics.json and evaluation.html with the worst frames. Metrics whose weights are missing are
-reported as not computed, with the name of the file and the folder it belongs in.
+reported as not computed, with the name of the file and the folder it belongs in. Several GPUs evaluate one run
+together: torchrun --nproc-per-node 4 -m ernerf_ti evaluate ...
 """
 
 from dataclasses import dataclass, fields, replace
@@ -17,7 +18,7 @@ from ernerf_ti.cli.paths import capture_folder, existing_file, output_folder, ru
 from ernerf_ti.cli.running import UsageError
 from ernerf_ti.evaluation.options import EvaluationOptions, MeasuringOptions, ReferenceOptions, RunOptions, VideoOptions
 from ernerf_ti.media.frame_folder import frame_files
-from ernerf_ti.process.device import CudaGraphs, resolve_device
+from ernerf_ti.process.device import CudaGraphs, resolve_device, started_by_torchrun, use_own_device
 from ernerf_ti.process.precision import Precision
 
 
@@ -43,16 +44,24 @@ def _evaluate(options: EvaluateOptions) -> None:
     if (options.run is None) == (options.video is None):
         got = "neither" if options.run is None else "both"
         raise UsageError(f"evaluate: expected a run folder or --video, got {got}; pass one of them")
+    if options.video is not None and started_by_torchrun():
+        raise UsageError("--video: expected one process, got several by torchrun, which evaluate runs; leave it out")
     chosen = _of_run(options) if options.run is not None else _of_video(options)
     if options.output is not None:
         output_folder(options.output)
-    chosen = replace(chosen, device=str(resolve_device(options.device)))
+    use_own_device()
+    device = resolve_device(options.device)
+    chosen = replace(chosen, device=str(device))
 
     from ernerf_ti.evaluation.report import evaluate_and_report, evaluate_video_and_report
     from ernerf_ti.evaluation.results_text import summary
+    from ernerf_ti.process.ranks import Ranks
 
     if isinstance(chosen, EvaluationOptions):
-        evaluation, written = evaluate_and_report(chosen)
+        with Ranks.joined(device) as ranks:
+            evaluation, written = evaluate_and_report(chosen, ranks)
+            if not ranks.is_first:
+                return
     else:
         evaluation, written = evaluate_video_and_report(chosen)
     print(summary(evaluation))

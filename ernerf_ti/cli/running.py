@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from types import FrameType
 
 from ernerf_ti.media.whole_files import DiskFullError, is_disk_full
+from ernerf_ti.process.device import is_first_process
 
 _EXPECTED = (OSError, ValueError, ImportError, RuntimeError, MemoryError, EOFError)
 """Bad input and lacking means raise these; all errors of torch and of ours that have their own class are among them."""
@@ -48,8 +49,8 @@ def run_reporting_errors(work: Callable[[], int | None], interrupted: str = "int
         return 128 + signal.SIGPIPE
     except KeyboardInterrupt as interruption:
         status = 128 + (signal.SIGTERM if isinstance(interruption, Terminated) else signal.SIGINT)
-        line = interrupted
-        if sys.stderr is not None and sys.stderr.isatty():
+        line = interrupted if is_first_process() else None
+        if line and sys.stderr is not None and sys.stderr.isatty():
             line = f"\n{line}"  # below the terminal's ^C
     except Exception as error:
         if _TRACEBACK in os.environ:
@@ -57,7 +58,8 @@ def run_reporting_errors(work: Callable[[], int | None], interrupted: str = "int
         line, status = _explained(error), 2 if isinstance(error, UsageError) else 1
     # Here the frames of the work are gone, and with them their progress bars: this is the last line.
     with contextlib.suppress(OSError):  # nobody reads it, or the disk that it goes to is full
-        print(line, file=sys.stderr)
+        if line:
+            print(line, file=sys.stderr)
     try:
         _flush()
     except OSError:

@@ -3,7 +3,8 @@
 import math
 import sys
 from dataclasses import dataclass
-from functools import partial
+from functools import partial, reduce
+from operator import or_
 from pathlib import Path
 
 import numpy as np
@@ -43,6 +44,7 @@ from ernerf_ti.media.sound import read_sound
 from ernerf_ti.media.sound_notes import print_sound_notes
 from ernerf_ti.process.graphs import cuda_graphs
 from ernerf_ti.process.precision import resolve_precision
+from ernerf_ti.process.ranks import Ranks
 from ernerf_ti.run.checkpoint import load_checkpoint
 from ernerf_ti.run.folder import RunFolder
 from ernerf_ti.run.serialization import config_from_dict
@@ -65,19 +67,22 @@ class Evaluation:
     """By names of setting and metric; no entry where a metric does not apply to a setting."""
 
 
-def evaluate(options: EvaluationOptions, frames: Path) -> Evaluation:
+def evaluate(options: EvaluationOptions, frames: Path, ranks: Ranks | None = None) -> Evaluation:
     """Evaluate a run.
 
     Args:
         options: what to evaluate.
         frames: folder for the rendered frames, which the result reads them from; it must not exist, unless an
             evaluation made it.
+        ranks: processes that call this with the same arguments: each renders every so many frames, and measures every
+            so many settings. The first one writes the frames and has all results. None for this one alone.
 
     Raises:
         FileNotFoundError, ValueError: run or capture are missing or do not belong together, the folder has other files,
             or the other speaker's sound can't be read; raised before anything is rendered.
         ImportError: with another speaker's sound, if the portrait's speech model needs a package that is missing.
     """
+    ranks = ranks or Ranks()
     run = RunFolder.find(options.run)
     content = load_checkpoint(run.checkpoint)
     capture = open_capture(options.capture or run.capture(), content["capture"]["extractor"])
@@ -95,17 +100,21 @@ def evaluate(options: EvaluationOptions, frames: Path) -> Evaluation:
 
     config = config_from_dict(TrainConfig, content["train_config"])
     with_torso = content["stage"] == "torso" and config.torso.iterations > 0
-    prepare_frames_folder(frames)
-    settings, seconds = held_out_settings(trained, capture, held_out, frames, samples, with_torso)
+    if ranks.is_first:
+        prepare_frames_folder(frames)
+    settings, seconds = held_out_settings(trained, capture, held_out, frames, samples, with_torso, ranks)
     speed = {f"{name}, rendering only": _rendering_speed(value) for name, value in seconds.items()}
-    speed["end to end"] = end_to_end(trained, capture, held_out, samples, with_torso, options.speech_model)
+    if ranks.is_first:
+        speed["end to end"] = end_to_end(trained, capture, held_out, samples, with_torso, options.speech_model)
+    ranks.wait()  # with what would take the first one's time
     if other_speaker is not None:
-        settings += cross_speaker_settings(trained, capture, held_out, frames, *other_speaker, with_torso)
-    settings.append(closure_setting(trained, capture, held_out, frames, samples))
+        settings += cross_speaker_settings(trained, capture, held_out, frames, *other_speaker, with_torso, ranks)
+    settings.append(closure_setting(trained, capture, held_out, frames, samples, ranks))
     own = np.zeros(0) if samples is None else samples[int(held_out.times[0]) * SAMPLES_PER_FRAME :]
     for name, speech in zip(SILENCES, (own, *(other_speaker or ())[:1]), strict=False):
-        settings.append(silence_setting(name, trained, held_out, frames, speech, options.speech_model))
-    results = measure_all(settings, metrics, missing, options.seed)
+        settings.append(silence_setting(name, trained, held_out, frames, speech, options.speech_model, ranks))
+    ranks.wait()  # until the first one has written the frames
+    results = measure_all(settings, metrics, missing, options.seed, ranks)
     facts = {
         "run": {
             "folder": str(options.run),
@@ -145,19 +154,27 @@ def metrics_without_capture(weights: Path, device: torch.device | str) -> list[M
 
 
 def measure_all(
-    settings: list[Setting], metrics: list[Metric], missing: dict[str, NotComputed | None], seed: int
+    settings: list[Setting],
+    metrics: list[Metric],
+    missing: dict[str, NotComputed | None],
+    seed: int,
+    ranks: Ranks | None = None,
 ) -> dict[tuple[str, str], MetricValue | NotComputed]:
     """Compute metrics in all settings that they apply to; arguments as of :func:`measure`.
 
+    Args:
+        ranks: processes that measure every so many settings each; None for this one alone.
+
     Returns:
-        Results by names of setting and metric.
+        Results by names of setting and metric: all of them in the first process.
     """
-    results = {}
-    for setting in tqdm(settings, "settings", unit="setting"):
+    ranks = ranks or Ranks()
+    results: dict[tuple[str, str], MetricValue | NotComputed] = {}
+    for setting in tqdm(settings[ranks.index :: ranks.count], "settings", unit="setting"):
         applicable = [metric for metric in metrics if metric.applies_to(setting)]
         for name, result in measure(setting, applicable, missing, seed).items():
             results[setting.name, name] = result
-    return results
+    return reduce(or_, ranks.gather(results), {})
 
 
 def measure(

@@ -25,4 +25,7 @@ def prepare_frames_folder(folder: Path) -> None:
 def remove_frames_folder(folder: Path) -> None:
     """Remove the folder with its frames if :func:`prepare_frames_folder` made it; leave any other alone."""
     if (folder / _MARK).is_file() and not folder.is_symlink():
-        shutil.rmtree(folder)
+        for path in folder.iterdir():
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+        shutil.rmtree(folder)  # the mark last: a removal that is interrupted can be repeated

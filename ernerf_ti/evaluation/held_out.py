@@ -1,6 +1,6 @@
 """The settings in which a portrait is evaluated on held-out frames: its renderings, and baselines."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -18,6 +18,7 @@ from ernerf_ti.media.images import read_image, write_image
 from ernerf_ti.portrait.camera import scene_from_capture
 from ernerf_ti.portrait.records import RenderOutput
 from ernerf_ti.portrait.render.alpha import over
+from ernerf_ti.process.ranks import Ranks
 from ernerf_ti.process.threads import adaptive_threads
 from ernerf_ti.run.trained_portrait import TrainedPortrait
 from ernerf_ti.synthesis.driving import ping_pong
@@ -100,6 +101,7 @@ def held_out_settings(
     folder: Path,
     samples: np.ndarray | None,
     with_torso: bool,
+    ranks: Ranks,
 ) -> tuple[list[Setting], dict[str, float]]:
     """Render the held-out frames, and make the baselines.
 
@@ -110,6 +112,7 @@ def held_out_settings(
         folder: folder for the rendered frames, PNG files.
         samples: [S] the capture's mono sound at 16 kHz; None without sound.
         with_torso: whether the portrait has a torso to render.
+        ranks: the processes that render the frames; the first one writes them.
 
     Returns:
         The settings, and the median seconds per rendered frame of the head and of the portrait.
@@ -118,7 +121,7 @@ def held_out_settings(
     head_truth = ImageSequence(len(held_out), lambda i: _head_alone(capture, held_out.ids[i]))
     has_masks = all(capture.paths.labels(k).is_file() for k in held_out.ids)
     names = ["head", *(["head_only"] if has_masks else []), *(["portrait"] if with_torso else [])]
-    seconds = _render(trained, held_out, folder, names)
+    seconds = _render(trained, held_out, folder, names, ranks)
     sequences = {name: saved_frames(folder / name, len(held_out)) for name in names}
     nearest = nearest_poses(capture.train.poses, capture.val.poses[held_out.indices])
     sequences["nearest_pose"] = ImageSequence(
@@ -147,21 +150,23 @@ def cross_speaker_settings(
     samples: np.ndarray,
     windows: Tensor,
     with_torso: bool,
+    ranks: Ranks,
 ) -> list[Setting]:
     """Render the held-out poses, forward and backward in turn, driven by another speaker.
 
     Args:
-        trained, capture, held_out, folder, with_torso: as for :func:`held_out_settings`.
+        trained, capture, held_out, folder, with_torso, ranks: as for :func:`held_out_settings`.
         samples: [S] mono sound of the other speaker at 16 kHz.
         windows: [T, steps, C] audio windows of that sound.
     """
     n, order = len(windows), ping_pong(len(windows), len(held_out))
     indices, ids = held_out.indices[order], held_out.ids[order]
     poses = held_out.frames.poses[indices]
-    outputs = render_frames(trained, windows, poses, capture.eye_closures[ids], trained.background, with_torso)
+    eyes, own = capture.eye_closures[ids], ranks.frames(n)
+    outputs = render_frames(trained, windows, poses, eyes, trained.background, with_torso, only=own)
     outputs = adaptive_threads(outputs, trained.background.device.type)
-    for i, output in enumerate(tqdm(outputs, "cross-speaker frames", n, unit="frame")):
-        save_frame(folder / CROSS_SPEAKER, i, output.rgb)
+    images = ((to_bytes(output.rgb),) for output in outputs)
+    save_frames(folder, [CROSS_SPEAKER], images, n, "cross-speaker frames", ranks)
     nearest = nearest_poses(capture.train.poses, capture.val.poses[indices])
     sequences = {
         CROSS_SPEAKER: saved_frames(folder / CROSS_SPEAKER, n),
@@ -200,7 +205,9 @@ def nearest_poses(known: np.ndarray, queries: np.ndarray) -> np.ndarray:
     return np.array([int(np.square(candidates - query).sum(1).argmin()) for query in in_camera(queries)])
 
 
-def _render(trained: TrainedPortrait, held_out: HeldOutFrames, folder: Path, names: list[str]) -> dict[str, float]:
+def _render(
+    trained: TrainedPortrait, held_out: HeldOutFrames, folder: Path, names: list[str], ranks: Ranks
+) -> dict[str, float]:
     """Write the frames of the settings; returns the median seconds per frame of the head and of the portrait."""
     device, background = trained.background.device, trained.background
     times: dict[str, list[float]] = {}
@@ -213,17 +220,20 @@ def _render(trained: TrainedPortrait, held_out: HeldOutFrames, folder: Path, nam
         times.setdefault(name, []).append(perf_counter() - start)
         return output
 
-    indices = tqdm(held_out.indices, "held-out frames", unit="frame")
-    for i, index in enumerate(adaptive_threads(indices, device.type)):
-        inputs = held_out.frames.inputs(int(index), trained=False)
-        head = timed("head", partial(trained.render, inputs, None, with_torso=False))
-        torso = held_out.frames.images(int(index)).torso_over_background
-        save_frame(folder / "head", i, over(head.rgb, head.opacity, torso))
-        if "head_only" in names:
-            save_frame(folder / "head_only", i, over(head.rgb, head.opacity, background))
-        if "portrait" in names:
-            portrait = timed("portrait", partial(trained.render, inputs, background))
-            save_frame(folder / "portrait", i, portrait.rgb)
+    def images() -> Iterator[tuple[np.ndarray, ...]]:
+        for index in held_out.indices[ranks.frames(len(held_out))]:
+            inputs = held_out.frames.inputs(int(index), trained=False)
+            head = timed("head", partial(trained.render, inputs, None, with_torso=False))
+            torso = held_out.frames.images(int(index)).torso_over_background
+            shown = {"head": over(head.rgb, head.opacity, torso)}
+            if "head_only" in names:
+                shown["head_only"] = over(head.rgb, head.opacity, background)
+            if "portrait" in names:
+                shown["portrait"] = timed("portrait", partial(trained.render, inputs, background)).rgb
+            yield tuple(to_bytes(shown[name]) for name in names)
+
+    rendered = adaptive_threads(images(), device.type)
+    save_frames(folder, names, rendered, len(held_out), "held-out frames", ranks)
     # The first frame may compile kernels.
     return {name: float(np.median(seconds[1:] or seconds)) for name, seconds in times.items()}
 
@@ -244,12 +254,32 @@ def _mean_frame(capture: Capture) -> np.ndarray:
     return np.round(total / len(ids)).astype(np.uint8)
 
 
-def save_frame(folder: Path, i: int, rgb: Tensor) -> None:
-    """Write frame i, [H, W, 3] in [0, 1], of :func:`saved_frames`; the folder is made."""
-    folder.mkdir(parents=True, exist_ok=True)
-    write_image(folder / f"{i:05d}.png", to_bytes(rgb))
+def save_frames(
+    folder: Path, names: Sequence[str], images: Iterable[tuple[np.ndarray, ...]], n: int, what: str, ranks: Ranks
+) -> None:
+    """Write frames for :func:`saved_frames`, in the first process.
+
+    Args:
+        folder: gets a folder for each name.
+        names: of the settings.
+        images: [H, W, 3] uint8 RGB of each setting, of the frames of this process (see :meth:`Ranks.frames`).
+        n: frames of all processes.
+        what: for the progress bar.
+        ranks: the processes.
+    """
+    for name in names if n and ranks.is_first else ():
+        (folder / name).mkdir(parents=True, exist_ok=True)
+    bar = tqdm(ranks.in_order(images, n), what, n, unit="frame", disable=not (n and ranks.is_first))
+    for i, of_frame in enumerate(bar):
+        for name, image in zip(names, of_frame, strict=True):
+            write_image(frame_file(folder / name, i), image)
 
 
 def saved_frames(folder: Path, n: int) -> ImageSequence:
-    """The first n frames that :func:`save_frame` wrote to a folder."""
-    return ImageSequence(n, lambda i: read_image(folder / f"{i:05d}.png"))
+    """The first n frames that :func:`save_frames` wrote to the folder of a setting."""
+    return ImageSequence(n, lambda i: read_image(frame_file(folder, i)))
+
+
+def frame_file(folder: Path, i: int) -> Path:
+    """File of frame i of a setting."""
+    return folder / f"{i:05d}.png"

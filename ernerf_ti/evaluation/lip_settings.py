@@ -6,21 +6,22 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from ernerf_ti.audio.closures import REACH, heard_closures
 from ernerf_ti.audio.context import AFTER, BEFORE, audio_contexts
 from ernerf_ti.audio.frame_features import SAMPLE_RATE
 from ernerf_ti.audio.silence import HALF_WINDOW, pause_windows
 from ernerf_ti.data.capture import Capture
-from ernerf_ti.evaluation.held_out import CROSS_SPEAKER, HeldOutFrames, save_frame, saved_frames
+from ernerf_ti.evaluation.held_out import CROSS_SPEAKER, HeldOutFrames, frame_file, save_frames, saved_frames
 from ernerf_ti.evaluation.mesh_metrics import tracker_problem
 from ernerf_ti.evaluation.metric import ImageSequence, NotComputed, Setting
 from ernerf_ti.media.images import read_image
 from ernerf_ti.portrait.render.alpha import over
+from ernerf_ti.process.ranks import Ranks
 from ernerf_ti.process.threads import adaptive_threads
 from ernerf_ti.run.trained_portrait import TrainedPortrait
 from ernerf_ti.synthesis.driving import SAMPLES_PER_FRAME, speech_windows
+from ernerf_ti.synthesis.images import to_bytes
 
 CLOSURES = "closures"
 SILENCES = "silence", f"{CROSS_SPEAKER}_silence"
@@ -37,7 +38,8 @@ def silence_setting(
     held_out: HeldOutFrames,
     folder: Path,
     speech: np.ndarray,
-    speech_model: Path | None = None,
+    speech_model: Path | None,
+    ranks: Ranks,
 ) -> Setting:
     """Render silence after speech, from 0.32 s on, where the audio context has nothing but silence.
 
@@ -48,6 +50,7 @@ def silence_setting(
         folder: folder for the rendered frames, PNG files.
         speech: [S] mono sound at 16 kHz, of which the first 8 s come before the pause; may be empty.
         speech_model: folder of the extractor's speech model, if it needs one.
+        ranks: the processes that render the frames; the first one writes them.
 
     Returns:
         The setting; without images, and with the reason, if the features of silence can't be extracted.
@@ -71,8 +74,8 @@ def silence_setting(
     n = 0 if problem else _N_SILENT
     chosen = held_out.indices[np.linspace(0, len(held_out) - 1, n).round().astype(int)]
     contexts = audio_contexts(torch.from_numpy(windows))[BEFORE : BEFORE + n] if n else None
-    for i, rgb in enumerate(_heads(trained, held_out, chosen, name, contexts)):
-        save_frame(folder / name, i, rgb)
+    heads = _heads(trained, held_out, chosen, ranks, contexts)
+    save_frames(folder, [name], heads, n, name, ranks)
     ids = held_out.frames.split.frame_ids[chosen]
     times = min(len(speech), _SPEECH) // SAMPLES_PER_FRAME + HALF_WINDOW + BEFORE + np.arange(n)
     return Setting(
@@ -88,7 +91,12 @@ def silence_setting(
 
 
 def closure_setting(
-    trained: TrainedPortrait, capture: Capture, held_out: HeldOutFrames, folder: Path, samples: np.ndarray | None
+    trained: TrainedPortrait,
+    capture: Capture,
+    held_out: HeldOutFrames,
+    folder: Path,
+    samples: np.ndarray | None,
+    ranks: Ranks,
 ) -> Setting:
     """The held-out frames around each p, b or m that is heard; those that were not rendered before are rendered.
 
@@ -98,6 +106,7 @@ def closure_setting(
         held_out: frames that were rendered as the setting `head`; closures are sought between the first and the last.
         folder: folder of the rendered frames.
         samples: [S] the capture's mono sound at 16 kHz; None without sound.
+        ranks: the processes that render the frames; the first one writes them.
 
     Returns:
         The setting; without images, and with the reason, if no closure is heard.
@@ -122,11 +131,11 @@ def closure_setting(
         description += f" {_MAX_CLOSURES} of {len(heard)} such sounds, evenly spaced."
         heard = heard[np.linspace(0, len(heard) - 1, _MAX_CLOSURES).round().astype(int)]
     indices = np.flatnonzero(np.isin(all_times, heard[:, None] + around))
-    paths = {int(k): folder / "head" / f"{i:05d}.png" for i, k in enumerate(held_out.indices)}
+    paths = {int(k): frame_file(folder / "head", i) for i, k in enumerate(held_out.indices)}
     others = np.array([k for k in indices if int(k) not in paths], int)
-    for i, rgb in enumerate(_heads(trained, held_out, others, "frames around p, b, m")):
-        save_frame(folder / CLOSURES, i, rgb)
-        paths[int(others[i])] = folder / CLOSURES / f"{i:05d}.png"
+    paths |= {int(k): frame_file(folder / CLOSURES, i) for i, k in enumerate(others)}
+    heads = _heads(trained, held_out, others, ranks)
+    save_frames(folder, [CLOSURES], heads, len(others), "frames around p, b, m", ranks)
     ids, times, n = held_out.frames.split.frame_ids[indices], all_times[indices], len(indices)
     return Setting(
         *(CLOSURES, description, ImageSequence(n, lambda i: read_image(paths[int(indices[i])]))),
@@ -144,21 +153,21 @@ def _heads(
     trained: TrainedPortrait,
     held_out: HeldOutFrames,
     indices: np.ndarray,
-    what: str,
+    ranks: Ranks,
     contexts: Tensor | None = None,
-) -> Iterator[Tensor]:
-    """[H, W, 3] rendered heads over the capture's torso.
+) -> Iterator[tuple[np.ndarray]]:
+    """[H, W, 3] uint8 heads over the capture's torso, of the frames that this process renders.
 
     Args:
         trained, held_out: the portrait and its frames.
         indices: [n] of the frames in the split.
-        what: for the progress bar.
+        ranks: the processes.
         contexts: [n, 8, C, steps] audio contexts in place of those of the frames.
     """
-    bar = tqdm(indices, what, unit="frame", disable=not len(indices))
-    for i, index in enumerate(adaptive_threads(bar, trained.background.device.type)):
-        inputs = held_out.frames.inputs(int(index), trained=False)
+    for i in adaptive_threads(ranks.frames(len(indices)), trained.background.device.type):
+        index = int(indices[i])
+        inputs = held_out.frames.inputs(index, trained=False)
         if contexts is not None:
             inputs.audio_window = contexts[i].contiguous().to(trained.background.device)
         head = trained.render(inputs, None, with_torso=False, with_attention=False)
-        yield over(head.rgb, head.opacity, held_out.frames.images(int(index)).torso_over_background)
+        yield (to_bytes(over(head.rgb, head.opacity, held_out.frames.images(index).torso_over_background)),)

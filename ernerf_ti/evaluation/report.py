@@ -9,14 +9,16 @@ from ernerf_ti.evaluation.page import page
 from ernerf_ti.evaluation.results_text import as_json
 from ernerf_ti.evaluation.video_evaluation import evaluate_video
 from ernerf_ti.media.files import write_json, write_text
+from ernerf_ti.process.ranks import Ranks
 from ernerf_ti.run.folder import RunFolder
 
 
-def evaluate_and_report(options: EvaluationOptions) -> tuple[Evaluation, list[Path]]:
+def evaluate_and_report(options: EvaluationOptions, ranks: Ranks | None = None) -> tuple[Evaluation, list[Path]]:
     """Evaluate a run, and write metrics.json and evaluation.html.
 
     Args:
         options: what to evaluate, and where the results go.
+        ranks: as of :func:`ernerf_ti.evaluation.evaluation.evaluate`; the first process writes the files.
 
     Returns:
         The results, and the files that were written. The rendered frames are gone unless `keep_frames` is set.
@@ -25,14 +27,19 @@ def evaluate_and_report(options: EvaluationOptions) -> tuple[Evaluation, list[Pa
     """
     folder = options.output or RunFolder.find(options.run).evaluation
     frames = folder / "frames"
-    keep = False
+    ranks = ranks or Ranks()
+    keep = not ranks.is_first
     try:
-        evaluation = evaluate(options, frames)
-        written = _write(evaluation, folder)
-        keep = options.keep_frames
+        evaluation = evaluate(options, frames, ranks)
+        written = _write(evaluation, folder) if ranks.is_first else []
+        keep = keep or options.keep_frames
     finally:
         if not keep:
-            remove_frames_folder(frames)
+            try:
+                remove_frames_folder(frames)
+            except KeyboardInterrupt:  # torchrun ends all processes when one has failed
+                remove_frames_folder(frames)
+                raise
     return evaluation, written
 
 

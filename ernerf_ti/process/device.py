@@ -49,10 +49,20 @@ def started_by_torchrun() -> bool:
     return int(os.environ.get("WORLD_SIZE", 1)) > 1 and "RANK" in os.environ
 
 
+def is_first_process() -> bool:
+    """Whether this process is alone, or the first of those that torchrun has started."""
+    return not started_by_torchrun() or os.environ["RANK"] == "0"
+
+
 def use_own_device() -> None:
-    """Leave each process that torchrun has started one GPU to see. Call it before the first use of CUDA."""
+    """Leave each process that torchrun has started one GPU to see, and only the first one progress to show.
+
+    Call it before the first use of CUDA, and before tqdm is imported.
+    """
     if not started_by_torchrun():
         return
+    if not is_first_process():
+        os.environ["TQDM_DISABLE"] = "1"
     index, visible = int(os.environ.get("LOCAL_RANK", 0)), os.environ.get("CUDA_VISIBLE_DEVICES")
     names = [str(index)] if visible is None else visible.split(",")[index : index + 1]
     if not names:

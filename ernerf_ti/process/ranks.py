@@ -9,7 +9,7 @@ of the whole step: the same training as by one process, up to the order of sums.
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -18,8 +18,10 @@ from torch import Tensor
 
 from ernerf_ti.process.device import started_by_torchrun
 
-_TIMEOUT = timedelta(hours=1)
-"""Longer than the first process takes to render the held-out frames while the others wait."""
+Value = TypeVar("Value")
+
+_TIMEOUT = timedelta(hours=4)
+"""Longer than a process renders held-out frames, or measures them, while the others wait. An end is noticed at once."""
 
 
 class Ranks:
@@ -132,7 +134,7 @@ class Ranks:
         """Indices of the frames of a video of n that this process renders: every so many, after the first of all, which
         sets what has to be the same in all."""
         own = list(range(self.index, n, self.count))
-        return own if self.is_first else [0, *own]
+        return own if self.is_first or n == 0 else [0, *own]
 
     def in_order(
         self, images: Iterable[tuple[np.ndarray, ...]], n: int
@@ -145,7 +147,7 @@ class Ranks:
         """
         own = iter(images)
         if not self.is_first:
-            next(own)
+            next(own, None)
             for arrays in own:
                 for array in arrays:
                     with _naming_the_end():
@@ -162,6 +164,15 @@ class Ranks:
                 with _naming_the_end():
                     dist.recv(tensor, k % self.count)
             yield tuple(tensor.numpy() for tensor in received)
+
+    def gather(self, value: Value) -> list[Value]:
+        """The values of all processes in their order, in the first one; the others get none."""
+        if self.count == 1:
+            return [value]
+        gathered: list[Any] = [None] * self.count
+        with _naming_the_end():
+            dist.gather_object(value, gathered if self.is_first else None)
+        return gathered if self.is_first else []
 
     def any(self, flag: bool) -> bool:
         """Whether the flag is set in one of the processes; waits for all of them, not for the devices."""
@@ -192,5 +203,5 @@ def _naming_the_end() -> Iterator[Any]:
     except RuntimeError as error:
         raise RuntimeError(
             f"several processes: expected all of them to go on, but one has ended ({error}); see what it said, and run "
-            "the same command again, which continues from what is saved"
+            "the same command again, which continues a training from what is saved"
         ) from error

@@ -29,6 +29,22 @@ def run(batch, output=None, workers=2, stop=lambda: False):
     return {record["name"]: record for record in summary.write()}, sum(stages)
 
 
+def test_the_page_shows_rows_that_are_not_over_yet(batch, monkeypatch):
+    monkeypatch.setattr("ernerf_ti.batch.summary._INTERVAL", 0.0)
+    batch.write({"a": "one", "b": "broken"})
+    speakers, pages = batch.speakers(), []
+    output = open_output(str(batch.output))
+    summary = Summary(output, speakers)
+
+    def over(record):
+        summary.add(record)
+        pages.append((batch.output / "index.html").read_text())
+
+    run_local(speakers, batch.work(None), [{}], lambda: False, lambda n: None, over)
+    assert "1 done" in pages[0] and "1 unfinished" in pages[0] and "interrupted" not in pages[0].split("<body>")[1]
+    assert "1 failed" in pages[1] and "unfinished" not in pages[1]
+
+
 def test_rows_are_isolated_and_nothing_is_done_twice(batch):
     batch.write({"a": "one", "b": "broken", "c": "killed", "d": "two"})
     records, stages = run(batch)

@@ -162,3 +162,10 @@ def test_frames_of_the_user_are_not_removed(folders, tmp_path, capsys, has_run):
     assert expected in capsys.readouterr().err
     assert mine.read_bytes() == b"mine"
     assert [path.name for path in tmp_path.iterdir()] == ["frames"]
+
+
+def test_a_video_takes_one_process(folders, capsys, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "0")
+    assert evaluate(["--video", str(folders[0] / "gt_imgs")]) == 2
+    assert "--video: expected one process" in capsys.readouterr().err

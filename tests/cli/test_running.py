@@ -104,6 +104,14 @@ def test_interruptions(capsys):
     assert capsys.readouterr().err == "stopped; nothing was written\n" * 2
 
 
+def test_the_first_of_several_processes_says_that_they_were_interrupted(monkeypatch, capsys):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    for rank in ("1", "0"):
+        monkeypatch.setenv("RANK", rank)
+        assert run_reporting_errors(raises(KeyboardInterrupt()), f"stopped by {rank}") == 130
+    assert capsys.readouterr().err == "stopped by 0\n"
+
+
 def test_sigterm_runs_what_must_be_run(tmp_path):
     before = signal.getsignal(signal.SIGTERM)
 

@@ -16,7 +16,7 @@ from ernerf_ti.evaluation.held_out import (
     cross_speaker_settings,
     held_out_settings,
     nearest_poses,
-    save_frame,
+    save_frames,
     select_frames,
 )
 from ernerf_ti.evaluation.lip_metrics import lip_metrics
@@ -25,6 +25,7 @@ from ernerf_ti.evaluation.metric import NotComputed
 from ernerf_ti.evaluation.sound_metric import SoundToMouth
 from ernerf_ti.evaluation.speed import end_to_end
 from ernerf_ti.media.sound import read_sound
+from ernerf_ti.process.ranks import Ranks
 from ernerf_ti.run.trained_portrait import load_portrait
 from ernerf_ti.synthesis.driving import speech_windows
 from ernerf_ti.synthesis.images import picture_of
@@ -74,7 +75,7 @@ def test_selection_of_frames(capture):
 def test_settings_match_their_descriptions(capture, trained, tmp_path, device):
     held_out = select_frames(capture, None, None, device)
     samples = read_sound(capture.paths.sound)
-    settings, seconds = held_out_settings(trained, capture, held_out, tmp_path, samples, True)
+    settings, seconds = held_out_settings(trained, capture, held_out, tmp_path, samples, True, Ranks())
     settings = {setting.name: setting for setting in settings}
     assert list(settings) == ["head", "head_only", "portrait", "nearest_pose", "mean_frame", "truth"]
     assert min(seconds["head"], seconds["portrait"]) > 0
@@ -112,7 +113,7 @@ def test_settings_match_their_descriptions(capture, trained, tmp_path, device):
 def test_without_torso_or_labels(capture, trained, tmp_path, monkeypatch, device):
     monkeypatch.setattr(CapturePaths, "labels", lambda self, k: self.folder / "none.png")
     held_out = select_frames(capture, 1, None, device)
-    settings, seconds = held_out_settings(trained, capture, held_out, tmp_path, None, False)
+    settings, seconds = held_out_settings(trained, capture, held_out, tmp_path, None, False, Ranks())
     assert [setting.name for setting in settings] == ["head", "nearest_pose", "mean_frame", "truth"]
     assert set(seconds) == {"head"}
 
@@ -120,7 +121,7 @@ def test_without_torso_or_labels(capture, trained, tmp_path, monkeypatch, device
 def test_cross_speaker_frames_play_forward_and_backward(capture, trained, tmp_path, device, monkeypatch):
     asked = []
 
-    def render(trained, windows, poses, eye_closures, background, with_torso):
+    def render(trained, windows, poses, eye_closures, background, with_torso, only):
         asked.append((windows, poses, eye_closures, with_torso))
         for k in range(len(windows)):
             yield SimpleNamespace(rgb=torch.full((32, 32, 3), k / 255))
@@ -129,7 +130,7 @@ def test_cross_speaker_frames_play_forward_and_backward(capture, trained, tmp_pa
     held_out = select_frames(capture, None, None, device)
     windows = torch.from_numpy(capture.audio_windows[:5])
     cross_speaker, nearest = cross_speaker_settings(
-        trained, capture, held_out, tmp_path, np.zeros(5 * 640), windows, False
+        trained, capture, held_out, tmp_path, np.zeros(5 * 640), windows, False, Ranks()
     )
     assert (len(cross_speaker), len(nearest), cross_speaker.truth) == (5, 5, None)
     for i, index in enumerate((0, 1, 2, 2, 1)):
@@ -215,7 +216,7 @@ def test_sound_to_mouth(capture, make_setting, monkeypatch):
 def test_silence_is_rendered_at_held_out_poses(capture, trained, tmp_path, device):
     held_out = select_frames(capture, None, None, device)
     speech = 0.3 * np.sin(np.arange(6400) * 0.05)
-    setting = silence_setting("silence", trained, held_out, tmp_path, speech)
+    setting = silence_setting("silence", trained, held_out, tmp_path, speech, None, Ranks())
     assert (len(setting), setting.truth, setting.problem, setting.is_special) == (24, None, None, True)
     assert setting.times.tolist() == list(range(10 + 8, 10 + 8 + 24))  # 0.32 s after 0.4 s of speech
     sound = np.concatenate((speech, noise(39 * 640, 1000)))
@@ -233,7 +234,7 @@ def test_silence_is_rendered_at_held_out_poses(capture, trained, tmp_path, devic
 def test_silence_of_an_extractor_that_is_not_there(capture, trained, tmp_path, device):
     held_out = select_frames(capture, None, None, device)
     other = dataclasses.replace(trained, extractor="deepspeech")
-    setting = silence_setting("cross_speaker_silence", other, held_out, tmp_path, np.zeros(0))
+    setting = silence_setting("cross_speaker_silence", other, held_out, tmp_path, np.zeros(0), None, Ranks())
     assert len(setting) == 0 and not list(tmp_path.iterdir())
     assert setting.problem.reason.startswith(
         "silence can't be made for deepspeech features: extractor: expected one of"
@@ -247,9 +248,9 @@ def test_frames_around_closures(capture, trained, tmp_path, device, monkeypatch)
     held_out = select_frames(capture, 4, None, device)
     assert held_out.indices.tolist() == [0, 6, 13, 19]
     monkeypatch.setattr("ernerf_ti.evaluation.lip_settings.heard_closures", lambda samples: np.array([1, 5, 12, 30]))
-    for i in range(4):
-        save_frame(tmp_path / "head", i, torch.full((32, 32, 3), i / 255))
-    setting = closure_setting(trained, capture, held_out, tmp_path, np.zeros(640))
+    images = ((np.full((32, 32, 3), i, np.uint8),) for i in range(4))
+    save_frames(tmp_path, ["head"], images, 4, "frames", Ranks())
+    setting = closure_setting(trained, capture, held_out, tmp_path, np.zeros(640), Ranks())
     assert setting.times.tolist() == [3, 4, 5, 6, 7, 10, 11, 12, 13, 14] and setting.problem is None
     assert len(list((tmp_path / "closures").iterdir())) == 8
     assert (setting.images[3] == 1).all() and (setting.images[8] == 2).all()  # rendered before
@@ -260,13 +261,16 @@ def test_frames_around_closures(capture, trained, tmp_path, device, monkeypatch)
     k = int(capture.train.frame_ids[10])
     assert (setting.truth[5] == capture.image(k)).all() and (setting.landmarks(5) == capture.landmarks(k)).all()
     monkeypatch.setattr("ernerf_ti.evaluation.lip_settings._MAX_CLOSURES", 1)
-    limited = closure_setting(trained, capture, held_out, tmp_path, np.zeros(640))
+    limited = closure_setting(trained, capture, held_out, tmp_path, np.zeros(640), Ranks())
     assert limited.description.endswith(" 1 of 2 such sounds, evenly spaced.") and len(limited) == 5
 
 
 def test_no_closures(capture, trained, tmp_path, device, monkeypatch):
     monkeypatch.setattr("ernerf_ti.evaluation.lip_settings.heard_closures", lambda samples: np.array([2, 21]))
     held_out = select_frames(capture, None, None, device)  # 3 frames, too few for those around
-    setting = closure_setting(trained, capture, held_out, tmp_path, np.zeros(640))
+    setting = closure_setting(trained, capture, held_out, tmp_path, np.zeros(640), Ranks())
     assert len(setting) == 0 and "no p, b or m is heard" in setting.problem.reason
-    assert closure_setting(trained, capture, held_out, tmp_path, None).problem.reason == "the capture has no sound"
+    assert (
+        closure_setting(trained, capture, held_out, tmp_path, None, Ranks()).problem.reason
+        == "the capture has no sound"
+    )

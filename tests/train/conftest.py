@@ -20,7 +20,7 @@ def capture(tmp_path_factory, pytestconfig) -> Capture:
     return open_capture(folder)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def config() -> TrainConfig:
     small = PRESETS["small"]
     return dataclasses.replace(

@@ -1,4 +1,5 @@
-"""Training by several processes that torchrun starts: the same as by one, ended by Ctrl-C or by the death of one."""
+"""Training, synthesis and evaluation by several processes that torchrun starts: the same as by one, ended by Ctrl-C or
+by the death of one."""
 
 import dataclasses
 import json
@@ -37,12 +38,14 @@ def test_every_frame_is_rendered_once_and_the_first_one_by_all(count):
     assert all(of_rank[0] == 0 for of_rank in frames)  # the range of depths is that of the first frame
     own = [of_rank if r.is_first else of_rank[1:] for r, of_rank in zip(ranks, frames, strict=True)]
     assert sorted(k for of_rank in own for k in of_rank) == list(range(7))
+    assert all(r.frames(0) == [] for r in ranks)
 
 
 def test_alone_nothing_changes():
     alone, x = Ranks(), torch.rand(3, requires_grad=True)
     (joined,) = alone.join(3, [x])
     assert joined is x and alone.once(x) is x and alone.is_first and alone.any(True) and not alone.any(False)
+    assert alone.gather("x") == ["x"]
 
 
 def arguments(config, capture, run, iterations):
@@ -119,6 +122,15 @@ def wait_for_steps(run, log, n):
         time.sleep(0.05)
 
 
+def second_child(run):
+    """Process of the second rank."""
+    children = Path(f"/proc/{run.pid}/task/{run.pid}/children")
+    if not children.is_file():
+        os.killpg(run.pid, signal.SIGKILL)
+        pytest.skip("needs /proc")
+    return int(children.read_text().split()[1])
+
+
 def test_ctrl_c_and_another_number_of_processes(config, capture, tmp_path):
     iterations = {"head": 100_000, "finetune": 0, "torso": 0}
     with start(*arguments(config, capture, tmp_path / "run", iterations)) as run:
@@ -138,20 +150,21 @@ def test_the_death_of_one_ends_the_others_and_leaves_the_saved_state(config, cap
     iterations = {"head": 100_000, "finetune": 0, "torso": 0}
     with start(*arguments(config, capture, tmp_path / "run", iterations)) as run:
         wait_for_steps(run, tmp_path / "run" / "log.jsonl", 3)
-        children = Path(f"/proc/{run.pid}/task/{run.pid}/children")
-        if not children.is_file():
-            os.killpg(run.pid, signal.SIGKILL)
-            pytest.skip("needs /proc")
-        os.kill(int(children.read_text().split()[1]), signal.SIGKILL)
+        os.kill(second_child(run), signal.SIGKILL)
         output = run.communicate(timeout=120)[0]
     assert run.returncode != 0
     assert "expected all of them to go on, but one has ended" in output, output
     assert Trainer.resume(capture, tmp_path / "run").step >= 3
 
 
-def test_two_processes_render_one_video(config, capture, tmp_path):
-    run = stepped(config, capture, tmp_path / "run", {"head": 2, "finetune": 0, "torso": 2}).folder
-    sound = str(capture.folder / "aud.wav")
+@pytest.fixture(scope="module")
+def trained_run(config, capture, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("several") / "run"
+    return stepped(config, capture, folder, {"head": 2, "finetune": 0, "torso": 2}).folder
+
+
+def test_two_processes_render_one_video(trained_run, capture, tmp_path):
+    run, sound = trained_run, str(capture.folder / "aud.wav")
 
     def synthesize(name):
         return ["synthesize", str(run), "--audio", sound, "-o", str(tmp_path / name), "--device", "cpu"] + [
@@ -166,3 +179,47 @@ def test_two_processes_render_one_video(config, capture, tmp_path):
     two, one = (sorted((tmp_path / name).iterdir()) for name in ("two", "one"))
     assert [path.name for path in two] == [path.name for path in one] and len(one) >= 22
     assert all(a.read_bytes() == b.read_bytes() for a, b in zip(two, one, strict=True))
+
+
+def evaluation_of(run, output):
+    return ["evaluate", str(run), "--output", str(output), "--device", "cpu"]
+
+
+def test_two_processes_evaluate_as_one(trained_run, capture, tmp_path):
+    speech = ["--cross-speaker-audio", str(capture.folder / "aud.wav"), "--max-seconds", "0.3"]
+    with start(*evaluation_of(trained_run, tmp_path / "two"), *speech) as together:
+        output = together.communicate(timeout=240)[0]
+    assert together.returncode == 0, output
+    assert output.count("evaluation.html") == 1 and output.count("PSNR frame (dB)") == 1, output
+    assert main([*evaluation_of(trained_run, tmp_path / "one"), *speech]) == 0
+    two, one = (json.loads((tmp_path / name / "metrics.json").read_text()) for name in ("two", "one"))
+    assert set(flat(two["speed"])) == set(flat(one["speed"]))
+    assert {"head", "portrait", "truth", "cross_speaker", "silence"} <= set(one["settings"])
+    assert list(two["settings"]) == list(one["settings"])
+    found, expected = flat(two["settings"]), flat(one["settings"])
+    assert list(found) == list(expected)
+    for path, value in expected.items():
+        assert found[path] == (pytest.approx(value, rel=1e-5) if isinstance(value, float) else value), path
+    assert {path.name for path in (tmp_path / "two").iterdir()} == {"metrics.json", "evaluation.html"}
+
+
+def flat(content, path=""):
+    """The values in nested lists and objects by their paths."""
+    if not isinstance(content, dict | list):
+        return {path: content}
+    items = content.items() if isinstance(content, dict) else enumerate(content)
+    return {place: value for key, inner in items for place, value in flat(inner, f"{path}/{key}").items()}
+
+
+def test_the_death_of_one_ends_an_evaluation_which_leaves_nothing(trained_run, tmp_path):
+    with start(*evaluation_of(trained_run, tmp_path / "out")) as run:
+        end = time.monotonic() + 120
+        while not (tmp_path / "out" / "frames" / "head" / "00000.png").is_file():
+            assert run.poll() is None and time.monotonic() < end, run.communicate()[0]
+            time.sleep(0.02)
+        os.kill(second_child(run), signal.SIGKILL)
+        output = run.communicate(timeout=120)[0]
+    assert run.returncode != 0
+    ends = [line for line in output.splitlines() if "no results were written" in line or "one has ended" in line]
+    assert len(ends) == 1, output
+    assert list((tmp_path / "out").iterdir()) == []
