@@ -21,6 +21,7 @@ from ernerf_ti.live.renderer import Background, LiveInputs, PictureMaker
 from ernerf_ti.live.sound import mono
 from ernerf_ti.live.speech import Moment, SpeechTrack, silent_steps, windows_of
 from ernerf_ti.process.prefetch import ahead
+from ernerf_ti.process.threads import usable_cores
 
 _LEAD = 1 / FPS
 """Seconds before a frame is due at which it is begun."""
@@ -80,6 +81,11 @@ class LiveSession:
         self._moved = 0  # frames in which head and eyes moved
         self._quality = Quality(1 / FPS)
         self._is_read = False
+        self._beside: ThreadPoolExecutor | None = None
+        """Computes audio features while a picture is rendered."""
+        self._preparing: Future[None] | None = None
+        self._moment: Moment | None = None
+        """That of the last frame, whose features and the next one's are computed there."""
 
     @property
     def size(self) -> tuple[int, int]:
@@ -126,6 +132,7 @@ class LiveSession:
         with self._lock:
             self._check_open()
             self._speech.push(samples, int(sample_rate), self._frame_after(self._latency))
+            self._prepare()
 
     def flush(self) -> None:
         """End the segment: what is there of it is spoken to its end. Does nothing without a segment.
@@ -216,6 +223,8 @@ class LiveSession:
             start = self._start
         executor = ThreadPoolExecutor(1, "live pictures") if clock.is_real else None
         coming: Future[np.ndarray] | None = None
+        with self._lock:
+            self._beside = ThreadPoolExecutor(1, "live features") if _has_a_core_for_features(clock) else None
         try:
             while not self._closed.is_set():
                 clock.wait_until(start + self._next / FPS - _LEAD)
@@ -225,6 +234,8 @@ class LiveSession:
                 with self._lock:
                     moment = self._speech.advance(self._next)
                     self._n_in_flight += 1
+                    self._moment = moment
+                    self._prepare()
                 self._moved += self._idle or moment.place is not None
                 if executor is None:
                     if image is None or late <= 0:
@@ -240,12 +251,23 @@ class LiveSession:
                 yield _Made(self._next, moment, image)
                 self._next += 1
         finally:
-            if executor is not None:
-                executor.shutdown()
+            with self._lock:
+                beside, self._beside = self._beside, None
+            for each in (executor, beside):
+                if each is not None:
+                    each.shutdown()
+
+    def _prepare(self) -> None:
+        """Begin to compute features, if nothing else does. Call it with the lock."""
+        if self._beside is None or self._moment is None or (self._preparing is not None and not self._preparing.done()):
+            return
+        self._preparing = self._beside.submit(self._speech.prepare, self._moment)
 
     def _picture(self, moment: Moment, moved: int, n_late: int) -> np.ndarray:
         """The picture of a frame, or of the one that it will be seen in, so many frames later."""
-        began = self._clock.time()
+        began, preparing = self._clock.time(), self._preparing
+        if preparing is not None and preparing.done():
+            preparing.result()  # raises what went wrong there
         pose, place = self._path.at(moved + n_late)
         windows = windows_of(self._speech.steps(moment, n_late))
         inputs = LiveInputs(windows, self._blinks.at(moved + n_late), pose, place)
@@ -270,3 +292,8 @@ class LiveSession:
     def _check_open(self) -> None:
         if self._closed.is_set():
             raise RuntimeError("this session is closed; make another one with LivePortrait.session")
+
+
+def _has_a_core_for_features(clock: Clock) -> bool:
+    """Whether features are computed in a thread of their own: not where time waits for them, or pictures would."""
+    return clock.is_real and usable_cores() > 1
