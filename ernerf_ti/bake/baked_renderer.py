@@ -8,6 +8,7 @@ from torch import Tensor
 import taichi_kernels as tk
 from ernerf_ti.bake.baked_head import BakedHead
 from ernerf_ti.portrait.model.folded_torso import FoldedTorso
+from ernerf_ti.portrait.model.position_encoders import Encode
 from ernerf_ti.portrait.portrait import Portrait
 from ernerf_ti.portrait.records import FrameInputs, RenderOutput
 from ernerf_ti.portrait.render.alpha import over
@@ -80,6 +81,10 @@ class BakedRenderer:
         index = self._portrait.torso_grid.occupied(coords).nonzero()[:, 0]
         return index, FoldedTorso(self._portrait.torso, coords[index])
 
+    @cached_property
+    def _encode(self) -> Encode:
+        return self._portrait.head.position_encoder.for_images()
+
     def _render_torso(self, inputs: FrameInputs, background_rgb: Tensor | None) -> tuple[Tensor, Tensor]:
         """Torso over [N, 3], and its alpha [N]."""
         appearance = inputs.torso_appearance
@@ -111,14 +116,13 @@ class BakedRenderer:
         )
         field = portrait.head.bind(inputs, with_uncertainty=False, call=portrait.call)
         networks, degree = field.folded(with_attention), field.field.config.direction_degree
-        encode = field.field.position_encoder.for_images()
+        harmonics = tk.spherical_harmonics(samples.directions, degree)
         memory = pose.new_empty(field.field.position_encoder.n_outputs * _SAMPLES_PER_PART)
         n = len(samples.ts)
         values = pose.new_empty(networks.n_values, n)
         for begin in range(0, n, _SAMPLES_PER_PART):
             part = slice(begin, begin + _SAMPLES_PER_PART)
-            harmonics = tk.spherical_harmonics(samples.directions[part], degree)
-            networks(encode(samples.positions[part], memory), harmonics, values[:, part])
+            networks(self._encode(samples.positions[part], memory), harmonics[part], values[:, part])
         sigmas, rgbs = values[0], values[1:4].t().contiguous()
         rgb, opacity, depth = composite_baked(sigmas, rgbs, samples, march.T_threshold)
         rgb = over(rgb, opacity, background_rgb)
