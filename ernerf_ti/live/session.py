@@ -85,7 +85,7 @@ class LiveSession:
         """Computes audio features while a picture is rendered."""
         self._preparing: Future[None] | None = None
         self._moment: Moment | None = None
-        """That of the last frame, whose features and the next one's are computed there."""
+        """That of the last frame whose features, and the next one's, are computed there."""
 
     @property
     def size(self) -> tuple[int, int]:
@@ -132,7 +132,7 @@ class LiveSession:
         with self._lock:
             self._check_open()
             self._speech.push(samples, int(sample_rate), self._frame_after(self._latency))
-            self._prepare()
+        self._prepare(None)
 
     def flush(self) -> None:
         """End the segment: what is there of it is spoken to its end. Does nothing without a segment.
@@ -234,8 +234,6 @@ class LiveSession:
                 with self._lock:
                     moment = self._speech.advance(self._next)
                     self._n_in_flight += 1
-                    self._moment = moment
-                    self._prepare()
                 self._moved += self._idle or moment.place is not None
                 if executor is None:
                     if image is None or late <= 0:
@@ -243,6 +241,8 @@ class LiveSession:
                 else:
                     if coming is None:
                         coming = executor.submit(self._picture, moment, self._moved, self._quality.n_late)
+                    else:
+                        self._prepare(moment)
                     due = start + self._next / FPS
                     wait([coming], max(0.0, due - clock.time()))
                     if coming.done():
@@ -257,11 +257,17 @@ class LiveSession:
                 if each is not None:
                     each.shutdown()
 
-    def _prepare(self) -> None:
-        """Begin to compute features, if nothing else does. Call it with the lock."""
-        if self._beside is None or self._moment is None or (self._preparing is not None and not self._preparing.done()):
-            return
-        self._preparing = self._beside.submit(self._speech.prepare, self._moment)
+    def _prepare(self, moment: Moment | None) -> None:
+        """Begin to compute features beside, unless that is being done.
+
+        Args:
+            moment: that of a frame whose picture is begun or left out; None for the last one, as there is new sound.
+        """
+        with self._lock:
+            self._moment = moment or self._moment
+            is_idle = self._preparing is None or self._preparing.done()
+            if self._beside is not None and self._moment is not None and is_idle:
+                self._preparing = self._beside.submit(self._speech.prepare, self._moment)
 
     def _picture(self, moment: Moment, moved: int, n_late: int) -> np.ndarray:
         """The picture of a frame, or of the one that it will be seen in, so many frames later."""
@@ -270,6 +276,7 @@ class LiveSession:
             preparing.result()  # raises what went wrong there
         pose, place = self._path.at(moved + n_late)
         windows = windows_of(self._speech.steps(moment, n_late))
+        self._prepare(moment)  # only now: the picture does not wait for features of the next one
         inputs = LiveInputs(windows, self._blinks.at(moved + n_late), pose, place)
         image = self._pictures.picture(inputs, self._background, self._quality.scale)
         image.flags.writeable = False  # it may be repeated
