@@ -76,6 +76,9 @@ def test_the_torso_lies_behind(portrait, baked, inputs):
     outside = exact.head_opacity < 1e-3
     torch.testing.assert_close(with_torso.rgb[outside], exact.rgb[outside], atol=1e-3, rtol=0)
     torch.testing.assert_close(with_torso.opacity[outside], exact.opacity[outside], atol=1e-3, rtol=0)
+    premultiplied = render_baked(portrait, baked, inputs, None, with_attention=False)
+    over = premultiplied.rgb + (1 - premultiplied.opacity)[..., None] * background
+    torch.testing.assert_close(over, with_torso.rgb, atol=2e-3, rtol=0)
     with pytest.raises(ValueError, match=r"background: expected shape \[32, 32, 3\]"):
         render_baked(portrait, baked, inputs, torch.zeros(3, 3, 3))
 
