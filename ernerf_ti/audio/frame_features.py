@@ -154,6 +154,14 @@ class RunningStatistics:
     def __init__(self, mean: np.ndarray | float = 0.0, variance: np.ndarray | float = 0.0, n: int = 0):
         self._n, self._mean, self._variance = n, mean, variance
 
+    def copy(self) -> "RunningStatistics":
+        """The same, for :meth:`restore`."""
+        return RunningStatistics(self._mean, self._variance, self._n)
+
+    def restore(self, earlier: "RunningStatistics") -> None:
+        """Forget the frames since a copy was made."""
+        self._n, self._mean, self._variance = earlier._n, earlier._mean, earlier._variance
+
     def at(self, frames: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """[T, D] further frames -> mean and variance after each of them, [T, D]."""
         means, variances = np.empty_like(frames), np.empty_like(frames)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from ernerf_ti.batch.row import OnRow, OnStage, Steps, Work, failed_record, run_row
 from ernerf_ti.batch.speakers import Speaker
+from ernerf_ti.process.threads import usable_cores
 
 _PAUSE = 0.05  # s between looks at the rows
 _DRIVERS = ("nvidiactl", "dxg")  # of a GPU: of its own, and inside Windows
@@ -27,7 +28,7 @@ class Machine:
     @classmethod
     def this(cls) -> "Machine":
         """Cores that the process may use, memory, and GPUs if torch can use them. Loads torch if there is a driver."""
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        cores = usable_cores()
         memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
         if not any(Path("/dev", name).exists() for name in _DRIVERS):  # loading torch takes seconds
             return cls(cores, memory, ())

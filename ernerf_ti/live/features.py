@@ -104,11 +104,11 @@ class SegmentSteps:
         self._first = 0  # number of the first step that is kept
         self._finished = False
 
-    def compute(self, n: int) -> None:
-        """Compute the first n steps, or those whose sound has come."""
+    def compute(self, n: int) -> bool:
+        """Compute the first n steps, or those whose sound has come. Returns whether there was any new sound."""
         wanted = n * STEP + self._delay - self._fed
         if wanted <= 0 or self._finished:
-            return
+            return False
         samples = self._sound.heard.take(wanted)
         self._fed += len(samples)
         parts = [self._steps]
@@ -118,6 +118,7 @@ class SegmentSteps:
             self._finished = True
             parts.append(self._stream.finish())
         self._steps = np.concatenate(parts)
+        return len(samples) > 0 or self._finished
 
     def get(self, i: int) -> np.ndarray | None:
         """[C] step i, silence after the end of the segment; None if it is not known."""

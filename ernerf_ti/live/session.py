@@ -21,6 +21,7 @@ from ernerf_ti.live.renderer import Background, LiveInputs, PictureMaker
 from ernerf_ti.live.sound import mono
 from ernerf_ti.live.speech import Moment, SpeechTrack, silent_steps, windows_of
 from ernerf_ti.process.prefetch import ahead
+from ernerf_ti.process.threads import usable_cores
 
 _LEAD = 1 / FPS
 """Seconds before a frame is due at which it is begun."""
@@ -80,6 +81,11 @@ class LiveSession:
         self._moved = 0  # frames in which head and eyes moved
         self._quality = Quality(1 / FPS)
         self._is_read = False
+        self._beside: ThreadPoolExecutor | None = None
+        """Computes audio features while a picture is rendered."""
+        self._preparing: Future[None] | None = None
+        self._moment: Moment | None = None
+        """That of the last frame whose features, and the next one's, are computed there."""
 
     @property
     def size(self) -> tuple[int, int]:
@@ -126,6 +132,7 @@ class LiveSession:
         with self._lock:
             self._check_open()
             self._speech.push(samples, int(sample_rate), self._frame_after(self._latency))
+        self._prepare(None)
 
     def flush(self) -> None:
         """End the segment: what is there of it is spoken to its end. Does nothing without a segment.
@@ -216,6 +223,8 @@ class LiveSession:
             start = self._start
         executor = ThreadPoolExecutor(1, "live pictures") if clock.is_real else None
         coming: Future[np.ndarray] | None = None
+        with self._lock:
+            self._beside = ThreadPoolExecutor(1, "live features") if _has_a_core_for_features(clock) else None
         try:
             while not self._closed.is_set():
                 clock.wait_until(start + self._next / FPS - _LEAD)
@@ -232,6 +241,8 @@ class LiveSession:
                 else:
                     if coming is None:
                         coming = executor.submit(self._picture, moment, self._moved, self._quality.n_late)
+                    else:
+                        self._prepare(moment)
                     due = start + self._next / FPS
                     wait([coming], max(0.0, due - clock.time()))
                     if coming.done():
@@ -240,14 +251,32 @@ class LiveSession:
                 yield _Made(self._next, moment, image)
                 self._next += 1
         finally:
-            if executor is not None:
-                executor.shutdown()
+            with self._lock:
+                beside, self._beside = self._beside, None
+            for each in (executor, beside):
+                if each is not None:
+                    each.shutdown()
+
+    def _prepare(self, moment: Moment | None) -> None:
+        """Begin to compute features beside, unless that is being done.
+
+        Args:
+            moment: that of a frame whose picture is begun or left out; None for the last one, as there is new sound.
+        """
+        with self._lock:
+            self._moment = moment or self._moment
+            is_idle = self._preparing is None or self._preparing.done()
+            if self._beside is not None and self._moment is not None and is_idle:
+                self._preparing = self._beside.submit(self._speech.prepare, self._moment)
 
     def _picture(self, moment: Moment, moved: int, n_late: int) -> np.ndarray:
         """The picture of a frame, or of the one that it will be seen in, so many frames later."""
-        began = self._clock.time()
+        began, preparing = self._clock.time(), self._preparing
+        if preparing is not None and preparing.done():
+            preparing.result()  # raises what went wrong there
         pose, place = self._path.at(moved + n_late)
         windows = windows_of(self._speech.steps(moment, n_late))
+        self._prepare(moment)  # only now: the picture does not wait for features of the next one
         inputs = LiveInputs(windows, self._blinks.at(moved + n_late), pose, place)
         image = self._pictures.picture(inputs, self._background, self._quality.scale)
         image.flags.writeable = False  # it may be repeated
@@ -270,3 +299,8 @@ class LiveSession:
     def _check_open(self) -> None:
         if self._closed.is_set():
             raise RuntimeError("this session is closed; make another one with LivePortrait.session")
+
+
+def _has_a_core_for_features(clock: Clock) -> bool:
+    """Whether features are computed in a thread of their own: not where time waits for them, or pictures would."""
+    return clock.is_real and usable_cores() > 1

@@ -1,12 +1,13 @@
 """What is spoken when: segments of sound on the timeline of frames, and the audio features around a frame."""
 
+import threading
 from collections import deque
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from ernerf_ti.audio.context import AFTER, BEFORE
-from ernerf_ti.audio.frame_features import Statistics
+from ernerf_ti.audio.frame_features import RunningStatistics, Statistics
 from ernerf_ti.audio.windows import STEPS_PER_FRAME, WINDOW
 from ernerf_ti.live.features import SegmentSteps, StreamingFeatures
 from ernerf_ti.live.frame import FPS, SOUND_PER_FRAME, SOUND_RATE
@@ -75,9 +76,20 @@ class Heard:
     ends: bool = False
 
 
+@dataclass(frozen=True, eq=False)
+class _Ahead:
+    """Steps that were computed before a frame needed them."""
+
+    segment: _Segment
+    n: int
+    """The first n of the segment."""
+    before: Statistics
+    """Of the session, without them."""
+
+
 @dataclass(eq=False)
 class SpeechTrack:
-    """Segments on the timeline. Not safe for threads: the session has a lock.
+    """Segments on the timeline. Not safe for threads, :meth:`steps` and :meth:`prepare` aside: the session has a lock.
 
     Args:
         features: of the portrait.
@@ -99,6 +111,9 @@ class SpeechTrack:
     _fade: int | None = field(default=None, init=False)
     """Frames since an interruption."""
     _heard: _Place | None = field(default=None, init=False)
+    _computing: threading.Lock = field(default_factory=threading.Lock, init=False)
+    """Held while steps are computed."""
+    _ahead: deque[_Ahead] = field(default_factory=deque, init=False)
 
     def __post_init__(self) -> None:
         self._statistics = self.features.statistics()
@@ -149,7 +164,8 @@ class SpeechTrack:
             played = min((index + 1) / FPS, segment.sound.n_spoken / SOUND_RATE)
         if self._at is not None:
             segment, index = self._at
-            segment.cut = True
+            for dropped in (segment, *self._waiting):
+                dropped.cut = True
             if not in_flight:
                 self._tail = segment, index + 1
             self._fade = 0
@@ -192,11 +208,30 @@ class SpeechTrack:
         """[30, C] features from 8 frames before to 6 frames after a frame, or after one of up to 3 frames later, of
         which less is known.
 
-        Call it in the order of the frames, of which any may be left out. It touches only what no other method does: the
-        session calls it without its lock.
+        Call it in the order of the frames, of which any may be left out. It touches only what no other method but
+        :meth:`prepare` does: the session calls it without its lock.
         """
-        silence = self.features.silence
-        n_known = (_PAST + 1) * STEPS_PER_FRAME + self.look_ahead
+        with self._computing:
+            return self._strip(moment, n_late)
+
+    def prepare(self, moment: Moment) -> None:
+        """Compute the steps of a frame and those that the next one needs, as far as their sound has come.
+
+        It may run in another thread while the frame is rendered. What :meth:`steps` returns does not depend on it, also
+        after an interruption: the statistics of the voice forget what no frame has needed by then.
+        """
+        with self._computing:
+            for i in range(self._n_known + STEPS_PER_FRAME):
+                place = moment.around[i // STEPS_PER_FRAME]
+                if place is not None and not place[0].cut:
+                    n = STEPS_PER_FRAME * place[1] + i % STEPS_PER_FRAME + 1
+                    if i < self._n_known:
+                        self._compute(place[0], n)
+                    else:
+                        self._compute_ahead(place[0], n)
+
+    def _strip(self, moment: Moment, n_late: int) -> np.ndarray:
+        silence, n_known = self.features.silence, self._n_known
         strip = np.empty(((_PAST + 1 + _FUTURE + n_late) * STEPS_PER_FRAME, len(silence)), np.float32)
         last = silence
         for i in range(len(strip)):
@@ -205,7 +240,7 @@ class SpeechTrack:
                 last = silence
             elif i < n_known and place is not None:
                 segment, number = place[0], STEPS_PER_FRAME * place[1] + i % STEPS_PER_FRAME
-                segment.steps.compute(number + 1)
+                self._compute(segment, number + 1)
                 known = segment.steps.get(number)
                 last = last if known is None else known
             strip[i] = last
@@ -213,6 +248,32 @@ class SpeechTrack:
             moment.place[0].steps.forget(STEPS_PER_FRAME * (moment.place[1] - _PAST))
         strip = strip[n_late * STEPS_PER_FRAME :]
         return silence + np.float32(moment.kept) * (strip - silence) if moment.kept < 1 else strip
+
+    @property
+    def _n_known(self) -> int:
+        """Steps from 8 frames before a frame that its windows know."""
+        return (_PAST + 1) * STEPS_PER_FRAME + self.look_ahead
+
+    def _compute(self, segment: _Segment, n: int) -> None:
+        """Compute the first n steps of a segment, which a frame needs."""
+        while self._ahead and (self._ahead[0].segment.number, self._ahead[0].n) <= (segment.number, n):
+            self._forget_if_cut(self._ahead.popleft(), segment)
+        segment.steps.compute(n)
+
+    def _compute_ahead(self, segment: _Segment, n: int) -> None:
+        while self._ahead and self._ahead[0].segment.cut:
+            self._forget_if_cut(self._ahead.popleft(), segment)
+        statistics = self._statistics
+        before = statistics.copy() if isinstance(statistics, RunningStatistics) else statistics
+        if segment.steps.compute(n):
+            self._ahead.append(_Ahead(segment, n, before))
+
+    def _forget_if_cut(self, ahead: _Ahead, following: _Segment) -> None:
+        """Take the steps back if no frame will need them; the segment that is computed now is another one."""
+        if ahead.segment.cut and ahead.segment is not following:
+            if isinstance(self._statistics, RunningStatistics) and isinstance(ahead.before, RunningStatistics):
+                self._statistics.restore(ahead.before)
+            self._ahead.clear()
 
     def deliver(self, moment: Moment) -> Heard:
         """The sound of a frame; called for each frame in order."""

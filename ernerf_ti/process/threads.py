@@ -145,6 +145,11 @@ class TorchThreads:
         torch.set_num_threads(n)
 
 
+def usable_cores() -> int:
+    """CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def adaptive_threads(items: Iterable[Item], device_type: str = "cpu") -> Iterator[Item]:
     """Yield the items while a :class:`ThreadTuner` chooses the number of threads.
 

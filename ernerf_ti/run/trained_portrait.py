@@ -1,6 +1,7 @@
 """A trained portrait, loaded from its run folder for rendering."""
 
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from ernerf_ti.audio.speech_projection import SpeechProjection
 from ernerf_ti.bake.baked_head import BakedHead
-from ernerf_ti.bake.baked_renderer import render_baked
+from ernerf_ti.bake.baked_renderer import BakedRenderer
 from ernerf_ti.media.provenance.consent import Consent, consent_in
 from ernerf_ti.portrait.config import PortraitConfig
 from ernerf_ti.portrait.model.calls import Call, call_plainly
@@ -114,21 +115,26 @@ class TrainedPortrait:
         :meth:`ernerf_ti.portrait.render.frame_renderer.FrameRenderer.submit`.
 
         If the inputs have no appearance embedding of the torso, it is predicted from the head pose. On the CPU a baked
-        portrait is rendered by :func:`ernerf_ti.bake.baked_renderer.render_baked`.
+        portrait is rendered by :class:`ernerf_ti.bake.baked_renderer.BakedRenderer`.
         """
         appearance = inputs.torso_appearance
         if appearance is None and with_torso:
             appearance = self.torso_appearance(inputs.head_pose)
         inputs = replace(inputs, appearance_index=self.appearance_index, torso_appearance=appearance)
-        baked = self.baked
-        if baked is not None and self.background.device.type == "cpu":
-            camera = (self.intrinsics, self.size, background)
-            what = (with_torso, with_attention)
-            return PendingFrame(lambda _: render_baked(self.portrait, baked, inputs, *camera, *what), 0, None)
+        baked = self._baked_renderer
+        if baked is not None:
+            return PendingFrame(lambda _: baked.render(inputs, background, with_torso, with_attention), 0, None)
         renderer = self.portrait.renderer(self.intrinsics, self.size)
         return renderer.submit(
             inputs, background, with_torso, in_passes=self.as_published, with_attention=with_attention
         )
+
+    @cached_property
+    def _baked_renderer(self) -> BakedRenderer | None:
+        """What renders the images of a baked portrait on the CPU; None for the networks alone."""
+        if self.baked is None or self.background.device.type != "cpu":
+            return None
+        return BakedRenderer(self.portrait, self.baked, self.intrinsics, self.size)
 
     def render(
         self, inputs: FrameInputs, background: Tensor | None, with_torso: bool = True, with_attention: bool = True

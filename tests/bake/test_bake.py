@@ -10,7 +10,7 @@ import torch
 
 import ernerf_ti.synthesis.baking as baking_of_runs
 from ernerf_ti.bake.baked_head import BakedHead
-from ernerf_ti.bake.baked_renderer import render_baked
+from ernerf_ti.bake.baked_renderer import BakedRenderer
 from ernerf_ti.bake.baking import BakeOptions, bake_head
 from ernerf_ti.bake.conditions import various_closures, various_speech
 from ernerf_ti.bake.variation import VariationOptions, dynamic_cells
@@ -32,6 +32,10 @@ def baked(portrait, trained_on) -> BakedHead:
     return bake(portrait, trained_on, variation=0.05, region=0.3)
 
 
+def render_baked(portrait, baked, inputs, background, **options):
+    return BakedRenderer(portrait, baked, INTRINSICS, SIZE).render(inputs, background, **options)
+
+
 def psnr(a, b) -> float:
     return float(-10 * torch.log10((a - b).square().mean()))
 
@@ -41,7 +45,7 @@ def test_all_dynamic_is_the_exact_picture(portrait, trained_on, inputs):
     assert not ((everything.cells >= FIRST_ROW) & ((everything.cells - FIRST_ROW) % 2 == 0)).any()
     background = torch.full((32, 32, 3), 0.4)
     exact = portrait.render(inputs, INTRINSICS, SIZE, background, with_torso=False)
-    picture = render_baked(portrait, everything, inputs, INTRINSICS, SIZE, background, with_torso=False)
+    picture = render_baked(portrait, everything, inputs, background, with_torso=False)
     assert exact.opacity.max() > 0.3
     assert psnr(picture.rgb, exact.rgb) > 45  # rays end earlier
     torch.testing.assert_close(picture.opacity, exact.opacity, atol=0.02, rtol=0)
@@ -54,7 +58,7 @@ def test_part_is_stored(portrait, trained_on, baked, inputs):
     assert len(baked.colors) == (~is_dynamic).sum() and len(baked.log_densities) == len(codes)
     everything = bake(portrait, trained_on, variation=-1.0, region=0.0)
     all_samples, samples, exact = (
-        render_baked(portrait, baked_head, inputs, INTRINSICS, SIZE, None, with_torso=False)
+        render_baked(portrait, baked_head, inputs, None, with_torso=False)
         if baked_head
         else portrait.render(inputs, INTRINSICS, SIZE, None, with_torso=False)
         for baked_head in (everything, baked, None)
@@ -66,14 +70,17 @@ def test_part_is_stored(portrait, trained_on, baked, inputs):
 def test_the_torso_lies_behind(portrait, baked, inputs):
     background = torch.full((32, 32, 3), 0.4)
     portrait.torso_grid.alpha_grid.fill_(1.0)
-    with_torso = render_baked(portrait, baked, inputs, INTRINSICS, SIZE, background, with_attention=False)
+    with_torso = render_baked(portrait, baked, inputs, background, with_attention=False)
     exact = portrait.render(inputs, INTRINSICS, SIZE, background)
     assert with_torso.audio_attention is None and exact.head_opacity is not None
     outside = exact.head_opacity < 1e-3
     torch.testing.assert_close(with_torso.rgb[outside], exact.rgb[outside], atol=1e-3, rtol=0)
     torch.testing.assert_close(with_torso.opacity[outside], exact.opacity[outside], atol=1e-3, rtol=0)
+    premultiplied = render_baked(portrait, baked, inputs, None, with_attention=False)
+    over = premultiplied.rgb + (1 - premultiplied.opacity)[..., None] * background
+    torch.testing.assert_close(over, with_torso.rgb, atol=2e-3, rtol=0)
     with pytest.raises(ValueError, match=r"background: expected shape \[32, 32, 3\]"):
-        render_baked(portrait, baked, inputs, INTRINSICS, SIZE, torch.zeros(3, 3, 3))
+        render_baked(portrait, baked, inputs, torch.zeros(3, 3, 3))
 
 
 def test_cells_that_move_are_dynamic():
@@ -128,9 +135,7 @@ def test_a_file_is_used_like_a_run(file, inputs, tmp_path, capsys):
     facts = checkpoint_facts(file)
     assert facts["kind"] == "baked portrait" and facts["baked from"]["run"] == "run"
     output = trained.render(inputs, trained.background, with_torso=False)
-    expected = render_baked(
-        trained.portrait, trained.baked, inputs, INTRINSICS, SIZE, trained.background, with_torso=False
-    )
+    expected = render_baked(trained.portrait, trained.baked, inputs, trained.background, with_torso=False)
     assert torch.equal(output.rgb, expected.rgb) and output.n_samples.sum() > 0
     exact = dataclasses.replace(trained, baked=None).render(inputs, trained.background, with_torso=False)
     assert not torch.equal(output.rgb, exact.rgb)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from ernerf_ti.audio.frame_features import RunningStatistics
 from ernerf_ti.audio.mel_spectrum import MelSpectrum
 from ernerf_ti.audio.phone_posteriors import PhonePosteriors
 from ernerf_ti.live import LivePortrait, SimulatedClock, SoundQueueFull
@@ -427,3 +428,63 @@ def test_a_smaller_picture_is_enlarged_over_the_background(trained):
     assert whole.shape == half.shape
     assert np.abs(whole - half).mean() < 12
     assert portrait.pictures.picture(inputs, None, 0.5).shape == (32, 32, 4)
+
+
+class Slow(Loudness):
+    """Running statistics of the voice enter the features, as those of real ones do."""
+
+    def __init__(self, statistics, threads):
+        super().__init__(statistics)
+        self.statistics, self.threads = statistics, threads
+
+    def push(self, samples):
+        self.threads.add(threading.current_thread().name.split("_")[0])
+        time.sleep(0.002)
+        steps = super().push(samples)
+        return steps - self.statistics.at(steps)[0].astype(np.float32) if len(steps) else steps
+
+
+def test_features_computed_beside_give_the_same_frames(trained, speech, monkeypatch):
+    def run():
+        threads = set()
+        features = {"stream": lambda statistics: Slow(statistics, threads), "statistics": RunningStatistics}
+        stage = Stage(trained, features=features)
+        stage.read(2)
+        frames = []
+        for part in (speech, speech[::-1], speech[:5000]):
+            stage.session.push_audio(part, RATE)
+            stage.session.flush()
+        stage.session.push_audio(speech, RATE)  # of which a part is interrupted
+        frames += stage.read(46)
+        played = stage.session.interrupt()
+        assert played > 0
+        stage.session.push_audio(speech[3000:], RATE)
+        stage.session.flush()
+        frames += stage.read(30)
+        stage.session.close()
+        assert next(stage.reading, None) is None
+        return frames, stage.windows, played, threads
+
+    frames, windows, played, threads = run()
+    monkeypatch.setattr("ernerf_ti.live.session._has_a_core_for_features", lambda clock: True)
+    others, other_windows, other_played, other_threads = run()
+    assert "live features" in other_threads and "live features" not in threads
+    np.testing.assert_array_equal(other_windows, windows)
+    np.testing.assert_array_equal(sound_of(others), sound_of(frames))
+    assert other_played == played
+    assert [(f.segment, f.starts, f.ends) for f in others] == [(f.segment, f.starts, f.ends) for f in frames]
+    assert not any(thread.name.startswith("live features") for thread in threading.enumerate())
+
+
+def test_features_that_fail_beside_end_the_session(trained, speech, monkeypatch):
+    class Fails(Loudness):
+        def push(self, samples):
+            raise ZeroDivisionError("no features")
+
+    monkeypatch.setattr("ernerf_ti.live.session._has_a_core_for_features", lambda clock: True)
+    stage = Stage(trained, features={"stream": Fails})
+    stage.session.push_audio(speech, RATE)
+    with pytest.raises(ZeroDivisionError, match="no features"):
+        stage.read(20)
+    with pytest.raises(RuntimeError, match="closed"):
+        stage.session.flush()

@@ -94,16 +94,24 @@ class TorsoField(nn.Module):
         embedding = appearance if is_embedding else self.appearance(appearance)
         pixel_features = tk.frequency_encode(x, self.config.pixel_octaves)
         moved, offset, shared = call(self._deform, x, pixel_features, head_pose, embedding)
-        images = self._images.of(self.encoding.table[None]) if for_image else None
+        images = self.grid_images() if for_image else None
         features = self.encoding(moved) if images is None else images(moved)
         output = call(self._colors, features, pixel_features, shared, precision=self.precision)
         return TorsoLayer(output[:, 0], output[:, 1:], offset)
+
+    def grid_images(self) -> tk.GridImages | None:
+        """What interpolates the grid as it is now, without gradients, faster than its kernel; None if nothing does."""
+        return self._images.of(self.encoding.table[None])
+
+    def shared_inputs(self, head_pose: Tensor, embedding: Tensor) -> Tensor:
+        """[S] the last inputs of both networks, which all pixels share: encoded pose and appearance embedding."""
+        return torch.cat((self._pose_features(head_pose), embedding))
 
     def _deform(
         self, x: Tensor, pixel_features: Tensor, head_pose: Tensor, embedding: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         """[K, 2] coordinates -> deformed ones and the offset [K, 2], and the inputs that all pixels share."""
-        shared = torch.cat((self._pose_features(head_pose), embedding))
+        shared = self.shared_inputs(head_pose, embedding)
         offset = self.deformation_net(pixel_features, shared=shared).to(x.dtype)
         return (x + offset).clamp(-1, 1).contiguous(), offset, shared
 
