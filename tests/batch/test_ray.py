@@ -111,6 +111,20 @@ def test_a_cancelled_batch_saves_and_leaves_nothing_running(cluster, batch):
     assert batch.starts("a") == ["preprocess", "train", *ALL[1:]]
 
 
+def test_two_rows_share_a_gpu(cluster, batch, monkeypatch):
+    node = cluster.add_node(num_cpus=2, num_gpus=1)  # by what Ray is told; no row computes on it
+    cluster.wait_for_nodes()
+    monkeypatch.setattr(sys.modules[__name__], "REQUEST", Request(cpus=1, gpus=0.5, memory_gb=0.1))
+    batch.write({"a": "steady", "b": "steady", "c": "one"})
+    together = []
+    records = run(batch, lambda: together.append(len(running(batch, "abc"))))
+    cluster.remove_node(node)
+    assert {record["status"] for record in records.values()} == {"done"}
+    assert max(together) == 2
+    starts = [line.split() for name in "abc" for line in (batch.output / name / "starts.txt").read_text().splitlines()]
+    assert {gpu for _, _, gpu in starts} == {"0"}
+
+
 def test_a_row_whose_worker_keeps_dying_is_given_up(cluster, batch, monkeypatch):
     batch.write({"a": "steady", "b": "one"})
     stopped = threading.Event()
