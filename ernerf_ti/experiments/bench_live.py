@@ -5,7 +5,9 @@ import os
 import platform
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from statistics import median
 from time import monotonic, perf_counter, process_time
@@ -29,6 +31,7 @@ from ernerf_ti.synthesis.images import color_image
 _PIECE = SAMPLE_RATE // 50  # samples pushed at once
 _BINS = (0.24, 0.28, 0.32, 0.36, 0.4, 0.5, 1.0)  # s
 _TURN = 4.0  # s of speech, then as much of silence
+_SESSIONS = (1, 2, 4, 8)
 Figures = dict[str, dict[str, float | str]]
 
 
@@ -60,6 +63,10 @@ def run(path: Path, n: int, seconds: float, simulated: float, device: str) -> Fi
         "frames per second, without a clock": {
             f"{threads} thread{'s' if threads > 1 else ''}": _in_a_process(path, n, device, threads)
             for threads in (1, 2)
+        },
+        "frames per second of sessions together, without a clock, 2 threads": {
+            f"{sessions} session{'s' if sessions > 1 else ''}": _in_a_process(path, n, device, 2, sessions)
+            for sessions in _SESSIONS
         },
     }
     if seconds:
@@ -110,19 +117,28 @@ def time_parts(portrait: LivePortrait, n: int) -> dict[str, float]:
     return figures
 
 
-def measure_rate(path: Path, n: int, device: str, threads: int) -> float:
-    """Frames per second of a session that nothing paces, as a caller gets them."""
+def measure_rate(path: Path, n: int, device: str, threads: int, n_sessions: int = 1) -> float:
+    """Frames per second of sessions that nothing paces, all together, as callers in a thread each get them."""
     torch.set_num_threads(threads)
     portrait = LivePortrait.open(path, device)
-    session = portrait.session(clock=SimulatedClock())
-    session.push_audio(_noise(n + 20), SAMPLE_RATE)
-    frames = session.frames()
-    for _ in range(8):  # until it speaks
-        next(frames)
-    start = perf_counter()
-    for _ in range(n):
-        next(frames)
-    return n / (perf_counter() - start)
+    return rate_of_sessions(portrait, n, n_sessions)
+
+
+def rate_of_sessions(portrait: LivePortrait, n: int, n_sessions: int) -> float:
+    """Frames per second of all sessions together, of which each makes n frames while it speaks."""
+    sessions = [portrait.session(clock=SimulatedClock()) for _ in range(n_sessions)]
+    iterators = [session.frames() for session in sessions]
+    for session, frames in zip(sessions, iterators, strict=True):
+        session.push_audio(_noise(n + 20), SAMPLE_RATE)
+        for _ in range(8):  # until it speaks
+            next(frames)
+    with ThreadPoolExecutor(n_sessions) as pool:
+        start = perf_counter()
+        counts = list(pool.map(lambda frames: sum(1 for _ in islice(frames, n)), iterators))
+        seconds = perf_counter() - start
+    for session in sessions:
+        session.close()
+    return sum(counts) / seconds
 
 
 def measure_latency(portrait: LivePortrait, seconds: float) -> dict[str, float | str]:
@@ -244,13 +260,13 @@ def _frame_inputs(portrait: LivePortrait, inputs: LiveInputs, window: Tensor) ->
     return FrameInputs(window, None, trained.appearance_index, inputs.pose, appearance)
 
 
-def _in_a_process(path: Path, n: int, device: str, threads: int) -> float:
+def _in_a_process(path: Path, n: int, device: str, threads: int, n_sessions: int = 1) -> float:
     """:func:`measure_rate` in a process of its own, whose Taichi starts with as many threads."""
     before = os.environ.get("OMP_NUM_THREADS")
     os.environ["OMP_NUM_THREADS"] = str(threads)
     try:
         with multiprocessing.get_context("spawn").Pool(1) as pool:
-            return pool.apply(measure_rate, (path, n, device, threads))
+            return pool.apply(measure_rate, (path, n, device, threads, n_sessions))
     finally:
         if before is None:
             del os.environ["OMP_NUM_THREADS"]

@@ -1,6 +1,6 @@
 import json
 
-from ernerf_ti.experiments.bench_live import measure_drift, measure_latency, time_parts
+from ernerf_ti.experiments.bench_live import measure_drift, measure_latency, rate_of_sessions, time_parts
 from ernerf_ti.live import LivePortrait
 from tests.live.conftest import trained  # noqa: F401
 
@@ -11,6 +11,7 @@ def test_figures_of_a_live_portrait(trained):  # noqa: F811
     parts = time_parts(portrait, 2)
     assert {"features", "audio encoder", "picture, 1 of the size", "conversion to 8 bits"} <= set(parts)
     assert all(value >= 0 for value in parts.values())
+    assert rate_of_sessions(portrait, 3, 2) > 0
     drift = measure_drift(portrait, 16.0)
     assert drift["largest offset of a frame, ms"] < 20
     assert abs(drift["sound pushed less sound spoken or waiting, s"]) < 0.1
