@@ -2,7 +2,7 @@
 
 What is in the first input decides what happens: `broken` fails, `killed` dies by a signal, `slow` waits until it is
 interrupted the first time, `steady` works for a second and continues where it was. Each start is noted in starts.txt
-beside the output, with the process and the GPU.
+beside the output, and the GPU in gpus.txt.
 """
 
 import os
@@ -15,7 +15,9 @@ given = next((rest[k + 1] for k, word in enumerate(rest) if word == "-o"), rest[
 folder = os.path.dirname(given)
 row = os.path.dirname(folder) if os.path.basename(folder) == "videos" else folder
 with open(os.path.join(row, "starts.txt"), "a") as starts:
-    starts.write(f"{command} {os.getpid()} {os.environ.get('CUDA_VISIBLE_DEVICES') or '-'}\n")
+    starts.write(f"{command} {os.getpid()}\n")
+with open(os.path.join(row, "gpus.txt"), "a") as gpus:
+    gpus.write(f"{os.environ.get('CUDA_VISIBLE_DEVICES', '')}\n")
 content = ""
 if command == "preprocess":
     with open(rest[0]) as video:

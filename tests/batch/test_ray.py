@@ -121,8 +121,8 @@ def test_two_rows_share_a_gpu(cluster, batch, monkeypatch):
     cluster.remove_node(node)
     assert {record["status"] for record in records.values()} == {"done"}
     assert max(together) == 2
-    starts = [line.split() for name in "abc" for line in (batch.output / name / "starts.txt").read_text().splitlines()]
-    assert {gpu for _, _, gpu in starts} == {"0"}
+    gpus = [(batch.output / name / "gpus.txt").read_text().splitlines() for name in "abc"]
+    assert gpus == 3 * [4 * ["0"]]
 
 
 def test_a_row_whose_worker_keeps_dying_is_given_up(cluster, batch, monkeypatch):
