@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.library import get_ctx
 
 from taichi_kernels.checks import FLOATS, ArgumentCheck, expect, expect_integer
 from taichi_kernels.operators import Operator
@@ -212,7 +213,7 @@ def _empty_samples(like: Tensor, n: int | torch.SymInt) -> tuple[Tensor, Tensor,
 
 def _fake_march(pose: Tensor, *others: Any) -> tuple[Tensor, ...]:
     width, height = others[11:13]
-    *samples, after = _empty_samples(pose, torch.library.get_ctx().new_dynamic_size())
+    *samples, after = _empty_samples(pose, get_ctx().new_dynamic_size())
     info = pose.new_empty(width * height, 2, dtype=torch.int32)
     return *samples, info, pose.new_empty(width * height, _RUN), after
 
