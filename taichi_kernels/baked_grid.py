@@ -21,6 +21,7 @@ from torch.library import get_ctx
 from taichi_kernels.checks import FLOATS, ArgumentCheck, expect, expect_integer
 from taichi_kernels.operators import Operator
 from taichi_kernels.parallel_loops import parallel_kernel
+from taichi_kernels.pixel_tiles import BLOCK, NOTHING, TILE, depths_of_tiles
 from taichi_kernels.ready_made import kernel_factory
 from taichi_kernels.runtime import array, is_cuda, launch, scalar, taichi
 
@@ -66,7 +67,7 @@ def march_baked_grid(
     color_offset: Tensor,
     bound: float,
     aabb: Tensor,
-    box: Tensor,
+    blocks: Tensor,
     # steps
     max_steps: int = 1024,
     dt_gamma: float = 0.0,
@@ -88,7 +89,7 @@ def march_baked_grid(
         bound: half side of the grid's cube, world units, at most 1.
         aabb: [6] box of the scene, inside the cube: xmin, ymin, zmin, xmax, ymax, zmax. The lattice of samples begins
             where a ray enters it.
-        box: [6] box that holds all cells that are not empty.
+        blocks: [n, 3] int32, as :func:`occupied_blocks` returns them; no other block holds a cell that is not empty.
         max_steps: sets the shortest step, 2 sqrt(3) / max_steps, and the most samples of a ray.
         dt_gamma: growth of the step with distance.
         min_near: lower limit of the entry distance.
@@ -108,9 +109,9 @@ def march_baked_grid(
         ("color_weights", color_weights, ("B", 3)),
         ("color_offset", color_offset, (3,)),
         ("aabb", aabb, (6,)),
-        ("box", box, (6,)),
     ):
         check.tensor(name, value, shape, pose.dtype, differentiable=False)
+    check.tensor("blocks", blocks, ("n", 3), torch.int32)
     check.tensor("colors", colors, ("K'", "S", "S", "S", "B", 3), torch.uint8)
     expect(0 < bound <= 1, "bound", "a number above 0 and up to 1, for one cascade", bound, "pass the grid's half side")
     expect(log_densities.shape[1] >= 2, "log_densities", "at least 2 corners a side", log_densities.shape[1], "add one")
@@ -118,7 +119,7 @@ def march_baked_grid(
     width, height = (expect_integer("size", n, 1, None, "pass width and height in pixels") for n in size)
     dt_max = 2 * math.sqrt(3) / cells.shape[0]
     steps = (float(dt_gamma), min(dt_max, 2 * math.sqrt(3) / max_steps), dt_max, float(min_near), float(T_threshold))
-    values = (pose, cells, log_densities, colors, color_weights, color_offset, aabb, box)
+    values = (pose, cells, log_densities, colors, color_weights, color_offset, aabb, blocks)
     numbers = (*(float(value) for value in intrinsics), width, height, float(bound), *steps, max_steps)
     return BakedSamples(*_MARCH(*values, *numbers))
 
@@ -164,14 +165,16 @@ def _march(
     color_weights: Tensor,
     color_offset: Tensor,
     aabb: Tensor,
-    box: Tensor,
+    blocks: Tensor,
     *numbers: Any,
 ) -> tuple[Tensor, ...]:
     *intrinsics, width, height, bound, dt_gamma, dt_min, dt_max, min_near, T_threshold, max_samples = numbers
-    march = _march_kernel(pose.dtype, len(color_weights), is_cuda())
+    march = _march_kernel(pose.dtype, len(color_weights), log_densities.shape[1], is_cuda())
     write = _result_kernels(pose.dtype, is_cuda()).write
     camera = (*intrinsics, width)
     n_rays, steps = width * height, (dt_gamma, dt_min, dt_max)
+    block_side = 2 * bound * BLOCK / len(cells)
+    tiles = depths_of_tiles(pose, tuple(intrinsics), (width, height), blocks, block_side, bound)
     before = pose.new_empty(n_rays, _RUN)
     counts = torch.empty(n_rays, dtype=torch.int32, device=pose.device)
     parts = []
@@ -180,15 +183,14 @@ def _march(
     for first in range(0, n_rays, _RAYS_PER_LAUNCH):
         n = min(_RAYS_PER_LAUNCH, n_rays - first)
         rows = slice(first, first + n)
-        runs = pose.new_empty(n, 1 + max_samples, 1 + _RUN)
+        runs = pose.new_empty(n, max_samples, 1 + _RUN)
         launch(
             march,
             *(pose, *camera, first, n),
-            *(cells, log_densities, colors, color_weights, color_offset, aabb, box),
-            *(len(cells), log_densities.shape[1], bound, *steps, min_near, T_threshold, max_samples),
-            *(counts[rows], runs),
+            *(cells, log_densities, colors, color_weights, color_offset, aabb, tiles),
+            *(len(cells), bound, *steps, min_near, T_threshold, max_samples),
+            *(counts[rows], before[rows], runs),
         )
-        before[rows] = runs[:, 0, 1:]
         ends = counts[rows].cumsum(0, dtype=torch.int32)
         samples = _empty_samples(pose, int(ends[-1]))
         begin = ends - counts[rows]
@@ -260,24 +262,26 @@ def _ray_functions(dtype: torch.dtype) -> tuple[Any, ...]:
 
     @ti.func
     def direction_of(pose: ti.template(), i, fx, fy, cx, cy, width):
-        """Unit direction through the center of pixel i, as :func:`ernerf_ti.portrait.camera.pixel_rays`."""
+        """Unit direction through the center of pixel i, as :func:`ernerf_ti.portrait.camera.pixel_rays`, and the
+        distance along it per depth."""
         x = (ti.cast(i % width, real) + real(0.5) - cx) / fx
         y = (ti.cast(i // width, real) + real(0.5) - cy) / fy
         norm = ti.sqrt(x * x + y * y + real(1.0))
         x, y, z = x / norm, y / norm, real(1.0) / norm
-        return ti.Vector(
+        direction = ti.Vector(
             [
                 pose[0] * x + pose[1] * y + pose[2] * z,
                 pose[4] * x + pose[5] * y + pose[6] * z,
                 pose[8] * x + pose[9] * y + pose[10] * z,
             ]
         )
+        return direction, norm
 
     return step_length, origin_of, direction_of
 
 
 @kernel_factory
-def _march_kernel(dtype: torch.dtype, n_bases: int, on_cuda: bool) -> Any:
+def _march_kernel(dtype: torch.dtype, n_bases: int, n_corners: int, on_cuda: bool) -> Any:
     ti = taichi()
     real, Reals, Ints, Bytes = scalar(dtype), array(dtype), array(torch.int32), array(torch.uint8)
     LARGEST, PARALLEL = torch.finfo(dtype).max, 1e-30
@@ -313,12 +317,19 @@ def _march_kernel(dtype: torch.dtype, n_bases: int, on_cuda: bool) -> Any:
         return ti.Vector([near, far])
 
     @ti.func
-    def write_run(runs: ti.template(), row, color, T, depth):
-        place = row * (1 + _RUN) + 1
-        for d in ti.static(range(3)):
-            runs[place + d] = color[d]
-        runs[place + 3] = T
-        runs[place + 4] = depth
+    def write_run(before: ti.template(), runs: ti.template(), i, max_samples, n, color, T, depth):
+        """Write the run before dynamic sample n of ray i."""
+        if n == 0:
+            for d in ti.static(range(3)):
+                before[i * _RUN + d] = color[d]
+            before[i * _RUN + 3] = T
+            before[i * _RUN + 4] = depth
+        else:
+            place = (i * max_samples + n - 1) * (1 + _RUN) + 1
+            for d in ti.static(range(3)):
+                runs[place + d] = color[d]
+            runs[place + 3] = T
+            runs[place + 4] = depth
 
     @parallel_kernel(on_cuda)
     def march(
@@ -338,9 +349,8 @@ def _march_kernel(dtype: torch.dtype, n_bases: int, on_cuda: bool) -> Any:
         color_weights: Reals,  # [B, 3]
         color_offset: Reals,  # [3]
         aabb: Reals,  # [6]
-        box: Reals,  # [6]
+        tiles: Reals,  # [tiles, 2], see depths_of_tiles
         resolution: ti.i32,
-        n_corners: ti.i32,  # S
         bound: real,
         # steps
         dt_gamma: real,
@@ -351,77 +361,81 @@ def _march_kernel(dtype: torch.dtype, n_bases: int, on_cuda: bool) -> Any:
         max_samples: ti.i32,
         # results
         counts: Ints,  # [N] dynamic samples
-        runs: Reals,  # [N, 1 + max_samples, 6] the run before all; then distances of dynamic samples, runs after them
+        before: Reals,  # [N, 5]
+        runs: Reals,  # [N, max_samples, 6] distances of dynamic samples, runs after them
     ):
         for i in range(n_rays):
-            origin, direction = origin_of(pose), direction_of(pose, first + i, fx, fy, cx, cy, width)
-            scene, occupied = slab(aabb, origin, direction), slab(box, origin, direction)
-            t = ti.max(scene[0], min_near)
-            far = ti.min(scene[1], occupied[1])
-            if not (scene[0] <= scene[1] and ti.max(occupied[0], min_near) < occupied[1]):
-                far = real(-LARGEST)
-            # The lattice begins at the scene's box, and holds no sample before the occupied one.
-            t = leave(t, ti.min(occupied[0], far), dt_gamma, dt_min, dt_max)
+            pixel = first + i
+            tile = 2 * (pixel // width // TILE * ((width + TILE - 1) // TILE) + pixel % width // TILE)
             color, T, depth = ti.Vector([real(0.0), real(0.0), real(0.0)]), real(1.0), real(0.0)
-            bound_T = real(1.0)  # at least the transmittance so far
-            count, n_dynamic = 0, 0
-            places_per_unit = real(0.5) * ti.cast(resolution, real) / bound
-            first_place, places_per_t = (origin + bound) * places_per_unit, direction * places_per_unit
-            cell_side = real(1.0) / places_per_unit
-            while t < far and count < max_samples and bound_T >= T_threshold:
-                dt = step_length(t, dt_gamma, dt_min, dt_max)
-                if t + dt == t:  # too far away for this step
-                    break
-                places = ti.max(real(0.0), first_place + t * places_per_t)
-                cell = ti.min(ti.cast(places, ti.i32), resolution - 1)
-                code = cells[(cell[0] * resolution + cell[1]) * resolution + cell[2]]
-                if code > EMPTY:
-                    count += 1
-                if code < EMPTY:
-                    # The step below is the last one of these.
-                    t = leave(t, ti.min(t - ti.cast(code, real) * cell_side, far) - dt, dt_gamma, dt_min, dt_max)
+            n_dynamic = 0
+            if tiles[tile] < real(NOTHING):
+                direction, distance_per_depth = direction_of(pose, pixel, fx, fy, cx, cy, width)
+                origin = origin_of(pose)
+                scene = slab(aabb, origin, direction)
+                far = ti.min(scene[1], -tiles[tile + 1] * distance_per_depth)
+                # The lattice begins at the scene's box, and holds no sample before the tile's nearest block.
+                t = ti.max(scene[0], min_near)
+                t = leave(t, ti.min(tiles[tile] * distance_per_depth, far), dt_gamma, dt_min, dt_max)
+                bound_T = real(1.0)  # at least the transmittance so far
+                count = 0
+                places_per_unit = real(0.5) * ti.cast(resolution, real) / bound
+                first_place, places_per_t = (origin + bound) * places_per_unit, direction * places_per_unit
+                cell_side = real(1.0) / places_per_unit
+                while t < far and count < max_samples and bound_T >= T_threshold:
                     dt = step_length(t, dt_gamma, dt_min, dt_max)
-                if code >= UNKNOWN:
-                    alpha = real(0.0)
-                    place = 0
-                    w = ti.Vector.zero(real, 8)
-                    if code >= FIRST_ROW:
-                        inner = (places - ti.cast(cell, real)) * ti.cast(n_corners - 1, real)
-                        corner = ti.min(ti.cast(inner, ti.i32), n_corners - 2)
-                        b, row = inner - ti.cast(corner, real), (code - FIRST_ROW) >> 1
-                        a = real(1.0) - b
-                        place = ((row * n_corners + corner[0]) * n_corners + corner[1]) * n_corners + corner[2]
-                        yz = ti.Vector([a[1] * a[2], a[1] * b[2], b[1] * a[2], b[1] * b[2]])
-                        value = real(0.0)
-                        for k in ti.static(range(8)):
-                            w[k] = yz[k & 3] * (b[0] if k >> 2 else a[0])
-                            at = place + ((k >> 2) * n_corners + (k >> 1 & 1)) * n_corners + (k & 1)
-                            value += w[k] * log_densities[at]
-                        alpha = real(1.0) - ti.exp(-ti.exp(value) * dt)
-                    if (code - FIRST_ROW) & 1 == 0:
-                        if alpha * bound_T > real(_INVISIBLE):
-                            q = ti.Matrix.zero(real, n_bases, 3)
+                    if t + dt == t:  # too far away for this step
+                        break
+                    places = ti.max(real(0.0), first_place + t * places_per_t)
+                    cell = ti.min(ti.cast(places, ti.i32), resolution - 1)
+                    code = cells[(cell[0] * resolution + cell[1]) * resolution + cell[2]]
+                    if code > EMPTY:
+                        count += 1
+                    if code < EMPTY:
+                        # The step below is the last one of these.
+                        t = leave(t, ti.min(t - ti.cast(code, real) * cell_side, far) - dt, dt_gamma, dt_min, dt_max)
+                        dt = step_length(t, dt_gamma, dt_min, dt_max)
+                    if code >= UNKNOWN:
+                        alpha = real(0.0)
+                        place = 0
+                        w = ti.Vector.zero(real, 8)
+                        if code >= FIRST_ROW:
+                            inner = (places - ti.cast(cell, real)) * ti.cast(n_corners - 1, real)
+                            corner = ti.min(ti.cast(inner, ti.i32), n_corners - 2)
+                            b, row = inner - ti.cast(corner, real), (code - FIRST_ROW) >> 1
+                            a = real(1.0) - b
+                            place = ((row * n_corners + corner[0]) * n_corners + corner[1]) * n_corners + corner[2]
+                            yz = ti.Vector([a[1] * a[2], a[1] * b[2], b[1] * a[2], b[1] * b[2]])
+                            value = real(0.0)
                             for k in ti.static(range(8)):
+                                w[k] = yz[k & 3] * (b[0] if k >> 2 else a[0])
                                 at = place + ((k >> 2) * n_corners + (k >> 1 & 1)) * n_corners + (k & 1)
-                                for j in ti.static(range(n_bases)):
-                                    for d in ti.static(range(3)):
-                                        q[j, d] += w[k] * ti.cast(colors[at * (3 * n_bases) + 3 * j + d], real)
-                            for d in ti.static(range(3)):
-                                value = color_offset[d]
-                                for j in ti.static(range(n_bases)):
-                                    value += color_weights[3 * j + d] * q[j, d]
-                                color[d] += T * alpha * value
-                            depth += T * alpha * (t + dt)
-                            T *= real(1.0) - alpha
+                                value += w[k] * log_densities[at]
+                            alpha = real(1.0) - ti.exp(-ti.exp(value) * dt)
+                        if (code - FIRST_ROW) & 1 == 0:
+                            if alpha * bound_T > real(_INVISIBLE):
+                                q = ti.Matrix.zero(real, n_bases, 3)
+                                for k in ti.static(range(8)):
+                                    at = place + ((k >> 2) * n_corners + (k >> 1 & 1)) * n_corners + (k & 1)
+                                    for j in ti.static(range(n_bases)):
+                                        for d in ti.static(range(3)):
+                                            q[j, d] += w[k] * ti.cast(colors[at * (3 * n_bases) + 3 * j + d], real)
+                                for d in ti.static(range(3)):
+                                    value = color_offset[d]
+                                    for j in ti.static(range(n_bases)):
+                                        value += color_weights[3 * j + d] * q[j, d]
+                                    color[d] += T * alpha * value
+                                depth += T * alpha * (t + dt)
+                                T *= real(1.0) - alpha
+                                bound_T *= real(1.0) - alpha
+                        else:
+                            write_run(before, runs, i, max_samples, n_dynamic, color, T, depth)
+                            runs[(i * max_samples + n_dynamic) * (1 + _RUN)] = t
+                            n_dynamic += 1
+                            color, T, depth = ti.Vector([real(0.0), real(0.0), real(0.0)]), real(1.0), real(0.0)
                             bound_T *= real(1.0) - alpha
-                    else:
-                        write_run(runs, i * (1 + max_samples) + n_dynamic, color, T, depth)
-                        n_dynamic += 1
-                        runs[(i * (1 + max_samples) + n_dynamic) * (1 + _RUN)] = t
-                        color, T, depth = ti.Vector([real(0.0), real(0.0), real(0.0)]), real(1.0), real(0.0)
-                        bound_T *= real(1.0) - alpha
-                t += dt
-            write_run(runs, i * (1 + max_samples) + n_dynamic, color, T, depth)
+                    t += dt
+            write_run(before, runs, i, max_samples, n_dynamic, color, T, depth)
             counts[i] = n_dynamic
 
     return march
@@ -454,7 +468,7 @@ def _result_kernels(dtype: torch.dtype, on_cuda: bool) -> _ResultKernels:
         max_samples: ti.i32,
         counts: Ints,  # [N]
         begins: Ints,  # [N]
-        runs: Reals,  # [N, 1 + max_samples, 6]
+        runs: Reals,  # [N, max_samples, 6]
         # results
         positions: Reals,  # [M, 3]
         directions: Reals,  # [M, 3]
@@ -464,9 +478,10 @@ def _result_kernels(dtype: torch.dtype, on_cuda: bool) -> _ResultKernels:
     ):
         for i in range(n_rays):
             if counts[i] > 0:
-                origin, direction = origin_of(pose), direction_of(pose, first + i, fx, fy, cx, cy, width)
+                direction, _ = direction_of(pose, first + i, fx, fy, cx, cy, width)
+                origin = origin_of(pose)
                 for k in range(counts[i]):
-                    j, place = begins[i] + k, (i * (1 + max_samples) + 1 + k) * (1 + _RUN)
+                    j, place = begins[i] + k, (i * max_samples + k) * (1 + _RUN)
                     t = runs[place]
                     point = ti.max(-bound, ti.min(bound, origin + t * direction))
                     for d in ti.static(range(3)):
@@ -516,7 +531,7 @@ def _result_kernels(dtype: torch.dtype, on_cuda: bool) -> _ResultKernels:
 
 _MARCH = Operator(
     "march_baked_grid(Tensor pose, Tensor cells, Tensor log_densities, Tensor colors, Tensor color_weights, "
-    "Tensor color_offset, Tensor aabb, Tensor box, float fx, float fy, float cx, float cy, int width, int height, "
+    "Tensor color_offset, Tensor aabb, Tensor blocks, float fx, float fy, float cx, float cy, int width, int height, "
     "float bound, float dt_gamma, float dt_min, float dt_max, float min_near, float T_threshold, int max_samples)"
     " -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
     _march,

@@ -99,9 +99,10 @@ for dtype in (torch.float32, torch.float64):
         tk.render_rays(lambda s: (s.ts, s.positions, s.positions), *rays, t_near, t_far, bitfield)
         for n_bases in (1, 3) if all_shapes else (3,):
             cells, box = torch.zeros(4, 4, 4, dtype=torch.int32), torch.tensor((-1, -1, -1, 1, 1, 1), dtype=dtype)
+            blocks = torch.zeros(2, 3, dtype=torch.int32)
             colors = torch.zeros(5, 2, 2, 2, n_bases, 3, dtype=torch.uint8), new(n_bases, 3), new(3)
             baked = tk.march_baked_grid(
-                torch.eye(4, dtype=dtype), (9, 9, 4, 3), (8, 6), cells, new(5, 2, 2, 2), *colors, 1.0, box, box
+                torch.eye(4, dtype=dtype), (9, 9, 4, 3), (8, 6), cells, new(5, 2, 2, 2), *colors, 1.0, box, blocks
             )
             tk.composite_baked(new(len(baked.ts)), new(len(baked.ts), 3), baked)
 config = tk.GridConfig(2, 2, 4, 8, 8, 2)
@@ -121,7 +122,7 @@ KERNELS = {
     *("occupancy_grid.dilate", "occupancy_grid.pack", "ray_aabb.intersect"),
     *("ray_marching.find", "ray_marching.write", "ray_marching.gradient"),
     *("compositing.forward", "compositing.backward", "compositing.accumulate"),
-    *("baked_grid.march", "baked_grid.write", "baked_grid.composite"),
+    *("baked_grid.march", "baked_grid.write", "baked_grid.composite", "pixel_tiles.project"),
 }
 ON_INTEGERS = {"morton.encode", "morton.decode"}
 

@@ -126,7 +126,7 @@ def test_kernel_modules_form_layers():
         {"checks", "parallel_loops"},
         {"grid_config", "operators", "grid_kernels"},
         {"morton", "frequency_encoding", "spherical_harmonics", "grid_encoding", "ray_aabb", "compositing"},
-        {"lattice"},
+        {"lattice", "pixel_tiles"},
         {"grid_images", "triplane_encoding", "baked_grid", "occupancy_grid", "ray_marching", "ray_passes"},
         {"inference"},
         {"__init__"},

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from taichi_kernels.baked_grid import FIRST_ROW
+from taichi_kernels.baked_grid import EMPTY, FIRST_ROW
+from taichi_kernels.pixel_tiles import occupied_blocks
 
 FORMAT_VERSION = 1
 
@@ -35,8 +36,6 @@ class BakedHead:
     """[B - 1, 3] directions in which the position of the camera changes colors, divided by its standard deviation."""
     camera_reach: Tensor
     """[B - 1] largest deviation along the axes in the capture; beyond it colors do not change."""
-    box: Tensor
-    """[6] box around the cells that are not empty, scene."""
 
     @property
     def n_bases(self) -> int:
@@ -47,6 +46,11 @@ class BakedHead:
     def densities_for_rendering(self) -> Tensor:
         """[K, S, S, S] float32."""
         return self.log_densities.float()
+
+    @cached_property
+    def blocks(self) -> Tensor:
+        """[n, 3] int32 blocks of cells that are not empty."""
+        return occupied_blocks(self.cells > EMPTY)
 
     def color_transform(self, camera: Tensor) -> tuple[Tensor, Tensor]:
         """Weights [B, 3] and offset [3] that make colors of the stored values, for a camera at [3]."""
@@ -110,5 +114,4 @@ _SHAPES: dict[str, tuple[torch.dtype, tuple[str | int, ...]]] = {
     "camera_mean": (torch.float32, (3,)),
     "camera_axes": (torch.float32, ("A", 3)),
     "camera_reach": (torch.float32, ("A",)),
-    "box": (torch.float32, (6,)),
 }

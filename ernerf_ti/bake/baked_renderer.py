@@ -108,7 +108,7 @@ class BakedRenderer:
             *baked.color_transform(pose[:3, 3]),
             grid.config.bound,
             pose.new_tensor(grid.aabb),
-            baked.box,
+            baked.blocks,
             max_steps=march.max_steps,
             dt_gamma=march.dt_gamma,
             min_near=march.min_near,

@@ -125,7 +125,6 @@ def bake_head(
         rows[kept].half(),
         colors,
         *(lows, steps, view.mean, view.axes, view.reach),
-        grid.occupied_box_with_margin,
     )
 
 

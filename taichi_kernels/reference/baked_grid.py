@@ -20,14 +20,14 @@ def march_baked_grid(
     color_offset: Tensor,
     bound: float,
     aabb: Tensor,
-    box: Tensor,
+    blocks: Tensor,
     max_steps: int = 1024,
     dt_gamma: float = 0.0,
     min_near: float = 0.05,
     T_threshold: float = 1e-4,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Twin of :func:`taichi_kernels.march_baked_grid`: the fields of BakedSamples. It walks through the whole scene:
-    the box is not used."""
+    the blocks are not used."""
     fx, fy, cx, cy = intrinsics
     resolution, n_steps = cells.shape[0], log_densities.shape[1] - 1
     dt_max = 2 * math.sqrt(3) / resolution

@@ -151,7 +151,7 @@ def test_damaged_files(file, tmp_path):
         ("cells", content["baked"]["cells"] + 10**6, "expected cells of the baked head with rows that it has"),
         ("colors", content["baked"]["colors"].float(), "expected colors of the baked head as torch.uint8"),
         ("color_lows", torch.full_like(content["baked"]["color_lows"], torch.nan), "finite numbers in color_lows"),
-        ("box", None, "expected box of the baked head as torch.float32, got NoneType"),
+        ("camera_mean", None, "expected camera_mean of the baked head as torch.float32, got NoneType"),
     ):
         damaged = tmp_path / "damaged.eti"
         save_checkpoint(damaged, {**content, "baked": {**content["baked"], name: value}})

@@ -4,6 +4,7 @@ import torch
 import taichi_kernels as tk
 from taichi_kernels import reference
 from taichi_kernels.baked_grid import EMPTY, FIRST_ROW, TRANSPARENT, UNKNOWN
+from taichi_kernels.pixel_tiles import NOTHING, depths_of_tiles, occupied_blocks
 
 RESOLUTION, SIZE, INTRINSICS = 8, (13, 9), (11.0, 12.0, 6.3, 4.4)
 # No side lies on a face of cells, where the rounding of a device would decide whether a ray's first point is a sample.
@@ -34,7 +35,7 @@ def scene(dtype, device, n_static=40, n_dynamic=30, n_bases=2):
         torch.rand(3, dtype=dtype) * 0.1,
         1.0,
         torch.tensor(AABB, dtype=dtype),
-        torch.tensor(AABB, dtype=dtype),
+        occupied_blocks(codes.view(3 * (RESOLUTION,)) > EMPTY),
     )
     return tuple(value.to(device) if isinstance(value, torch.Tensor) else value for value in values)
 
@@ -60,7 +61,8 @@ def test_matches_twin(max_steps, dt_gamma, T_threshold, n_bases, device):
 
 def test_dynamic_samples_are_those_of_the_march(device):
     pose, occupied = camera(torch.float64, device), torch.rand(3 * (RESOLUTION,), device=device) < 0.3
-    _, *values = scene(torch.float64, device)
+    _, *values, _ = scene(torch.float64, device)
+    values.append(occupied_blocks(occupied))
     samples = tk.march_baked_grid(pose, INTRINSICS, SIZE, occupied.int() * UNKNOWN, *values, max_steps=6)
     axis = torch.arange(RESOLUTION, dtype=torch.int32, device=device)
     order = tk.morton_encode(torch.cartesian_prod(axis, axis, axis)).long()
@@ -100,6 +102,45 @@ def test_known_distances_change_nothing(device):
             torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.usefixtures("each_variant")
+@pytest.mark.parametrize(
+    ("position", "size", "intrinsics"),
+    [
+        ((0.3, 0.1, -0.2), (21, 17), (8.0, -9.0, 10.3, 8.1)),  # inside, and blocks on all sides
+        ((0.31, -0.44, 0.32), (17, 9), (5.0, 5.0, 8.5, 4.5)),  # the middle column and row parallel to axes
+        ((0.2, -0.9, 0.1), (1, 1), (3.0, 3.0, 0.4, 0.6)),
+        ((0.0, -2.5, 0.0), (40, 3), (60.0, 60.0, -7.0, 10.0)),  # a part of the grid, beyond the edge of the picture
+    ],
+)
+def test_no_block_is_missed(position, size, intrinsics, device):
+    cells, *values, aabb, _ = scene(torch.float64, device)
+    cells = torch.where(torch.rand_like(cells.double()) < 0.4, cells, EMPTY).contiguous()
+    pose = camera(torch.float64, device)
+    if intrinsics[0] == 5.0:
+        pose[:3, :3] = torch.tensor([[1.0, 0, 0], [0, 0, 1], [0, -1, 0]], dtype=torch.float64)
+    pose[:3, 3] = torch.tensor(position, dtype=torch.float64)
+    arguments = (pose, intrinsics, size, cells, *values, aabb, occupied_blocks(cells > EMPTY))
+    samples = tk.march_baked_grid(*arguments, max_steps=12)
+    expected = reference.march_baked_grid(*arguments, max_steps=12)
+    for a, b in zip(samples, expected, strict=True):
+        torch.testing.assert_close(a, b)
+    assert samples.before[:, 3].min() < 1
+
+
+def test_tiles_show_blocks_at_their_depths(device):
+    pose = torch.eye(4, device=device)
+    pose[2, 3] = -3.0
+    # Blocks of side .5: the corner of the grid at (-1, -1, -1), and the cube right in front of its center.
+    blocks = torch.tensor([[0, 0, 0], [2, 2, 1]], dtype=torch.int32, device=device)
+    depths = depths_of_tiles(pose, (20.0, 20.0, 20.0, 12.0), (33, 24), blocks, 0.5, 1.0).view(3, 5, 2)
+    # In pixels 20 + 20 * [-1, -.5] / [2, 2.5] = [10, 16] by 12 + 20 * [-1, -.5] / [2, 2.5] = [2, 8], and [20, 24] by
+    # [12, 16].
+    expected = torch.full((3, 5, 2), NOTHING, device=device)
+    expected[0, 1] = torch.tensor([2.0, -2.5])
+    expected[1, 2] = torch.tensor([2.5, -3.0])
+    torch.testing.assert_close(depths, expected, atol=1e-3, rtol=0)
+
+
 def test_a_camera_that_sees_nothing(device):
     pose = camera(torch.float32, device, distance=-2.5)
     samples = tk.march_baked_grid(pose, INTRINSICS, SIZE, *scene(torch.float32, device))
@@ -109,8 +150,18 @@ def test_a_camera_that_sees_nothing(device):
 
 
 def test_more_cascades_are_refused(device):
-    cells, densities, colors, weights, offset, _, aabb, box = scene(torch.float32, device)
+    cells, densities, colors, weights, offset, _, aabb, blocks = scene(torch.float32, device)
     with pytest.raises(ValueError, match="bound: expected a number above 0 and up to 1"):
         tk.march_baked_grid(
-            camera(torch.float32, device), INTRINSICS, SIZE, cells, densities, colors, weights, offset, 2.0, aabb, box
+            camera(torch.float32, device),
+            INTRINSICS,
+            SIZE,
+            cells,
+            densities,
+            colors,
+            weights,
+            offset,
+            2.0,
+            aabb,
+            blocks,
         )

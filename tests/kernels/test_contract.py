@@ -73,8 +73,8 @@ def calls(device):
             {"values": torch.rand(4, len(taken.directions), device=device)},
         ),
         "march_baked_grid": (
-            lambda pose, cells, densities, colors, weights, offset, aabb, box: tk.march_baked_grid(
-                pose, (4, 4, 2, 2), (4, 3), cells, densities, colors, weights, offset, 1.0, aabb, box
+            lambda pose, cells, densities, colors, weights, offset, aabb, blocks: tk.march_baked_grid(
+                pose, (4, 4, 2, 2), (4, 3), cells, densities, colors, weights, offset, 1.0, aabb, blocks
             ),
             {
                 "pose": torch.eye(4, device=device),
@@ -84,7 +84,7 @@ def calls(device):
                 "color_weights": torch.rand(2, 3, device=device),
                 "color_offset": torch.rand(3, device=device),
                 "aabb": box,
-                "box": box.clone(),
+                "blocks": torch.zeros(3, 3, dtype=torch.int32, device=device),
             },
         ),
         "composite_baked": (
@@ -110,7 +110,7 @@ ARGUMENTS = {
     "grid_encode": ("positions", "table"),
     "intersect_aabb": ("rays_o", "rays_d", "aabb"),
     "march_baked_grid": (
-        *("pose", "cells", "log_densities", "colors", "color_weights", "color_offset", "aabb", "box"),
+        *("pose", "cells", "log_densities", "colors", "color_weights", "color_offset", "aabb", "blocks"),
     ),
     "march_rays": (*RAYS, "noise"),
     "morton_decode": ("codes",),
@@ -125,7 +125,7 @@ CASES = [(op, argument) for op, arguments in ARGUMENTS.items() for argument in a
 # What is not a float is never differentiable; of the floats these are not.
 NOT_DIFFERENTIABLE = {
     *("deltas", "t_near", "t_far", "noise", "density_grid", "threshold", "values"),
-    *("pose", "log_densities", "color_weights", "color_offset", "box", "rgbs"),
+    *("pose", "log_densities", "color_weights", "color_offset", "rgbs"),
 }
 OR_NUMBERS = {"aabb", "threshold"}  # may be passed as numbers too
 

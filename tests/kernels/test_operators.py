@@ -47,7 +47,8 @@ def operator_arguments(name, n, dtype, device):
     rays = random_rays(n, device, dtype)
     codes = torch.randint(0, 6, (4, 4, 4), dtype=torch.int32, device=device)
     corners = (new(2, 3, 3, 3), torch.zeros(2, 3, 3, 3, 1, 3, dtype=torch.uint8, device=device), new(1, 3), new(3))
-    boxes = (-torch.ones(6, dtype=dtype, device=device), torch.ones(6, dtype=dtype, device=device))
+    box = torch.tensor((-1, -1, -1, 1, 1, 1), dtype=dtype, device=device)
+    blocks = torch.zeros(n, 3, dtype=torch.int32, device=device)
     steps = (1.0, 32, 1, 0.0, 2 * 3**0.5 / 32, 2 * 3**0.5 / 32, 8)
     return {
         "frequency_encode": (leaf(n, 2), 3),
@@ -82,7 +83,20 @@ def operator_arguments(name, n, dtype, device):
         "locate_samples": (*rays[:2], new(n, 2), ids, 2 * ids, twos, 2 * n, 1.0),
         "blend_samples_": (new(n, 8), new(6, 2 * n).abs(), new(n, 2), ids, 2 * ids, twos, 1e-4, *steps[3:6]),
         "march_baked_grid": (
-            *(torch.eye(4, dtype=dtype, device=device), codes, *corners, *boxes, 4.0, 4.0, 2.0, 2.0, 4, max(n, 1), 1.0),
+            *(
+                torch.eye(4, dtype=dtype, device=device),
+                codes,
+                *corners,
+                box,
+                blocks,
+                4.0,
+                4.0,
+                2.0,
+                2.0,
+                4,
+                max(n, 1),
+                1.0,
+            ),
             *(0.0, 0.8, 0.8, 0.05, 1e-4, 8),
         ),
         "composite_baked": (samples[0], new(m, 3), *samples[:2], info, new(n, 5), new(m, 5), 1e-4),
