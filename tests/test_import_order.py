@@ -120,7 +120,7 @@ def test_only_preprocessing_needs_its_extra():
 def test_kernel_modules_form_layers():
     # A module imports only modules of lower layers, so that each can be read after those above it.
     layers = [
-        {"cuda_driver", "kernel_cache", "process_environment", "ptx"},
+        {"cuda_driver", "kernel_cache", "process_environment", "ptx", "step_alphas"},
         {"cuda_launcher", "ready_made"},
         {"runtime"},
         {"checks", "parallel_loops"},

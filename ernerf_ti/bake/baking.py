@@ -32,7 +32,7 @@ class BakeOptions:
 
     dynamic: VariationOptions = field(default_factory=VariationOptions)
     """Which cells the networks are evaluated in."""
-    view_axes: int = 2
+    view_axes: int = 0
     """Directions in which the camera moves that colors follow: 0 for the colors of the mean camera, to 3."""
 
 

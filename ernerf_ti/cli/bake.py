@@ -32,7 +32,7 @@ class BakeCommandOptions:
     region: float = 0.35
     """The networks are evaluated around mouth and eyes alone, where places change by this part of the most on average;
     0 for everywhere."""
-    view_axes: int = 2
+    view_axes: int = 0
     """Directions of the camera's motion that stored colors follow, 0 to 3."""
 
 

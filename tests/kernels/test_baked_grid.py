@@ -5,6 +5,7 @@ import taichi_kernels as tk
 from taichi_kernels import reference
 from taichi_kernels.baked_grid import EMPTY, FIRST_ROW, TRANSPARENT, UNKNOWN
 from taichi_kernels.pixel_tiles import NOTHING, depths_of_tiles, occupied_blocks
+from taichi_kernels.step_alphas import FIRST, N_INTERVALS, PER_UNIT, table_of_alphas
 
 RESOLUTION, SIZE, INTRINSICS = 8, (13, 9), (11.0, 12.0, 6.3, 4.4)
 # No side lies on a face of cells, where the rounding of a device would decide whether a ray's first point is a sample.
@@ -40,17 +41,23 @@ def scene(dtype, device, n_static=40, n_dynamic=30, n_bases=2):
     return tuple(value.to(device) if isinstance(value, torch.Tensor) else value for value in values)
 
 
+def check_samples(samples, expected):
+    """The same samples, and their values up to the error of the kernel's alpha."""
+    torch.testing.assert_close(samples[:5], tuple(expected[:5]))
+    torch.testing.assert_close(samples[5:], tuple(expected[5:]), atol=1e-4, rtol=0)
+
+
 @pytest.mark.usefixtures("each_variant")
 @pytest.mark.parametrize(
-    ("max_steps", "dt_gamma", "T_threshold", "n_bases"), [(8, 0.0, 1e-4, 2), (64, 0.05, 0.2, 1), (3, 0.0, 1e-4, 3)]
+    ("max_steps", "dt_gamma", "T_threshold", "n_bases"),
+    [(8, 0.0, 1e-4, 2), (64, 0.05, 0.2, 1), (3, 0.0, 1e-4, 3), (32, 0.0, 1e-4, 1)],
 )
 def test_matches_twin(max_steps, dt_gamma, T_threshold, n_bases, device):
     arguments = (camera(torch.float64, device), INTRINSICS, SIZE, *scene(torch.float64, device, n_bases=n_bases))
     options = {"max_steps": max_steps, "dt_gamma": dt_gamma, "T_threshold": T_threshold}
     samples = tk.march_baked_grid(*arguments, **options)
     expected = reference.march_baked_grid(*arguments, **options)
-    for a, b in zip(samples, expected, strict=True):
-        torch.testing.assert_close(a, b)
+    check_samples(samples, expected)
     assert len(samples.ts) > 50 and samples.before[:, 3].min() < 0.9 and samples.after[:, 3].min() < 0.9
     sigmas = torch.rand(len(samples.ts), dtype=torch.float64, device=device) * 5
     rgbs = torch.rand(len(sigmas), 3, dtype=torch.float64, device=device)
@@ -122,9 +129,16 @@ def test_no_block_is_missed(position, size, intrinsics, device):
     arguments = (pose, intrinsics, size, cells, *values, aabb, occupied_blocks(cells > EMPTY))
     samples = tk.march_baked_grid(*arguments, max_steps=12)
     expected = reference.march_baked_grid(*arguments, max_steps=12)
-    for a, b in zip(samples, expected, strict=True):
-        torch.testing.assert_close(a, b)
+    check_samples(samples, expected)
     assert samples.before[:, 3].min() < 1
+
+
+def test_table_of_alphas(device):
+    depths = torch.linspace(-15, 3.9, 10000, dtype=torch.float64, device=device)
+    x = ((depths - FIRST) * PER_UNIT).clamp(min=0)
+    a, b = table_of_alphas(torch.float32, device)[x.long()].double().unbind(1)
+    torch.testing.assert_close(a + b * x, 1 - torch.exp(-depths.exp()), atol=1e-5, rtol=0)
+    assert 1 - a[-1] - b[-1] * N_INTERVALS < 1e-6
 
 
 def test_tiles_show_blocks_at_their_depths(device):
