@@ -100,7 +100,8 @@ def march_baked_grid(
         BakedSamples of the N = width x height rays, row by row.
 
     Static samples with less than 1 / 1024 of a ray's light are left out, and alpha has an error of up to 1e-5. Not
-    differentiable. Deterministic. The call waits for the number of samples. Raises ValueError if an argument is not as above.
+    differentiable. Deterministic. The call waits for the number of samples. Raises ValueError if an argument is not as
+    above.
     """
     check = ArgumentCheck()
     check.tensor("pose", pose, (4, 4), FLOATS, differentiable=False)
