@@ -202,7 +202,7 @@ class _View:
         centered = positions - mean
         _, _, principal = torch.linalg.svd(centered, full_matrices=False)
         axes = principal[:n_axes]
-        deviations = (centered @ axes.t()).std(0, unbiased=False)
+        deviations = (centered @ axes.t()).square().mean(0).sqrt()
         axes = axes[deviations > 1e-6] / deviations[deviations > 1e-6, None]
         return _View(mean, axes.contiguous(), (centered @ axes.t()).abs().amax(0))
 
