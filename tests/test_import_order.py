@@ -28,7 +28,7 @@ ROOMS = {
     # What renders a trained portrait needs nothing of training.
     "synthesis": "run bake portrait data audio media process",
     # So does what renders it while the sound arrives.
-    "live": "synthesis run portrait data audio media process",
+    "live": "synthesis run bake portrait data audio media process",
     # Options and protocol load no torch, for the command line.
     "live_server": "live synthesis media process",
     # Training needs neither the trackers nor the synthetic person.

@@ -7,12 +7,14 @@ from torch import Tensor
 
 import taichi_kernels as tk
 from ernerf_ti.bake.baked_head import BakedHead
+from ernerf_ti.bake.prepared_pose import PreparedPose
+from ernerf_ti.portrait.camera import camera_directions, rays_of
 from ernerf_ti.portrait.model.folded_torso import FoldedTorso
 from ernerf_ti.portrait.model.position_encoders import Encode
 from ernerf_ti.portrait.portrait import Portrait
 from ernerf_ti.portrait.records import FrameInputs, RenderOutput
 from ernerf_ti.portrait.render.alpha import over
-from taichi_kernels.baked_grid import composite_baked, march_baked_grid
+from taichi_kernels.baked_grid import BakedSamples, composite_baked, march_baked_grid
 
 _SAMPLES_PER_PART = 2048  # of the networks: their values stay in the cache
 T_THRESHOLD = 1e-2
@@ -74,12 +76,56 @@ class BakedRenderer:
             output.opacity = output.opacity + (1 - output.opacity) * torso_alpha
         return output.map(lambda value: value.view(height, width, *value.shape[1:]))
 
+    @torch.no_grad()
+    def prepare(self, inputs: FrameInputs) -> PreparedPose:
+        """What does not change while the portrait speaks from a pose, head and torso.
+
+        Args:
+            inputs: whose pose and appearance of the torso count.
+        """
+        layer, alpha = self._render_torso(inputs, None)
+        return PreparedPose.of(self._march(inputs.head_pose), torch.cat((layer, alpha[:, None]), 1))
+
+    @torch.no_grad()
+    def render_prepared(
+        self, prepared: PreparedPose, inputs: FrameInputs, background: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """Render an image from a pose that was prepared, which takes about a third of the time.
+
+        Args:
+            prepared: by :meth:`prepare`, from the same pose with the same appearance of the torso.
+            inputs: the frame's inputs.
+            background: [H, W, 3] in [0, 1]; None for premultiplied color.
+
+        Returns:
+            color [H, W, 3] and opacity [H, W] as of :meth:`render`, up to 8 bits where nothing moves.
+        """
+        width, height = self._size
+        _, directions = rays_of(inputs.head_pose, self._directions[prepared.pixels])
+        samples = prepared.samples(inputs.head_pose[:3, 3], directions, self._portrait.head_grid.config.bound)
+        values = self._evaluate(inputs, samples, with_attention=False)
+        rgb, opacity, _ = self._composite(values, samples)
+        layers = prepared.still * (1 / 255)
+        moving = over(torch.cat((rgb, opacity[:, None]), 1), opacity, layers[prepared.pixels])
+        layers.index_copy_(0, prepared.pixels.long(), moving)
+        color, alpha = layers[:, :3], layers[:, 3]
+        if background is not None:
+            color = over(color, alpha, background.reshape(-1, 3)).clamp_(0, 1)
+        return color.reshape(height, width, 3), alpha.reshape(height, width)
+
     @cached_property
     def _torso(self) -> tuple[Tensor, FoldedTorso]:
         """Numbers of the pixels that the torso may cover, and the torso there."""
         coords = self._portrait.renderer(self._intrinsics, self._size).pixels.coords
         index = self._portrait.torso_grid.occupied(coords).nonzero()[:, 0]
         return index, FoldedTorso(self._portrait.torso, coords[index])
+
+    @cached_property
+    def _directions(self) -> Tensor:
+        """[N, 3] of the pixels, in the axes of the camera."""
+        width, height = self._size
+        pixels = torch.cartesian_prod(torch.arange(height), torch.arange(width))
+        return camera_directions(self._intrinsics, pixels, torch.float32)
 
     @cached_property
     def _encode(self) -> Encode:
@@ -100,10 +146,24 @@ class BakedRenderer:
 
     def _render_head(self, inputs: FrameInputs, background_rgb: Tensor | None, with_attention: bool) -> RenderOutput:
         """[N] rays over [N, 3]."""
+        samples = self._march(inputs.head_pose)
+        values = self._evaluate(inputs, samples, with_attention)
+        rgb, opacity, depth = self._composite(values, samples)
+        rgb = over(rgb, opacity, background_rgb)
+        if background_rgb is not None:
+            rgb = rgb.clamp(0, 1)
+        n_samples = samples.packed_info[:, 1]
+        audio = eye = None
+        if with_attention:
+            rays = torch.repeat_interleave(torch.arange(len(n_samples)), n_samples, output_size=values.shape[1])
+            audio, eye = (opacity.new_zeros(len(opacity)).index_add_(0, rays, row) for row in values[4:])
+        return RenderOutput(rgb, opacity, depth, audio, eye, None, n_samples)
+
+    def _march(self, head_pose: Tensor) -> BakedSamples:
         portrait, baked = self._portrait, self._baked
         grid, march = portrait.head_grid, portrait.config.march
-        pose = inputs.head_pose.contiguous()
-        samples = march_baked_grid(
+        pose = head_pose.contiguous()
+        return march_baked_grid(
             *(pose, self._intrinsics, self._size, baked.cells, baked.densities_for_rendering, baked.colors),
             *baked.color_transform(pose[:3, 3]),
             grid.config.bound,
@@ -114,23 +174,20 @@ class BakedRenderer:
             min_near=march.min_near,
             T_threshold=T_THRESHOLD,
         )
-        field = portrait.head.bind(inputs, with_uncertainty=False, call=portrait.call)
+
+    def _evaluate(self, inputs: FrameInputs, samples: BakedSamples, with_attention: bool) -> Tensor:
+        """What the networks make of the dynamic samples: [4, M], or [6, M] with attention."""
+        field = self._portrait.head.bind(inputs, with_uncertainty=False, call=self._portrait.call)
         networks, degree = field.folded(with_attention), field.field.config.direction_degree
-        harmonics = tk.spherical_harmonics(samples.directions, degree)
-        memory = pose.new_empty(field.field.position_encoder.n_outputs * _SAMPLES_PER_PART)
-        n = len(samples.ts)
-        values = pose.new_empty(networks.n_values, n)
+        harmonics = tk.spherical_harmonics(samples.directions.contiguous(), degree)
+        like, n = samples.ts, len(samples.ts)
+        memory = like.new_empty(field.field.position_encoder.n_outputs * _SAMPLES_PER_PART)
+        values = like.new_empty(networks.n_values, n)
         for begin in range(0, n, _SAMPLES_PER_PART):
             part = slice(begin, begin + _SAMPLES_PER_PART)
             networks(self._encode(samples.positions[part], memory), harmonics[part], values[:, part])
-        sigmas, rgbs = values[0], values[1:4].t().contiguous()
-        rgb, opacity, depth = composite_baked(sigmas, rgbs, samples, march.T_threshold)
-        rgb = over(rgb, opacity, background_rgb)
-        if background_rgb is not None:
-            rgb = rgb.clamp(0, 1)
-        n_samples = samples.packed_info[:, 1]
-        audio = eye = None
-        if with_attention:
-            rays = torch.repeat_interleave(torch.arange(len(n_samples)), n_samples, output_size=n)
-            audio, eye = (opacity.new_zeros(len(opacity)).index_add_(0, rays, row) for row in values[4:])
-        return RenderOutput(rgb, opacity, depth, audio, eye, None, n_samples)
+        return values
+
+    def _composite(self, values: Tensor, samples: BakedSamples) -> tuple[Tensor, Tensor, Tensor]:
+        T_threshold = self._portrait.config.march.T_threshold
+        return composite_baked(values[0], values[1:4].t().contiguous(), samples, T_threshold)

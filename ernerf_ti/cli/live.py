@@ -31,6 +31,9 @@ class LiveOptions(ServerOptions):
     """Baked portrait of `ernerf-ti bake`, or a run folder of `ernerf-ti train`."""
     device: Device = "auto"
     """Device to render on; auto is CUDA if torch can use it, else the CPU."""
+    motion_seconds: float | None = None
+    """Seconds of the capture whose head motion is played forward and backward; by default all of it, and 10 for a baked
+    portrait on the CPU, which keeps these poses in memory."""
     signing: Flat[SigningOptions] = field(default_factory=SigningOptions)
 
 
@@ -49,6 +52,8 @@ def _live(options: LiveOptions) -> None:
     ):
         if path is not None:
             existing_file(path, what)
+    if options.motion_seconds is not None and not options.motion_seconds > 0:
+        raise UsageError(f"motion-seconds: expected more than 0, got {options.motion_seconds:g}; pass e.g. 10")
     if options.record is not None:
         make_parent(output_file(options.record))
     device = resolve_device(options.device)
@@ -62,7 +67,7 @@ def _live(options: LiveOptions) -> None:
     from ernerf_ti.live_server.serving import serve
     from ernerf_ti.synthesis.statement import statement
 
-    portrait = LivePortrait.open(options.portrait, device=device)
+    portrait = LivePortrait.open(options.portrait, device=device, motion_seconds=options.motion_seconds)
     if portrait.trained.consent is None:
         print(f"{options.portrait}: no consent record; docs/responsible_use.md says how to add one", file=sys.stderr)
     signer = None

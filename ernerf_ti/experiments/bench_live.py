@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from statistics import median
@@ -22,7 +23,7 @@ from ernerf_ti.live import LiveFrame, LivePortrait, SimulatedClock
 from ernerf_ti.live.features import SegmentSteps
 from ernerf_ti.live.frame import FPS
 from ernerf_ti.live.quality import SCALES
-from ernerf_ti.live.renderer import Background, LiveInputs
+from ernerf_ti.live.renderer import Background, LiveInputs, PictureMaker, PortraitPictures
 from ernerf_ti.live.sound import SegmentSound
 from ernerf_ti.live.speech import silent_steps, windows_of
 from ernerf_ti.portrait.records import FrameInputs
@@ -32,6 +33,7 @@ _PIECE = SAMPLE_RATE // 50  # samples pushed at once
 _BINS = (0.24, 0.28, 0.32, 0.36, 0.4, 0.5, 1.0)  # s
 _TURN = 4.0  # s of speech, then as much of silence
 _SESSIONS = (1, 2, 4, 8)
+_MOTION_SECONDS = 2.0  # in processes that measure a rate: fewer poses to prepare
 Figures = dict[str, dict[str, float | str]]
 
 
@@ -94,12 +96,14 @@ def time_parts(portrait: LivePortrait, n: int) -> dict[str, float]:
     output = trained.portrait.render(
         _frame_inputs(portrait, inputs, window), trained.intrinsics, trained.size, trained.background
     )
+    renderers: dict[str, PictureMaker] = {"": portrait.pictures}
+    if trained.baked_renderer is not None:
+        renderers = {", known pose": portrait.pictures, ", new pose": PortraitPictures(trained, pose_memory=0)}
     parts: dict[str, Callable[[], object]] = {
         "audio encoder": lambda: trained.portrait.head.audio_encoder(window),
         **{
-            f"picture, {scale:g} of the size": lambda scale=scale: portrait.pictures.picture(  # type: ignore[misc]
-                inputs, trained.background, scale
-            )
+            f"picture, {scale:g} of the size{of_pose}": partial(pictures.picture, inputs, trained.background, scale)
+            for of_pose, pictures in renderers.items()
             for scale in SCALES
         },
         "conversion to 8 bits": lambda: color_image(output).cpu().numpy(),
@@ -120,7 +124,7 @@ def time_parts(portrait: LivePortrait, n: int) -> dict[str, float]:
 def measure_rate(path: Path, n: int, device: str, threads: int, n_sessions: int = 1) -> float:
     """Frames per second of sessions that nothing paces, all together, as callers in a thread each get them."""
     torch.set_num_threads(threads)
-    portrait = LivePortrait.open(path, device)
+    portrait = LivePortrait.open(path, device, motion_seconds=_MOTION_SECONDS)
     return rate_of_sessions(portrait, n, n_sessions)
 
 

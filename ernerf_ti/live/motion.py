@@ -12,17 +12,41 @@ from ernerf_ti.synthesis.head_motion import HeadMotion
 
 class CapturePath:
     """The smoothed poses of the capture forward and backward in turn; see
-    :class:`ernerf_ti.synthesis.head_motion.HeadMotion`. Shared by sessions."""
+    :class:`ernerf_ti.synthesis.head_motion.HeadMotion`. Shared by sessions.
 
-    def __init__(self, trained: TrainedPortrait):
-        self._motion = HeadMotion(trained.poses)
-        self._smooth = self._motion.poses(np.arange(len(trained.poses), dtype=float), SMOOTHING)
+    Args:
+        trained: the portrait.
+        seconds: of the capture that are played, without a cut if there is a piece as long; None for all of it.
+    """
+
+    def __init__(self, trained: TrainedPortrait, seconds: float | None = None):
+        stretch = slice(None) if seconds is None else _stretch(trained.poses, max(1, round(seconds * FPS)))
+        poses = trained.poses[stretch]
+        self._first, self._motion = stretch.start or 0, HeadMotion(poses)
+        self._smooth = self._motion.poses(np.arange(len(poses), dtype=float), SMOOTHING)
         self._device = trained.background.device
 
     def at(self, time: int) -> tuple[Tensor, float]:
         """The pose [4, 4] in the scene at a time in frames, and its place among the capture's frames."""
         places = self._motion.places(np.array([time], float))
-        return interpolate_poses(self._smooth, places)[0].to(self._device), float(places[0])
+        return interpolate_poses(self._smooth, places)[0].to(self._device), self._first + float(places[0])
+
+    def all_poses(self) -> list[tuple[Tensor, float]]:
+        """What :meth:`at` returns at all times, each once."""
+        places = self._motion.places(np.arange(2 * self._motion.lap + 1, dtype=float))
+        _, times = np.unique(places, return_index=True)
+        return [self.at(int(time)) for time in times]
+
+
+def _stretch(poses: Tensor, n: int) -> slice:
+    """n frames of the capture: the first ones without a cut, and those up to a cut where pieces are a bit shorter."""
+    cuts = HeadMotion(poses).cuts
+    first, end = np.concatenate(([0], cuts + 1)), np.concatenate((cuts + 1, [len(poses)]))
+    lengths = np.minimum(end - first, n)
+    longest = int(lengths.argmax())
+    if lengths[longest] < n / 2:
+        return slice(0, n)
+    return slice(int(first[longest]), int(first[longest] + lengths[longest]))
 
 
 class Blinks:

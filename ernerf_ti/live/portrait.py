@@ -7,6 +7,7 @@ from typing import Literal
 import cv2
 import numpy as np
 import torch
+from tqdm import tqdm
 
 from ernerf_ti.live.clock import Clock, MonotonicClock
 from ernerf_ti.live.features import StreamingFeatures
@@ -22,6 +23,7 @@ LOOK_AHEAD = 0.12
 """Seconds of sound after a frame that the mouth depends on."""
 _MOST_SOUND = 120.0
 """Seconds that wait in a session."""
+_MOTION_SECONDS = 10.0
 BackgroundChoice = None | tuple[int, int, int] | np.ndarray | Literal["transparent"]
 
 
@@ -31,17 +33,26 @@ class LivePortrait:
     Args:
         trained: the portrait.
         pictures: what renders it; None for its own renderer.
+        motion_seconds: of the capture whose head motion is played forward and backward; None for all of it, or for
+            10 s of it if the portrait is baked and rendered on the CPU, which keeps these poses in memory: .8 MB each
+            at 256x256, 1 GB at most.
 
     Raises:
         ValueError: it was trained on audio features that can't be computed as sound arrives.
         FileNotFoundError, ImportError: the speech model, or a package that it needs, is missing.
     """
 
-    def __init__(self, trained: TrainedPortrait, pictures: PictureMaker | None = None):
+    def __init__(
+        self, trained: TrainedPortrait, pictures: PictureMaker | None = None, motion_seconds: float | None = None
+    ):
+        if motion_seconds is not None and not motion_seconds > 0:
+            raise ValueError(f"motion_seconds: expected more than 0, got {motion_seconds!r}; pass e.g. 10")
         self.trained = trained
         self.features = StreamingFeatures.of(trained)
         self.pictures: PictureMaker = pictures or PortraitPictures(trained)
-        self.path = CapturePath(trained)
+        if motion_seconds is None and trained.baked_renderer is not None:
+            motion_seconds = _MOTION_SECONDS
+        self.path = CapturePath(trained, motion_seconds)
         self.open_eyes = float(trained.eye_closures.median())
         """Eye closure between blinks."""
         self._lock, self._n_sessions = threading.Lock(), 0
@@ -53,19 +64,21 @@ class LivePortrait:
         device: torch.device | str = "cpu",
         precision: torch.dtype = torch.float32,
         call: Call = call_plainly,
+        motion_seconds: float | None = None,
     ) -> "LivePortrait":
-        """Load a portrait, and render once at each resolution, which compiles what rendering needs.
+        """Load a portrait and :meth:`warm_up`.
 
         Args:
             path: a run folder or a checkpoint file.
             device, precision, call: as of :func:`ernerf_ti.run.trained_portrait.load_portrait`.
+            motion_seconds: as of the class.
 
         Raises:
             FileNotFoundError, ValueError: no such run, a damaged one, or one with audio features that can't be computed
                 as sound arrives.
             ImportError: a package that its audio features need is missing.
         """
-        portrait = cls(load_portrait(Path(path), device, precision, call))
+        portrait = cls(load_portrait(Path(path), device, precision, call), motion_seconds=motion_seconds)
         portrait.warm_up()
         return portrait
 
@@ -75,11 +88,15 @@ class LivePortrait:
         return self.pictures.size
 
     def warm_up(self) -> None:
-        """Render once at each resolution."""
+        """Render once at each resolution, which compiles what rendering needs, and whatever is kept of poses."""
         pose, place = self.path.at(0)
         inputs = LiveInputs(windows_of(silent_steps(self.features.silence)), self.open_eyes, pose, place)
         for scale in SCALES:
             self.pictures.picture(inputs, self.trained.background, scale)
+        if isinstance(self.pictures, PortraitPictures) and self.pictures.keeps_poses:
+            for pose, place in tqdm(self.path.all_poses(), "preparing poses", unit="pose"):
+                if not self.pictures.prepare(pose, place):
+                    break
 
     def session(
         self,

@@ -121,7 +121,7 @@ class TrainedPortrait:
         if appearance is None and with_torso:
             appearance = self.torso_appearance(inputs.head_pose)
         inputs = replace(inputs, appearance_index=self.appearance_index, torso_appearance=appearance)
-        baked = self._baked_renderer
+        baked = self.baked_renderer
         if baked is not None:
             return PendingFrame(lambda _: baked.render(inputs, background, with_torso, with_attention), 0, None)
         renderer = self.portrait.renderer(self.intrinsics, self.size)
@@ -130,7 +130,7 @@ class TrainedPortrait:
         )
 
     @cached_property
-    def _baked_renderer(self) -> BakedRenderer | None:
+    def baked_renderer(self) -> BakedRenderer | None:
         """What renders the images of a baked portrait on the CPU; None for the networks alone."""
         if self.baked is None or self.background.device.type != "cpu":
             return None

@@ -50,6 +50,11 @@ class HeadMotion:
         self._starts = np.concatenate(([0], self._durations.cumsum()))
         self._rests = np.unique(np.concatenate((first, last)))
 
+    @property
+    def lap(self) -> int:
+        """Frames from one end of the take to the other."""
+        return int(self._starts[-1])
+
     def places(self, times: np.ndarray) -> np.ndarray:
         """Places at times.
 
@@ -60,7 +65,7 @@ class HeadMotion:
         Returns:
             [m] float64 places in [0, n - 1].
         """
-        lap = self._starts[-1]
+        lap = self.lap
         if lap == 0:
             return np.zeros(len(times))
         lead = self._ramps[0] / 2  # by which a start from rest is later

@@ -40,8 +40,13 @@ def opaque_image(output: RenderOutput) -> Tensor:
 
 def transparent_image(output: RenderOutput) -> Tensor:
     """[H, W, 4] uint8 RGB and straight alpha of a frame rendered without a background."""
-    alpha = output.opacity.clamp(0, 1)[..., None]
-    return quantized(torch.cat((output.rgb / alpha.clamp(min=1e-3), alpha), -1))
+    return with_straight_alpha(output.rgb, output.opacity)
+
+
+def with_straight_alpha(rgb: Tensor, opacity: Tensor) -> Tensor:
+    """Color times opacity [H, W, 3] and opacity [H, W] -> [H, W, 4] uint8 RGB and straight alpha."""
+    alpha = opacity.clamp(0, 1)[..., None]
+    return quantized(torch.cat((rgb / alpha.clamp(min=1e-3), alpha), -1))
 
 
 def attention_image(output: RenderOutput) -> Tensor:

@@ -1,0 +1,141 @@
+"""Pictures of a baked portrait from poses that were rendered before."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from ernerf_ti.bake.baked_renderer import BakedRenderer
+from ernerf_ti.bake.baking import BakeOptions, bake_head
+from ernerf_ti.bake.variation import VariationOptions
+from ernerf_ti.live.motion import CapturePath
+from ernerf_ti.live.renderer import LiveInputs, PortraitPictures
+from ernerf_ti.run.trained_portrait import TrainedPortrait
+from tests.bake.conftest import INTRINSICS, SIZE, N
+
+
+@pytest.fixture(scope="module")
+def trained(portrait, trained_on) -> TrainedPortrait:
+    """With a torso in half of the picture's pixels."""
+    portrait.torso_grid.alpha_grid.fill_(1.0)
+    options = BakeOptions(VariationOptions(variation=0.05, region=0.3))
+    baked = bake_head(portrait, INTRINSICS, SIZE, trained_on, None, options)
+    background = torch.linspace(0, 1, 32 * 32 * 3).view(32, 32, 3)
+    closures = torch.linspace(0, 1, N)
+    return TrainedPortrait(portrait, "ppg", 42, INTRINSICS, SIZE, trained_on.poses, closures, background, baked=baked)
+
+
+@pytest.fixture
+def live_inputs(trained) -> LiveInputs:
+    windows = np.random.default_rng(2).standard_normal((8, 42, 16)).astype(np.float32)
+    return LiveInputs(windows, 0.2, trained.poses[2], 2.0)
+
+
+def torso_of(trained, inputs):
+    return replace(inputs, torso_appearance=trained.torso_appearances(inputs.head_pose[None], np.array([2.0]))[0])
+
+
+@pytest.mark.parametrize("over_background", [True, False])
+def test_a_prepared_pose_gives_the_picture(trained, inputs, over_background):
+    renderer, inputs = trained.baked_renderer, torso_of(trained, inputs)
+    background = trained.background if over_background else None
+    whole = renderer.render(inputs, background)
+    prepared = renderer.prepare(inputs)
+    assert 0 < len(prepared.pixels) < (whole.opacity > 0).sum() and len(prepared.ts) == whole.n_samples.sum()
+    rgb, opacity = renderer.render_prepared(prepared, inputs, background)
+    torch.testing.assert_close(rgb, whole.rgb, atol=1.5 / 255, rtol=0)
+    torch.testing.assert_close(opacity, whole.opacity, atol=1.5 / 255, rtol=0)
+
+
+def test_a_prepared_pose_speaks_and_blinks(trained, inputs):
+    renderer, inputs = trained.baked_renderer, torso_of(trained, inputs)
+    prepared = renderer.prepare(inputs)
+    other = replace(inputs, audio_window=-30 * inputs.audio_window, eye_closure=torch.tensor([0.9]))
+    rgb, _ = renderer.render_prepared(prepared, other, trained.background)
+    torch.testing.assert_close(rgb, renderer.render(other, trained.background).rgb, atol=1.5 / 255, rtol=0)
+    assert (rgb - renderer.render(inputs, trained.background).rgb).abs().max() > 0.03
+
+
+@pytest.mark.parametrize("variation", [-1.0, 1e9])  # everything is dynamic, nothing is
+def test_all_or_nothing_moves(portrait, trained_on, trained, inputs, variation):
+    options = BakeOptions(VariationOptions(variation=variation, region=0.0))
+    baked = bake_head(portrait, INTRINSICS, SIZE, trained_on, None, options)
+    renderer, inputs = BakedRenderer(portrait, baked, INTRINSICS, SIZE), torso_of(trained, inputs)
+    prepared = renderer.prepare(inputs)
+    assert (len(prepared.ts) == 0) == (variation > 0)
+    rgb, opacity = renderer.render_prepared(prepared, inputs, trained.background)
+    whole = renderer.render(inputs, trained.background)
+    torch.testing.assert_close(rgb, whole.rgb, atol=1.5 / 255, rtol=0)
+    torch.testing.assert_close(opacity, whole.opacity, atol=1.5 / 255, rtol=0)
+
+
+@pytest.mark.parametrize("scale", [1, 0.5])
+@pytest.mark.parametrize("over_background", [True, False])
+def test_a_known_pose_is_not_marched_again(trained, live_inputs, scale, over_background, monkeypatch):
+    background = trained.background if over_background else None
+    expected = PortraitPictures(trained, pose_memory=0).picture(live_inputs, background, scale)
+    pictures = PortraitPictures(trained)
+    for wrong_pose in (trained.poses[4], live_inputs.pose):
+        pictures.picture(replace(live_inputs, pose=wrong_pose), background, scale)
+    monkeypatch.setattr(BakedRenderer, "_march", None)
+    monkeypatch.setattr(BakedRenderer, "_render_torso", None)
+    picture = pictures.picture(live_inputs, background, scale)
+    assert picture.shape == expected.shape and picture.dtype == np.uint8
+    alpha = 255 if over_background else expected[..., 3:].astype(int)  # straight color of little alpha is uncertain
+    assert (np.abs(picture.astype(int) - expected)[..., :3] * alpha).max() <= 3 * 255
+
+
+def test_poses_are_kept_while_there_is_room(trained, live_inputs, monkeypatch):
+    n_bytes = trained.baked_renderer.prepare(
+        torso_of(trained, PortraitPictures(trained)._of_frame(torch.zeros(0), 0.0, trained.poses[2], 2.0))
+    ).n_bytes
+    assert n_bytes > 32 * 32 * 4
+    pictures = PortraitPictures(trained, pose_memory=int(1.5 * n_bytes))
+    assert pictures.keeps_poses and pictures.prepare(trained.poses[2], 2.0)
+    assert not pictures.prepare(trained.poses[3], 3.0)
+    late = replace(live_inputs, pose=trained.poses[3], place=3.0)
+    expected = PortraitPictures(trained, pose_memory=0).picture(late, trained.background, 1)
+    np.testing.assert_array_equal(pictures.picture(late, trained.background, 1), expected)
+    monkeypatch.setattr(BakedRenderer, "_march", None)
+    pictures.picture(live_inputs, trained.background, 1)
+
+
+def test_networks_alone_keep_nothing(trained):
+    pictures = PortraitPictures(replace(trained, baked=None))
+    assert not pictures.keeps_poses and not pictures.prepare(trained.poses[0], 0.0)
+
+
+def moving(n, cuts=()):
+    """[n, 4, 4] poses that move by a little each frame, and by much after the frames of cuts."""
+    poses = torch.eye(4).repeat(n, 1, 1)
+    steps = torch.full((n,), 0.002)
+    steps[[cut + 1 for cut in cuts]] = 0.3
+    poses[:, 0, 3] = steps.cumsum(0)
+    return poses
+
+
+@pytest.mark.parametrize(
+    ("cuts", "seconds", "first", "last"),
+    [
+        ((), None, 0, 119),
+        ((), 2.0, 0, 49),
+        ((), 100.0, 0, 119),
+        ((20,), 2.0, 21, 70),  # the first piece is too short
+        ((20, 60), 2.0, 61, 110),
+        ((60,), 4.0, 0, 60),  # no piece is as long: the longest one, without a cut
+        ((20, 40, 60, 80, 100), 4.0, 0, 99),  # all are far too short
+    ],
+)
+def test_the_path_stays_in_a_stretch_of_the_capture(trained, cuts, seconds, first, last):
+    path = CapturePath(replace(trained, poses=moving(120, cuts)), seconds)
+    places = np.array([path.at(time)[1] for time in range(700)])
+    assert places.min() == first and places.max() == last
+
+
+def test_all_poses_of_the_path_are_those_of_all_times(trained):
+    path = CapturePath(replace(trained, poses=moving(60, (30,))), 1.0)
+    known = {(place, pose.numpy().tobytes()) for pose, place in path.all_poses()}
+    assert len(known) == len(path.all_poses())
+    visited = [path.at(time) for time in range(500)]
+    assert {(place, pose.numpy().tobytes()) for pose, place in visited} == known
