@@ -1,6 +1,8 @@
 """Render a baked portrait on the CPU: the stored part of the head, its dynamic samples, and the torso."""
 
-from functools import cached_property
+from concurrent.futures import ThreadPoolExecutor, wait
+from functools import cached_property, lru_cache
+from threading import Barrier
 
 import torch
 from torch import Tensor
@@ -9,6 +11,7 @@ import taichi_kernels as tk
 from ernerf_ti.bake.baked_head import BakedHead
 from ernerf_ti.bake.prepared_pose import PreparedPose
 from ernerf_ti.portrait.camera import camera_directions, rays_of
+from ernerf_ti.portrait.model.folded_networks import N_VALUES, N_VALUES_WITH_ATTENTION
 from ernerf_ti.portrait.model.folded_torso import FoldedTorso
 from ernerf_ti.portrait.model.position_encoders import Encode
 from ernerf_ti.portrait.portrait import Portrait
@@ -19,6 +22,16 @@ from taichi_kernels.baked_grid import BakedSamples, composite_baked, march_baked
 _SAMPLES_PER_PART = 2048  # of the networks: their values stay in the cache
 T_THRESHOLD = 1e-2
 """Transmittance below which a ray ends."""
+
+
+@lru_cache(1)
+def _threads(n: int) -> ThreadPoolExecutor:
+    """n threads of which each computes alone."""
+    threads = ThreadPoolExecutor(n, "networks", torch.set_num_threads, (1,))
+    wait([threads.submit(barrier.wait) for barrier in [Barrier(n)] for _ in range(n)])
+    # Threads that begin later have as many as were set last, in whatever thread.
+    torch.set_num_threads(n)
+    return threads
 
 
 class BakedRenderer:
@@ -178,14 +191,23 @@ class BakedRenderer:
     def _evaluate(self, inputs: FrameInputs, samples: BakedSamples, with_attention: bool) -> Tensor:
         """What the networks make of the dynamic samples: [4, M], or [6, M] with attention."""
         field = self._portrait.head.bind(inputs, with_uncertainty=False, call=self._portrait.call)
-        networks, degree = field.folded(with_attention), field.field.config.direction_degree
-        harmonics = tk.spherical_harmonics(samples.directions.contiguous(), degree)
-        like, n = samples.ts, len(samples.ts)
-        memory = like.new_empty(field.field.position_encoder.n_outputs * _SAMPLES_PER_PART)
-        values = like.new_empty(networks.n_values, n)
-        for begin in range(0, n, _SAMPLES_PER_PART):
-            part = slice(begin, begin + _SAMPLES_PER_PART)
-            networks(self._encode(samples.positions[part], memory), harmonics[part], values[:, part])
+        harmonics = tk.spherical_harmonics(samples.directions.contiguous(), field.field.config.direction_degree)
+        n, n_outputs = len(samples.ts), field.field.position_encoder.n_outputs
+        values = samples.ts.new_empty(N_VALUES_WITH_ATTENTION if with_attention else N_VALUES, n)
+        encode, begins = self._encode, range(0, n, _SAMPLES_PER_PART)
+        n_threads = min(torch.get_num_threads(), len(begins))
+
+        def evaluate(first: int) -> None:
+            networks = field.folded(with_attention)  # which keep memory of their own
+            memory = values.new_empty(n_outputs * _SAMPLES_PER_PART)
+            for begin in begins[first::n_threads]:
+                part = slice(begin, begin + _SAMPLES_PER_PART)
+                networks(encode(samples.positions[part], memory), harmonics[part], values[:, part])
+
+        if n_threads == 1:
+            evaluate(0)
+        elif n_threads > 1:  # whole parts for each thread: a product of one part is too small to be divided
+            list(_threads(torch.get_num_threads()).map(evaluate, range(n_threads)))
         return values
 
     def _composite(self, values: Tensor, samples: BakedSamples) -> tuple[Tensor, Tensor, Tensor]:
