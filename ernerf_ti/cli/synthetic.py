@@ -2,6 +2,7 @@
 
     ernerf-ti synthetic captures/synthetic
     ernerf-ti synthetic captures/synthetic --seconds 20 --size 512 --voice alto --video talking.mp4
+    ernerf-ti synthetic captures/francophone --phones french --features whisper
 
 A portrait can be trained on the capture, and `ernerf-ti preprocess` turns the video into one.
 """
@@ -32,6 +33,8 @@ class SyntheticOptions:
     """Seed of the speech and the head motion."""
     voice: str = "bass"
     """Voice of the speaker; an unknown name lists all."""
+    phones: str = "english"
+    """Phones of the random syllables: english or french."""
     features: str = "ppg"
     """Audio features of the capture: ppg (phone posteriors), whisper (extra speech) or mel."""
     device: Device = "auto"
@@ -55,7 +58,9 @@ def _synthetic(options: SyntheticOptions) -> None:
     from ernerf_ti.data.synthetic.synthetic_portrait import SyntheticPortrait
 
     n_frames = round(options.seconds * FPS)
-    portrait = SyntheticPortrait(n_frames, options.size, options.seed, options.voice, device=str(device))
+    portrait = SyntheticPortrait(
+        n_frames, options.size, options.seed, options.voice, device=str(device), phones=options.phones
+    )
     if options.output is not None:
         with whole_folder(options.output) as folder:
             write_portrait_capture(portrait, folder, options.features, progress=True)

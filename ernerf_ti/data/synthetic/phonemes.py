@@ -1,7 +1,8 @@
 """The phones that the synthetic portrait can say: formants, sources and mouth shape of each.
 
-Formants of vowels are the means of men in Hillenbrand et al. 1995; those of consonants are loci after
-Klatt 1980. Symbols are those of ARPABET, without stress.
+Formants of English vowels are the means of men in Hillenbrand et al. 1995, those of French vowels the means of men in
+Calliope 1989; those of consonants are loci after Klatt 1980. Symbols are those of ARPABET, without stress; French
+phones that English lacks have symbols of this module.
 """
 
 from dataclasses import dataclass
@@ -110,5 +111,59 @@ CONSONANTS = {
 
 _ZH = Phone((290, 1800, 2500), (3.5, 42, 0.7), 0.09, 0.4, hiss=0.4, hiss_hz=(3200, 1100), pull=(1, 1.2, 1.2))
 
-PHONES = VOWELS | CONSONANTS | {"ZH": _ZH, SILENCE: Phone((500, 1500, 2500), (0, 50, 0.0), 0.4, 0.0)}
-"""All phones of CMUdict, and silence."""
+_FRENCH_VOWELS = {
+    "I": Phone((308, 2064, 2976), (4, 58, 0.0), 0.10),
+    "E": Phone((365, 1961, 2644), (6, 55, 0.0), 0.11),
+    "EE": Phone((530, 1718, 2558), (9, 53, 0.0), 0.12),
+    "A": Phone((684, 1256, 2503), (14, 52, 0.0), 0.12),
+    "OO": Phone((531, 998, 2399), (9, 44, 0.5), 0.12),
+    "O": Phone((383, 793, 2283), (5, 39, 0.9), 0.13),
+    "U": Phone((315, 764, 2027), (3, 37, 1.0), 0.12),
+    "UE": Phone((300, 1750, 2120), (3, 38, 1.0), 0.12),  # as in tu
+    "OE": Phone((381, 1417, 2235), (5, 40, 0.9), 0.12),  # as in peu
+    "EU": Phone((517, 1391, 2379), (8, 45, 0.5), 0.12),  # as in peur
+    # Of nasal vowels the resonances of the nose are left out but for the wider bandwidths.
+    "AN": Phone((620, 1000, 2500), (12, 46, 0.4), 0.15, nasal=True),
+    "ON": Phone((420, 750, 2300), (6, 40, 0.8), 0.15, nasal=True),
+    "EN": Phone((600, 1450, 2550), (11, 53, 0.0), 0.15, nasal=True),
+}
+_FRENCH_CONSONANTS = {
+    **{
+        symbol: CONSONANTS[symbol] for symbol in ("P", "B", "M", "T", "D", "N", "K", "G", "F", "V", "S", "Z", "SH", "L")
+    },
+    "ZH": _ZH,
+    "W": CONSONANTS["W"],
+    "Y": CONSONANTS["Y"],
+    "HW": Phone((280, 1800, 2150), (2.5, 37, 1.0), 0.07, 0.7, pull=(1.5, 1.5, 1.5)),  # as in huit
+    "NY": Phone((280, 2200, 2800), (4, 53, 0.0), 0.10, 0.6, nasal=True, pull=_TONGUE),  # as in agneau
+    "RR": Phone((400, 1150, 2400), (6, 50, 0.0), 0.08, 0.5, hiss=0.12, hiss_hz=(1400, 900), pull=_TONGUE),  # uvular
+}
+
+
+@dataclass(frozen=True)
+class PhoneSet:
+    """The phones of a language."""
+
+    vowels: dict[str, Phone]
+    consonants: dict[str, Phone]
+    not_first: tuple[str, ...]
+    """Consonants that begin no syllable."""
+    not_last: tuple[str, ...]
+    """Consonants that end none."""
+
+
+PHONE_SETS = {
+    "english": PhoneSet(VOWELS, CONSONANTS, ("NG",), ("HH", "W", "Y")),
+    "french": PhoneSet(_FRENCH_VOWELS, _FRENCH_CONSONANTS, (), ("W", "HW")),
+}
+"""Phones of random syllables, by language."""
+
+PHONES = {
+    **VOWELS,
+    **CONSONANTS,
+    "ZH": _ZH,
+    **_FRENCH_VOWELS,
+    **_FRENCH_CONSONANTS,
+    SILENCE: Phone((500, 1500, 2500), (0, 50, 0.0), 0.4, 0.0),
+}
+"""All phones of CMUdict, those of the other languages, and silence."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ernerf_ti.audio.frame_features import SAMPLE_RATE
-from ernerf_ti.data.synthetic.phonemes import CONSONANTS, PHONES, SILENCE, VOWELS
+from ernerf_ti.data.synthetic.phonemes import PHONE_SETS, PHONES, SILENCE
 
 CONTROL_HOP = 80
 """Samples between control points of source and tract: 5 ms."""
@@ -56,30 +56,34 @@ class Speech:
     samples: np.ndarray
 
 
-def speak(duration: float, seed: int, voice: str = "tenor") -> Speech:
+def speak(duration: float, seed: int, voice: str = "tenor", phones: str = "english") -> Speech:
     """Random syllables.
 
     Args:
         duration: seconds, > 0; the sound has round(16000 * duration) samples.
         seed: of the syllables, their timing and intonation.
         voice: one of VOICES. The timeline does not depend on it.
+        phones: one of PHONE_SETS.
 
-    Deterministic. Raises ValueError for a duration or seed out of range or an unknown voice.
+    Deterministic. Raises ValueError for a duration or seed out of range, or an unknown voice or set of phones.
     """
     if voice not in VOICES:
         raise ValueError(f"voice: expected one of {', '.join(VOICES)}, got {voice!r}; choose one of these")
-    timeline = babble(duration, seed)
+    timeline = babble(duration, seed, phones)
     rng = np.random.default_rng([seed, 2])
     samples = synthesize_sound(timeline, round(SAMPLE_RATE * duration), VOICES[voice], rng)
     return Speech(timeline, samples)
 
 
-def babble(duration: float, seed: int) -> tuple[Segment, ...]:
-    """The timeline of :func:`speak`. For the same seed, a longer timeline starts with the shorter one."""
+def babble(duration: float, seed: int, phones: str = "english") -> tuple[Segment, ...]:
+    """The timeline of :func:`speak`, with its arguments. For the same seed, a longer timeline starts with the shorter
+    one."""
     if not duration > 0:
         raise ValueError(f"duration: expected seconds > 0, got {duration}; ask for at least a frame, 0.04")
     if seed < 0:
         raise ValueError(f"seed: expected a number >= 0, got {seed}; choose for example 0")
+    if phones not in PHONE_SETS:
+        raise ValueError(f"phones: expected one of {', '.join(PHONE_SETS)}, got {phones!r}; choose one of these")
     rng = np.random.default_rng([seed, 1])
     segments, now = [], 0.0
 
@@ -90,9 +94,12 @@ def babble(duration: float, seed: int) -> tuple[Segment, ...]:
             segments.append(Segment(symbol, now, end))
             now = end
 
-    onsets, vowels = list(CONSONANTS), list(VOWELS)
-    onsets.remove("NG")
-    codas = [symbol for symbol in CONSONANTS if symbol not in ("HH", "W", "Y")]
+    language = PHONE_SETS[phones]
+    vowels = list(language.vowels)
+    onsets, codas = (
+        [symbol for symbol in language.consonants if symbol not in never]
+        for never in (language.not_first, language.not_last)
+    )
     say(SILENCE, rng.uniform(0.15, 0.3))
     while now < duration:
         for _ in range(rng.integers(3, 10)):  # syllables of a phrase

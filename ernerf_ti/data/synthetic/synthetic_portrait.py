@@ -62,7 +62,8 @@ class SyntheticPortrait:
         size: side of the square picture in pixels, even, >= 16.
         seed: of speech, motion, blinks and background.
         voice: one of :data:`ernerf_ti.data.synthetic.speech.VOICES`, which speaks random syllables, or "varied":
-            words in many voices.
+            English words in many voices.
+        phones: one of :data:`ernerf_ti.data.synthetic.phonemes.PHONE_SETS`, of random syllables.
         n_samples: rays per pixel where the picture has detail: 4, 9 or 16.
         device: where frames are rendered; Taichi runs on one device per process.
         blinks: a key of :data:`ernerf_ti.data.synthetic.motion.BLINKS`.
@@ -87,6 +88,7 @@ class SyntheticPortrait:
         n_samples: int = 4,
         device: torch.device | str = "cpu",
         blinks: str = "natural",
+        phones: str = "english",
     ):
         if n_frames < 1:
             raise ValueError(f"n_frames: expected a number > 0, got {n_frames}; ask for at least one frame")
@@ -99,7 +101,7 @@ class SyntheticPortrait:
             raise ValueError(f"voice: expected one of {expected}, got {voice!r}; choose one of these")
         self.n_frames, self.size, self.seed, self.voice = n_frames, size, seed, voice
         duration = n_frames / FRAME_RATE
-        speech = speak_words(duration, seed) if voice == VARIED else speak(duration, seed, voice)
+        speech = speak_words(duration, seed) if voice == VARIED else speak(duration, seed, voice, phones)
         self.samples, self.timeline = speech.samples, speech.timeline
         self.mouths = mouth_track(speech.timeline, n_frames)
         motion = natural_motion(n_frames, seed, blinks)

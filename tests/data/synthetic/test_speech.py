@@ -4,7 +4,7 @@ import pytest
 from ernerf_ti.audio.phone_posteriors import PhonePosteriors
 from ernerf_ti.audio.windows import audio_windows
 from ernerf_ti.data.synthetic.mouth import mouth_track
-from ernerf_ti.data.synthetic.phonemes import LIPS_CLOSED, PHONES, SILENCE
+from ernerf_ti.data.synthetic.phonemes import LIPS_CLOSED, PHONE_SETS, PHONES, SILENCE
 from ernerf_ti.data.synthetic.speech import VOICES, babble, speak
 
 
@@ -28,6 +28,30 @@ def test_sound_is_that_of_seed_and_voice():
     alto = speak(2.0, 5, "alto")
     assert alto.timeline == first.timeline
     assert np.abs(alto.samples - first.samples).max() > 0.1
+
+
+@pytest.mark.parametrize("phones", PHONE_SETS)
+def test_syllables_have_all_phones_of_the_language_and_no_others(phones):
+    spoken = {segment.symbol for segment in babble(300.0, 3, phones)}
+    assert spoken == {SILENCE, *PHONE_SETS[phones].vowels, *PHONE_SETS[phones].consonants}
+
+
+def test_vowels_of_another_language_sound_and_look_otherwise():
+    phone = PHONES["UE"]  # front and rounded, which English has not
+    english = PHONE_SETS["english"].vowels.values()
+    assert all(v.mouth[2] < 0.7 or phone.formants[1] > v.formants[1] + 500 for v in english)
+    speech = speak(20.0, 4, "tenor", "french")
+    segment = max((s for s in speech.timeline if s.symbol == "UE"), key=lambda s: s.end - s.start)
+    begin, end = (round(16_000 * (segment.start + share * (segment.end - segment.start))) for share in (0.3, 0.8))
+    spectrum = np.abs(np.fft.rfft(speech.samples[begin:end] * np.hanning(end - begin)))
+    hz = np.fft.rfftfreq(end - begin, 1 / 16_000)
+    second_formant = spectrum[(hz > 1500) & (hz < 2300)].max()
+    assert second_formant > 2 * spectrum[(hz > 800) & (hz < 1300)].max()
+
+
+def test_unknown_phones_are_refused():
+    with pytest.raises(ValueError, match="phones: expected one of english, french, got 'latin'"):
+        speak(1.0, 0, "tenor", "latin")
 
 
 def test_longer_babble_begins_with_the_shorter():
