@@ -12,8 +12,8 @@ from ernerf_ti.audio.whisper_weights import load_whisper
 
 LAYER = 3
 """Of tiny.en: layers in the middle say most about the mouth, the last one more about the words."""
-BLOCK = 0.2
-"""Seconds of states that a pass of the encoder gives, with a look-ahead."""
+BLOCK = 0.04
+"""Seconds of states that a pass of the encoder gives, with a look-ahead: a frame's, as live portraits need them."""
 _STEPS_PER_SECOND = SAMPLE_RATE // STEP
 
 

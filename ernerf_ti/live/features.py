@@ -12,13 +12,14 @@ from ernerf_ti.audio.mel_spectrum import MelSpectrum
 from ernerf_ti.audio.phone_posteriors import PhonePosteriors
 from ernerf_ti.audio.silence import pause_windows
 from ernerf_ti.audio.whisper_features import WhisperFeatures
+from ernerf_ti.audio.whisper_states import BLOCK
 from ernerf_ti.data.capture_files import CapturePaths
 from ernerf_ti.live.sound import SegmentSound
 from ernerf_ti.media.sound import read_sound
 from ernerf_ti.run.folder import RunFolder
 from ernerf_ti.run.trained_portrait import TrainedPortrait
 
-WHISPER_LOOK_AHEAD, WHISPER_BLOCK = 0.04, 0.04
+WHISPER_LOOK_AHEAD = 0.04
 """Seconds; for portraits that were trained on states of whole recordings."""
 _KNOWN_SECONDS = 30  # of the capture's sound, for the statistics that a session begins with
 _KNOWN_FRAMES = 100  # that they count as: 1 s
@@ -60,8 +61,8 @@ class StreamingFeatures:
             projection, frames = trained.speech_projection, PhonePosteriors()
             if projection.look_ahead is None:
                 projection = replace(projection, look_ahead=WHISPER_LOOK_AHEAD)
-            extractor = WhisperFeatures(projection, None, trained.background.device, WHISPER_BLOCK)
-            states = WHISPER_BLOCK - STEP / SAMPLE_RATE + (projection.look_ahead or 0.0)
+            extractor = WhisperFeatures(projection, None, trained.background.device)
+            states = BLOCK - STEP / SAMPLE_RATE + (projection.look_ahead or 0.0)
             delay = max(_delay(frames), states)
         elif trained.extractor in ("ppg", "mel"):
             extractor = frames = PhonePosteriors() if trained.extractor == "ppg" else MelSpectrum()
