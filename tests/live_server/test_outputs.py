@@ -1,14 +1,24 @@
 """Recording, stream and camera, and the sound that the server speaks itself."""
 
+import datetime
 import io
+import ipaddress
+import socket
+import ssl
+import subprocess
 import sys
 import threading
 import time
 import types
+import urllib.request
 
 import av
 import numpy as np
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 
 from ernerf_ti.live import LiveFrame
 from ernerf_ti.live_server.options import ServerOptions
@@ -82,6 +92,38 @@ def test_a_stream_carries_both_tracks(tmp_path):
     assert len(samples) / SOUND_RATE == pytest.approx(0.4, abs=0.05) and SOURCE_TYPE in tags["comment"]
 
 
+_RECEIVER = """
+import sys, av
+with av.open(sys.argv[1], options={"listen": "1"}, timeout=(20.0, 20.0)) as file:
+    n = {"video": 0, "audio": 0}
+    try:
+        for packet in file.demux():
+            n[packet.stream.type] += len(packet.decode())
+    except OSError:
+        pass  # that the sender has closed the connection
+    print(n["video"], n["audio"], file.metadata["comment"])
+"""
+
+
+def test_a_stream_arrives_at_an_rtmp_server():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        url = f"rtmp://127.0.0.1:{free.getsockname()[1]}/live/key"
+    with subprocess.Popen([sys.executable, "-c", _RECEIVER, url], stdout=subprocess.PIPE, text=True) as receiver:
+        for _ in range(50):  # until it listens
+            sink = Sink("rtmp", lambda: Stream(url))
+            for k in range(25):
+                sink.put(frame(k, 9 * k))
+            sink.close()
+            if sink.error is None:
+                break
+            time.sleep(0.2)
+        received, _ = receiver.communicate(timeout=30)
+    n_pictures, n_sounds, note = received.split(" ", 2)
+    assert int(n_pictures) == 25 and 45 <= int(n_sounds) <= 49  # pieces of 1,024 samples
+    assert SOURCE_TYPE in note
+
+
 def test_a_stream_that_nobody_takes_ends_with_a_line_that_hides_its_key(capsys):
     ended = threading.Event()
     sink = Sink("rtmp", lambda: Stream("rtmp://127.0.0.1:1/live/secret"), ended.set)
@@ -131,6 +173,44 @@ def test_a_file_is_spoken_and_recorded_once(tmp_path):
     np.testing.assert_allclose(pushed / 32767, tone, atol=1e-3)
     assert session.n_flushes == 1 and portrait.n_open == 0
     assert len(contents(tmp_path / "out.mp4")[0]) >= 12
+
+
+def self_signed(folder):
+    """A certificate for 127.0.0.1, and its key."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "test")])
+    now = datetime.datetime.now(datetime.timezone.utc)
+    builder = x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+    builder = builder.not_valid_before(now).not_valid_after(now + datetime.timedelta(days=1))
+    address = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
+    certificate = builder.add_extension(address, critical=False).sign(key, hashes.SHA256())
+    pem = serialization.Encoding.PEM
+    private = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    for file, content in (("cert.pem", certificate.public_bytes(pem)), ("key.pem", private)):
+        (folder / file).write_bytes(content)
+    return folder / "cert.pem", folder / "key.pem"
+
+
+def test_a_page_over_https(tmp_path):
+    speech = write_sound_file(tmp_path / "speech.wav", "pcm_s16le", np.zeros((1, 16_000)), 16_000)
+    certificate, key = self_signed(tmp_path)
+    pages = []
+
+    def visit(address):
+        trusted = ssl.create_default_context(cafile=certificate)
+        pages.append((address, urllib.request.urlopen(address, context=trusted, timeout=10).read()))
+
+    visitor = []
+
+    def on_start(address):
+        visitor.append(threading.Thread(target=visit, args=(address,)))
+        visitor[0].start()
+
+    options = ServerOptions(port=0, audio=speech, once=True, certificate=certificate, certificate_key=key)
+    serve(FakePortrait((32, 32)), options, on_start=on_start)
+    visitor[0].join()
+    ((address, page),) = pages
+    assert address.startswith("https://127.0.0.1:") and page.startswith(b"<!doctype html>")
 
 
 @pytest.mark.parametrize(
