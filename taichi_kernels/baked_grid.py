@@ -187,7 +187,7 @@ def _march(
     for first in range(0, n_rays, _RAYS_PER_LAUNCH):
         n = min(_RAYS_PER_LAUNCH, n_rays - first)
         rows = slice(first, first + n)
-        runs = pose.new_empty(n, max_samples, 1 + _RUN)
+        runs = pose.new_empty(n * (_RUN + max_samples * (1 + _RUN)))
         launch(
             march,
             *(pose, *camera, first, n),
@@ -202,8 +202,9 @@ def _march(
                 tiles,
             ),
             *(len(cells), bound, *steps, min_near, T_threshold, max_samples),
-            *(counts[rows], before[rows], runs),
+            *(counts[rows], runs),
         )
+        before[rows] = runs[: n * _RUN].view(n, _RUN)
         ends = counts[rows].cumsum(0, dtype=torch.int32)
         samples = _empty_samples(pose, int(ends[-1]))
         begin = ends - counts[rows]
@@ -339,19 +340,13 @@ def _march_kernel(dtype: torch.dtype, n_bases: int, n_corners: int, growing: boo
         return ti.Vector([near, far])
 
     @ti.func
-    def write_run(before: ti.template(), runs: ti.template(), i, max_samples, n, color, T, depth):
+    def write_run(runs: ti.template(), i, n_rays, max_samples, n, color, T, depth):
         """Write the run before dynamic sample n of ray i."""
-        if n == 0:
-            for d in ti.static(range(3)):
-                before[i * _RUN + d] = color[d]
-            before[i * _RUN + 3] = T
-            before[i * _RUN + 4] = depth
-        else:
-            place = (i * max_samples + n - 1) * (1 + _RUN) + 1
-            for d in ti.static(range(3)):
-                runs[place + d] = color[d]
-            runs[place + 3] = T
-            runs[place + 4] = depth
+        place = i * _RUN if n == 0 else n_rays * _RUN + (i * max_samples + n - 1) * (1 + _RUN) + 1
+        for d in ti.static(range(3)):
+            runs[place + d] = color[d]
+        runs[place + 3] = T
+        runs[place + 4] = depth
 
     @parallel_kernel(on_cuda)
     def march(
@@ -384,8 +379,9 @@ def _march_kernel(dtype: torch.dtype, n_bases: int, n_corners: int, growing: boo
         max_samples: ti.i32,
         # results
         counts: Ints,  # [N] dynamic samples
-        before: Reals,  # [N, 5]
-        runs: Reals,  # [N, max_samples, 6] distances of dynamic samples, runs after them
+        # One array, as the driver launches no code that selects one: [N, 5] runs before all, then [N, max_samples, 6]
+        # distances of dynamic samples and runs after them.
+        runs: Reals,
     ):
         for i in range(n_rays):
             pixel = first + i
@@ -458,13 +454,13 @@ def _march_kernel(dtype: torch.dtype, n_bases: int, n_corners: int, growing: boo
                                 T *= real(1.0) - alpha
                                 bound_T *= real(1.0) - alpha
                         else:
-                            write_run(before, runs, i, max_samples, n_dynamic, color, T, depth)
-                            runs[(i * max_samples + n_dynamic) * (1 + _RUN)] = t
+                            write_run(runs, i, n_rays, max_samples, n_dynamic, color, T, depth)
+                            runs[n_rays * _RUN + (i * max_samples + n_dynamic) * (1 + _RUN)] = t
                             n_dynamic += 1
                             color, T, depth = ti.Vector([real(0.0), real(0.0), real(0.0)]), real(1.0), real(0.0)
                             bound_T *= real(1.0) - alpha
                     t += dt
-            write_run(before, runs, i, max_samples, n_dynamic, color, T, depth)
+            write_run(runs, i, n_rays, max_samples, n_dynamic, color, T, depth)
             counts[i] = n_dynamic
 
     return march
@@ -497,7 +493,7 @@ def _result_kernels(dtype: torch.dtype, growing: bool, on_cuda: bool) -> _Result
         max_samples: ti.i32,
         counts: Ints,  # [N]
         begins: Ints,  # [N]
-        runs: Reals,  # [N, max_samples, 6]
+        runs: Reals,  # of the march
         # results
         positions: Reals,  # [M, 3]
         directions: Reals,  # [M, 3]
@@ -510,7 +506,7 @@ def _result_kernels(dtype: torch.dtype, growing: bool, on_cuda: bool) -> _Result
                 direction, _ = direction_of(pose, first + i, fx, fy, cx, cy, width)
                 origin = origin_of(pose)
                 for k in range(counts[i]):
-                    j, place = begins[i] + k, (i * max_samples + k) * (1 + _RUN)
+                    j, place = begins[i] + k, n_rays * _RUN + (i * max_samples + k) * (1 + _RUN)
                     t = runs[place]
                     point = ti.max(-bound, ti.min(bound, origin + t * direction))
                     for d in ti.static(range(3)):
