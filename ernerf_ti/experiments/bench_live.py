@@ -7,15 +7,16 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from fractions import Fraction
 from functools import partial
 from itertools import islice
 from pathlib import Path
 from statistics import median
 from time import monotonic, perf_counter, process_time
 
+import av
 import numpy as np
 import torch
-from torch import Tensor
 
 from ernerf_ti.audio.frame_features import SAMPLE_RATE, Statistics
 from ernerf_ti.audio.windows import STEPS_PER_FRAME
@@ -26,13 +27,14 @@ from ernerf_ti.live.quality import SCALES
 from ernerf_ti.live.renderer import Background, LiveInputs, PictureMaker, PortraitPictures
 from ernerf_ti.live.sound import SegmentSound
 from ernerf_ti.live.speech import silent_steps, windows_of
-from ernerf_ti.portrait.records import FrameInputs
-from ernerf_ti.synthesis.images import color_image
+from ernerf_ti.run.trained_portrait import TrainedPortrait
 
 _PIECE = SAMPLE_RATE // 50  # samples pushed at once
 _BINS = (0.24, 0.28, 0.32, 0.36, 0.4, 0.5, 1.0)  # s
 _TURN = 4.0  # s of speech, then as much of silence
 _SESSIONS = (1, 2, 4, 8)
+_POSES_APART = 7  # frames
+_BIT_RATE = 1_000_000
 _MOTION_SECONDS = 2.0  # in processes that measure a rate: fewer poses to prepare
 Figures = dict[str, dict[str, float | str]]
 
@@ -89,36 +91,65 @@ def time_parts(portrait: LivePortrait, n: int) -> dict[str, float]:
         start = process_time()
         steps.compute((9 + k) * STEPS_PER_FRAME)
         of_features.append(process_time() - start)
-    pose, place = portrait.path.at(0)
-    inputs = LiveInputs(windows_of(silent_steps(portrait.features.silence)), 0.0, pose, place)
+    generator = np.random.default_rng(0)
+    silence = windows_of(silent_steps(portrait.features.silence))
+    inputs = []
+    for k in range(n + 1):  # poses and mouths of their own
+        pose, place = portrait.path.at(_POSES_APART * k)
+        windows = silence + generator.standard_normal(silence.shape).astype(np.float32)
+        inputs.append(LiveInputs(windows, 0.2, pose, place))
     trained = portrait.trained
-    window = torch.from_numpy(inputs.windows).to(trained.background.device)
-    output = trained.portrait.render(
-        _frame_inputs(portrait, inputs, window), trained.intrinsics, trained.size, trained.background
-    )
+    window = torch.from_numpy(inputs[0].windows).to(trained.background.device)
     renderers: dict[str, PictureMaker] = {"": portrait.pictures}
     if trained.baked_renderer is not None:
-        renderers = {", known pose": portrait.pictures, ", new pose": PortraitPictures(trained, pose_memory=0)}
-    parts: dict[str, Callable[[], object]] = {
-        "audio encoder": lambda: trained.portrait.head.audio_encoder(window),
-        **{
-            f"picture, {scale:g} of the size{of_pose}": partial(pictures.picture, inputs, trained.background, scale)
-            for of_pose, pictures in renderers.items()
-            for scale in SCALES
-        },
-        "conversion to 8 bits": lambda: color_image(output).cpu().numpy(),
-    }
+        renderers = {", known pose": PortraitPictures(trained), ", new pose": PortraitPictures(trained, pose_memory=0)}
+    parts: dict[str, Callable[[int], object]] = {"audio encoder": lambda k: trained.portrait.head.audio_encoder(window)}
+    for of_pose, pictures in renderers.items():
+        for scale in SCALES:
+            for each in inputs if of_pose == ", known pose" else inputs[:1]:
+                pictures.picture(each, trained.background, scale)
+            parts[f"picture, {scale:g} of the size{of_pose}"] = partial(_picture, pictures, inputs, trained, scale)
+    images = [portrait.pictures.picture(each, trained.background, 1) for each in inputs]
+    encoder = _vp8(trained.size)
+    parts["encoding (VP8)"] = lambda k: _encode(encoder, images[k], k)
     # The mean, as some extractors work on several frames at once.
     figures = {"features": 1000 * float(np.mean(of_features))}
     for name, part in parts.items():
         times = []
-        for _ in range(n + 1):
+        for k in range(n + 1):
             start = process_time()
             with torch.no_grad():
-                part()
+                part(k)
             times.append(1000 * (process_time() - start))
         figures[name] = median(times[1:])
+    for of_pose in renderers:
+        # The audio encoder is part of a picture.
+        parts_of_frame = ("features", f"picture, 1 of the size{of_pose}", "encoding (VP8)")
+        figures[f"from sound to packets{of_pose}"] = sum(figures[name] for name in parts_of_frame)
     return figures
+
+
+def _picture(
+    pictures: PictureMaker, inputs: list[LiveInputs], trained: TrainedPortrait, scale: float, k: int
+) -> np.ndarray:
+    return pictures.picture(inputs[k], trained.background, scale)
+
+
+def _vp8(size: tuple[int, int]) -> av.VideoCodecContext:
+    """An encoder as servers of WebRTC set it."""
+    encoder = av.CodecContext.create("libvpx", "w")
+    assert isinstance(encoder, av.VideoCodecContext)
+    encoder.width, encoder.height = size
+    encoder.pix_fmt, encoder.framerate, encoder.time_base = "yuv420p", Fraction(FPS), Fraction(1, FPS)
+    encoder.bit_rate = _BIT_RATE
+    encoder.options = {"deadline": "realtime", "cpu-used": "-6", "lag-in-frames": "0"}
+    return encoder
+
+
+def _encode(encoder: av.VideoCodecContext, image: np.ndarray, k: int) -> list[av.Packet]:
+    frame = av.VideoFrame.from_ndarray(image, "rgb24").reformat(format="yuv420p")
+    frame.pts = k
+    return encoder.encode(frame)
 
 
 def measure_rate(path: Path, n: int, device: str, threads: int, n_sessions: int = 1) -> float:
@@ -256,12 +287,6 @@ class _NoFeatures:
 
     def finish(self) -> np.ndarray:
         return self._silence[None][: self._rest > 0]
-
-
-def _frame_inputs(portrait: LivePortrait, inputs: LiveInputs, window: Tensor) -> FrameInputs:
-    trained = portrait.trained
-    appearance = trained.torso_appearance(inputs.pose, inputs.place)
-    return FrameInputs(window, None, trained.appearance_index, inputs.pose, appearance)
 
 
 def _in_a_process(path: Path, n: int, device: str, threads: int, n_sessions: int = 1) -> float:
