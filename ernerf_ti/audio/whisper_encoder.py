@@ -45,12 +45,20 @@ class WhisperEncoder(nn.Module):
             ) from None
         self.eval().requires_grad_(False)
 
-    def forward(self, log_mel: Tensor) -> Tensor:
-        """[n_mels, 2 T] log mel spectrum, T at most `n_steps` -> [T, width] states of the last layer."""
+    def forward(self, log_mel: Tensor, wanted: slice = slice(None)) -> Tensor:
+        """States of the last layer.
+
+        Args:
+            log_mel: [n_mels, 2 T] log mel spectrum, T at most `n_steps`.
+            wanted: steps whose states are returned. The others' are not computed in the last layer.
+
+        Returns:
+            [T, width], or those wanted.
+        """
         x = F.gelu(self.conv2(F.gelu(self.conv1(log_mel[None]))))[0].t()
         x = x + self.positions[: len(x)]
-        for layer in self.layers:
-            x = layer(x)
+        for k, layer in enumerate(self.layers, 1):
+            x = layer(x, wanted if k == len(self.layers) else slice(None))
         return self.norm(x)
 
 
@@ -64,12 +72,20 @@ class _Layer(nn.Module):
         self.attention_in, self.attention_out = nn.Linear(width, 3 * width), nn.Linear(width, width)
         self.mlp_in, self.mlp_out = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """[T, width] -> [T, width]."""
-        joined = self.attention_in(self.attention_norm(x)).view(len(x), 3, self.n_heads, -1)
-        query, key, value = joined.permute(1, 2, 0, 3)
+    def forward(self, x: Tensor, wanted: slice) -> Tensor:
+        """[T, width] -> [n, width] of the n steps that are wanted, which see all T."""
+        normalized = self.attention_norm(x)
+        query, key, value = (
+            F.linear(steps, weight, bias).view(len(steps), self.n_heads, -1).transpose(0, 1)
+            for steps, weight, bias in zip(
+                (normalized[wanted], normalized, normalized),
+                self.attention_in.weight.chunk(3),
+                self.attention_in.bias.chunk(3),
+                strict=True,
+            )
+        )
         attended = F.scaled_dot_product_attention(query, key, value)
-        x = x + self.attention_out(attended.transpose(0, 1).reshape(len(x), -1))
+        x = x[wanted] + self.attention_out(attended.transpose(0, 1).flatten(1))
         return x + self.mlp_out(F.gelu(self.mlp_in(self.mlp_norm(x))))
 
 

@@ -93,9 +93,10 @@ class WhisperStates:
 
     @torch.no_grad()
     def of_stretch(self, samples: np.ndarray) -> np.ndarray:
-        """[320 T] samples -> [T, dimension] float32, in one pass of the encoder."""
+        """[320 T] samples of a pass of the encoder, T = `schedule.length` -> [output, dimension] float32."""
         sound = torch.from_numpy(samples.astype(np.float32)).to(self._device)
-        return self._encoder(log_mel(sound, self._encoder.n_mels)).cpu().numpy()
+        wanted = slice(self.schedule.back, self.schedule.back + self.schedule.output)
+        return self._encoder(log_mel(sound, self._encoder.n_mels), wanted).cpu().numpy()
 
 
 class StateStream:
@@ -135,8 +136,7 @@ class StateStream:
         """States of the steps that begin before sample `until` and whose stretches are there."""
         schedule, parts = self._schedule, [np.zeros((0, self._states.dimension), np.float32)]
         while self._n_steps * STEP < until and len(self._samples) >= schedule.length * STEP:
-            states = self._states.of_stretch(self._samples[: schedule.length * STEP])
-            parts.append(states[schedule.back : schedule.back + schedule.output])
+            parts.append(self._states.of_stretch(self._samples[: schedule.length * STEP]))
             self._samples = self._samples[schedule.output * STEP :]
             self._n_steps += schedule.output
         states = np.concatenate(parts)
