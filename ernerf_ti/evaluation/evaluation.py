@@ -18,6 +18,7 @@ from ernerf_ti.evaluation.fid_metric import Fid
 from ernerf_ti.evaluation.frames_folder import prepare_frames_folder
 from ernerf_ti.evaluation.held_out import HeldOutFrames, cross_speaker_settings, held_out_settings, select_frames
 from ernerf_ti.evaluation.identity_metric import IdentitySimilarity
+from ernerf_ti.evaluation.leak import leak_metrics, leak_settings
 from ernerf_ti.evaluation.lip_metrics import lip_metrics
 from ernerf_ti.evaluation.lip_settings import SILENCES, closure_setting, silence_setting
 from ernerf_ti.evaluation.lpips_metric import Lpips
@@ -113,6 +114,7 @@ def evaluate(options: EvaluationOptions, frames: Path, ranks: Ranks | None = Non
     own = np.zeros(0) if samples is None else samples[int(held_out.times[0]) * SAMPLES_PER_FRAME :]
     for name, speech in zip(SILENCES, (own, *(other_speaker or ())[:1]), strict=False):
         settings.append(silence_setting(name, trained, held_out, frames, speech, options.speech_model, ranks))
+    settings += leak_settings(trained, capture, held_out, frames, ranks)
     ranks.wait()  # until the first one has written the frames
     results = measure_all(settings, metrics, missing, options.seed, ranks)
     facts = {
@@ -137,7 +139,13 @@ def evaluate(options: EvaluationOptions, frames: Path, ranks: Ranks | None = Non
 
 def all_metrics(capture: Capture, weights: Path, device: torch.device | str) -> list[Metric]:
     """Every metric, in the order of the tables."""
-    return [*metrics_without_capture(weights, device), *lip_metrics(capture), SoundToMouth(capture), Seam(capture)]
+    return [
+        *metrics_without_capture(weights, device),
+        *lip_metrics(capture),
+        SoundToMouth(capture),
+        Seam(capture),
+        *leak_metrics(capture),
+    ]
 
 
 def metrics_without_capture(weights: Path, device: torch.device | str) -> list[Metric]:

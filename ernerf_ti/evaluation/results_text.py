@@ -16,6 +16,7 @@ _FORMATS = {
     "px": ".2f",
     "frames": ".2f",
     "frames per minute": ".2f",
+    "gray levels": ".2f",
     "gray levels/px": ".2f",
     "% of eye distance": ".2f",
     "%": ".0f",

@@ -5,6 +5,7 @@ import numpy as np
 
 from ernerf_ti.data.capture import Capture
 from ernerf_ti.data.capture_files import HEAD, NECK, TORSO
+from ernerf_ti.evaluation.held_out_labels import HeldOutLabels
 from ernerf_ti.evaluation.metric import MetricValue, NotComputed, SequenceMetric, Setting, mean_over_frames
 
 _REFERENCE = 256  # height of the frame for which widths in pixels are given
@@ -32,13 +33,10 @@ class Seam(SequenceMetric):
     )
 
     def __init__(self, capture: Capture):
-        self._capture = capture
-        self._frame_ids = dict(zip(capture.val.audio_ids.tolist(), capture.val.frame_ids.tolist(), strict=True))
+        self._labels = HeldOutLabels(capture)
 
     def missing(self) -> NotComputed | None:
-        if all(self._capture.paths.labels(k).is_file() for k in self._capture.val.frame_ids):
-            return None
-        return NotComputed("expected the capture's segmentation masks, got none; preprocess the video again")
+        return self._labels.problem()
 
     def measure(self, setting: Setting, seed: int) -> MetricValue | NotComputed:
         if setting.name == _WITHOUT_TORSO:
@@ -46,8 +44,7 @@ class Seam(SequenceMetric):
         assert setting.truth is not None  # it needs it
         values = np.full((len(setting), 3), np.nan)
         for i, time in enumerate(setting.times):
-            labels = self._capture.labels(self._frame_ids[int(time)])
-            values[i] = seam_gradients(setting.images[i], setting.truth[i], labels)
+            values[i] = seam_gradients(setting.images[i], setting.truth[i], self._labels[time])
         if not np.isfinite(values).any():
             return NotComputed("no frame has a border between head and torso")
         shown, true = np.nanmean(values[:, 1:], 0)

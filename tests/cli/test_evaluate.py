@@ -43,6 +43,7 @@ def test_everything_is_evaluated(folders, tmp_path, capsys, monkeypatch):
     assert set(settings) == {
         *("head", "head_only", "portrait", "nearest_pose", "mean_frame", "truth"),
         *("cross_speaker", "cross_speaker_nearest_pose", "closures", "silence", "cross_speaker_silence"),
+        *("other_sound", "other_eyes"),
     }
     head = settings["head"]["metrics"]
     for name in ("PSNR frame", "PSNR face", "PSNR lips", "SSIM frame"):
@@ -60,6 +61,7 @@ def test_everything_is_evaluated(folders, tmp_path, capsys, monkeypatch):
         *("mouth opening at p, b, m", "closed at p, b, m"),
     }
     assert set(settings["silence"]["metrics"]) == {"mouth opening in silence"}
+    assert set(settings["other_eyes"]["metrics"]) == {"leak forehead", "leak hair", "leak ears"}
     assert "no p, b or m is heard" in settings["closures"]["metrics"]["closed at p, b, m"]["not_computed"]
     for name in ("LPIPS alex", "LPIPS vgg", "FID", "SyncNet confidence"):
         assert head[name]["folder"] == str(tmp_path / "torch" / "hub" / "checkpoints")
