@@ -92,11 +92,14 @@ def regularization(rays: ComparedRays, weights: LossWeights, max_steps: int, ram
         max_steps: largest number of samples of a ray.
         ramp: multiplies the weights of the attention terms, a number or [].
     """
-    return {
+    terms = {
         "opacity_entropy": weights.opacity_entropy * opacity_entropy(rays.opacity),
-        "audio_attention": ramp * weights.audio_attention * audio_attention(rays),
+        "audio_attention": ramp * weights.audio_attention * outside_face(rays.audio_attention, rays),
         "eye_attention": ramp * weights.eye_attention * eye_attention(rays, max_steps),
     }
+    if weights.eye_attention_outside > 0:
+        terms["eye_attention_outside"] = ramp * weights.eye_attention_outside * outside_face(rays.eye_attention, rays)
+    return terms
 
 
 def opacity_entropy(opacity: Tensor) -> Tensor:
@@ -105,9 +108,9 @@ def opacity_entropy(opacity: Tensor) -> Tensor:
     return -(a * a.log2() + (1 - a) * (1 - a).log2()).mean()
 
 
-def audio_attention(rays: ComparedRays) -> Tensor:
-    """Mean audio attention outside the face, where audio should have no effect."""
-    return (rays.audio_attention * ~rays.face_mask).mean()
+def outside_face(attention: Tensor, rays: ComparedRays) -> Tensor:
+    """Mean of an attention [N] outside the face, where neither audio nor the eyes should have an effect."""
+    return (attention * ~rays.face_mask).mean()
 
 
 def eye_attention(rays: ComparedRays, max_steps: int) -> Tensor:

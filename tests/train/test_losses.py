@@ -63,8 +63,13 @@ def test_opacity_entropy_is_one_bit_at_one_half():
 
 def test_attention_terms_of_audio_and_eyes():
     seen = rays(audio_attention=torch.tensor([2.0, 4.0]), eye_attention=torch.tensor([8.0, 16.0]))
-    assert float(losses.audio_attention(seen)) == 2.0
+    assert float(losses.outside_face(seen.audio_attention, seen)) == 2.0
     assert float(losses.eye_attention(seen, 16)) == pytest.approx(8 / 16 * 2 / 2)
+    weights = LossWeights(audio_attention=0.1, eye_attention_outside=0.5)
+    terms = losses.regularization(seen, weights, 16, 0.5)
+    assert float(terms["audio_attention"]) == pytest.approx(0.5 * 0.1 * 2)
+    assert float(terms["eye_attention_outside"]) == pytest.approx(0.5 * 0.5 * 8)
+    assert "eye_attention_outside" not in losses.regularization(seen, LossWeights(), 16, 0.5)
 
 
 def test_variation_counts_the_masked_points():
