@@ -123,7 +123,7 @@ def save_projection(folder: Path, projection: SpeechProjection) -> None:
     look_ahead = math.nan if projection.look_ahead is None else projection.look_ahead
     arrays = {**projection.facts, "look_ahead": look_ahead, "mean": projection.mean}
     values = {name: np.array(value) for name, value in arrays.items()}
-    write_arrays(projection_path(folder), **values, components=projection.components)
+    write_arrays(projection_path(folder), **values, components=projection.components, live_mean=projection.live_mean)
 
 
 def load_projection(folder: Path) -> SpeechProjection:

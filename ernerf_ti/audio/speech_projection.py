@@ -1,13 +1,15 @@
 """How hidden states of a speech model become features: a linear projection that is fitted to a capture."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 N_COMPONENTS = 64
+LIVE_LOOK_AHEAD = 0.04
+"""Seconds of sound ahead that states know in live sessions, of portraits that were trained on whole recordings."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,6 +27,15 @@ class SpeechProjection:
     """[D] float32, subtracted from the states."""
     components: np.ndarray
     """[64, D] float32, of decreasing variance and orthogonal, multiplied by the centered states."""
+    live_mean: np.ndarray
+    """[D] float32, subtracted in place of `mean` from states with :data:`LIVE_LOOK_AHEAD`."""
+
+    @property
+    def live(self) -> "SpeechProjection":
+        """The projection for sound that arrives: itself if it was fitted to states with a look-ahead."""
+        if self.look_ahead is not None:
+            return self
+        return replace(self, look_ahead=LIVE_LOOK_AHEAD, mean=self.live_mean)
 
     @property
     def facts(self) -> dict[str, str | int | float | None]:
@@ -43,6 +54,7 @@ class SpeechProjection:
             **self.facts,
             "mean": torch.from_numpy(self.mean),
             "components": torch.from_numpy(self.components),
+            "live_mean": torch.from_numpy(self.live_mean),
         }
 
     @staticmethod
@@ -53,13 +65,16 @@ class SpeechProjection:
         """
         try:
             look_ahead = None if state["look_ahead"] is None else float(state["look_ahead"])
-            mean, components = (np.asarray(state[name].tolist(), np.float32) for name in ("mean", "components"))
+            arrays = ("mean", "components", "live_mean" if "live_mean" in state else "mean")  # early files lack it
+            mean, components, live_mean = (np.asarray(state[name].tolist(), np.float32) for name in arrays)
             found = SpeechProjection(
-                str(state["model"]), int(state["layer"]), str(state["sha256"]), look_ahead, mean, components
+                str(state["model"]), int(state["layer"]), str(state["sha256"]), look_ahead, mean, components, live_mean
             )
-            if mean.ndim != 1 or components.shape != (N_COMPONENTS, len(mean)):
-                raise ValueError(f"shapes {list(mean.shape)} and {list(components.shape)}")
-            if not (np.isfinite(mean).all() and np.isfinite(components).all()):
+            if mean.ndim != 1 or live_mean.shape != mean.shape or components.shape != (N_COMPONENTS, len(mean)):
+                raise ValueError(
+                    f"shapes {list(mean.shape)}, {list(components.shape)} and {list(live_mean.shape)} of live_mean"
+                )
+            if not all(np.isfinite(array).all() for array in (mean, components, live_mean)):
                 raise ValueError("values that are not finite")
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise ValueError(

@@ -9,10 +9,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ernerf_ti.audio.frame_features import FeatureStream, Statistics
+from ernerf_ti.audio.frame_features import STEP, FeatureStream, Statistics
 from ernerf_ti.audio.phone_posteriors import PhonePosteriors
-from ernerf_ti.audio.speech_projection import N_COMPONENTS, SpeechProjection
+from ernerf_ti.audio.speech_projection import LIVE_LOOK_AHEAD, N_COMPONENTS, SpeechProjection
 from ernerf_ti.audio.whisper_states import BLOCK, LAYER, StateStream, WhisperStates
+
+_LIVE_STEPS = 1500  # 30 s
 
 
 class WhisperFeatures:
@@ -122,7 +124,14 @@ def fit_whisper(
     if not len(states[:n_fit]):
         raise ValueError("samples: expected sound to fit the features to, got none; use a recording of speech")
     mean, components = principal_components(states[:n_fit], float(phones[:n_fit].var(0).mean()))
-    projection = SpeechProjection(extract.model, layer, extract.sha256, look_ahead, mean, components)
+    live_mean = mean
+    if look_ahead is None:
+        # In short stretches all states are off by about the same, whoever speaks: the encoder adds to each its position
+        # in the stretch, and was trained with 30 s.
+        n = min(n_fit, len(states), _LIVE_STEPS)
+        live = WhisperStates(model, layer, LIVE_LOOK_AHEAD, device)(samples[: n * STEP])
+        live_mean = mean + live.mean(0) - states[: len(live)].mean(0)
+    projection = SpeechProjection(extract.model, layer, extract.sha256, look_ahead, mean, components, live_mean)
     return projection, np.concatenate((phones, projection(states)), 1)
 
 

@@ -1,7 +1,7 @@
 """Audio features of sound that arrives, and those of silence."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -19,8 +19,6 @@ from ernerf_ti.media.sound import read_sound
 from ernerf_ti.run.folder import RunFolder
 from ernerf_ti.run.trained_portrait import TrainedPortrait
 
-WHISPER_LOOK_AHEAD = 0.04
-"""Seconds; for portraits that were trained on states of whole recordings."""
 _KNOWN_SECONDS = 30  # of the capture's sound, for the statistics that a session begins with
 _KNOWN_FRAMES = 100  # that they count as: 1 s
 _SILENT_FRAMES = 40
@@ -58,9 +56,7 @@ class StreamingFeatures:
         extractor: FrameFeatures | WhisperFeatures
         frames: FrameFeatures
         if trained.extractor == WHISPER and trained.speech_projection is not None:
-            projection, frames = trained.speech_projection, PhonePosteriors()
-            if projection.look_ahead is None:
-                projection = replace(projection, look_ahead=WHISPER_LOOK_AHEAD)
+            projection, frames = trained.speech_projection.live, PhonePosteriors()
             extractor = WhisperFeatures(projection, None, trained.background.device)
             states = BLOCK - STEP / SAMPLE_RATE + (projection.look_ahead or 0.0)
             delay = max(_delay(frames), states)

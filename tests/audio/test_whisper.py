@@ -7,7 +7,7 @@ import torch
 from ernerf_ti.audio.extractors import TINY_EN, best_extractor, extract_windows
 from ernerf_ti.audio.phone_posteriors import PhonePosteriors
 from ernerf_ti.audio.ready_made import load_projection, projection_path, save_projection
-from ernerf_ti.audio.speech_projection import SpeechProjection
+from ernerf_ti.audio.speech_projection import LIVE_LOOK_AHEAD, SpeechProjection
 from ernerf_ti.audio.whisper_encoder import WhisperEncoder, log_mel
 from ernerf_ti.audio.whisper_features import WhisperFeatures, fit_whisper, principal_components
 from ernerf_ti.audio.whisper_states import WhisperStates
@@ -156,6 +156,18 @@ def test_features_of_a_stream(model, speech):
     np.testing.assert_allclose(np.concatenate([*parts, stream.finish()]), whole, atol=1e-5)
 
 
+def test_live_features_have_the_mean_of_those_of_a_recording(model, speech):
+    projection, features = fit_whisper(speech, 100, model, layer=2)
+    live = projection.live
+    assert live.look_ahead == LIVE_LOOK_AHEAD and live.components is projection.components
+    of_stream = WhisperFeatures(live, model)(speech)[:100, 42:]
+    np.testing.assert_allclose(of_stream.mean(0), features[:100, 42:].mean(0), atol=1e-3)
+    states = WhisperStates(model, 2, LIVE_LOOK_AHEAD)(speech)
+    assert np.abs(projection(states)[:100].mean(0) - features[:100, 42:].mean(0)).max() > 1e-2
+    ahead, _ = fit_whisper(speech, 100, model, layer=2, look_ahead=0.2)
+    assert ahead.live is ahead
+
+
 def test_another_encoder_is_refused(model, speech, tmp_path):
     projection, _ = fit_whisper(speech, 100, model, layer=1)
     other = write_openai(tmp_path / "other.pt", openai_tensors(seed=1))
@@ -177,7 +189,15 @@ def test_projection_in_files(model, speech, tmp_path):
             assert found.facts == projection.facts
             assert np.array_equal(found.mean, projection.mean)
             assert np.array_equal(found.components, projection.components)
-    for wrong in ({"mean": torch.zeros(3)}, {"layer": "three"}, {"components": torch.full((64, WIDTH), torch.nan)}):
+            assert np.array_equal(found.live_mean, projection.live_mean)
+    early = {name: value for name, value in state.items() if name != "live_mean"}
+    assert np.array_equal(SpeechProjection.from_state(early, tmp_path).live_mean, projection.mean)
+    for wrong in (
+        {"mean": torch.zeros(3)},
+        {"live_mean": torch.zeros(3)},
+        {"layer": "three"},
+        {"components": torch.full((64, WIDTH), torch.nan)},
+    ):
         with pytest.raises(ValueError, match=r"expected the projection of Whisper's states .* the file is damaged"):
             SpeechProjection.from_state({**state, **wrong}, projection_path(tmp_path))
 
