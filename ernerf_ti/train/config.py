@@ -131,7 +131,8 @@ class LossWeights:
     eye_attention: float = 1e-4
     """Eye attention inside the face where audio attention is high."""
     eye_attention_outside: float = 0.0
-    """Eye attention outside the face, where the eyes should have no effect. ER-NeRF has no such term."""
+    """Eye attention outside the face, where the eyes should have no effect; 4e-3, with as much of `audio_attention`,
+    stills hair and ears. ER-NeRF has no such term."""
     uncertainty: float = 1.0
     """Learned uncertainty of the error, and the ray weights that follow from it."""
     smoothness: float = 1e-5
@@ -278,16 +279,8 @@ PRESETS: dict[str, TrainConfig] = {
         # Few rays of many frames: the mouth learns from frames.
         head=StageConfig(14_000, 2048, 0.05, lips_fraction=0.35, eyes_fraction=0.12),
         finetune=FinetuneStageConfig(800, 4096),
-        losses=LossWeights(
-            # With the published weight, sound and eyes move the head's outline; 40 times as much stills it, and lips
-            # stay as good.
-            audio_attention=4e-3,
-            eye_attention_outside=4e-3,
-            # A third of the published weights, which are LPIPS's: ST-LPIPS makes the frames as sharp, and costs less
-            # PSNR.
-            patch_perceptual=0.03,
-            lips_perceptual=0.003,
-        ),
+        # A third of the published weights, which are LPIPS's: ST-LPIPS makes the frames as sharp, and costs less PSNR.
+        losses=LossWeights(patch_perceptual=0.03, lips_perceptual=0.003),
         torso=StageConfig(8000, 4096, 0.03),
         optimizer=OptimizerConfig(net_lr=5e-3, audio_lr_scale=0.3, attention_lr_scale=1.0, beta1=0.9),
         rare_frames_fraction=_RARE_FRAMES_FRACTION,
