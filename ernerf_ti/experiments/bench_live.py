@@ -141,7 +141,7 @@ def _vp8(size: tuple[int, int]) -> av.VideoCodecContext:
     assert isinstance(encoder, av.VideoCodecContext)
     encoder.width, encoder.height = size
     encoder.pix_fmt, encoder.framerate, encoder.time_base = "yuv420p", Fraction(FPS), Fraction(1, FPS)
-    encoder.bit_rate = _BIT_RATE
+    encoder.bit_rate, encoder.thread_count = _BIT_RATE, 1
     encoder.options = {"deadline": "realtime", "cpu-used": "-6", "lag-in-frames": "0"}
     return encoder
 

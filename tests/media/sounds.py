@@ -38,6 +38,7 @@ def write(path, codec, samples, rate, layout="mono", start=0.0, pictures=0, stam
             kind = {".webm": "libvpx", ".flv": "flv"}.get(path.suffix, "mpeg4")
             video = file.add_stream(kind, rate=25)
             video.width, video.height, video.pix_fmt = 64, 48, "yuv420p"
+            video.thread_count = 1  # threads of libvpx wait for each other busily, once for eleven minutes
         sound = add_sound(file, codec, rate, layout, **options)
         for k in range(pictures):
             frame = av.VideoFrame.from_ndarray(np.zeros((48, 64, 3), np.uint8), format="rgb24")
