@@ -67,7 +67,7 @@ class PortraitPictures:
 
     def __init__(self, trained: TrainedPortrait, pose_memory: int = POSE_MEMORY):
         self._trained, self.size = trained, trained.size
-        self._cameras: dict[float, TrainedPortrait] = {}
+        self._cameras = {1.0: trained}
         self._renderers: dict[float, FrameRenderer] = {}
         self._prepared: dict[tuple[float, float, bytes], PreparedPose] = {}
         """By scale, place and pose."""

@@ -101,6 +101,16 @@ def test_poses_are_kept_while_there_is_room(trained, live_inputs, monkeypatch):
     pictures.picture(live_inputs, trained.background, 1)
 
 
+def test_preparing_and_showing_a_pose_share_a_renderer(trained, live_inputs, monkeypatch):
+    pictures = PortraitPictures(trained)
+    pictures.prepare(live_inputs.pose, live_inputs.place)
+    made = []
+    monkeypatch.setattr("ernerf_ti.bake.baked_renderer.FoldedTorso", lambda *_: made.append(None))
+    monkeypatch.setattr(BakedRenderer, "_march", None)
+    pictures.picture(live_inputs, trained.background, 1)
+    assert pictures._camera(1).baked_renderer is trained.baked_renderer and made == []
+
+
 def test_networks_alone_keep_nothing(trained):
     pictures = PortraitPictures(replace(trained, baked=None))
     assert not pictures.keeps_poses and not pictures.prepare(trained.poses[0], 0.0)
