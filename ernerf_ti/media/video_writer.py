@@ -150,7 +150,13 @@ class VideoWriter:
         if self.n_frames == 0:
             raise ValueError("frames: expected at least one, got none; check the range of frames")
         with self._naming_the_file():
-            self._file.mux(self._video.encode(None))
+            packets = self._video.encode(None)
+            if self._codec is CODECS["hevc"] and self.n_frames <= 2:
+                # libx265 takes the decoding times of the first frames from two later ones, and without them from memory
+                # that it never wrote. Two frames are decoded in the order in which they are shown.
+                for packet in packets:
+                    packet.dts = packet.pts
+            self._file.mux(packets)
             if self._sound is not None:
                 self._sound.finish(float(self.n_frames / self._rate))
             self._file.close()

@@ -73,20 +73,6 @@ def write(path, frames, codec="ffv1", rate=25, times=None, aspect=None, options=
         stream: properties of the encoder's context.
     """
     tick = Fraction(1, 90_000) if times is not None else 1 / Fraction(rate)
-    errors = []
-    while True:
-        try:
-            _write(path, frames, codec, rate, tick, times, aspect, options, tags, live, stream)
-            return path
-        except av.error.PatchWelcomeError as error:
-            # One in about fifty videos of libx265 can't be written, for the same input. The errors are kept, and with
-            # them the memory of the encoders, for another one in the same place would fail again.
-            errors.append(error)
-            if len(errors) == 8:
-                raise
-
-
-def _write(path, frames, codec, rate, tick, times, aspect, options, tags, live, stream):
     with av.open(str(path), "w", options={"live": "1"} if live else {}) as file:
         video = file.add_stream(codec, rate=rate, options=dict(options))
         context = video.codec_context
@@ -104,3 +90,4 @@ def _write(path, frames, codec, rate, tick, times, aspect, options, tags, live, 
                 setattr(frame, name, value)
             file.mux(video.encode(frame))
         file.mux(video.encode(None))
+    return path

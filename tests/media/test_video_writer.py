@@ -62,6 +62,16 @@ def test_each_codec_in_each_container(suffix, codec, tmp_path, capfd):
     assert captured.out == captured.err == ""  # the encoders keep quiet
 
 
+@pytest.mark.parametrize("n", [1, 2, 3])
+@pytest.mark.parametrize(("suffix", "codec"), KINDS)
+def test_videos_of_few_frames(suffix, codec, n, tmp_path):
+    for attempt in range(4):  # encoders have filled missing times from memory at random
+        path = write(tmp_path / f"{attempt}{suffix}", codec, n)
+        with av.open(str(path)) as file:
+            times = [float(frame.time) for frame in file.decode(video=0)]
+        assert times == pytest.approx(np.arange(n) / 25, abs=0.001)
+
+
 @pytest.mark.parametrize(("suffix", "codec"), KINDS)
 def test_sound_lies_beside_its_pictures(suffix, codec, tmp_path):
     """In the order of the file, pictures and sound are never half a second apart."""
