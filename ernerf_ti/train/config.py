@@ -130,9 +130,9 @@ class LossWeights:
     """Audio attention outside the face, where audio should have no effect."""
     eye_attention: float = 1e-4
     """Eye attention inside the face where audio attention is high."""
-    eye_attention_outside: float = 0.0
-    """Eye attention outside the face, where the eyes should have no effect; 4e-3, with as much of `audio_attention`,
-    stills hair and ears. ER-NeRF has no such term."""
+    attention_outside: float = 0.0
+    """Audio and eye attention outside the face, from the last tenth of the head stage on. It stills hair and ears,
+    which otherwise move a little with speech and blinks. ER-NeRF has no such term."""
     uncertainty: float = 1.0
     """Learned uncertainty of the error, and the ray weights that follow from it."""
     smoothness: float = 1e-5
@@ -264,10 +264,14 @@ def _small_portrait() -> PortraitConfig:
     )
 
 
-_RARE_FRAMES_FRACTION, _SILENCE_FRACTION = 0.5, 0.05
+_RARE_FRAMES_FRACTION, _SILENCE_FRACTION, _ATTENTION_OUTSIDE = 0.5, 0.05, 4e-3
 
 PRESETS: dict[str, TrainConfig] = {
-    "paper": TrainConfig(rare_frames_fraction=_RARE_FRAMES_FRACTION, silence_fraction=_SILENCE_FRACTION),
+    "paper": TrainConfig(
+        losses=LossWeights(attention_outside=_ATTENTION_OUTSIDE),
+        rare_frames_fraction=_RARE_FRAMES_FRACTION,
+        silence_fraction=_SILENCE_FRACTION,
+    ),
     "released": TrainConfig(
         portrait=PortraitConfig(head=HeadFieldConfig(position_encoder=TriplaneHashConfig(n_levels=12))),
         torso=StageConfig(200_000),
@@ -280,7 +284,7 @@ PRESETS: dict[str, TrainConfig] = {
         head=StageConfig(14_000, 2048, 0.05, lips_fraction=0.35, eyes_fraction=0.12),
         finetune=FinetuneStageConfig(800, 4096),
         # A third of the published weights, which are LPIPS's: ST-LPIPS makes the frames as sharp, and costs less PSNR.
-        losses=LossWeights(patch_perceptual=0.03, lips_perceptual=0.003),
+        losses=LossWeights(attention_outside=_ATTENTION_OUTSIDE, patch_perceptual=0.03, lips_perceptual=0.003),
         torso=StageConfig(8000, 4096, 0.03),
         optimizer=OptimizerConfig(net_lr=5e-3, audio_lr_scale=0.3, attention_lr_scale=1.0, beta1=0.9),
         rare_frames_fraction=_RARE_FRAMES_FRACTION,

@@ -90,15 +90,16 @@ def regularization(rays: ComparedRays, weights: LossWeights, max_steps: int, ram
         rays: the rays.
         weights: of the terms.
         max_steps: largest number of samples of a ray.
-        ramp: multiplies the weights of the attention terms, a number or [].
+        ramp: multiplies the weights of the attention terms, from 0 to 1 over the head stage, a number or [].
     """
     terms = {
         "opacity_entropy": weights.opacity_entropy * opacity_entropy(rays.opacity),
         "audio_attention": ramp * weights.audio_attention * outside_face(rays.audio_attention, rays),
         "eye_attention": ramp * weights.eye_attention * eye_attention(rays, max_steps),
     }
-    if weights.eye_attention_outside > 0:
-        terms["eye_attention_outside"] = ramp * weights.eye_attention_outside * outside_face(rays.eye_attention, rays)
+    if weights.attention_outside > 0:
+        attention = rays.audio_attention + rays.eye_attention
+        terms["attention_outside"] = _late(ramp) * weights.attention_outside * outside_face(attention, rays)
     return terms
 
 
@@ -106,6 +107,12 @@ def opacity_entropy(opacity: Tensor) -> Tensor:
     """Mean binary entropy in bits of [N] opacities."""
     a = opacity.clamp(1e-5, 1 - 1e-5)
     return -(a * a.log2() + (1 - a) * (1 - a).log2()).mean()
+
+
+def _late(progress: float | Tensor) -> float | Tensor:
+    """0 until nine tenths of a stage are done, then linear to 1 at its end."""
+    late = 10 * progress - 9
+    return late.clamp(0, 1) if isinstance(late, Tensor) else min(max(late, 0.0), 1.0)
 
 
 def outside_face(attention: Tensor, rays: ComparedRays) -> Tensor:

@@ -65,11 +65,17 @@ def test_attention_terms_of_audio_and_eyes():
     seen = rays(audio_attention=torch.tensor([2.0, 4.0]), eye_attention=torch.tensor([8.0, 16.0]))
     assert float(losses.outside_face(seen.audio_attention, seen)) == 2.0
     assert float(losses.eye_attention(seen, 16)) == pytest.approx(8 / 16 * 2 / 2)
-    weights = LossWeights(audio_attention=0.1, eye_attention_outside=0.5)
-    terms = losses.regularization(seen, weights, 16, 0.5)
+    terms = losses.regularization(seen, LossWeights(audio_attention=0.1), 16, 0.5)
     assert float(terms["audio_attention"]) == pytest.approx(0.5 * 0.1 * 2)
-    assert float(terms["eye_attention_outside"]) == pytest.approx(0.5 * 0.5 * 8)
-    assert "eye_attention_outside" not in losses.regularization(seen, LossWeights(), 16, 0.5)
+    assert "attention_outside" not in terms
+
+
+@pytest.mark.parametrize(("progress", "ramp"), [(0.0, 0), (0.9, 0), (0.95, 0.5), (1.0, 1)])
+def test_attention_outside_the_face_counts_late(progress, ramp):
+    seen = rays(audio_attention=torch.tensor([2.0, 4.0]), eye_attention=torch.tensor([8.0, 16.0]))
+    for number in (progress, torch.tensor(progress)):
+        terms = losses.regularization(seen, LossWeights(attention_outside=0.5), 16, number)
+        assert float(terms["attention_outside"]) == pytest.approx(ramp * 0.5 * (4 + 16) / 2, abs=1e-5)
 
 
 def test_variation_counts_the_masked_points():
