@@ -11,7 +11,7 @@ from torch import Tensor
 from taichi_kernels.baked_grid import EMPTY, FIRST_ROW
 from taichi_kernels.pixel_tiles import occupied_blocks
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2  # version 1 also had the box around the cells, which nothing reads any more
 
 _DAMAGED = "the file is damaged, bake the run again"
 
@@ -76,9 +76,9 @@ class BakedHead:
         Raises ValueError, naming the first difference, for anything else.
         """
         version = state.get("format_version") if isinstance(state, dict) else None
-        if version != FORMAT_VERSION:
+        if version not in (1, FORMAT_VERSION):
             raise ValueError(
-                f"{path}: expected a baked head of format_version {FORMAT_VERSION}, got {str(version)[:40]}; "
+                f"{path}: expected a baked head of format_version 1 to {FORMAT_VERSION}, got {str(version)[:40]}; "
                 "use the version of ernerf-ti that wrote it"
             )
         sizes: dict[str, int] = {"R": resolution}

@@ -143,10 +143,19 @@ def test_a_file_is_used_like_a_run(file, inputs, tmp_path, capsys):
     assert "expected a run, got a baked portrait" in capsys.readouterr().err
 
 
+def test_files_of_version_1(file, tmp_path):
+    content, earlier = load_checkpoint(file), tmp_path / "earlier.eti"
+    baked = {**content["baked"], "format_version": 1, "box": torch.ones(6)}
+    save_checkpoint(earlier, {**content, "baked": baked})
+    trained = load_portrait(earlier)
+    assert trained.baked is not None and torch.equal(trained.baked.cells, content["baked"]["cells"])
+    assert load_checkpoint(file)["baked"]["format_version"] == 2
+
+
 def test_damaged_files(file, tmp_path):
     content, data = load_checkpoint(file), file.read_bytes()
     for name, value, text in (
-        ("format_version", 9, "expected a baked head of format_version 1, got 9"),
+        ("format_version", 9, "expected a baked head of format_version 1 to 2, got 9"),
         ("cells", torch.zeros(4, 4, 4, dtype=torch.int32), "expected cells of the baked head to fit"),
         ("cells", content["baked"]["cells"] + 10**6, "expected cells of the baked head with rows that it has"),
         ("colors", content["baked"]["colors"].float(), "expected colors of the baked head as torch.uint8"),
