@@ -3,7 +3,7 @@
 Importing this package starts nothing; the first call starts Taichi on the device of its tensors.
 """
 
-from taichi_kernels.baked_grid import BakedSamples, composite_baked, march_baked_grid
+from taichi_kernels.baked_grid import BakedSamples, composite_baked, march_baked_grid, place_samples
 from taichi_kernels.compositing import CompositedRays, accumulate_, composite
 from taichi_kernels.frequency_encoding import frequency_encode
 from taichi_kernels.grid_config import GridConfig
@@ -11,8 +11,10 @@ from taichi_kernels.grid_encoding import GridEncoding, grid_encode
 from taichi_kernels.grid_images import GridImages, ImagesOfTables
 from taichi_kernels.inference import render_rays
 from taichi_kernels.lattice import empty_blocks
+from taichi_kernels.layers import show_layers
 from taichi_kernels.morton import morton_decode, morton_encode
 from taichi_kernels.occupancy_grid import cell_centers, dilate_density, pack_bits
+from taichi_kernels.plane_tiles import PlaneTiles, encode_tiles
 from taichi_kernels.ray_aabb import intersect_aabb
 from taichi_kernels.ray_marching import RaySamples, march_rays
 from taichi_kernels.ray_passes import PassSamples, RayMarch, RaySums, blend_samples_
@@ -30,6 +32,7 @@ __all__ = [
     "GridImages",
     "ImagesOfTables",
     "PassSamples",
+    "PlaneTiles",
     "RayMarch",
     "RaySamples",
     "RaySums",
@@ -41,6 +44,7 @@ __all__ = [
     "composite_baked",
     "dilate_density",
     "empty_blocks",
+    "encode_tiles",
     "frequency_encode",
     "grid_encode",
     "intersect_aabb",
@@ -49,7 +53,9 @@ __all__ = [
     "morton_decode",
     "morton_encode",
     "pack_bits",
+    "place_samples",
     "render_rays",
+    "show_layers",
     "spherical_harmonics",
     "triplane_encode",
 ]

@@ -105,6 +105,10 @@ for dtype in (torch.float32, torch.float64):
                 torch.eye(4, dtype=dtype), (9, 9, 4, 3), (8, 6), cells, new(5, 2, 2, 2), *colors, 1.0, box, blocks
             )
             tk.composite_baked(new(len(baked.ts)), new(len(baked.ts), 3), baked)
+        pixels, info = torch.zeros(5, dtype=torch.int32), torch.zeros(5, 2, dtype=torch.int32)
+        tk.place_samples(torch.eye(4, dtype=dtype), (9, 9, 4, 3), 8, pixels, info, new(6), 1.0)
+        tk.show_layers(torch.zeros(9, 4, dtype=torch.uint8), new(9, 3), pixels, new(5, 3), new(5))
+        tk.encode_tiles(new(5, 3), tk.PlaneTiles(torch.zeros(3, 4, 4, dtype=torch.int32), new(2, 3, 3, 16)), 1.0)
 config = tk.GridConfig(2, 2, 4, 8, 8, 2)
 backward(tk.triplane_encode(torch.zeros(5, 3), torch.zeros(3, config.n_entries, 2).half().requires_grad_(), config))
 torch.use_deterministic_algorithms(True)
@@ -122,7 +126,8 @@ KERNELS = {
     *("occupancy_grid.dilate", "occupancy_grid.pack", "ray_aabb.intersect"),
     *("ray_marching.find", "ray_marching.write", "ray_marching.gradient"),
     *("compositing.forward", "compositing.backward", "compositing.accumulate"),
-    *("baked_grid.march", "baked_grid.write", "baked_grid.composite", "pixel_tiles.project"),
+    *(f"baked_grid.{name}" for name in ("march", "write", "place", "composite")),
+    *("pixel_tiles.project", "plane_tiles.encode", "layers.behind", "layers.front"),
 }
 ON_INTEGERS = {"morton.encode", "morton.decode"}
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from taichi_kernels.baked_grid import EMPTY, FIRST_ROW
+from taichi_kernels.baked_grid import EMPTY, FIRST_ROW, UNKNOWN
 from taichi_kernels.pixel_tiles import occupied_blocks
 
 FORMAT_VERSION = 2  # version 1 also had the box around the cells, which nothing reads any more
@@ -51,6 +51,12 @@ class BakedHead:
     def blocks(self) -> Tensor:
         """[n, 3] int32 blocks of cells that are not empty."""
         return occupied_blocks(self.cells > EMPTY)
+
+    @cached_property
+    def dynamic(self) -> Tensor:
+        """[R, R, R] bool, cells whose samples the networks are evaluated for."""
+        has_row = self.cells >= FIRST_ROW
+        return (self.cells == UNKNOWN) | has_row & ((self.cells - FIRST_ROW) & 1 == 1)
 
     def color_transform(self, camera: Tensor) -> tuple[Tensor, Tensor]:
         """Weights [B, 3] and offset [3] that make colors of the stored values, for a camera at [3]."""

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+import taichi_kernels as tk
 from ernerf_ti.portrait.render.alpha import over
 from taichi_kernels.baked_grid import BakedSamples
 
@@ -62,19 +63,19 @@ class PreparedPose:
         """Memory that it takes."""
         return sum(getattr(self, each.name).nbytes for each in fields(self))
 
-    def samples(self, origin: Tensor, directions: Tensor, bound: float) -> BakedSamples:
-        """The dynamic samples of the D pixels, without depths; positions are channel-major in memory.
+    def samples(
+        self, pose: Tensor, intrinsics: tuple[float, float, float, float], width: int, bound: float
+    ) -> BakedSamples:
+        """The dynamic samples of the D pixels, without depths.
 
         Args:
-            origin: [3] of the rays, scene.
-            directions: [D, 3] unit directions of the rays.
+            pose: [4, 4] pose_world_from_camera that it was prepared for.
+            intrinsics: fx, fy, cx, cy in pixels.
+            width: of the picture, pixels.
             bound: half side of the scene's cube.
         """
-        counts = self.counts.long()
-        ends = counts.cumsum(0)
-        ray = torch.repeat_interleave(torch.arange(len(counts)), counts, output_size=len(self.ts))
-        of_samples = directions.t()[:, ray]  # [3, M]
-        positions = (of_samples * self.ts).add_(origin[:, None]).clamp_(-bound, bound)
-        packed_info = torch.stack((ends - counts, counts), 1).to(torch.int32)
+        counts = self.counts.int()
+        packed_info = torch.stack((counts.cumsum(0, dtype=torch.int32) - counts, counts), 1)
+        positions, directions = tk.place_samples(pose, intrinsics, width, self.pixels, packed_info, self.ts, bound)
         before, after = (F.pad(run.float(), (0, 1)) for run in (self.before, self.after))
-        return BakedSamples(positions.t(), of_samples.t(), self.ts, self.deltas.float(), packed_info, before, after)
+        return BakedSamples(positions, directions, self.ts, self.deltas.float(), packed_info, before, after)

@@ -89,17 +89,23 @@ class PortraitPictures:
         if renderer is None:
             return False
         with _RENDERING:
-            self._prepared_pose(renderer, self._of_frame(torch.zeros(0), 0.0, pose, place), place, 1.0)
+            self._prepared_pose(renderer, self._of_frame(torch.zeros(0), 0.0, pose), place, 1.0)
         return self._room > 0
 
     @torch.no_grad()
     def picture(self, inputs: LiveInputs, background: Background, scale: float) -> np.ndarray:
         """See :class:`PictureMaker`."""
         with _RENDERING:
-            windows = torch.from_numpy(inputs.windows)
-            of_frame = self._of_frame(windows, inputs.eye_closure, inputs.pose, inputs.place)
+            of_frame = self._of_frame(torch.from_numpy(inputs.windows), inputs.eye_closure, inputs.pose)
+            baked = self._camera(scale).baked_renderer
+            prepared = None if baked is None else self._prepared_pose(baked, of_frame, inputs.place, scale)
+            if baked is not None and prepared is not None and background is not None and scale == 1:
+                return baked.show_prepared(prepared, of_frame, background).numpy()
             behind = background if scale == 1 else None
-            rgb, opacity = self._rendered(of_frame, inputs.place, behind, scale)
+            if baked is not None and prepared is not None:
+                rgb, opacity = baked.render_prepared(prepared, of_frame, behind)
+            else:
+                rgb, opacity = self._rendered(self._with_torso(of_frame, inputs.place), behind, scale)
             if background is not None and scale == 1:
                 return quantized(rgb).cpu().numpy()
             if scale == 1:
@@ -113,25 +119,21 @@ class PortraitPictures:
             color = color + (1 - alpha) * background.cpu().numpy()
         return (color.clip(0, 1) * 255 + 0.5).astype(np.uint8)
 
-    def _of_frame(self, windows: Tensor, eye_closure: float, pose: Tensor, place: float) -> FrameInputs:
-        trained = self._trained
-        device = trained.background.device
-        return FrameInputs(
-            windows.to(device),
-            torch.tensor([eye_closure], dtype=torch.float32, device=device),
-            trained.appearance_index,
-            pose,
-            trained.torso_appearances(pose[None], np.array([place]))[0],
-        )
+    def _of_frame(self, windows: Tensor, eye_closure: float, pose: Tensor) -> FrameInputs:
+        """Without the appearance of the torso, which known poses do not need."""
+        device = self._trained.background.device
+        closure = torch.tensor([eye_closure], dtype=torch.float32, device=device)
+        return FrameInputs(windows.to(device), closure, self._trained.appearance_index, pose)
 
-    def _rendered(self, of_frame: FrameInputs, place: float, behind: Background, scale: float) -> tuple[Tensor, Tensor]:
+    def _with_torso(self, of_frame: FrameInputs, place: float) -> FrameInputs:
+        appearances = self._trained.torso_appearances(of_frame.head_pose[None], np.array([place]))
+        return replace(of_frame, torso_appearance=appearances[0])
+
+    def _rendered(self, of_frame: FrameInputs, behind: Background, scale: float) -> tuple[Tensor, Tensor]:
         """Color [H, W, 3] over what is behind, and opacity [H, W]."""
         camera = self._camera(scale)
         baked = camera.baked_renderer
         if baked is not None:
-            prepared = self._prepared_pose(baked, of_frame, place, scale)
-            if prepared is not None:
-                return baked.render_prepared(prepared, of_frame, behind)
             output = baked.render(of_frame, behind, with_attention=False)
             return output.rgb, output.opacity
         if scale not in self._renderers:  # a portrait keeps the renderer of one camera
@@ -148,7 +150,7 @@ class PortraitPictures:
         key = scale, place, of_frame.head_pose.numpy().tobytes()
         prepared = self._prepared.get(key)
         if prepared is None and self._room > 0:
-            prepared = renderer.prepare(of_frame)
+            prepared = renderer.prepare(self._with_torso(of_frame, place))
             self._room -= prepared.n_bytes
             if self._room >= 0:
                 self._prepared[key] = prepared

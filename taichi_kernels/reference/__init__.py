@@ -6,13 +6,15 @@ readable definition of what an op computes. They run on every device, in float32
 never start Taichi.
 """
 
-from taichi_kernels.reference.baked_grid import composite_baked, march_baked_grid
+from taichi_kernels.reference.baked_grid import composite_baked, march_baked_grid, place_samples
 from taichi_kernels.reference.compositing import accumulate_, composite
 from taichi_kernels.reference.frequency_encoding import frequency_encode
 from taichi_kernels.reference.grid_encoding import grid_encode
 from taichi_kernels.reference.inference import render_rays
+from taichi_kernels.reference.layers import show_layers
 from taichi_kernels.reference.morton import morton_decode, morton_encode
 from taichi_kernels.reference.occupancy_grid import cell_centers, dilate_density, pack_bits
+from taichi_kernels.reference.plane_tiles import encode_tiles
 from taichi_kernels.reference.ray_aabb import intersect_aabb
 from taichi_kernels.reference.ray_marching import march_rays
 from taichi_kernels.reference.ray_passes import RayMarch, blend_samples_, empty_blocks
@@ -28,6 +30,7 @@ __all__ = [
     "composite_baked",
     "dilate_density",
     "empty_blocks",
+    "encode_tiles",
     "frequency_encode",
     "grid_encode",
     "intersect_aabb",
@@ -36,7 +39,9 @@ __all__ = [
     "morton_decode",
     "morton_encode",
     "pack_bits",
+    "place_samples",
     "render_rays",
+    "show_layers",
     "spherical_harmonics",
     "triplane_encode",
 ]

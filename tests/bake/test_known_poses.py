@@ -88,7 +88,7 @@ def test_a_known_pose_is_not_marched_again(trained, live_inputs, scale, over_bac
 
 def test_poses_are_kept_while_there_is_room(trained, live_inputs, monkeypatch):
     n_bytes = trained.baked_renderer.prepare(
-        torso_of(trained, PortraitPictures(trained)._of_frame(torch.zeros(0), 0.0, trained.poses[2], 2.0))
+        torso_of(trained, PortraitPictures(trained)._of_frame(torch.zeros(0), 0.0, trained.poses[2]))
     ).n_bytes
     assert n_bytes > 32 * 32 * 4
     pictures = PortraitPictures(trained, pose_memory=int(1.5 * n_bytes))

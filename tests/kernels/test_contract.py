@@ -91,6 +91,33 @@ def calls(device):
             lambda sigmas, rgbs: tk.composite_baked(sigmas, rgbs, baked),
             {"sigmas": torch.rand(6, device=device), "rgbs": torch.rand(6, 3, device=device)},
         ),
+        "place_samples": (
+            lambda pose, pixels, packed_info, ts: tk.place_samples(pose, (4, 4, 2, 2), 4, pixels, packed_info, ts, 1.0),
+            {
+                "pose": torch.eye(4, device=device),
+                "pixels": torch.arange(4, dtype=torch.int32, device=device),
+                "packed_info": packed,
+                "ts": torch.rand(6, device=device),
+            },
+        ),
+        "encode_tiles": (
+            lambda positions, numbers, values: tk.encode_tiles(positions, tk.PlaneTiles(numbers, values), 1.0),
+            {
+                "positions": torch.rand(4, 3, device=device),
+                "tiles.numbers": torch.zeros(3, 5, 5, dtype=torch.int32, device=device),
+                "tiles.values": torch.rand(2, 3, 3, 4, device=device),
+            },
+        ),
+        "show_layers": (
+            tk.show_layers,
+            {
+                "layer": torch.zeros(4, 4, dtype=torch.uint8, device=device),
+                "background": torch.rand(4, 3, device=device),
+                "pixels": torch.arange(2, dtype=torch.int32, device=device),
+                "rgb": torch.rand(2, 3, device=device),
+                "opacity": torch.rand(2, device=device),
+            },
+        ),
         "empty_blocks": (tk.empty_blocks, {"bitfield": shell_bitfield(device)}),
         "accumulate_": (lambda ray_ids, **kwargs: tk.accumulate_(sums, ray_ids, **kwargs), {"ray_ids": ids} | samples),
     }
@@ -106,6 +133,7 @@ ARGUMENTS = {
     "composite_baked": ("sigmas", "rgbs"),
     "dilate_density": ("density_grid",),
     "empty_blocks": ("bitfield",),
+    "encode_tiles": ("positions", "tiles.numbers", "tiles.values"),
     "frequency_encode": ("x",),
     "grid_encode": ("positions", "table"),
     "intersect_aabb": ("rays_o", "rays_d", "aabb"),
@@ -116,7 +144,9 @@ ARGUMENTS = {
     "morton_decode": ("codes",),
     "morton_encode": ("cells",),
     "pack_bits": ("density_grid", "threshold"),
+    "place_samples": ("pose", "pixels", "packed_info", "ts"),
     "render_rays": RAYS,
+    "show_layers": ("layer", "background", "pixels", "rgb", "opacity"),
     "spherical_harmonics": ("directions",),
     "triplane_encode": ("positions", "tables"),
 }

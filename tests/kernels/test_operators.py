@@ -100,6 +100,15 @@ def operator_arguments(name, n, dtype, device):
             *(0.0, 0.8, 0.8, 0.05, 1e-4, 8),
         ),
         "composite_baked": (samples[0], new(m, 3), *samples[:2], info, new(n, 5), new(m, 5), 1e-4),
+        "place_samples": (
+            *(torch.eye(4, dtype=dtype, device=device), integers(n, 1)[:, 0].contiguous(), info, new(m).abs()),
+            *(4.0, 4.0, 2.0, 2.0, 4, 1.0),
+        ),
+        "encode_tiles": (new(n, 3), integers(3, 5, 5) * 0, new(2, 3, 3, 4), 1.0),
+        "show_layers": (
+            *(torch.zeros(n, 4, dtype=torch.uint8, device=device), new(n, 3), ids[:n]),
+            *(new(n, 3), new(n)),
+        ),
         "accumulate_": (*sums, counts, *samples, info, 1e-4),
     }[name]
 
@@ -107,12 +116,20 @@ def operator_arguments(name, n, dtype, device):
 IN_PLACE = ("accumulate_", "blend_samples_", "find_samples_")
 NAMES = (
     *IN_PLACE,
-    *("composite", "composite_backward", "composite_baked", "dilate_density"),
+    *("composite", "composite_backward", "composite_baked", "dilate_density", "encode_tiles"),
     *("frequency_encode", "frequency_encode_backward"),
     *("grid_encode", "grid_encode_along", "grid_grad_positions", "grid_grad_positions_along"),
     *("grid_grad_tables", "grid_grad_tables_along", "intersect_aabb", "locate_samples", "march_baked_grid"),
     "march_rays",
-    *("march_rays_backward", "morton_decode", "morton_encode", "pack_bits", "spherical_harmonics"),
+    *(
+        "march_rays_backward",
+        "morton_decode",
+        "morton_encode",
+        "pack_bits",
+        "place_samples",
+        "show_layers",
+        "spherical_harmonics",
+    ),
     *("spherical_harmonics_backward", "spherical_harmonics_second_backward", "triplane_encode"),
 )
 

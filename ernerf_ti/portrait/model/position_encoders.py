@@ -4,6 +4,7 @@ An encoder has `n_outputs` and maps positions [M, 3] in [-bound, bound], scene u
 Outside of the box the features are finite but meaningless. All are differentiable in the positions.
 """
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -21,6 +22,10 @@ from ernerf_ti.portrait.model.mlp import MLP
 
 Encode = Callable[[Tensor, Tensor], Tensor]
 """Positions [M, 3], memory for the result -> features."""
+EncodeInCells = Callable[[Tensor], Tensor]
+"""Positions [M, 3] -> features [M, n_outputs]."""
+_TILES_PER_FINEST = 4  # corners of tiles for each of the finest level: half as many change moving pixels by 5 dB more
+_MOST_IN_TILES = 2**25  # numbers: 134 MB
 
 
 class PositionEncoder(nn.Module):
@@ -36,6 +41,18 @@ class PositionEncoder(nn.Module):
             features of a call, up to rounding.
         """
         return lambda positions, memory: self(positions.contiguous())
+
+    def for_cells(self, cells: Tensor, bound: float) -> EncodeInCells | None:
+        """The encoder with the weights that it has now, for positions in some cells, with a small error.
+
+        Args:
+            cells: [R, R, R] bool by x, y, z.
+            bound: half side of the cells' cube, scene units.
+
+        Returns:
+            Positions [M, 3] in these cells -> features; None if that is not faster.
+        """
+        return None
 
 
 class TriplaneHash(PositionEncoder):
@@ -54,6 +71,8 @@ class TriplaneHash(PositionEncoder):
         self.encoding = tk.TriplaneEncoding(grid, bound)
         self.n_outputs = 3 * grid.n_outputs
         self._images = tk.ImagesOfTables(grid, tk.PLANES, bound)
+        self._tiles: tuple[Tensor, Tensor, tk.PlaneTiles | None] | None = None
+        """The last ones, with their cells and tables."""
 
     def forward(self, positions: Tensor) -> Tensor:
         """[M, 3] -> [M, 3 L F], planes xy, yz, xz."""
@@ -66,6 +85,17 @@ class TriplaneHash(PositionEncoder):
         return lambda positions, memory: images(
             positions, memory[: self.n_outputs * len(positions)].view(-1, len(positions))
         )
+
+    @torch.no_grad()
+    def for_cells(self, cells: Tensor, bound: float) -> EncodeInCells | None:
+        made, tables = self._tiles, self.encoding.tables
+        if made is None or made[0] is not cells or not torch.equal(made[1], tables):
+            finest = max(self.encoding.config.level_scales) * bound / self.encoding.bound
+            n_corners = math.ceil(_TILES_PER_FINEST * finest / len(cells)) + 1
+            tiles = tk.PlaneTiles.of(self, cells, n_corners, bound, _MOST_IN_TILES)
+            made = self._tiles = cells, tables.detach().clone(), tiles
+        tiles = made[2]
+        return None if tiles is None else lambda positions: tk.encode_tiles(positions, tiles, bound)
 
 
 class HashGrid(PositionEncoder):
