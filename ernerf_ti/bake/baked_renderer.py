@@ -18,7 +18,7 @@ from ernerf_ti.portrait.records import FrameInputs, RenderOutput
 from ernerf_ti.portrait.render.alpha import over
 from taichi_kernels.baked_grid import BakedSamples, composite_baked, march_baked_grid
 
-_SAMPLES_PER_PART = 2048  # of the networks: their values stay in the cache
+_SAMPLES_PER_PART = 4096  # of the networks: their values stay in the cache
 T_THRESHOLD = 1e-2
 """Transmittance below which a ray ends."""
 
