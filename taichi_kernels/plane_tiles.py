@@ -54,7 +54,7 @@ class PlaneTiles(NamedTuple):
         if n_tiles * n_corners**2 * (encode(torch.zeros(1, 3, device=cells.device)).shape[1] // 3) > most:
             return None
         places = torch.linspace(0, 1, n_corners, device=cells.device)
-        tiles = []
+        tiles: list[Tensor] = []
         for plane, (axes, occupied) in enumerate(zip(PLANES, used, strict=True)):
             of_plane = occupied.nonzero()
             numbers[plane][occupied] = torch.arange(len(of_plane), dtype=torch.int32, device=cells.device) + sum(

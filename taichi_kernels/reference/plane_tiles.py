@@ -16,9 +16,8 @@ def encode_tiles(positions: Tensor, tiles: tuple[Tensor, Tensor], bound: float) 
     features = []
     for plane, (u, v) in enumerate(((0, 1), (1, 2), (0, 2))):
         tile = values[numbers[plane, cell[:, u], cell[:, v]].long()]
-        rows, points = [], torch.arange(len(positions), device=positions.device)
-        for i in range(2):
-            ends = [tile[points, corner[:, u] + i, corner[:, v] + j] for j in range(2)]
-            rows.append(torch.lerp(*ends, share[:, v, None]))
-        features.append(torch.lerp(*rows, share[:, u, None]))
+        points = torch.arange(len(positions), device=positions.device)
+        corners = [[tile[points, corner[:, u] + i, corner[:, v] + j] for j in range(2)] for i in range(2)]
+        rows = [torch.lerp(near, far, share[:, v, None]) for near, far in corners]
+        features.append(torch.lerp(rows[0], rows[1], share[:, u, None]))
     return torch.cat(features, 1)

@@ -11,6 +11,8 @@ from ernerf_ti.bake.baking import BakeOptions, bake_head
 from ernerf_ti.bake.variation import VariationOptions
 from ernerf_ti.live.motion import CapturePath
 from ernerf_ti.live.renderer import LiveInputs, PortraitPictures
+from ernerf_ti.portrait.config import PlainTriplaneConfig
+from ernerf_ti.portrait.model.position_encoders import position_encoder
 from ernerf_ti.run.trained_portrait import TrainedPortrait
 from tests.bake.conftest import INTRINSICS, SIZE, N
 
@@ -70,6 +72,27 @@ def test_all_or_nothing_moves(portrait, trained_on, trained, inputs, variation):
     torch.testing.assert_close(opacity, whole.opacity, atol=1.5 / 255, rtol=0)
 
 
+@pytest.mark.parametrize("known", [True, False])
+def test_looking_up_all_levels_at_once_changes_little(trained, inputs, known):
+    inputs = torso_of(trained, inputs)
+    exact = BakedRenderer(trained.portrait, trained.baked, INTRINSICS, SIZE)
+    exact.__dict__["_encode_in_cells"] = None
+    colors = []
+    for renderer in (trained.baked_renderer, exact):
+        if known:
+            prepared = renderer.prepare(inputs)
+            colors.append(renderer.render_prepared(prepared, inputs, trained.background)[0])
+        else:
+            colors.append(renderer.render(inputs, trained.background).rgb)
+    difference = (colors[0] - colors[1]).square().mean()
+    assert 0 < difference < 1e-5
+
+
+def test_other_encoders_have_no_tiles(trained):
+    encoder = position_encoder(PlainTriplaneConfig(resolution=8, n_features=8), 1.0)
+    assert encoder.for_cells(trained.baked.dynamic, 1.0) is None
+
+
 @pytest.mark.parametrize("scale", [1, 0.5])
 @pytest.mark.parametrize("over_background", [True, False])
 def test_a_known_pose_is_not_marched_again(trained, live_inputs, scale, over_background, monkeypatch):
@@ -80,6 +103,7 @@ def test_a_known_pose_is_not_marched_again(trained, live_inputs, scale, over_bac
         pictures.picture(replace(live_inputs, pose=wrong_pose), background, scale)
     monkeypatch.setattr(BakedRenderer, "_march", None)
     monkeypatch.setattr(BakedRenderer, "_render_torso", None)
+    monkeypatch.setattr(TrainedPortrait, "torso_appearances", None)
     picture = pictures.picture(live_inputs, background, scale)
     assert picture.shape == expected.shape and picture.dtype == np.uint8
     alpha = 255 if over_background else expected[..., 3:].astype(int)  # straight color of little alpha is uncertain
