@@ -4,7 +4,8 @@
 shape by points that move with the skull, the mesh of a frame tells the expression whatever the pose, the distance and
 the size of the picture are. What a portrait knows of a frame anyway is taken out of it by linear regression: blinks
 from all dials; mouth opening, yaw and pitch from brows and smile. (From the gaze they are not: who looks at the camera
-turns the eyes against the head.)
+turns the eyes against the head.) A smile is averaged over time, too: lips that widen and round for a sound are left to
+the speech, which would otherwise not learn to move them.
 """
 
 from pathlib import Path
@@ -36,6 +37,7 @@ _MOUTH_CORNERS = np.array([61, 291])
 _UPPER_LIP, _LOWER_LIP = np.array([82, 13, 312]), np.array([87, 14, 317])
 _CHIN = 152
 _CLOSED = 0.5  # eye closure from which irises are not seen
+_SMILE_FRAMES = 25  # of the Hann window, 1 s; syllables take about 0.2
 _MAD = 1.4826  # standard deviations of normal values per median absolute deviation
 _LEAST_SPREAD = 1e-3  # of the eye distance, 0.06 mm: less is noise of the landmarks
 
@@ -88,8 +90,8 @@ def dial_values(points: np.ndarray, shape: np.ndarray, eye_closures: np.ndarray)
     """Values of all dials.
 
     brows: height of the eyebrows above the corners of the eyes. smile: distance of the corners of the mouth, plus their
-    height above the middle of the lips. gaze-x, gaze-y: place of the irises between the corners of the eyes, to the
-    right of the picture and up, interpolated where the eyes are closed.
+    height above the middle of the lips, averaged over a second. gaze-x, gaze-y: place of the irises between the corners
+    of the eyes, to the right of the picture and up, interpolated where the eyes are closed.
 
     Args:
         points: [F, 478, 3] mesh in pixels, x right, y down, z away from the camera; NaN in frames without a face.
@@ -130,9 +132,12 @@ def dial_values(points: np.ndarray, shape: np.ndarray, eye_closures: np.ndarray)
     for name, (value, others, used) in values.items():
         of_used = used[seen]
         residual = _unexplained(value[of_used], np.stack(others, 1)[of_used])
-        residual -= np.median(residual)
-        spread = max(_MAD * float(np.median(np.abs(residual))), _LEAST_SPREAD)
-        result[name] = np.interp(frames, np.flatnonzero(used), residual / spread).clip(-LARGEST, LARGEST)
+        of_frames = np.interp(frames, np.flatnonzero(used), residual)
+        if name == "smile":
+            of_frames = _averaged(of_frames)
+        of_frames -= np.median(of_frames)
+        spread = max(_MAD * float(np.median(np.abs(of_frames))), _LEAST_SPREAD)
+        result[name] = (of_frames / spread).clip(-LARGEST, LARGEST)
     return result
 
 
@@ -140,8 +145,8 @@ def dial_boxes(shape: np.ndarray) -> dict[str, np.ndarray]:
     """Where each dial may act: [2, 2, 2] two boxes with their lowest and highest x and z in the scene, by name.
 
     The brows' box reaches from the upper lids, where its mask is 0, to the middle of the forehead, the eyes' ones are
-    their openings with the lids, and that of the smile is the lower face with the cheeks, from the lower lids to the
-    chin.
+    their openings with the lids, and that of the smile is the mouth with the cheeks, from the lower lids to half-way
+    between lips and chin.
 
     Args:
         shape: [478, 3] mean mesh in the head frame, meters.
@@ -160,7 +165,8 @@ def dial_boxes(shape: np.ndarray) -> dict[str, np.ndarray]:
         box(sides, low - 0.02 * unit, high + 0.02 * unit)
         for sides, low, high in zip(corners.reshape(2, 2), lower_lids, upper_lids, strict=True)
     ]
-    smile_box = box(corners, y[_CHIN], lower_lids.min() - 0.15 * unit)
+    below_lips = (y[_LOWER_LIP].min() + y[_CHIN]) / 2
+    smile_box = box(corners, below_lips, lower_lids.min() - 0.15 * unit)
     boxes = {"brows": [brows_box] * 2, "smile": [smile_box] * 2, "gaze": eye_boxes}
     return {name: np.stack(boxes[group]) for group, names in DIAL_GROUPS.items() for name in names}
 
@@ -179,6 +185,13 @@ def _aligned(points: np.ndarray, shape: np.ndarray) -> tuple[np.ndarray, np.ndar
     forwards = rotations[:, :, 2]  # of the face, in the axes of the picture
     turns = np.stack((np.arctan2(forwards[:, 0], forwards[:, 2]), np.arcsin(forwards[:, 1].clip(-1, 1))), 1)
     return scales[:, None, None] * ((points - means) @ rotations) + target, turns
+
+
+def _averaged(values: np.ndarray) -> np.ndarray:
+    """Mean of values [F] over the frames around each, with Hann weights."""
+    weights = np.hanning(_SMILE_FRAMES + 2)[1:-1]
+    sums, totals = (np.convolve(x, weights)[len(weights) // 2 :][: len(x)] for x in (values, np.ones_like(values)))
+    return sums / totals
 
 
 def _unexplained(values: np.ndarray, others: np.ndarray) -> np.ndarray:

@@ -22,7 +22,8 @@ def rng():
 def expression(rng):
     """Meters: brows, smile, gaze, opening."""
     opening = rng.uniform(0, 0.01, N)
-    return rng.normal(0, 0.002, N), rng.normal(0, 0.001, N), rng.normal(0, 0.001, (N, 2)), opening
+    smile = 0.001 * np.sin(np.arange(N) / 20)
+    return rng.normal(0, 0.002, N), smile, rng.normal(0, 0.001, (N, 2)), opening
 
 
 def correlation(a, b):
@@ -37,7 +38,8 @@ def test_values_tell_the_expression_whatever_the_pose(expression, rng):
         inner = np.abs(values[name]) < LARGEST  # those that were not clipped
         assert correlation(values[name][inner], truth[inner]) > 0.99, name
         assert abs(np.median(values[name])) < 1e-6 and values[name].max() <= LARGEST
-        assert values[name].std() == pytest.approx(1, abs=0.15), name
+        # By the median deviation; that of a sine is larger beside its standard deviation than that of a normal value.
+        assert values[name].std() == pytest.approx(0.67 if name == "smile" else 1, abs=0.15), name
         assert all(abs(correlation(values[name], values[other])) < 0.2 for other in NAMES if other != name)
 
 
@@ -54,6 +56,15 @@ def test_what_the_portrait_knows_anyway_is_taken_out(expression, rng):
     assert abs(correlation(values["smile"], opening)) < 0.1
 
 
+def test_lips_that_round_for_a_sound_are_no_smile(expression, rng):
+    brows, smile, gaze, opening = expression
+    sounds = 0.002 * np.sin(np.arange(N) * 1.3)  # 5 per second
+    points = moving_face.seen(moving_face.moved(brows, smile + sounds, gaze, opening), rng)
+    values = dial_values(points, moving_face.mean_shape(), np.zeros(N))
+    assert correlation(values["smile"], smile) > 0.97
+    assert abs(correlation(values["smile"], sounds)) < 0.1
+
+
 def test_frames_without_face_or_irises_are_interpolated(expression, rng):
     points = moving_face.seen(moving_face.moved(*expression), rng)
     closure = np.zeros(N)
@@ -64,7 +75,7 @@ def test_frames_without_face_or_irises_are_interpolated(expression, rng):
     for name in ("gaze-x", "gaze-y"):
         before, *between, after = values[name][9:13]
         assert between == pytest.approx(before + (after - before) * np.array([1, 2]) / 3, abs=1e-6)
-    for name in NAMES:
+    for name in ("brows", "gaze-x", "gaze-y"):
         assert values[name][20] == pytest.approx((values[name][19] + values[name][21]) / 2, abs=1e-6)
 
 
@@ -83,7 +94,7 @@ def test_boxes_hold_their_region_and_no_other():
     masks = dict(zip(NAMES, dials.reach(in_scene, torch.ones(len(NAMES))).numpy(), strict=True))
     regions = {
         "brows": moving_face.BROWS,
-        "smile": [*moving_face.MOUTH_CORNERS, *moving_face.LIP_UPPER, *moving_face.LIP_LOWER, moving_face.CHIN],
+        "smile": [*moving_face.MOUTH_CORNERS, *moving_face.LIP_UPPER, *moving_face.LIP_LOWER],
         "gaze": [*moving_face.IRISES, *moving_face.LIDS_UPPER, *moving_face.LIDS_LOWER, *moving_face.EYE_CORNERS],
     }
     for group, names in DIAL_GROUPS.items():
