@@ -198,9 +198,7 @@ def test_dials_are_neutral(portrait, trained_on, inputs, run, tmp_path):
     trained = dataclasses.replace(load_portrait(run), portrait=with_dials, baked=baked)
     exact = dataclasses.replace(trained, baked=None)
     assert trained.dial_names == () and exact.dial_names == ("brows",)
-    with pytest.raises(
-        ValueError, match=r"\(none, as it is baked with a neutral face\), got brows; render the run that"
-    ):
+    with pytest.raises(ValueError, match=r"\(none, as it is baked with a neutral face\), got brows; render the run"):
         trained.dials({"brows": 1.0})
     turned = dataclasses.replace(inputs, dials=torch.ones(1))
     with pytest.raises(ValueError, match=r"expected None, as the portrait is baked with a neutral face, got \[1\.0\]"):

@@ -274,7 +274,8 @@ def with_dials(trained):
 
 
 def rendered(trained, speech, folder, *dial):
-    synthesize(trained, SynthesisOptions(speech, folder, head_only=True, pose="still", dial=dial))
+    options = SynthesisOptions(speech, folder, head_only=True, pose="still", background="#000000", dial=dial)
+    synthesize(trained, options)
     return read_image(folder / "00000.png").astype(int)
 
 
