@@ -3,6 +3,7 @@
     ernerf-ti synthesize runs/speaker --audio speech.wav -o speaking.mp4
     ernerf-ti synthesize runs/speaker --audio speech.wav -o speaking.webm --background none
     ernerf-ti synthesize runs/speaker --audio speech.wav -o out.mp4 --pose still --blink natural --depth depth.mp4
+    ernerf-ti synthesize runs/speaker --audio speech.wav -o glad.mp4 --dial smile=1.5 --dial brows=1
     ernerf-ti synthesize runs/speaker --audio speech.wav -o dubbed.mp4 --onto interview.mp4
 
 The second example writes a video with an alpha channel, the last one renders the head into a recording of the person.
@@ -13,6 +14,8 @@ import sys
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+
+import tyro
 
 from ernerf_ti.cli.options import Command, Device, Flat, Output, Positional
 from ernerf_ti.cli.paths import capture_folder, existing_file, make_parent, output_file, output_folder, run_folder
@@ -33,6 +36,9 @@ class SynthesizeOptions(SynthesisOptions):
     output: Output
     """File to write: .mp4 or .mkv, or .webm or .mov with an alpha channel; a path without a suffix is a folder of PNG
     images with an alpha channel."""
+    dial: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """An expression dial of a portrait that was trained with it, as NAME=VALUE: brows, smile, gaze-x or gaze-y, from -3
+    to 3 standard deviations of the capture. It can be given several times; other dials stay neutral, at 0."""
     device: Device = "auto"
     """Device to render on; auto is CUDA if torch can use it, else the CPU."""
     precision: Precision = "auto"
@@ -95,7 +101,7 @@ main = Command(
     _synthesize,
     __doc__,
     important=(
-        *("run", "audio", "output", "pose", "blink", "background", "head_only", "onto", "onto_capture"),
+        *("run", "audio", "output", "pose", "blink", "dial", "background", "head_only", "onto", "onto_capture"),
         *("onto_part", "speech_model"),
         *("fps", "codec", "crf", "provenance", "device", "precision"),
     ),

@@ -14,6 +14,7 @@ from tqdm import tqdm
 from ernerf_ti.audio.frame_features import SAMPLE_RATE
 from ernerf_ti.data.capture import Capture, open_capture
 from ernerf_ti.data.capture_files import FPS
+from ernerf_ti.evaluation.dials import dial_metrics, dial_settings
 from ernerf_ti.evaluation.fid_metric import Fid
 from ernerf_ti.evaluation.frames_folder import prepare_frames_folder
 from ernerf_ti.evaluation.held_out import HeldOutFrames, cross_speaker_settings, held_out_settings, select_frames
@@ -91,12 +92,13 @@ def evaluate(options: EvaluationOptions, frames: Path, ranks: Ranks | None = Non
     precision = resolve_precision(options.precision, options.device)
     graphs = cuda_graphs(options.cuda_graphs, options.device, partial(tqdm.write, file=sys.stderr), precision)
     trained = load_portrait(options.run, options.device, precision, graphs)
-    held_out = select_frames(capture, options.frames, options.max_seconds, options.device)
+    held_out = select_frames(capture, options.frames, options.max_seconds, options.device, trained.dial_names)
     samples = read_sound(capture.paths.sound, SAMPLE_RATE) if capture.paths.sound.is_file() else None
     other_speaker = None
     if options.cross_speaker_audio is not None:
         other_speaker = _other_speaker(trained, options.cross_speaker_audio, options)
     metrics = all_metrics(capture, options.weights or weights_folder(), options.device)
+    metrics += dial_metrics(trained.dial_names, capture)
     missing = {metric.name: metric.missing() for metric in metrics}
 
     config = config_from_dict(TrainConfig, content["train_config"])
@@ -115,6 +117,7 @@ def evaluate(options: EvaluationOptions, frames: Path, ranks: Ranks | None = Non
     for name, speech in zip(SILENCES, (own, *(other_speaker or ())[:1]), strict=False):
         settings.append(silence_setting(name, trained, held_out, frames, speech, options.speech_model, ranks))
     settings += leak_settings(trained, capture, held_out, frames, ranks)
+    settings += dial_settings(trained, capture, held_out, frames, ranks)
     ranks.wait()  # until the first one has written the frames
     results = measure_all(settings, metrics, missing, options.seed, ranks)
     facts = {

@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from ernerf_ti.data.capture import Capture
 from ernerf_ti.data.capture_files import FPS, HEAD
+from ernerf_ti.data.dials import read_dials
 from ernerf_ti.evaluation.metric import ImageSequence, Setting
 from ernerf_ti.media.images import read_image, write_image
 from ernerf_ti.portrait.camera import scene_from_capture
@@ -67,7 +68,13 @@ class HeldOutFrames:
         return self.frames.split.audio_ids[self.indices]
 
 
-def select_frames(capture: Capture, n: int | None, seconds: float | None, device: torch.device | str) -> HeldOutFrames:
+def select_frames(
+    capture: Capture,
+    n: int | None,
+    seconds: float | None,
+    device: torch.device | str,
+    dial_names: tuple[str, ...] = (),
+) -> HeldOutFrames:
     """Select held-out frames of a capture.
 
     Args:
@@ -75,10 +82,12 @@ def select_frames(capture: Capture, n: int | None, seconds: float | None, device
         n: number of frames, evenly spaced; None for all.
         seconds: only those of the first seconds; None for no limit.
         device: where the frames are rendered.
+        dial_names: the expression dials that the frames' inputs have, with the values measured in the capture.
 
-    Raises ValueError for less than one frame.
+    Raises ValueError for less than one frame, and for a capture on which dials can't be measured.
     """
-    frames = TrainingFrames(capture, capture.val, device)
+    dials = read_dials(capture.folder, dial_names, capture.eye_closures).values if dial_names else None
+    frames = TrainingFrames(capture, capture.val, device, dials=dials)
     if n is not None and n < 1:
         raise ValueError(f"frames: expected at least 1, got {n}; leave the option out to evaluate all frames")
     if seconds is not None and not seconds * FPS >= 1:

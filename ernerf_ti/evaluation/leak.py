@@ -4,7 +4,7 @@ Renderings of the same pose are compared: one with the inputs of its frame, and 
 eyes. Whatever differs in the forehead, the hair and the ears has leaked there.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +32,27 @@ _MAX_FRAMES = 32
 _STEPS = 0.37, 0.61, 0.83  # of the frames: how far the other sound is taken from, in turn
 
 
+def face_axes(landmarks: np.ndarray) -> Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]:
+    """Axes along and across the line through the eyes, from their middle, in units of the distance between them.
+
+    Args:
+        landmarks: [68, 2] x, y in pixels, iBUG 300-W.
+
+    Returns:
+        A function from [n, 2] places in pixels to their two coordinates [n], to the right in the picture and up.
+    """
+    right, left = landmarks[36:42].mean(0), landmarks[42:48].mean(0)
+    distance = max(float(np.linalg.norm(left - right)), 1e-6)
+    across = (left - right) / distance
+    up = np.array([across[1], -across[0]])
+
+    def in_face(at: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        relative = (at - (left + right) / 2) / distance
+        return relative @ across, relative @ up
+
+    return in_face
+
+
 def leak_regions(landmarks: np.ndarray, head: np.ndarray) -> dict[str, np.ndarray]:
     """Where neither speech nor blinks move anything.
 
@@ -48,15 +69,7 @@ def leak_regions(landmarks: np.ndarray, head: np.ndarray) -> dict[str, np.ndarra
         [H, W] bool by name.
     """
     points = landmarks.astype(np.float64)
-    right, left = points[36:42].mean(0), points[42:48].mean(0)
-    distance = max(float(np.linalg.norm(left - right)), 1e-6)
-    across = (left - right) / distance
-    up = np.array([across[1], -across[0]])
-
-    def in_face(at: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        relative = (at - (left + right) / 2) / distance
-        return relative @ across, relative @ up
-
+    in_face = face_axes(points)
     rows, columns = np.nonzero(head)
     x, y = in_face(np.column_stack((columns + 0.5, rows + 0.5)))
     brows, (ends, _) = in_face(points[17:27])[1].max(), in_face(points[[0, 16]])

@@ -5,7 +5,7 @@ fields had in earlier versions to those they have now, for checkpoints and comma
 """
 
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 
 @dataclass(frozen=True)
@@ -64,6 +64,9 @@ class FrequencyConfig:
     """Outputs."""
 
 
+DIAL_GROUPS = {"brows": ("brows",), "smile": ("smile",), "gaze": ("gaze-x", "gaze-y")}
+"""Expression dials that a portrait can be trained with -> names of the single ones."""
+
 PositionEncoderConfig = TriplaneHashConfig | HashGridConfig | PlainTriplaneConfig | FrequencyConfig
 
 
@@ -99,6 +102,15 @@ class HeadFieldConfig:
     """Length of the per-frame appearance embedding."""
     uncertainty_width: int = 32
     """Hidden units of the uncertainty MLP."""
+    dials: tuple[Literal["brows", "smile", "gaze"], ...] = ()
+    """Expression dials, which synthesis can then turn: "brows" (how far they are raised), "smile" (how wide and high
+    the corners of the mouth are) and "gaze" (two dials: gaze-x to the right of the picture, gaze-y up). The capture
+    needs the face mesh that `ernerf-ti preprocess` keeps in it."""
+
+    @property
+    def dial_names(self) -> tuple[str, ...]:
+        """Of the single dials, gaze-x and gaze-y in place of gaze, in a fixed order."""
+        return tuple(name for group, names in DIAL_GROUPS.items() if group in self.dials for name in names)
 
     _renamed: ClassVar[dict[str, str]] = {
         "colour_width": "color_width",

@@ -95,6 +95,7 @@ class Portrait(nn.Module):
         appearance_index: FrameIndex | None,
         background: Tensor | None,
         audio_code: Tensor | None,
+        dials: Tensor | None = None,
         *,
         pixels: ImagePixels,
         with_torso: bool,
@@ -106,13 +107,13 @@ class Portrait(nn.Module):
         """Render an image from tensors alone, so that a CUDA graph can repeat all of it.
 
         Args:
-            audio_window, eye_closure, head_pose, torso_appearance, appearance_index: as of :class:`FrameInputs`.
+            audio_window, eye_closure, head_pose, torso_appearance, appearance_index, dials: as of :class:`FrameInputs`.
             background, audio_code, with_torso, in_passes, with_attention: as of :meth:`FrameRenderer.submit`.
             pixels: those of the image.
             capacity: number of samples to make room for, or None.
             precision: that of the portrait, with which graphs are told apart.
         """
-        inputs = FrameInputs(audio_window, eye_closure, appearance_index, head_pose, torso_appearance)
+        inputs = FrameInputs(audio_window, eye_closure, appearance_index, head_pose, torso_appearance, dials)
         head = self.head.bind(inputs, False, audio_code, self.call, with_attention)
         appearance = appearance_index if torso_appearance is None else torso_appearance
 

@@ -41,6 +41,9 @@ class FrameInputs:
     """[4, 4] pose_world_from_camera in the scene."""
     torso_appearance: Tensor | None = None
     """[K] appearance embedding of the torso; None for that of appearance_index."""
+    dials: Tensor | None = None
+    """[D] expression dials in standard deviations of the capture, in the order of :attr:`HeadFieldConfig.dial_names`;
+    None for a neutral face, which is 0 for all."""
 
 
 @dataclass

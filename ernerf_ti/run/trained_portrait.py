@@ -1,5 +1,6 @@
 """A trained portrait, loaded from its run folder for rendering."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -104,6 +105,31 @@ class TrainedPortrait:
         return self.torso_appearances(head_pose[None], None if frame is None else np.array([frame]))[0]
 
     @property
+    def dial_names(self) -> tuple[str, ...]:
+        """Of the expression dials that images can be rendered with: none on the CPU if the portrait is baked."""
+        return () if self.baked_renderer is not None else self.portrait.config.head.dial_names
+
+    def dials(self, values: Mapping[str, float]) -> Tensor | None:
+        """[D] expression dials on the portrait's device, as :class:`FrameInputs` takes them.
+
+        Args:
+            values: in standard deviations of the capture, by name; dials that are left out are neutral. None of them
+                gives None.
+
+        Raises ValueError for a dial that the portrait lacks.
+        """
+        unknown = [name for name in values if name not in self.dial_names]
+        if unknown:
+            has = ", ".join(self.dial_names) or "none"
+            advice = "choose one of these" if self.dial_names else "train it with --portrait.head.dials"
+            if self.baked_renderer is not None:
+                has, advice = "none, as it is baked with a neutral face", "render the run that it was made of"
+            raise ValueError(f"dial: expected a dial of this portrait ({has}), got {', '.join(unknown)}; {advice}")
+        if not values:
+            return None
+        return torch.tensor([values.get(name, 0.0) for name in self.dial_names], device=self.background.device)
+
+    @property
     def appearance_index(self) -> int | None:
         """Index of the head's appearance embedding: None for the mean embedding."""
         return 0 if self.as_published else None
@@ -116,6 +142,8 @@ class TrainedPortrait:
 
         If the inputs have no appearance embedding of the torso, it is predicted from the head pose. On the CPU a baked
         portrait is rendered by :class:`ernerf_ti.bake.baked_renderer.BakedRenderer`.
+
+        Raises ValueError for dials in the inputs of a portrait that has none, or is rendered as a baked one.
         """
         appearance = inputs.torso_appearance
         if appearance is None and with_torso:
@@ -123,6 +151,11 @@ class TrainedPortrait:
         inputs = replace(inputs, appearance_index=self.appearance_index, torso_appearance=appearance)
         baked = self.baked_renderer
         if baked is not None:
+            if inputs.dials is not None:
+                raise ValueError(
+                    f"dials: expected None, as the portrait is baked with a neutral face, got {inputs.dials.tolist()}; "
+                    "render the run that it was made of"
+                )
             return PendingFrame(lambda _: baked.render(inputs, background, with_torso, with_attention), 0, None)
         renderer = self.portrait.renderer(self.intrinsics, self.size)
         return renderer.submit(

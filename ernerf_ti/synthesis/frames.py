@@ -34,6 +34,7 @@ def render_frames(
     positions: np.ndarray | None = None,
     with_attention: bool = False,
     only: Sequence[int] | None = None,
+    dials: Tensor | None = None,
 ) -> Iterator[RenderOutput]:
     """Render speech.
 
@@ -51,6 +52,7 @@ def render_frames(
             at frame k.
         with_attention: render the attention too.
         only: indices of the frames to render; None for all.
+        dials: expression dials of all frames, as of :meth:`TrainedPortrait.dials`.
 
     Yields:
         RenderOutput with [H, W] in place of [N], on the portrait's device.
@@ -59,7 +61,9 @@ def render_frames(
     def submitted() -> Iterator[PendingFrame]:
         n = len(windows) if positions is None else len(positions)
         wanted = range(n) if only is None else only
-        inputs = frame_inputs(trained, windows, poses, eye_closures, with_torso, capture_indices, positions, wanted)
+        inputs = frame_inputs(
+            trained, windows, poses, eye_closures, with_torso, capture_indices, positions, wanted, dials
+        )
         for k, of_frame in zip(wanted, inputs, strict=True):
             behind = background(k) if callable(background) else background
             yield trained.submit(of_frame, behind, with_torso, with_attention)
@@ -78,6 +82,7 @@ def frame_inputs(
     capture_indices: np.ndarray | None = None,
     positions: np.ndarray | None = None,
     only: Sequence[int] | None = None,
+    dials: Tensor | None = None,
 ) -> Iterator[FrameInputs]:
     """Inputs of the frames; arguments as of :func:`render_frames`.
 
@@ -101,4 +106,4 @@ def frame_inputs(
         else:
             assert positions is not None
             context = audio_context_at(windows, float(positions[k]), trained.as_published)
-        yield FrameInputs(context, closures[k : k + 1], None, poses[k], appearance)
+        yield FrameInputs(context, closures[k : k + 1], None, poses[k], appearance, dials)

@@ -1,11 +1,14 @@
 """Options of speech synthesis, without torch."""
 
+import math
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Literal
 
 from ernerf_ti.media.video_formats import Encoding, exact_rate
+
+_LARGEST_DIAL = 3.0  # standard deviations; training clips values at 2.5
 
 Part = Literal["face", "head"]
 """What is pasted into a recording."""
@@ -26,6 +29,9 @@ class SynthesisOptions:
     blink: str = "capture"
     """Eye closure: "capture" follows the capture, "natural" blinks at random times, and a number from 0 (open) to 1
     (closed) is kept throughout."""
+    dial: tuple[str, ...] = ()
+    """Expression dials of a portrait that was trained with them, as NAME=VALUE: brows, smile, gaze-x or gaze-y, from -3
+    to 3 standard deviations of the capture. Dials that are not given stay neutral, at 0."""
     background: str = "capture"
     """Background: "capture" is the one of the capture, "none" is transparent, a color is written #rrggbb, and a path
     names an image."""
@@ -66,6 +72,24 @@ class SynthesisOptions:
     0 to 13 (8), higher being faster; prores has none, and hardware encoding its own."""
     hardware_encoding: bool = False
     """Encode H.264 on an NVIDIA graphics card (NVENC); where it can't, a line says why, and the CPU does it."""
+
+    @property
+    def dials(self) -> dict[str, float]:
+        """Values of the expression dials by name. Raises ValueError for other text than NAME=VALUE, or for a value out
+        of range."""
+        values = {}
+        for text in self.dial:
+            name, _, value = text.partition("=")
+            try:
+                values[name] = float(value)
+            except ValueError:
+                values[name] = math.nan
+            if not abs(values[name]) <= _LARGEST_DIAL:
+                raise ValueError(
+                    f"dial: expected NAME=VALUE with a value from {-_LARGEST_DIAL:g} to {_LARGEST_DIAL:g}, "
+                    f"got {text!r}; pass e.g. --dial brows=1.5"
+                )
+        return values
 
     @property
     def encoding(self) -> Encoding:

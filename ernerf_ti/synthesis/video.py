@@ -83,6 +83,7 @@ def synthesize(
     """
     ranks = ranks or Ranks()
     check_formats(options)
+    dials = trained.dials(options.dials)
     take = None if options.onto is None else open_take(options.onto, options.onto_capture, trained)
     rate = options.rate if take is None else take.rate
     samples = read_sound(options.audio, SAMPLE_RATE)
@@ -114,6 +115,7 @@ def synthesize(
             *(motion.capture_indices, motion.positions),
             with_attention=options.attention is not None,
             only=ranks.frames(n) if ranks.count > 1 else None,
+            dials=dials,
         )
         pictures = stack.enter_context(contextlib.closing(images_ahead(frames, images, trained.background.device)))
         if ranks.count > 1:

@@ -14,6 +14,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ernerf_ti.data.capture import Capture
+from ernerf_ti.data.dials import read_dials
 from ernerf_ti.media.files import write_json
 from ernerf_ti.media.images import write_image
 from ernerf_ti.media.provenance.consent import consent_in
@@ -107,8 +108,11 @@ class Trainer:
         if frame_memory is None:
             frame_memory = default_frame_memory(self.device)
         needs_regions = config.random_background_fraction > 0
-        self.frames = TrainingFrames(capture, capture.train, self.device, frame_memory, needs_regions)
-        self.held_out = TrainingFrames(capture, capture.val, self.device)
+        dial_names = config.portrait.head.dial_names
+        dials = read_dials(capture.folder, dial_names, capture.eye_closures) if dial_names else None
+        values = None if dials is None else dials.values
+        self.frames = TrainingFrames(capture, capture.train, self.device, frame_memory, needs_regions, values)
+        self.held_out = TrainingFrames(capture, capture.val, self.device, dials=values)
         self._silence = silence
         if silence is None and config.silence_fraction:
             self._silence, note = silent_windows(capture)
@@ -121,6 +125,9 @@ class Trainer:
             self.cameras = CameraCorrection(len(self.frames))
         if config.standardize_audio:
             self.portrait.head.audio_encoder.standardize(self.frames.own_windows())
+        if dials is not None:
+            assert self.portrait.head.dials is not None  # by its configuration
+            self.portrait.head.dials.boxes.copy_(torch.from_numpy(dials.boxes))
         self.portrait.to(self.device)
         self.cameras.to(self.device)
         self.portrait.set_precision(resolve_precision(config.precision, self.device))

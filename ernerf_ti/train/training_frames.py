@@ -103,6 +103,7 @@ class TrainingFrames:
         device: of all tensors but `poses` and `windows`.
         frame_memory: bytes for frames that stay on the device; others are read again each time they are used.
         with_regions: read the capture's segmentation, which random backgrounds need.
+        dials: [n_frames, D] values of the dials by frame number; None for none.
     """
 
     def __init__(
@@ -112,6 +113,7 @@ class TrainingFrames:
         device: torch.device | str = "cpu",
         frame_memory: int = 0,
         with_regions: bool = False,
+        dials: np.ndarray | None = None,
     ):
         self.capture, self.split, self.device = capture, split, torch.device(device)
         self.height, self.width = capture.height, capture.width
@@ -122,6 +124,7 @@ class TrainingFrames:
         self._frame_memory, self._with_regions = frame_memory, with_regions
         self._device_poses = self.poses.to(self.device)
         self._eye_closures = torch.from_numpy(capture.eye_closures[split.frame_ids])[:, None].to(self.device)
+        self._dials = None if dials is None else torch.from_numpy(dials[split.frame_ids]).to(self.device)
         self._context_begins = np.minimum(split.audio_ids, len(self.windows) + BEFORE).tolist()
         self._silence: Tensor | None = None
         self._torso = _TORSO
@@ -245,7 +248,8 @@ class TrainingFrames:
             window = self._padded_windows.index_select(0, context + torch.arange(n, device=self.device))
         else:
             window = self._padded_windows[context : context + n]
-        return FrameInputs(window, row(self._eye_closures, i), i if trained else None, self.pose(i))
+        dials = None if self._dials is None else row(self._dials, i)
+        return FrameInputs(window, row(self._eye_closures, i), i if trained else None, self.pose(i), dials=dials)
 
     def images(self, i: int) -> FrameImages:
         """The layers of frame i of the split."""

@@ -15,6 +15,7 @@ from ernerf_ti.bake.baking import BakeOptions, bake_head
 from ernerf_ti.bake.conditions import various_closures, various_speech
 from ernerf_ti.bake.variation import VariationOptions, dynamic_cells
 from ernerf_ti.cli.main import main
+from ernerf_ti.portrait.portrait import Portrait
 from ernerf_ti.run.checkpoint import load_checkpoint, save_checkpoint
 from ernerf_ti.run.facts import checkpoint_facts
 from ernerf_ti.run.trained_portrait import load_portrait
@@ -32,8 +33,8 @@ def baked(portrait, trained_on) -> BakedHead:
     return bake(portrait, trained_on, variation=0.05, region=0.3)
 
 
-def render_baked(portrait, baked, inputs, background, **options):
-    return BakedRenderer(portrait, baked, INTRINSICS, SIZE).render(inputs, background, **options)
+def render_baked(portrait, baked, inputs, background, *args, **options):
+    return BakedRenderer(portrait, baked, INTRINSICS, SIZE).render(inputs, background, *args, **options)
 
 
 def psnr(a, b) -> float:
@@ -183,6 +184,36 @@ def test_command_refuses(run, tmp_path, capsys):
     ):
         assert main(["bake", str(run), *arguments]) == 1
         assert text in capsys.readouterr().err
+
+
+def test_dials_are_neutral(portrait, trained_on, inputs, run, tmp_path):
+    """The same head with a dial, that nothing was stored of."""
+    config = dataclasses.replace(portrait.config, head=dataclasses.replace(portrait.config.head, dials=("brows",)))
+    with_dials, old = Portrait(config, 42, len(trained_on.poses)).requires_grad_(False), portrait.state_dict()
+    first, state = "head.density_net.layers.0.weight", with_dials.state_dict()
+    state |= {**old, first: torch.cat((old[first], state[first][:, -1:]), 1)}
+    state["head.dials.boxes"] = torch.tensor([[-1.0, -1.0], [1.0, 1.0]]).expand(1, 2, 2, 2)
+    with_dials.load_state_dict(state)
+    with_dials.head_grid.set_bitfield(portrait.head_grid.bitfield.clone())
+    baked = bake(with_dials, trained_on, variation=0.05, region=0.3)
+    expected = bake(portrait, trained_on, variation=0.05, region=0.3)
+    assert torch.equal(baked.cells, expected.cells) and torch.equal(baked.colors, expected.colors)
+    background = torch.full((32, 32, 3), 0.4)
+    for with_attention in (True, False):
+        of_baked = (background, False, with_attention)
+        picture = render_baked(with_dials, baked, inputs, *of_baked)
+        assert torch.equal(picture.rgb, render_baked(portrait, expected, inputs, *of_baked).rgb)
+
+    trained = dataclasses.replace(load_portrait(run), portrait=with_dials, baked=baked)
+    exact = dataclasses.replace(trained, baked=None)
+    assert trained.dial_names == () and exact.dial_names == ("brows",)
+    with pytest.raises(ValueError, match=r"\(none, as it is baked with a neutral face\), got brows; render the run"):
+        trained.dials({"brows": 1.0})
+    turned = dataclasses.replace(inputs, dials=torch.ones(1))
+    with pytest.raises(ValueError, match=r"expected None, as the portrait is baked with a neutral face, got \[1\.0\]"):
+        trained.render(turned, background, with_torso=False)
+    neutral, moved = (exact.render(i, background, with_torso=False).rgb for i in (inputs, turned))
+    assert not torch.equal(neutral, moved)
 
 
 def test_two_cascades_are_refused(portrait, trained_on):

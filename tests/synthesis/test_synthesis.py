@@ -8,10 +8,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ernerf_ti.media.images import read_image
 from ernerf_ti.media.sound import read_sound
 from ernerf_ti.media.video import probe, read_frames
 from ernerf_ti.media.video_writer import VideoWriter
 from ernerf_ti.portrait.camera import interpolate_poses
+from ernerf_ti.portrait.portrait import Portrait
 from ernerf_ti.synthesis import video
 from ernerf_ti.synthesis.driving import blinks, head_path, ping_pong, ready_made_windows, speech_windows
 from ernerf_ti.synthesis.frames import render_frames
@@ -255,3 +257,54 @@ def test_invalid_options_fail_before_rendering(trained, speech, tmp_path, change
     with pytest.raises(error, match=text):
         synthesize(trained, SynthesisOptions(**values))
     assert [path.name for path in tmp_path.iterdir()] == ["speech.mp4"]
+
+
+@pytest.fixture(scope="module")
+def with_dials(trained):
+    """A portrait with dials that reach its whole scene, and a head full of noise."""
+    torch.manual_seed(1)
+    config = trained.portrait.config
+    config = dataclasses.replace(config, head=dataclasses.replace(config.head, dials=("smile", "brows")))
+    portrait = Portrait(config, 42, 3).requires_grad_(False)
+    torch.nn.init.normal_(portrait.head.position_encoder.encoding.tables)
+    portrait.head.density_net.layers[0].weight[:, -2:] *= 20.0
+    portrait.head.density_net.layers[-1].weight *= 5.0
+    portrait.head.dials.boxes.copy_(torch.tensor([[-1.0, -1.0], [1.0, 1.0]]).expand(2, 2, 2, 2))
+    return dataclasses.replace(trained, portrait=portrait)
+
+
+def rendered(trained, speech, folder, *dial):
+    options = SynthesisOptions(speech, folder, head_only=True, pose="still", background="#000000", dial=dial)
+    synthesize(trained, options)
+    return read_image(folder / "00000.png").astype(int)
+
+
+def test_dials_change_the_picture(with_dials, speech, tmp_path):
+    neutral = rendered(with_dials, speech, tmp_path / "neutral")
+    assert np.array_equal(rendered(with_dials, speech, tmp_path / "zero", "smile=0", "brows=0"), neutral)
+    pictures = [neutral]
+    for k, dial in enumerate((("smile=2",), ("brows=-1.5",), ("smile=2", "brows=-1.5"))):
+        picture = rendered(with_dials, speech, tmp_path / str(k), *dial)
+        assert all(np.abs(picture - other).max() > 8 for other in pictures)
+        pictures.append(picture)
+
+
+@pytest.mark.parametrize(
+    ("dial", "text"),
+    [
+        ("gaze-x=1", r"dial: expected a dial of this portrait \(brows, smile\), got gaze-x; choose one of these"),
+        ("brows", "dial: expected NAME=VALUE with a value from -3 to 3, got 'brows'; pass e.g. --dial brows=1.5"),
+        ("brows=up", "dial: expected NAME=VALUE with a value from -3 to 3, got 'brows=up'"),
+        ("brows=3.5", "dial: expected NAME=VALUE with a value from -3 to 3, got 'brows=3.5'"),
+        ("brows=nan", "dial: expected NAME=VALUE with a value from -3 to 3, got 'brows=nan'"),
+    ],
+)
+def test_dials_that_are_refused(with_dials, speech, tmp_path, dial, text):
+    with pytest.raises(ValueError, match=text):
+        synthesize(with_dials, SynthesisOptions(speech, tmp_path / "out.mp4", dial=(dial,)))
+    assert not (tmp_path / "out.mp4").exists()
+
+
+def test_a_portrait_without_dials_says_so(trained, speech, tmp_path):
+    with pytest.raises(ValueError, match=r"of this portrait \(none\), got brows; train it with --portrait.head.dials"):
+        synthesize(trained, SynthesisOptions(speech, tmp_path / "out.mp4", dial=("brows=1",)))

@@ -8,15 +8,17 @@ and color of a point are
     [log sigma, c] = [1, C_g] D h + [0, C_d] d + [0, C_i appearance];  rgb = C2 relu(c)
 
 Of linear maps that follow each other only the product is kept: [A1; E1; W_x] is one matrix, W_a diag(audio) A2 a
-second, and [1, C_g] D a third. The results are those of the networks, up to rounding.
+second, and [1, C_g] D a third. The results are those of the networks, up to rounding. Expression dials are gates like
+that of the eyes, times how far they reach the point.
 """
 
 import torch
 from torch import Tensor
 
 from ernerf_ti.portrait.model import activations
+from ernerf_ti.portrait.model.dials import Dials
 from ernerf_ti.portrait.model.mlp import MLP, in_precision
-from ernerf_ti.portrait.model.region_attention import RegionAttention
+from ernerf_ti.portrait.model.region_attention import FoldedAttention, RegionAttention
 
 N_VALUES, N_VALUES_WITH_ATTENTION = 4, 6
 """Density and color; audio and eye attention behind them."""
@@ -36,6 +38,7 @@ class FoldedNetworks:
         precision: torch.float32 leaves matrices in the dtype of the weights; torch.bfloat16 and torch.float16 cast
             them once they are multiplied out.
         with_attention: compute audio and eye attention too.
+        dials: the expression dials; None for a neutral face.
 
     The weights are read here, and may change afterwards. Memory for intermediate values is kept between calls: use an
     instance in one thread at a time.
@@ -52,9 +55,10 @@ class FoldedNetworks:
         appearance: Tensor,
         precision: torch.dtype = torch.float32,
         with_attention: bool = False,
+        dials: Dials | None = None,
     ):
         density, (color, *later) = density_net.weights, color_net.weights
-        n_geometry, n_inputs = len(density[-1]) - 1, len(audio_code) + 1
+        n_geometry, n_features = len(density[-1]) - 1, attention.n_features
         n_harmonics = color.shape[1] - n_geometry - len(appearance)
         of_harmonics, of_geometry, of_appearance = color.split((n_harmonics, n_geometry, len(appearance)), 1)
         density[-1] = torch.cat((density[-1][:1], of_geometry @ density[-1][1:]))
@@ -62,8 +66,16 @@ class FoldedNetworks:
         constant = (of_appearance @ appearance / _CONSTANT_HARMONIC)[:, None]
         of_harmonics = torch.cat((of_harmonics[:, :1] + constant, of_harmonics[:, 1:]), 1)
         of_harmonics = torch.cat((of_harmonics.new_zeros(1, n_harmonics), of_harmonics))
-        own, others = density[0].tensor_split((density[0].shape[1] - n_inputs,), 1)
+        own, others, of_dials = density[0].tensor_split((n_features, n_features + len(audio_code) + 1), 1)
         folded = attention.folded(others, audio_code, eye_closure)
+        if dials is not None:
+            more = dials.folded(of_dials)
+            folded = FoldedAttention(
+                torch.cat((folded.hidden, more.hidden)),
+                torch.block_diag(folded.gates, more.gates),
+                torch.cat((folded.mixed, more.mixed), 1),
+                folded.bias,
+            )
         if len(density) > 1:
             # Harmonics are stored behind the last hidden units, and enter the same product.
             density[-1] = torch.cat((density[-1], of_harmonics), 1)
@@ -80,13 +92,16 @@ class FoldedNetworks:
         self._memory: dict[str, Tensor] = {}
 
     @torch.no_grad()
-    def __call__(self, features: Tensor, harmonics: Tensor, out: Tensor | None = None) -> Tensor:
+    def __call__(
+        self, features: Tensor, harmonics: Tensor, out: Tensor | None = None, reach: Tensor | None = None
+    ) -> Tensor:
         """Evaluate M points. With 1,000 to 4,000 at once the intermediate values stay in the cache of a CPU.
 
         Args:
             features: [M, F] encoded positions, best channel-major in memory.
             harmonics: [M, degree^2] encoded directions.
             out: [4, M], or [6, M] with attention, for the result; each row in one piece.
+            reach: [D, M] of the dials, as of :meth:`BoundHeadField.reach`; needed with dials.
 
         Returns:
             [4, M] density per scene unit and color in [-0.001, 1.001], and with attention the norm of the weights of
@@ -99,7 +114,7 @@ class FoldedNetworks:
         rows = self._rows("first", n_first + self._n_harmonics, n)
         torch.mm(self._first, features.t().to(rows.dtype), out=rows[:n_first])
         h = rows[self._n_hidden :]
-        self._add_attention(rows[: self._n_hidden].relu_(), h[: -self._n_harmonics], out)
+        self._add_attention(rows[: self._n_hidden].relu_(), h[: -self._n_harmonics], out, reach)
         h[-self._n_harmonics :] = harmonics.t()
         if not self._density:
             units = h[: -self._n_harmonics].addmm_(self._of_harmonics, h[-self._n_harmonics :])
@@ -119,19 +134,22 @@ class FoldedNetworks:
         activations.unit_interval_(out[1:4].copy_(color))
         return out
 
-    def _add_attention(self, hidden: Tensor, h: Tensor, out: Tensor) -> None:
+    def _add_attention(self, hidden: Tensor, h: Tensor, out: Tensor, reach: Tensor | None) -> None:
         """Add weighted inputs to the density network's first layer.
 
         Args:
             hidden: [K, M] hidden units of the attention, overwritten.
             h: [H, M].
             out: its last two rows get the attention, if there are as many.
+            reach: [D, M] multiplies the last D gates.
         """
         n_mixed, n_gates = self._mixed.shape[1], len(self._gates)
         linear = hidden[: n_mixed - n_gates]
         gates = (self._gates @ hidden[len(linear) :]).sigmoid_()
         if self.n_values == N_VALUES_WITH_ATTENTION:
             out[4], out[5] = self._attention.norms(linear, gates)
+        if reach is not None:
+            gates[-len(reach) :].mul_(reach)
         if n_mixed:
             # The gates take the place of hidden units that nothing needs any longer.
             hidden[len(linear) : n_mixed] = gates

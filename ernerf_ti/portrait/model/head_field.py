@@ -1,7 +1,7 @@
 """Radiance field of the head: density and color of a point for one frame's inputs [ER-NeRF, section 3].
 
-x = encode(position);  a, e = region_attention(x)
-[log sigma, g] = density_net(x, a audio, e eye);  rgb = color_net(harmonics(direction), g, appearance)
+x = encode(position);  a, e = region_attention(x);  d = dials(x, position)
+[log sigma, g] = density_net(x, a audio, e eye, d);  rgb = color_net(harmonics(direction), g, appearance)
 """
 
 from dataclasses import dataclass
@@ -16,6 +16,7 @@ from ernerf_ti.portrait.model import activations
 from ernerf_ti.portrait.model.appearance_embedding import AppearanceEmbedding
 from ernerf_ti.portrait.model.audio_encoder import AudioEncoder
 from ernerf_ti.portrait.model.calls import Call, call_plainly
+from ernerf_ti.portrait.model.dials import Dials
 from ernerf_ti.portrait.model.folded_networks import FoldedNetworks
 from ernerf_ti.portrait.model.mlp import MLP, concatenate, in_precision
 from ernerf_ti.portrait.model.position_encoders import position_encoder
@@ -46,7 +47,7 @@ class HeadField(nn.Module):
             config.eye_attention_width,
         )
         self.density_net = MLP(
-            n_features + config.audio_code_size + 1,
+            n_features + config.audio_code_size + 1 + len(config.dial_names),
             config.density_width,
             1 + config.geometry_features,
             config.density_layers,
@@ -59,6 +60,9 @@ class HeadField(nn.Module):
         )
         self.uncertainty_net = MLP(n_features, config.uncertainty_width, 1, 2)
         self.appearance = AppearanceEmbedding(n_embeddings, config.appearance_size)
+        self.dials = None
+        if config.dial_names:
+            self.dials = Dials(len(config.dial_names), n_features, config.eye_attention_width)
         self.precision = torch.float32
         """Of the networks that are evaluated per point: float32 leaves their inputs as they are, torch.bfloat16 and
         torch.float16 cast them. Encodings, densities and everything after them keep the dtype of the positions."""
@@ -80,15 +84,22 @@ class HeadField(nn.Module):
             call: calls the audio encoder and :meth:`networks`.
             with_attention: False for images whose attention nobody looks at, which then may lack it.
 
-        Raises ValueError if the appearance index is out of range.
+        Raises ValueError if the appearance index is out of range, or there is another number of dials.
         """
+        n_dials = 0 if self.dials is None else len(self.dials)
+        if inputs.dials is not None and tuple(inputs.dials.shape) != (n_dials,):
+            raise ValueError(
+                f"dials: expected shape [{n_dials}], got {list(inputs.dials.shape)}; pass a value for each dial of the "
+                "portrait, or None"
+            )
         if audio_code is None:
             audio_code = call(self.audio_encoder, inputs.audio_window)
         eye_closure = inputs.eye_closure
         if eye_closure is None:
             eye_closure = audio_code.new_zeros(1)
         appearance = self.appearance(inputs.appearance_index)
-        return BoundHeadField(self, audio_code, eye_closure, appearance, with_uncertainty, call, with_attention)
+        dials = inputs.dials if n_dials else None
+        return BoundHeadField(self, audio_code, eye_closure, appearance, dials, with_uncertainty, call, with_attention)
 
     def forward(
         self,
@@ -97,6 +108,7 @@ class HeadField(nn.Module):
         audio_code: Tensor,
         eye_closure: Tensor,
         appearance: Tensor,
+        dials: Tensor | None = None,
         with_uncertainty: bool = True,
         call: Call = call_plainly,
     ) -> FieldOutput:
@@ -108,6 +120,7 @@ class HeadField(nn.Module):
             audio_code: [A].
             eye_closure: [1].
             appearance: [appearance_size].
+            dials: [D]; None for a neutral face.
             with_uncertainty: evaluate the uncertainty; otherwise it is None.
             call: calls :meth:`networks`.
 
@@ -115,7 +128,7 @@ class HeadField(nn.Module):
         """
         features = self.position_encoder(positions)
         harmonics = tk.spherical_harmonics(directions, self.config.direction_degree)
-        inputs = (features, harmonics, audio_code, eye_closure, appearance)
+        inputs = (features, harmonics, audio_code, eye_closure, appearance, self.reach(positions, dials))
         return call(self.networks, *inputs, with_uncertainty=with_uncertainty, precision=self.precision)
 
     def networks(
@@ -125,6 +138,8 @@ class HeadField(nn.Module):
         audio_code: Tensor,
         eye_closure: Tensor,
         appearance: Tensor,
+        reach: Tensor | None = None,
+        *,
         with_uncertainty: bool,
         precision: torch.dtype,
     ) -> FieldOutput:
@@ -134,9 +149,10 @@ class HeadField(nn.Module):
             features: [M, F] encoded positions.
             harmonics: [M, degree^2] encoded directions.
             audio_code, eye_closure, appearance, with_uncertainty: as of :meth:`forward`.
+            reach: as of :meth:`reach`.
             precision: see :attr:`precision`.
         """
-        x, attention, h = self._density(features, audio_code, eye_closure, precision)
+        x, attention, h = self._density(features, audio_code, eye_closure, precision, reach)
         rgbs = self.color_net(in_precision(harmonics, precision), h[:, 1:], shared=appearance)
         dtype = features.dtype
         return FieldOutput(
@@ -147,9 +163,16 @@ class HeadField(nn.Module):
             self._uncertainty(x, dtype) if with_uncertainty else None,
         )
 
-    def densities(self, positions: Tensor, audio_code: Tensor, eye_closure: Tensor) -> Tensor:
+    def reach(self, positions: Tensor, dials: Tensor | None) -> Tensor | None:
+        """[D, M] how far dials [D] reach positions [M, 3], see :meth:`Dials.reach`; None for a neutral face."""
+        return None if self.dials is None or dials is None else self.dials.reach(positions, dials)
+
+    def densities(
+        self, positions: Tensor, audio_code: Tensor, eye_closure: Tensor, dials: Tensor | None = None
+    ) -> Tensor:
         """[M, 3] positions -> [M] density per scene unit, without evaluating colors."""
-        _, _, h = self._density(self.position_encoder(positions), audio_code, eye_closure, self.precision)
+        features, reach = self.position_encoder(positions), self.reach(positions, dials)
+        _, _, h = self._density(features, audio_code, eye_closure, self.precision, reach)
         return activations.density(h[:, 0].to(positions.dtype))
 
     def regularized(self, positions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -163,24 +186,33 @@ class HeadField(nn.Module):
         return attention.audio_attention.to(dtype), attention.eye_attention.to(dtype), self._uncertainty(x, dtype)
 
     def _density(
-        self, features: Tensor, audio_code: Tensor, eye_closure: Tensor, precision: torch.dtype
+        self, features: Tensor, audio_code: Tensor, eye_closure: Tensor, precision: torch.dtype, reach: Tensor | None
     ) -> tuple[Tensor, Attention, Tensor]:
         """[M, F] -> the features in the networks' precision, attention, and [M, 1 + geometry_features] log density and
         geometry features."""
         attend, n_features = self.region_attention, features.shape[1]
+        dials = None if reach is None else self.dials
         if torch.is_grad_enabled() or torch.is_autocast_enabled(features.device.type):
             x = in_precision(features, precision)
             attention = attend(x)
-            joined = concatenate([x, *attention.weights])
+            weights = attention.weights if dials is None else (*attention.weights, dials(x, reach))
+            joined = concatenate([x, *weights])
         else:
             # The attention's networks write beside the features: nothing is concatenated.
             dtype = features.dtype if precision == torch.float32 else precision
-            rows = features.new_empty(n_features + attend.n_weights, len(features), dtype=dtype)
+            n_without = n_features + attend.n_weights
+            n_rows = n_without if dials is None else n_without + len(dials)
+            rows = features.new_empty(n_rows, len(features), dtype=dtype)
             x = rows[:n_features].copy_(features.t()).t()
-            attention = attend(x, out=rows[n_features:])
+            attention = attend(x, out=rows[n_features:n_without])
+            if dials is not None:
+                dials(x, reach, out=rows[n_without:])
             joined = rows.t()
-        own, others = self.density_net.first_weight.tensor_split((n_features,), 1)
-        weight = torch.cat((own, attend.fold(others, audio_code, eye_closure)), 1)
+        # A neutral face needs no columns of the dials.
+        ends = n_features, n_features + len(audio_code) + 1
+        own, others, of_dials = self.density_net.first_weight.tensor_split(ends, 1)
+        folded = attend.fold(others, audio_code, eye_closure)
+        weight = torch.cat((own, folded) if dials is None else (own, folded, of_dials), 1)
         return x, attention, self.density_net(joined, first_weight=weight)
 
     def _uncertainty(self, x: Tensor, dtype: torch.dtype) -> Tensor:
@@ -199,6 +231,8 @@ class BoundHeadField:
     """[1]."""
     appearance: Tensor
     """[appearance_size]."""
+    dials: Tensor | None
+    """[D]; None for a neutral face."""
     with_uncertainty: bool
     call: Call
     """Calls :meth:`HeadField.networks`."""
@@ -207,13 +241,13 @@ class BoundHeadField:
 
     def __call__(self, positions: Tensor, directions: Tensor) -> FieldOutput:
         return self.field(
-            *(positions, directions, self.audio_code, self.eye_closure, self.appearance),
+            *(positions, directions, self.audio_code, self.eye_closure, self.appearance, self.dials),
             *(self.with_uncertainty, self.call),
         )
 
     def densities(self, positions: Tensor) -> Tensor:
         """[M, 3] positions -> [M] density per scene unit; for the occupancy grid."""
-        return self.field.densities(positions, self.audio_code, self.eye_closure)
+        return self.field.densities(positions, self.audio_code, self.eye_closure, self.dials)
 
     def folded(self, with_attention: bool = False) -> FoldedNetworks:
         """The networks of this frame, to evaluate density and color without gradients.
@@ -224,4 +258,9 @@ class BoundHeadField:
         field = self.field
         networks = (field.region_attention, field.density_net, field.color_net)
         inputs = (self.audio_code, self.eye_closure, self.appearance)
-        return FoldedNetworks(*networks, *inputs, field.precision, with_attention)
+        dials = None if self.dials is None else field.dials
+        return FoldedNetworks(*networks, *inputs, field.precision, with_attention, dials)
+
+    def reach(self, positions: Tensor) -> Tensor | None:
+        """What :meth:`folded` networks take of the dials at positions [M, 3]: [D, M], or None for a neutral face."""
+        return self.field.reach(positions, self.dials)

@@ -45,6 +45,8 @@ class FoldedAttention(NamedTuple):
 class RegionAttention(nn.Module, ABC):
     """What the variants have in common."""
 
+    n_features: int
+    """Of a point."""
     n_weights: int
     """K, weights of a point."""
 
@@ -99,6 +101,7 @@ class ChannelAttention(RegionAttention):
 
     def __init__(self, n_features: int, audio_code_size: int, audio_width: int = 64, eye_width: int = 16):
         super().__init__()
+        self.n_features = n_features
         self.audio_attention = MLP(n_features, audio_width, audio_code_size, 2)
         self.eye_attention = MLP(n_features, eye_width, 1, 2)
         self.n_weights = audio_code_size + 1
@@ -136,6 +139,7 @@ class FeatureAttention(RegionAttention):
 
     def __init__(self, n_features: int, audio_code_size: int, audio_width: int = 64, eye_width: int = 16):
         super().__init__()
+        self.n_features = n_features
         self.audio_attention = MLP(n_features, audio_width, 1, 2)
         self.eye_attention = MLP(n_features, eye_width, 1, 2)
         self.audio_code_size = audio_code_size

@@ -120,7 +120,7 @@ class FrameRenderer:
         def render(capacity: int | None) -> RenderOutput:
             return call(
                 *(portrait.image, inputs.audio_window, inputs.eye_closure, inputs.head_pose, inputs.torso_appearance),
-                *(index, background, audio_code),
+                *(index, background, audio_code, inputs.dials),
                 pixels=pixels,
                 with_torso=with_torso,
                 in_passes=in_passes,

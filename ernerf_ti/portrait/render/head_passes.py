@@ -66,7 +66,8 @@ def render_head_in_parts(
         for begin in range(0, len(samples.directions), n_part):
             part = slice(begin, begin + n_part)
             features = encode(samples.positions[part], memory)
-            networks(features, tk.spherical_harmonics(samples.directions[part], degree), values[:, part])
+            harmonics = tk.spherical_harmonics(samples.directions[part], degree)
+            networks(features, harmonics, values[:, part], field.reach(samples.positions[part]))
         return values
 
     march = ray_march(grid, rays_o, rays_d, config)
