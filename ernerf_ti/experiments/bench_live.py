@@ -105,7 +105,7 @@ def time_parts(portrait: LivePortrait, n: int) -> dict[str, float]:
         renderers = {", known pose": PortraitPictures(trained), ", new pose": PortraitPictures(trained, pose_memory=0)}
     parts: dict[str, Callable[[int], object]] = {"audio encoder": lambda k: trained.portrait.head.audio_encoder(window)}
     for of_pose, pictures in renderers.items():
-        for scale in SCALES:
+        for scale in pictures.scales:
             for each in inputs if of_pose == ", known pose" else inputs[:1]:
                 pictures.picture(each, trained.background, scale)
             parts[f"picture, {scale:g} of the size{of_pose}"] = partial(_picture, pictures, inputs, trained, scale)
@@ -270,6 +270,7 @@ def measure_drift(portrait: LivePortrait, seconds: float) -> dict[str, float | s
 
 class _NoPictures:
     size = 2, 2
+    scales: tuple[float, ...] = SCALES
 
     def picture(self, inputs: LiveInputs, background: Background, scale: float) -> np.ndarray:
         return np.zeros((2, 2, 3), np.uint8)

@@ -12,7 +12,6 @@ from tqdm import tqdm
 from ernerf_ti.live.clock import Clock, MonotonicClock
 from ernerf_ti.live.features import StreamingFeatures
 from ernerf_ti.live.motion import Blinks, CapturePath
-from ernerf_ti.live.quality import SCALES
 from ernerf_ti.live.renderer import Background, LiveInputs, PictureMaker, PortraitPictures
 from ernerf_ti.live.session import LiveSession
 from ernerf_ti.live.speech import silent_steps, windows_of
@@ -34,7 +33,7 @@ class LivePortrait:
         trained: the portrait.
         pictures: what renders it; None for its own renderer.
         motion_seconds: of the capture whose head motion is played forward and backward; None for all of it, or for
-            10 s of it if the portrait is baked and rendered on the CPU, which keeps these poses in memory: .8 MB each
+            10 s of it if the portrait is baked and rendered on the CPU, which keeps these poses in memory: 1 MB each
             at 256x256, 1 GB at most.
 
     Raises:
@@ -91,7 +90,7 @@ class LivePortrait:
         """Render once at each resolution, which compiles what rendering needs, and whatever is kept of poses."""
         pose, place = self.path.at(0)
         inputs = LiveInputs(windows_of(silent_steps(self.features.silence)), self.open_eyes, pose, place)
-        for scale in SCALES:
+        for scale in self.pictures.scales:
             self.pictures.picture(inputs, self.trained.background, scale)
         if isinstance(self.pictures, PortraitPictures) and self.pictures.keeps_poses:
             for pose, place in tqdm(self.path.all_poses(), "preparing poses", unit="pose"):

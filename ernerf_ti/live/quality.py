@@ -7,13 +7,13 @@ from statistics import median
 
 SCALES = (1.0, 0.75, 0.5)
 """Of the sides of a rendered picture."""
+SCALES_OF_KNOWN_POSES = (1.0, 0.5)
+"""Where poses are kept at each resolution; one between takes as much memory and time again for half of the gain."""
 MOST_LATE = 3
 """Frames, for which what is said later can still be known."""
 _TOO_LONG, _SHORT = 0.9, 0.7  # of the time per frame
-_RECENT, _MOST_TOO_LONG = (
-    5,
-    2,
-)  # pictures, and how many of them may take too long: other programs take time now and then
+_RECENT, _MOST_TOO_LONG = 5, 2
+"""Pictures, and how many of them may take too long: other programs take time now and then."""
 _LEARNED_AFTER = 25  # pictures at a resolution that tell how much less time they take
 _PATIENCE = 50  # pictures at a resolution before a higher one is tried; doubled each time that it fails
 _LONGEST_PATIENCE = 3200
@@ -24,18 +24,19 @@ class Quality:
 
     Args:
         seconds: per picture.
+        scales: of the sides, from 1 down.
     """
 
-    def __init__(self, seconds: float):
-        self._seconds = seconds
+    def __init__(self, seconds: float, scales: tuple[float, ...] = SCALES):
+        self._seconds, self._scales = seconds, scales
         self._level = 0
         self._times: deque[float] = deque(maxlen=_PATIENCE)
         """Of the last pictures at this resolution."""
         self._n = 0  # pictures at this resolution
-        self._patience = _PATIENCE
+        self._patience, self._was_raised = _PATIENCE, False
         # How much more time a picture takes at each resolution than at the next one: as many times as it has more
         # pixels, until it is known better, for not all that a picture takes depends on its pixels.
-        self._ratios = [(a / b) ** 2 for a, b in itertools.pairwise(SCALES)]
+        self._ratios = [(a / b) ** 2 for a, b in itertools.pairwise(scales)]
         self._before = math.inf
         """Seconds of a picture at the higher resolution, when it was left."""
 
@@ -46,7 +47,7 @@ class Quality:
 
     @property
     def scale(self) -> float:
-        return SCALES[self._level]
+        return self._scales[self._level]
 
     def add(self, seconds: float) -> None:
         """A picture took so long."""
@@ -56,15 +57,15 @@ class Quality:
         self._times.append(seconds)
         n_too_long = sum(time > _TOO_LONG * self._seconds for time in self._last)
         if n_too_long > _MOST_TOO_LONG:
-            if self._level < len(SCALES) - 1:
-                if self._n < _PATIENCE:  # soon after it was raised
+            if self._level < len(self._scales) - 1:
+                if self._was_raised and self._n < _PATIENCE:
                     self._patience = min(2 * self._patience, _LONGEST_PATIENCE)
                 self._before = self._recent
                 self._change(1)
         elif self._level:
             typical = median(self._times)
             if self._n == _LEARNED_AFTER and self._before < math.inf:
-                larger = (SCALES[self._level - 1] / SCALES[self._level]) ** 2
+                larger = (self._scales[self._level - 1] / self._scales[self._level]) ** 2
                 self._ratios[self._level - 1] = min(max(self._before / typical, 1.0), larger)
             if self._n >= self._patience and typical * self._ratios[self._level - 1] < _SHORT * self._seconds:
                 self._before = math.inf
@@ -81,5 +82,6 @@ class Quality:
 
     def _change(self, by: int) -> None:
         self._level += by
+        self._was_raised = by < 0
         self._n = 0
         self._times.clear()

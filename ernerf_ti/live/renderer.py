@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ernerf_ti.bake.baked_renderer import BakedRenderer
 from ernerf_ti.bake.prepared_pose import PreparedPose
+from ernerf_ti.live.quality import SCALES, SCALES_OF_KNOWN_POSES
 from ernerf_ti.portrait.records import FrameInputs
 from ernerf_ti.portrait.render.frame_renderer import FrameRenderer
 from ernerf_ti.run.trained_portrait import TrainedPortrait
@@ -44,6 +45,8 @@ class PictureMaker(Protocol):
 
     size: tuple[int, int]
     """Width, height."""
+    scales: tuple[float, ...]
+    """Resolutions to choose from, the sides relative to the full size, from 1 down."""
 
     def picture(self, inputs: LiveInputs, background: Background, scale: float) -> np.ndarray:
         """A picture, rendered with its sides scaled and enlarged again.
@@ -67,6 +70,7 @@ class PortraitPictures:
 
     def __init__(self, trained: TrainedPortrait, pose_memory: int = POSE_MEMORY):
         self._trained, self.size = trained, trained.size
+        self.scales: tuple[float, ...] = SCALES_OF_KNOWN_POSES if self.keeps_poses else SCALES
         self._cameras = {1.0: trained}
         self._renderers: dict[float, FrameRenderer] = {}
         self._prepared: dict[tuple[float, float, bytes], PreparedPose] = {}
@@ -80,16 +84,19 @@ class PortraitPictures:
 
     @torch.no_grad()
     def prepare(self, pose: Tensor, place: float) -> bool:
-        """Render at full size what a pose shows whatever is said; arguments as of :class:`LiveInputs`.
+        """Render at all resolutions what a pose shows whatever is said; arguments as of :class:`LiveInputs`.
 
         Returns:
             Whether there is room for more: False for a portrait that keeps no poses.
         """
-        renderer = self._trained.baked_renderer
-        if renderer is None:
+        if not self.keeps_poses:
             return False
+        of_frame = self._of_frame(torch.zeros(0), 0.0, pose)
         with _RENDERING:
-            self._prepared_pose(renderer, self._of_frame(torch.zeros(0), 0.0, pose), place, 1.0)
+            for scale in self.scales:
+                renderer = self._camera(scale).baked_renderer
+                assert renderer is not None
+                self._prepared_pose(renderer, of_frame, place, scale)
         return self._room > 0
 
     @torch.no_grad()

@@ -79,7 +79,7 @@ class LiveSession:
         self._next = 0  # number of the next frame to make
         self._n_in_flight = 0
         self._moved = 0  # frames in which head and eyes moved
-        self._quality = Quality(1 / FPS)
+        self._quality = Quality(1 / FPS, pictures.scales)
         self._is_read = False
         self._beside: ThreadPoolExecutor | None = None
         """Computes audio features while a picture is rendered."""

@@ -131,13 +131,17 @@ def test_preparing_and_showing_a_pose_share_a_renderer(trained, live_inputs, mon
     made = []
     monkeypatch.setattr("ernerf_ti.bake.baked_renderer.FoldedTorso", lambda *_: made.append(None))
     monkeypatch.setattr(BakedRenderer, "_march", None)
-    pictures.picture(live_inputs, trained.background, 1)
+    monkeypatch.setattr(BakedRenderer, "prepare", None)
+    assert pictures.scales == (1, 0.5)
+    for scale in pictures.scales:
+        pictures.picture(live_inputs, trained.background, scale)
     assert pictures._camera(1).baked_renderer is trained.baked_renderer and made == []
 
 
 def test_networks_alone_keep_nothing(trained):
     pictures = PortraitPictures(replace(trained, baked=None))
     assert not pictures.keeps_poses and not pictures.prepare(trained.poses[0], 0.0)
+    assert pictures.scales == (1, 0.75, 0.5)
 
 
 def moving(n, cuts=()):

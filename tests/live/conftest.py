@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from ernerf_ti.live import LivePortrait, SimulatedClock
+from ernerf_ti.live.quality import SCALES
 from ernerf_ti.portrait.camera import scene_from_capture
 from ernerf_ti.portrait.portrait import Portrait
 from ernerf_ti.run.trained_portrait import TrainedPortrait
@@ -45,16 +46,16 @@ def speech() -> np.ndarray:
 class Pictures:
     """Keeps what it is to render; takes time on a clock."""
 
-    size = 4, 4
+    size, scales = (4, 4), SCALES
 
     def __init__(self, clock=None, seconds=0.0):
-        self.clock, self.seconds, self.inputs, self.scales = clock, seconds, [], []
+        self.clock, self.seconds, self.inputs, self.used_scales = clock, seconds, [], []
 
     def picture(self, inputs, background, scale):
         if self.clock is not None:
             self.clock.pass_by(self.seconds * scale**2)
         self.inputs.append(inputs)
-        self.scales.append(scale)
+        self.used_scales.append(scale)
         return np.full((4, 4, 3), len(self.inputs) % 256, np.uint8)
 
 

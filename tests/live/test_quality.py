@@ -66,3 +66,11 @@ def test_a_resolution_that_fails_is_tried_less_and_less_often():
     gaps = [b - a for a, b in itertools.pairwise(tries)]
     assert all(later > 1.8 * earlier for earlier, later in itertools.pairwise(gaps))
     assert scales.count(1.0) < 60
+
+
+def test_resolutions_of_a_picture_maker():
+    quality = Quality(0.04, (1.0, 0.5))
+    assert take(quality, *[0.05] * 3) == 0.5
+    assert take(quality, *[0.01] * 5) == 0.5
+    run(quality, {1.0: 0.02, 0.5: 0.006}, 60)
+    assert quality.scale == 1
