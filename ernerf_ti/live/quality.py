@@ -11,7 +11,7 @@ SCALES_OF_KNOWN_POSES = (1.0, 0.5)
 """Where poses are kept at each resolution; one between takes as much memory and time again for half of the gain."""
 MOST_LATE = 3
 """Frames, for which what is said later can still be known."""
-_TOO_LONG, _SHORT = 0.9, 0.7  # of the time per frame
+_TOO_LONG, _SHORT = 0.9, 0.8  # of the time per frame
 _RECENT, _MOST_TOO_LONG = 5, 2
 """Pictures, and how many of them may take too long: other programs take time now and then."""
 _LEARNED_AFTER = 25  # pictures at a resolution that tell how much less time they take
@@ -38,7 +38,7 @@ class Quality:
         # pixels, until it is known better, for not all that a picture takes depends on its pixels.
         self._ratios = [(a / b) ** 2 for a, b in itertools.pairwise(scales)]
         self._before = math.inf
-        """Seconds of a picture at the higher resolution, when it was left."""
+        """Seconds of a picture at the higher resolution that was left for this one; infinite after a lower one."""
 
     @property
     def n_late(self) -> int:
@@ -60,7 +60,7 @@ class Quality:
             if self._level < len(self._scales) - 1:
                 if self._was_raised and self._n < _PATIENCE:
                     self._patience = min(2 * self._patience, _LONGEST_PATIENCE)
-                self._before = self._recent
+                self._before = median(self._times)
                 self._change(1)
         elif self._level:
             typical = median(self._times)

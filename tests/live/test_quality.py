@@ -48,12 +48,12 @@ def test_pictures_that_are_late():
     assert quality.n_late == 3
 
 
-@pytest.mark.parametrize(("full", "lower", "rises"), [(0.022, 0.016, True), (0.032, 0.017, False)])
+@pytest.mark.parametrize(("full", "lower", "rises"), [(0.024, 0.0185, True), (0.036, 0.0185, False)])
 def test_resolution_rises_if_larger_pictures_are_short_enough(full, lower, rises):
     """How much shorter the small ones were tells it; by the number of their pixels, larger ones would take too long in
     both cases."""
     quality, times = Quality(0.04), {1.0: full, 0.75: lower}
-    run(quality, times, 40, load=2)
+    run(quality, times, 40, load=1.6)
     assert quality.scale == 0.75
     run(quality, times, 100)
     assert (quality.scale == 1) == rises
