@@ -125,10 +125,10 @@ def test_kernel_modules_form_layers():
         {"runtime"},
         {"checks", "parallel_loops"},
         {"grid_config", "operators", "grid_kernels"},
-        {"morton", "frequency_encoding", "spherical_harmonics", "grid_encoding", "ray_aabb", "compositing"},
+        {"morton", "frequency_encoding", "spherical_harmonics", "grid_encoding", "ray_aabb", "compositing", "layers"},
         {"lattice", "pixel_tiles"},
         {"grid_images", "triplane_encoding", "baked_grid", "occupancy_grid", "ray_marching", "ray_passes"},
-        {"inference"},
+        {"inference", "plane_tiles"},
         {"__init__"},
     ]
     rank = {name: i for i, layer in enumerate(layers) for name in layer}

@@ -90,9 +90,9 @@ def inputs_at(trained, speech, tmp_path, monkeypatch, **options):
     """Positional arguments of render_frames in a synthesis."""
     seen = []
 
-    def frames(*arguments, only, with_attention):
+    def frames(*arguments, only, with_attention, dials):
         seen.extend(arguments)
-        assert only is None and not with_attention
+        assert only is None and not with_attention and dials is None
         return module_frames(*arguments)
 
     module_frames = module.render_frames

@@ -88,7 +88,8 @@ def test_files_of_a_run(capture, config, tmp_path):
     assert {line["stage"] for line in lines} == set(STAGES)
     assert set(lines[0]) == {"stage", "step", "loss", "loss_terms", "statistics", "seconds"}
     assert set(lines[0]["statistics"]) == {"psnr", "rays_per_second", "samples_per_ray"}
-    assert set(lines[0]["loss_terms"]) == {"color", "opacity_entropy", "audio_attention", "eye_attention"}
+    attention = {"audio_attention", "eye_attention", "attention_outside"}
+    assert set(lines[0]["loss_terms"]) == {"color", "opacity_entropy", *attention}
     for line in lines:
         if "loss" in line:
             assert line["loss"] == pytest.approx(sum(line["loss_terms"].values()))
