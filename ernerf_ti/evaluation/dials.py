@@ -6,11 +6,9 @@ from pathlib import Path
 import numpy as np
 
 from ernerf_ti.data.capture import Capture
-from ernerf_ti.data.capture_files import HEAD
 from ernerf_ti.evaluation.held_out import HeldOutFrames, save_frames, saved_frames
-from ernerf_ti.evaluation.held_out_labels import HeldOutLabels
-from ernerf_ti.evaluation.leak import face_axes, leak_regions
-from ernerf_ti.evaluation.metric import Metric, MetricValue, NotComputed, SequenceMetric, Setting, mean_over_frames
+from ernerf_ti.evaluation.leak import RegionChange, face_axes, leak_regions
+from ernerf_ti.evaluation.metric import Metric, Setting
 from ernerf_ti.process.ranks import Ranks
 from ernerf_ti.process.threads import adaptive_threads
 from ernerf_ti.run.trained_portrait import TrainedPortrait
@@ -113,7 +111,7 @@ def dial_settings(
     ]
 
 
-class DialChange(SequenceMetric):
+class DialChange(RegionChange):
     """Mean change of a region when a dial is turned.
 
     Args:
@@ -122,10 +120,8 @@ class DialChange(SequenceMetric):
         capture: its segmentation says where the head is.
     """
 
-    unit, better = "gray levels", "lower"
-
     def __init__(self, region: str, dial_names: tuple[str, ...], capture: Capture):
-        self._region, self._labels = region, HeldOutLabels(capture)
+        super().__init__(region, capture)
         self.settings = tuple(map(dial_setting, dial_names))
         self.name = f"dial moves {region}"
         self.description = (
@@ -134,18 +130,8 @@ class DialChange(SequenceMetric):
             "brows, eyes for gaze-x and gaze-y, mouth for smile."
         )
 
-    def missing(self) -> NotComputed | None:
-        return self._labels.problem()
-
-    def measure(self, setting: Setting, seed: int) -> MetricValue | NotComputed:
-        assert setting.truth is not None  # the rendering at -1
-        values = np.full(len(setting), np.nan)
-        for i, time in enumerate(setting.times):
-            region = dial_regions(setting.landmarks(i), self._labels[time] == HEAD)[self._region]
-            if region.any():
-                change = setting.images[i][region].astype(np.float64) - setting.truth[i][region]
-                values[i] = np.abs(change).mean()
-        return mean_over_frames(values, setting.times, seed)
+    def regions(self, landmarks: np.ndarray, head: np.ndarray) -> dict[str, np.ndarray]:
+        return dial_regions(landmarks, head)
 
 
 def dial_metrics(dial_names: tuple[str, ...], capture: Capture) -> list[Metric]:

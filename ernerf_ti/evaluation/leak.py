@@ -4,6 +4,7 @@ Renderings of the same pose are compared: one with the inputs of its frame, and 
 eyes. Whatever differs in the forehead, the hair and the ears has leaked there.
 """
 
+from abc import abstractmethod
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -133,19 +134,44 @@ def leak_settings(
     ]
 
 
-class Leak(SequenceMetric):
-    """Mean change of a region that should stay as it is.
+class RegionChange(SequenceMetric):
+    """Mean absolute difference of a region of the head between two renderings of each pose.
 
     Args:
-        region: one of REGIONS.
+        region: its name.
         capture: its segmentation says where the head is.
     """
 
     unit, better = "gray levels", "lower"
-    settings = tuple(LEAK_SETTINGS)
 
     def __init__(self, region: str, capture: Capture):
         self._region, self._labels = region, HeldOutLabels(capture)
+
+    @abstractmethod
+    def regions(self, landmarks: np.ndarray, head: np.ndarray) -> dict[str, np.ndarray]:
+        """[68, 2] landmarks and the head [H, W] -> regions [H, W] bool by name."""
+
+    def missing(self) -> NotComputed | None:
+        return self._labels.problem()
+
+    def measure(self, setting: Setting, seed: int) -> MetricValue | NotComputed:
+        assert setting.truth is not None  # the other rendering
+        values = np.full(len(setting), np.nan)
+        for i, time in enumerate(setting.times):
+            region = self.regions(setting.landmarks(i), self._labels[time] == HEAD)[self._region]
+            if region.any():
+                change = setting.images[i][region].astype(np.float64) - setting.truth[i][region]
+                values[i] = np.abs(change).mean()
+        return mean_over_frames(values, setting.times, seed)
+
+
+class Leak(RegionChange):
+    """Mean change of a region that should stay as it is; arguments as of :class:`RegionChange`."""
+
+    settings = tuple(LEAK_SETTINGS)
+
+    def __init__(self, region: str, capture: Capture):
+        super().__init__(region, capture)
         self.name = f"leak {region}"
         self.description = (
             f"Mean absolute difference of the {region}, averaged over the RGB channels, between renderings of a pose "
@@ -153,18 +179,8 @@ class Leak(SequenceMetric):
             "capture's segmentation masks; values are 8-bit."
         )
 
-    def missing(self) -> NotComputed | None:
-        return self._labels.problem()
-
-    def measure(self, setting: Setting, seed: int) -> MetricValue | NotComputed:
-        assert setting.truth is not None  # the rendering with the frame's own inputs
-        values = np.full(len(setting), np.nan)
-        for i, time in enumerate(setting.times):
-            region = leak_regions(setting.landmarks(i), self._labels[time] == HEAD)[self._region]
-            if region.any():
-                change = setting.images[i][region].astype(np.float64) - setting.truth[i][region]
-                values[i] = np.abs(change).mean()
-        return mean_over_frames(values, setting.times, seed)
+    def regions(self, landmarks: np.ndarray, head: np.ndarray) -> dict[str, np.ndarray]:
+        return leak_regions(landmarks, head)
 
 
 def leak_metrics(capture: Capture) -> list[Metric]:

@@ -44,7 +44,7 @@ class LiveSession:
     Frame k belongs to the time k / 25 of the session, counted from the first call of :meth:`frames`, always. Each frame
     carries its 40 ms of sound, so that neither sound nor picture can drift. What gives under load, in this order:
 
-    - the resolution, which falls to 3/4 and to 1/2, and rises again when there is time;
+    - the resolution, which falls to the lower `scales` of the pictures, and rises again when there is time;
     - pictures: a frame whose picture is not ready repeats the last one, with its own sound; a picture that takes long
       is rendered for the time at which it will be seen;
     - with a reader that is half a second late, frames are left out, in which no sound was: the sound waits.
