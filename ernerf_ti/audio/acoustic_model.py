@@ -10,6 +10,7 @@ Only the context-independent phones are used, and not the decoder of pocketsphin
 
 import struct
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -39,7 +40,7 @@ class AcousticModel:
         """[T, 3, d] features -> [T, P, 3 states] natural log-likelihoods."""
         result = np.zeros((len(streams), len(self.phones), N_STATES))
         for stream in range(3):
-            gaussians, weights = self._linear_form(stream), np.exp(self.log_weights[:, stream])
+            gaussians, weights = self._linear_forms[stream], self._weights[stream]
             for begin in range(0, len(streams), _CHUNK):
                 x = streams[begin : begin + _CHUNK, stream]
                 terms = np.concatenate((np.ones((len(x), 1)), x, x * x), 1)
@@ -49,11 +50,20 @@ class AcousticModel:
                 result[begin : begin + len(x)] += np.log(sums + np.finfo(np.float64).tiny) + largest
         return result
 
-    def _linear_form(self, stream: int) -> np.ndarray:
-        """[1 + 2 d, P J] matrix; (1, x, x^2) times it gives the log densities of all Gaussians."""
-        mean, variance = (a[:, stream].reshape(-1, a.shape[-1]) for a in (self.means, self.variances))
-        constant = -0.5 * (np.log(2 * np.pi * variance) + mean**2 / variance).sum(1, keepdims=True)
-        return np.concatenate((constant, mean / variance, -0.5 / variance), 1).T
+    @cached_property
+    def _weights(self) -> list[np.ndarray]:
+        """[P, J, 3 states] of each stream."""
+        return [np.exp(self.log_weights[:, stream]) for stream in range(3)]
+
+    @cached_property
+    def _linear_forms(self) -> list[np.ndarray]:
+        """[1 + 2 d, P J] matrix of each stream; (1, x, x^2) times it gives the log densities of all Gaussians."""
+        forms = []
+        for stream in range(3):
+            mean, variance = (a[:, stream].reshape(-1, a.shape[-1]) for a in (self.means, self.variances))
+            constant = -0.5 * (np.log(2 * np.pi * variance) + mean**2 / variance).sum(1, keepdims=True)
+            forms.append(np.ascontiguousarray(np.concatenate((constant, mean / variance, -0.5 / variance), 1).T))
+        return forms
 
 
 def load_acoustic_model(folder: Path) -> AcousticModel:
