@@ -120,10 +120,8 @@ def projection_path(folder: Path) -> Path:
 
 
 def save_projection(folder: Path, projection: SpeechProjection) -> None:
-    look_ahead = math.nan if projection.look_ahead is None else projection.look_ahead
-    arrays = {**projection.facts, "look_ahead": look_ahead, "mean": projection.mean}
-    values = {name: np.array(value) for name, value in arrays.items()}
-    write_arrays(projection_path(folder), **values, components=projection.components, live_mean=projection.live_mean)
+    values = {name: np.asarray(value) for name, value in projection.state_dict().items() if value is not None}
+    write_arrays(projection_path(folder), **{"look_ahead": np.array(math.nan), **values})
 
 
 def load_projection(folder: Path) -> SpeechProjection:

@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 
 N_COMPONENTS = 64
-LIVE_LOOK_AHEAD = 0.04
+LIVE_LOOK_AHEAD = 0.08
 """Seconds of sound ahead that states know in live sessions, of portraits that were trained on whole recordings."""
+_PASSES = 2
+"""Version of how states with a look-ahead are computed: 1 saw stretches of 1.6 s, 2 remembers what came before."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,15 +29,11 @@ class SpeechProjection:
     """[D] float32, subtracted from the states."""
     components: np.ndarray
     """[64, D] float32, of decreasing variance and orthogonal, multiplied by the centered states."""
-    live_mean: np.ndarray
-    """[D] float32, subtracted in place of `mean` from states with :data:`LIVE_LOOK_AHEAD`."""
 
     @property
     def live(self) -> "SpeechProjection":
         """The projection for sound that arrives: itself if it was fitted to states with a look-ahead."""
-        if self.look_ahead is not None:
-            return self
-        return replace(self, look_ahead=LIVE_LOOK_AHEAD, mean=self.live_mean)
+        return replace(self, look_ahead=LIVE_LOOK_AHEAD) if self.look_ahead is None else self
 
     @property
     def facts(self) -> dict[str, str | int | float | None]:
@@ -52,33 +50,37 @@ class SpeechProjection:
 
         return {
             **self.facts,
+            "passes": _PASSES,
             "mean": torch.from_numpy(self.mean),
             "components": torch.from_numpy(self.components),
-            "live_mean": torch.from_numpy(self.live_mean),
         }
 
     @staticmethod
     def from_state(state: Mapping[str, Any], source: Path) -> "SpeechProjection":
         """From :meth:`state_dict`, or the arrays of a file.
 
-        Raises ValueError, naming the source, if something is missing or of another kind.
+        Raises ValueError, naming the source, if something is missing or of another kind, or if the states had a
+        look-ahead and were computed in another way.
         """
         try:
             look_ahead = None if state["look_ahead"] is None else float(state["look_ahead"])
-            arrays = ("mean", "components", "live_mean" if "live_mean" in state else "mean")  # early files lack it
-            mean, components, live_mean = (np.asarray(state[name].tolist(), np.float32) for name in arrays)
+            mean, components = (np.asarray(state[name].tolist(), np.float32) for name in ("mean", "components"))
             found = SpeechProjection(
-                str(state["model"]), int(state["layer"]), str(state["sha256"]), look_ahead, mean, components, live_mean
+                str(state["model"]), int(state["layer"]), str(state["sha256"]), look_ahead, mean, components
             )
-            if mean.ndim != 1 or live_mean.shape != mean.shape or components.shape != (N_COMPONENTS, len(mean)):
-                raise ValueError(
-                    f"shapes {list(mean.shape)}, {list(components.shape)} and {list(live_mean.shape)} of live_mean"
-                )
-            if not all(np.isfinite(array).all() for array in (mean, components, live_mean)):
+            passes = int(state["passes"]) if "passes" in state else 1
+            if mean.ndim != 1 or components.shape != (N_COMPONENTS, len(mean)):
+                raise ValueError(f"shapes {list(mean.shape)} and {list(components.shape)}")
+            if not all(np.isfinite(array).all() for array in (mean, components)):
                 raise ValueError("values that are not finite")
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise ValueError(
                 f"{source}: expected the projection of Whisper's states ([D] and [{N_COMPONENTS}, D] numbers), got "
                 f"{error}; the file is damaged, take another copy or extract the features again"
             ) from None
+        if look_ahead is not None and passes != _PASSES:
+            raise ValueError(
+                f"{source}: expected states with a look-ahead of version {_PASSES}, got version {passes}, which this "
+                "ernerf-ti does not compute; make the capture again with `ernerf-ti preprocess`, and train on it"
+            )
         return found

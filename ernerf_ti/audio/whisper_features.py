@@ -9,12 +9,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ernerf_ti.audio.frame_features import STEP, FeatureStream, Statistics
+from ernerf_ti.audio.frame_features import FeatureStream, Statistics
 from ernerf_ti.audio.phone_posteriors import PhonePosteriors
-from ernerf_ti.audio.speech_projection import LIVE_LOOK_AHEAD, N_COMPONENTS, SpeechProjection
-from ernerf_ti.audio.whisper_states import BLOCK, LAYER, StateStream, WhisperStates
-
-_LIVE_STEPS = 1500  # 30 s
+from ernerf_ti.audio.speech_projection import N_COMPONENTS, SpeechProjection
+from ernerf_ti.audio.whisper_states import BLOCK, LAYER, StateMemory, StateStream, WhisperStates
 
 
 class WhisperFeatures:
@@ -59,13 +57,14 @@ class WhisperFeatures:
         """
         return np.concatenate((self._phones(samples), self.projection(self._states(samples))), 1)
 
-    def stream(self, statistics: Statistics | None = None) -> "WhisperFeatureStream":
+    def stream(self, statistics: Statistics | None = None, memory: StateMemory | None = None) -> "WhisperFeatureStream":
         """Features of sound that arrives in chunks.
 
         Args:
             statistics: as for :meth:`ernerf_ti.audio.frame_features.FrameFeatures.stream`, of the phone posteriors.
+            memory: as for :meth:`ernerf_ti.audio.whisper_states.WhisperStates.stream`.
         """
-        return WhisperFeatureStream(self.projection, self._phones.stream(statistics), self._states.stream())
+        return WhisperFeatureStream(self.projection, self._phones.stream(statistics), self._states.stream(memory))
 
 
 class WhisperFeatureStream:
@@ -124,14 +123,7 @@ def fit_whisper(
     if not len(states[:n_fit]):
         raise ValueError("samples: expected sound to fit the features to, got none; use a recording of speech")
     mean, components = principal_components(states[:n_fit], float(phones[:n_fit].var(0).mean()))
-    live_mean = mean
-    if look_ahead is None:
-        # In short stretches all states are off by about the same, whoever speaks: the encoder adds to each its position
-        # in the stretch, and was trained with 30 s.
-        n = min(n_fit, len(states), _LIVE_STEPS)
-        live = WhisperStates(model, layer, LIVE_LOOK_AHEAD, device)(samples[: n * STEP])
-        live_mean = mean + live.mean(0) - states[: len(live)].mean(0)
-    projection = SpeechProjection(extract.model, layer, extract.sha256, look_ahead, mean, components, live_mean)
+    projection = SpeechProjection(extract.model, layer, extract.sha256, look_ahead, mean, components)
     return projection, np.concatenate((phones, projection(states)), 1)
 
 

@@ -1,13 +1,22 @@
 """Hidden states of a Whisper encoder for sound of any length, with the same result for a recording and for a stream."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from ernerf_ti.audio.frame_features import SAMPLE_RATE, STEP, check_samples
-from ernerf_ti.audio.whisper_encoder import WhisperEncoder, log_mel
+from ernerf_ti.audio.whisper_encoder import (
+    STEM_STEPS,
+    EncoderMemory,
+    WhisperEncoder,
+    log_energies,
+    log_mel,
+    scaled,
+)
 from ernerf_ti.audio.whisper_weights import load_whisper
 
 LAYER = 3
@@ -19,7 +28,7 @@ _STEPS_PER_SECOND = SAMPLE_RATE // STEP
 
 @dataclass(frozen=True)
 class _Schedule:
-    """Steps of 20 ms in a pass of the encoder, which begins `back` steps before its output and ends `ahead` after."""
+    """Steps of 20 ms of a pass of the encoder: those before its output, its output, and those after it."""
 
     back: int
     output: int
@@ -27,17 +36,16 @@ class _Schedule:
 
     @staticmethod
     def of(look_ahead: float | None, block: float, n_steps: int) -> "_Schedule":
+        margin = n_steps // 15  # 2 s of 30 s
         if look_ahead is None:
-            margin = n_steps // 15  # 2 s of 30 s
             return _Schedule(margin, n_steps - 2 * margin, margin)
-        ahead = round(look_ahead * _STEPS_PER_SECOND)
-        back, output = 80, max(1, round(block * _STEPS_PER_SECOND))  # 1.6 s
-        if not 0 <= ahead <= n_steps - back - output:
-            longest = (n_steps - back - output) / _STEPS_PER_SECOND
+        ahead, output = round(look_ahead * _STEPS_PER_SECOND), max(1, round(block * _STEPS_PER_SECOND))
+        if not 0 <= ahead <= n_steps - margin - output:
+            longest = (n_steps - margin - output) / _STEPS_PER_SECOND
             raise ValueError(
                 f"look_ahead: expected 0 to {longest:g} seconds, got {look_ahead:g}; pass none for whole recordings"
             )
-        return _Schedule(back, output, ahead)
+        return _Schedule(margin, output, ahead)
 
     @property
     def length(self) -> int:
@@ -47,15 +55,16 @@ class _Schedule:
 class WhisperStates:
     """States of a layer of a Whisper encoder, 50 per second.
 
-    The encoder sees stretches of sound of one length, which overlap; the states are those in the middle. Before and
-    after the sound there is silence.
+    For whole recordings, the encoder sees stretches of 30 s, as it was trained, which overlap; the states are those in
+    the middle. With a look-ahead, a pass gives a block of states, which see the sound before them, at least 2 s and up
+    to 30 s, as what each layer made of it when it was new, and the look-ahead after them. So each pass takes a few
+    steps instead of a stretch. Before and after the sound there is silence.
 
     Args:
         model: file, folder or name, see :func:`ernerf_ti.audio.whisper_weights.load_whisper`; None for tiny.en.
         layer: from 1 on.
-        look_ahead: seconds of sound that a state may depend on after the block that it is computed with; before them
-            it is 1.6 s. None for stretches of 30 s, as the encoder was trained, of which 2 s at either end only give
-            context.
+        look_ahead: seconds of sound that a state may depend on after the block that it is computed with. None for
+            stretches of 30 s, of which 2 s at either end only give context.
         device: where the encoder runs.
         block: seconds of states per pass of the encoder, with a look-ahead. A stream waits for a block: shorter ones
             come sooner and take more passes.
@@ -87,9 +96,15 @@ class WhisperStates:
         stream = self.stream()
         return np.concatenate((stream.push(samples), stream.finish()))
 
-    def stream(self) -> "StateStream":
-        """States of sound that arrives in chunks."""
-        return StateStream(self)
+    def stream(self, memory: "StateMemory | None" = None) -> "StateStream":
+        """States of sound that arrives in chunks.
+
+        Args:
+            memory: of the sound that was heard before, which this one continues; only with a look-ahead.
+        """
+        if self.look_ahead is None:
+            return StateStream(self.schedule, self.dimension, self.of_stretch)
+        return StateStream(self.schedule, self.dimension, partial(self.of_next, memory or StateMemory()))
 
     @torch.no_grad()
     def of_stretch(self, samples: np.ndarray) -> np.ndarray:
@@ -98,17 +113,54 @@ class WhisperStates:
         wanted = slice(self.schedule.back, self.schedule.back + self.schedule.output)
         return self._encoder(log_mel(sound, self._encoder.n_mels), wanted).cpu().numpy()
 
+    @torch.no_grad()
+    def of_next(self, memory: "StateMemory", samples: np.ndarray) -> np.ndarray:
+        """The states after what is remembered, which are remembered too; otherwise as :meth:`of_stretch`."""
+        schedule, encoder = self.schedule, self._encoder
+        if memory.of_layers is None or memory.of_layers.n + schedule.output + schedule.ahead > encoder.n_steps:
+            # Positions begin again, with the sound before the output.
+            memory.of_layers, memory.loudest = EncoderMemory(encoder), None
+            n_before, n_seen = schedule.back, 0
+        else:
+            n_before, n_seen = 0, STEM_STEPS
+        n_kept = n_before + schedule.output
+        first = len(samples) - (n_seen + n_kept + schedule.ahead) * STEP
+        sound = torch.from_numpy(samples[first:].astype(np.float32)).to(self._device)
+        logs = log_energies(sound, encoder.n_mels)
+        memory.loudest = logs.max() if memory.loudest is None else torch.maximum(memory.loudest, logs.max())
+        new = encoder.stem(scaled(logs, memory.loudest))[n_seen:]
+        states = encoder.transform(new, slice(n_before, n_kept), memory.of_layers)
+        memory.of_layers.n += n_kept
+        return states.cpu().numpy()
+
+
+@dataclass(eq=False)
+class StateMemory:
+    """What an encoder remembers of a voice; nothing at first."""
+
+    of_layers: EncoderMemory | None = None
+    loudest: torch.Tensor | None = None
+    """Logarithm of the largest energy."""
+
+    def copy(self) -> "StateMemory":
+        """The same, for :meth:`restore`."""
+        return StateMemory(None if self.of_layers is None else self.of_layers.copy(), self.loudest)
+
+    def restore(self, earlier: "StateMemory") -> None:
+        """Forget the sound since a copy was made."""
+        self.of_layers, self.loudest = earlier.of_layers, earlier.loudest
+
 
 class StateStream:
     """States of sound that arrives in chunks of any length; see :meth:`WhisperStates.stream`.
 
-    A state is returned as soon as the sound of its stretch has arrived. The states equal those of the whole recording
+    A state is returned as soon as the sound of its pass has arrived. The states equal those of the whole recording
     with the same look-ahead.
     """
 
-    def __init__(self, states: WhisperStates):
-        self._states, self._schedule = states, states.schedule
-        self._samples = np.zeros(self._schedule.back * STEP)  # of stretches to come
+    def __init__(self, schedule: _Schedule, dimension: int, run: Callable[[np.ndarray], np.ndarray]):
+        self._schedule, self._dimension, self._run = schedule, dimension, run
+        self._samples = np.zeros(self._schedule.back * STEP)  # of passes to come
         self._n_samples = self._n_steps = 0
         self._ended = False
 
@@ -133,10 +185,10 @@ class StateStream:
         return self._complete(wanted * STEP)
 
     def _complete(self, until: int) -> np.ndarray:
-        """States of the steps that begin before sample `until` and whose stretches are there."""
-        schedule, parts = self._schedule, [np.zeros((0, self._states.dimension), np.float32)]
+        """States of the steps that begin before sample `until` and whose passes can be run."""
+        schedule, parts = self._schedule, [np.zeros((0, self._dimension), np.float32)]
         while self._n_steps * STEP < until and len(self._samples) >= schedule.length * STEP:
-            parts.append(self._states.of_stretch(self._samples[: schedule.length * STEP]))
+            parts.append(self._run(self._samples[: schedule.length * STEP]))
             self._samples = self._samples[schedule.output * STEP :]
             self._n_steps += schedule.output
         states = np.concatenate(parts)

@@ -18,7 +18,7 @@ import av
 import numpy as np
 import torch
 
-from ernerf_ti.audio.frame_features import SAMPLE_RATE, Statistics
+from ernerf_ti.audio.frame_features import SAMPLE_RATE
 from ernerf_ti.audio.windows import STEPS_PER_FRAME
 from ernerf_ti.live import LiveFrame, LivePortrait, SimulatedClock
 from ernerf_ti.live.features import SegmentSteps
@@ -84,7 +84,7 @@ def time_parts(portrait: LivePortrait, n: int) -> dict[str, float]:
     """Medians of CPU milliseconds per frame."""
     sound = SegmentSound()
     sound.push(_noise(n + 20), SAMPLE_RATE)
-    steps = SegmentSteps(sound, portrait.features, portrait.features.statistics())
+    steps = SegmentSteps(sound, portrait.features, portrait.features.voice())
     steps.compute(8 * STEPS_PER_FRAME)
     of_features = []
     for k in range(n):
@@ -240,7 +240,7 @@ def measure_drift(portrait: LivePortrait, seconds: float) -> dict[str, float | s
     """A session with speech and silence in turns, whose pictures and features cost nothing."""
     clock = SimulatedClock()
     stand_in = LivePortrait(portrait.trained, _NoPictures())
-    stand_in.features = replace(portrait.features, stream=lambda statistics: _NoFeatures(statistics, portrait))
+    stand_in.features = replace(portrait.features, stream=lambda voice: _NoFeatures(portrait))
     session = stand_in.session(clock=clock)
     sound = _noise(FPS)
     n_sent = n_spoken = 0
@@ -279,7 +279,7 @@ class _NoPictures:
 class _NoFeatures:
     """As many steps as the sound has, all of them silence."""
 
-    def __init__(self, statistics: Statistics, portrait: LivePortrait):
+    def __init__(self, portrait: LivePortrait):
         self._silence, self._rest = portrait.features.silence, 0
 
     def push(self, samples: np.ndarray) -> np.ndarray:

@@ -1,7 +1,7 @@
 """Audio features of sound that arrives, and those of silence."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
@@ -12,7 +12,7 @@ from ernerf_ti.audio.mel_spectrum import MelSpectrum
 from ernerf_ti.audio.phone_posteriors import PhonePosteriors
 from ernerf_ti.audio.silence import pause_windows
 from ernerf_ti.audio.whisper_features import WhisperFeatures
-from ernerf_ti.audio.whisper_states import BLOCK
+from ernerf_ti.audio.whisper_states import BLOCK, StateMemory
 from ernerf_ti.data.capture_files import CapturePaths
 from ernerf_ti.live.sound import SegmentSound
 from ernerf_ti.media.sound import read_sound
@@ -32,14 +32,35 @@ class Stream(Protocol):
     def finish(self) -> np.ndarray: ...
 
 
+@dataclass(eq=False)
+class Voice:
+    """What a session knows of the voice that it hears, from segment to segment."""
+
+    statistics: Statistics
+    """Running ones adapt to it."""
+    states: StateMemory = field(default_factory=StateMemory)
+    """What Whisper remembers of it."""
+
+    def copy(self) -> "Voice":
+        """The same, for :meth:`restore`."""
+        statistics = self.statistics
+        return Voice(statistics.copy() if isinstance(statistics, RunningStatistics) else statistics, self.states.copy())
+
+    def restore(self, earlier: "Voice") -> None:
+        """Forget the sound since a copy was made."""
+        if isinstance(self.statistics, RunningStatistics) and isinstance(earlier.statistics, RunningStatistics):
+            self.statistics.restore(earlier.statistics)
+        self.states.restore(earlier.states)
+
+
 @dataclass(frozen=True, eq=False)
 class StreamingFeatures:
     """The features of a portrait, computed as the sound arrives. Shared by sessions; has no state of its own."""
 
-    stream: Callable[[Statistics], Stream]
+    stream: Callable[[Voice], Stream]
     """Begins a stretch of sound."""
-    statistics: Callable[[], Statistics]
-    """Statistics that a session begins with; running ones adapt to its voice."""
+    voice: Callable[[], Voice]
+    """What a session knows at its beginning."""
     delay: float
     """Seconds of sound after a step of 20 ms that the step needs."""
     silence: np.ndarray
@@ -57,12 +78,20 @@ class StreamingFeatures:
         frames: FrameFeatures
         if trained.extractor == WHISPER and trained.speech_projection is not None:
             projection, frames = trained.speech_projection.live, PhonePosteriors()
-            extractor = WhisperFeatures(projection, None, trained.background.device)
+            extractor = whisper = WhisperFeatures(projection, None, trained.background.device)
             states = BLOCK - STEP / SAMPLE_RATE + (projection.look_ahead or 0.0)
             delay = max(_delay(frames), states)
+
+            def stream(voice: Voice) -> Stream:
+                return whisper.stream(voice.statistics, voice.states)
+
         elif trained.extractor in ("ppg", "mel"):
             extractor = frames = PhonePosteriors() if trained.extractor == "ppg" else MelSpectrum()
             delay = _delay(frames)
+
+            def stream(voice: Voice) -> Stream:
+                return frames.stream(voice.statistics)
+
         else:
             streaming = [name for name in EXTRACTORS if name in ("ppg", WHISPER, "mel")]
             raise ValueError(
@@ -77,10 +106,10 @@ class StreamingFeatures:
             )
         known = _capture_statistics(trained, frames)
 
-        def statistics() -> RunningStatistics:
-            return RunningStatistics() if known is None else RunningStatistics(*known, _KNOWN_FRAMES)
+        def voice() -> Voice:
+            return Voice(RunningStatistics() if known is None else RunningStatistics(*known, _KNOWN_FRAMES))
 
-        return cls(extractor.stream, statistics, delay, _silence(trained))
+        return cls(stream, voice, delay, _silence(trained))
 
 
 class SegmentSteps:
@@ -89,11 +118,11 @@ class SegmentSteps:
     Args:
         sound: of the segment.
         features: of the portrait.
-        statistics: of the session.
+        voice: of the session.
     """
 
-    def __init__(self, sound: SegmentSound, features: StreamingFeatures, statistics: Statistics):
-        self._sound, self._stream = sound, features.stream(statistics)
+    def __init__(self, sound: SegmentSound, features: StreamingFeatures, voice: Voice):
+        self._sound, self._stream = sound, features.stream(voice)
         self._silence = features.silence
         self._delay = round(features.delay * SAMPLE_RATE)
         self._fed = 0  # samples

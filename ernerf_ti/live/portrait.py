@@ -18,7 +18,7 @@ from ernerf_ti.live.speech import silent_steps, windows_of
 from ernerf_ti.portrait.model.calls import Call, call_plainly
 from ernerf_ti.run.trained_portrait import TrainedPortrait, load_portrait
 
-LOOK_AHEAD = 0.12
+LOOK_AHEAD = 0.08
 """Seconds of sound after a frame that the mouth depends on."""
 _MOST_SOUND = 120.0
 """Seconds that wait in a session."""
@@ -109,7 +109,8 @@ class LivePortrait:
 
         Args:
             look_ahead: seconds of sound after a frame that the mouth depends on, 0 to 0.24; the latency grows with it.
-                0.24 is what synthesis has; 0.12 cost .06 dB at the lips of a real speaker.
+                0.24 is what synthesis has; 0.12 cost .06 dB at the lips of a real speaker. Features may need more sound
+                beyond it.
             background: None for that of the capture, a color (red, green, blue) from 0 to 255, a picture [H, W, 3]
                 uint8 RGB of any size, or "transparent".
             idle: whether head and eyes move while nobody speaks.

@@ -7,9 +7,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ernerf_ti.audio.context import AFTER, BEFORE
-from ernerf_ti.audio.frame_features import RunningStatistics, Statistics
 from ernerf_ti.audio.windows import STEPS_PER_FRAME, WINDOW
-from ernerf_ti.live.features import SegmentSteps, StreamingFeatures
+from ernerf_ti.live.features import SegmentSteps, StreamingFeatures, Voice
 from ernerf_ti.live.frame import FPS, SOUND_PER_FRAME, SOUND_RATE
 from ernerf_ti.live.quality import MOST_LATE
 from ernerf_ti.live.sound import SegmentSound, SoundQueueFull
@@ -83,7 +82,7 @@ class _Ahead:
     segment: _Segment
     n: int
     """The first n of the segment."""
-    before: Statistics
+    before: Voice
     """Of the session, without them."""
 
 
@@ -100,7 +99,7 @@ class SpeechTrack:
     features: StreamingFeatures
     look_ahead: int
     limit: float
-    _statistics: Statistics = field(init=False)
+    _voice: Voice = field(init=False)
     _waiting: deque[_Segment] = field(default_factory=deque, init=False)
     """The segment that is spoken and those that follow it."""
     _n_segments: int = field(default=0, init=False)
@@ -116,7 +115,7 @@ class SpeechTrack:
     _ahead: deque[_Ahead] = field(default_factory=deque, init=False)
 
     def __post_init__(self) -> None:
-        self._statistics = self.features.statistics()
+        self._voice = self.features.voice()
         self._past = deque([None] * _PAST, _PAST)
 
     @property
@@ -139,7 +138,7 @@ class SpeechTrack:
             return
         if not self._waiting or self._waiting[-1].sound.ended:
             sound = SegmentSound()
-            steps = SegmentSteps(sound, self.features, self._statistics)
+            steps = SegmentSteps(sound, self.features, self._voice)
             self._waiting.append(_Segment(self._n_segments, first_frame, sound, steps))
             self._n_segments += 1
         self._waiting[-1].sound.push(samples, rate)
@@ -218,7 +217,7 @@ class SpeechTrack:
         """Compute the steps of a frame and those that the next one needs, as far as their sound has come.
 
         It may run in another thread while the frame is rendered. What :meth:`steps` returns does not depend on it, also
-        after an interruption: the statistics of the voice forget what no frame has needed by then.
+        after an interruption: what is known of the voice forgets what no frame has needed by then.
         """
         with self._computing:
             for i in range(self._n_known + STEPS_PER_FRAME):
@@ -263,16 +262,14 @@ class SpeechTrack:
     def _compute_ahead(self, segment: _Segment, n: int) -> None:
         while self._ahead and self._ahead[0].segment.cut:
             self._forget_if_cut(self._ahead.popleft(), segment)
-        statistics = self._statistics
-        before = statistics.copy() if isinstance(statistics, RunningStatistics) else statistics
+        before = self._voice.copy()
         if segment.steps.compute(n):
             self._ahead.append(_Ahead(segment, n, before))
 
     def _forget_if_cut(self, ahead: _Ahead, following: _Segment) -> None:
         """Take the steps back if no frame will need them; the segment that is computed now is another one."""
         if ahead.segment.cut and ahead.segment is not following:
-            if isinstance(self._statistics, RunningStatistics) and isinstance(ahead.before, RunningStatistics):
-                self._statistics.restore(ahead.before)
+            self._voice.restore(ahead.before)
             self._ahead.clear()
 
     def deliver(self, moment: Moment) -> Heard:

@@ -49,7 +49,7 @@ class LiveServer:
         portrait: LivePortrait,
         access: Access,
         limits: Limits = Limits(),  # noqa: B008, it is frozen
-        look_ahead: float = 0.12,
+        look_ahead: float = 0.08,
         watermark: bool = False,
         with_note: bool = True,
     ):

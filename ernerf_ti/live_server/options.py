@@ -29,7 +29,7 @@ class ServerOptions:
     """Portraits that are rendered at the same time, each for one page."""
     background: str = "portrait"
     """Behind the person at first: portrait for the background of the capture, transparent, or a color as #rrggbb."""
-    look_ahead: float = 0.12
+    look_ahead: float = 0.08
     """Sound that is heard before its frame is rendered, in seconds; less answers sooner, with worse lips."""
     audio: Path | None = None
     """Sound or video file to speak."""

@@ -10,7 +10,7 @@ from ernerf_ti.audio.ready_made import load_projection, projection_path, save_pr
 from ernerf_ti.audio.speech_projection import LIVE_LOOK_AHEAD, SpeechProjection
 from ernerf_ti.audio.whisper_encoder import WhisperEncoder, log_mel
 from ernerf_ti.audio.whisper_features import WhisperFeatures, fit_whisper, principal_components
-from ernerf_ti.audio.whisper_states import WhisperStates
+from ernerf_ti.audio.whisper_states import StateMemory, WhisperStates
 from ernerf_ti.audio.whisper_weights import load_whisper
 from ernerf_ti.media.packaged import PackagedFile
 from tests.audio.whisper_files import (
@@ -91,14 +91,60 @@ def test_stream_equals_the_whole(model, speech, look_ahead, chunk):
 
 
 def test_a_state_depends_on_its_look_ahead_alone(model, speech):
-    # Two steps are computed together, with 1.6 s before and 0.32 s after them.
+    # Two steps are computed together, with 0.32 s after them; what came before is remembered.
     extract = WhisperStates(model, 2, 0.32)
-    before = extract(speech)
-    for changed, same in ((126, True), (125, False), (19, True), (20, False)):
-        other = speech.copy()
-        other[changed * 320 : (changed + 1) * 320] = 0.5
+    sound = 0.1 * speech
+    sound[320:640] = 0.9 * np.sign(speech[320:640])  # the loudest comes first, relative to which all is heard
+    before = extract(sound)
+    for changed, same in ((126, True), (125, False), (19, False)):
+        other = sound.copy()
+        other[changed * 320 : (changed + 1) * 320] = 0.05
         after = extract(other)
         assert np.array_equal(before[100:110], after[100:110]) == same
+
+
+def test_states_that_remember_are_those_of_all_steps_that_see_what_came_before(model, speech):
+    """Without a look-ahead, what passes remember is what a mask of the steps' blocks hides from them in one pass."""
+    extract = WhisperStates(model, 2, 0.0)
+    encoder, back = WhisperEncoder(load_whisper(model, 2)), extract.schedule.back
+    n = 40
+    loud = np.concatenate((0.9 * np.sign(speech[:320]), 0.1 * speech[320 : n * 320]))
+    sound = torch.from_numpy(np.concatenate((np.zeros(back * 320), loud))).float()
+    block = (torch.arange(back + n) - back).clamp(min=0) // 2
+    with torch.no_grad():
+        x = encoder.stem(log_mel(sound, 80)) + encoder.positions[: back + n]
+        # The convolutions of a block see nothing of the next one.
+        for first in range(back, back + n, 2):
+            ends = log_mel(sound[: (first + 2) * 320], 80)
+            x[first : first + 2] = (encoder.stem(ends) + encoder.positions[: first + 2])[first:]
+        for layer in encoder.layers:
+            normalized = layer.attention_norm(x)
+            query, key, value = layer.attention_in(normalized).view(len(x), 3, layer.n_heads, -1).permute(1, 2, 0, 3)
+            scores = query @ key.transpose(1, 2) / query.shape[2] ** 0.5
+            scores = scores.masked_fill(block[None, :, None] < block[None, None], -torch.inf)
+            x = x + layer.attention_out((scores.softmax(2) @ value).transpose(0, 1).flatten(1))
+            x = x + layer.mlp_out(torch.nn.functional.gelu(layer.mlp_in(layer.mlp_norm(x))))
+        expected = encoder.norm(x)[back:]
+    np.testing.assert_allclose(extract(loud), expected, atol=2e-5)
+
+
+def test_memory_of_a_voice(model, speech):
+    extract = WhisperStates(model, 2, 0.04)
+
+    def heard(sound, memory):
+        stream = extract.stream(memory)
+        return np.concatenate((stream.push(sound), stream.finish()))
+
+    memory = StateMemory()
+    first = heard(speech, memory)
+    assert np.array_equal(first, extract(speech))
+    earlier = memory.copy()
+    second = heard(speech, memory)  # longer than the positions together, so that they begin again
+    assert second.shape == first.shape and np.abs(second - first).max() > 1e-2
+    memory.restore(earlier)
+    assert np.array_equal(heard(speech, memory), second)
+    memory.restore(StateMemory())
+    assert np.array_equal(heard(speech, memory), first)
 
 
 @pytest.mark.parametrize("n", [0, 1, 319, 320, 321])
@@ -114,9 +160,9 @@ def test_the_last_layer_of_a_part_of_the_steps(model, wanted):
     torch.testing.assert_close(encoder(spectrum, wanted), encoder(spectrum)[wanted])
 
 
-@pytest.mark.parametrize("look_ahead", [-0.1, 2.0])
+@pytest.mark.parametrize("look_ahead", [-0.1, 3.0])
 def test_look_ahead_that_does_not_fit(model, look_ahead):
-    with pytest.raises(ValueError, match=r"look_ahead: expected 0 to 1\.36 seconds, got"):
+    with pytest.raises(ValueError, match=r"look_ahead: expected 0 to 2\.76 seconds, got"):
         WhisperStates(model, 1, look_ahead)
 
 
@@ -156,14 +202,12 @@ def test_features_of_a_stream(model, speech):
     np.testing.assert_allclose(np.concatenate([*parts, stream.finish()]), whole, atol=1e-5)
 
 
-def test_live_features_have_the_mean_of_those_of_a_recording(model, speech):
-    projection, features = fit_whisper(speech, 100, model, layer=2)
+def test_live_features(model, speech):
+    projection, _ = fit_whisper(speech, 100, model, layer=2)
     live = projection.live
-    assert live.look_ahead == LIVE_LOOK_AHEAD and live.components is projection.components
-    of_stream = WhisperFeatures(live, model)(speech)[:100, 42:]
-    np.testing.assert_allclose(of_stream.mean(0), features[:100, 42:].mean(0), atol=1e-3)
+    assert live.look_ahead == LIVE_LOOK_AHEAD and live.mean is projection.mean
     states = WhisperStates(model, 2, LIVE_LOOK_AHEAD)(speech)
-    assert np.abs(projection(states)[:100].mean(0) - features[:100, 42:].mean(0)).max() > 1e-2
+    assert np.array_equal(WhisperFeatures(live, model)(speech)[:, 42:], projection(states))
     ahead, _ = fit_whisper(speech, 100, model, layer=2, look_ahead=0.2)
     assert ahead.live is ahead
 
@@ -189,12 +233,13 @@ def test_projection_in_files(model, speech, tmp_path):
             assert found.facts == projection.facts
             assert np.array_equal(found.mean, projection.mean)
             assert np.array_equal(found.components, projection.components)
-            assert np.array_equal(found.live_mean, projection.live_mean)
-    early = {name: value for name, value in state.items() if name != "live_mean"}
-    assert np.array_equal(SpeechProjection.from_state(early, tmp_path).live_mean, projection.mean)
+    early = {name: value for name, value in state.items() if name != "passes"}
+    with pytest.raises(ValueError, match="expected states with a look-ahead of version 2, got version 1"):
+        SpeechProjection.from_state(early, tmp_path)
+    assert SpeechProjection.from_state({**early, "look_ahead": None}, tmp_path).look_ahead is None
     for wrong in (
         {"mean": torch.zeros(3)},
-        {"live_mean": torch.zeros(3)},
+        {"passes": "two"},
         {"layer": "three"},
         {"components": torch.full((64, WIDTH), torch.nan)},
     ):

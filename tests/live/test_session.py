@@ -14,6 +14,7 @@ from ernerf_ti.audio.frame_features import RunningStatistics
 from ernerf_ti.audio.mel_spectrum import MelSpectrum
 from ernerf_ti.audio.phone_posteriors import PhonePosteriors
 from ernerf_ti.live import LivePortrait, SimulatedClock, SoundQueueFull
+from ernerf_ti.live.features import Voice
 from tests.live.conftest import RATE, Pictures, Stage, sound_of
 
 
@@ -35,14 +36,14 @@ def whole_statistics(speech):
 def test_features_equal_offline_ones_with_the_same_look_ahead(trained, speech):
     statistics = whole_statistics(speech)
     silence = np.full(80, 0.25, np.float32)
-    features = {"statistics": lambda: statistics, "silence": silence}
+    features = {"voice": lambda: Voice(statistics), "silence": silence}
     stream = MelSpectrum().stream(statistics)
     steps = np.concatenate((stream.push(speech.astype(np.float64)), stream.finish()))
     frames, windows = spoken(trained, speech, 160, features)
     first = next(k for k, frame in enumerate(frames) if frame.speaking)
     for k in range(len(frames)):
         center = 2 * (k - first)
-        numbers = np.arange(center - 16, center + 14).clip(max=center + 1 + 6)  # 120 ms, then held
+        numbers = np.arange(center - 16, center + 14).clip(max=center + 1 + 4)  # 80 ms, then held
         inside = (numbers >= 0) & (numbers < len(steps))
         strip = np.where(inside[:, None], steps[numbers.clip(0, len(steps) - 1)], silence)
         expected = np.stack([strip[2 * i : 2 * i + 16].T for i in range(8)])
@@ -178,7 +179,7 @@ def test_an_interruption_before_the_first_frame_drops_the_segment(trained, speec
 class Loudness:
     """Features of one value that cost nothing."""
 
-    def __init__(self, statistics):
+    def __init__(self, voice):
         self.rest = np.zeros(0)
 
     def push(self, samples):
@@ -433,9 +434,9 @@ def test_a_smaller_picture_is_enlarged_over_the_background(trained):
 class Slow(Loudness):
     """Running statistics of the voice enter the features, as those of real ones do."""
 
-    def __init__(self, statistics, threads):
-        super().__init__(statistics)
-        self.statistics, self.threads = statistics, threads
+    def __init__(self, voice, threads):
+        super().__init__(voice)
+        self.statistics, self.threads = voice.statistics, threads
 
     def push(self, samples):
         self.threads.add(threading.current_thread().name.split("_")[0])
@@ -447,7 +448,7 @@ class Slow(Loudness):
 def test_features_computed_beside_give_the_same_frames(trained, speech, monkeypatch):
     def run():
         threads = set()
-        features = {"stream": lambda statistics: Slow(statistics, threads), "statistics": RunningStatistics}
+        features = {"stream": lambda voice: Slow(voice, threads), "voice": lambda: Voice(RunningStatistics())}
         stage = Stage(trained, features=features)
         stage.read(2)
         frames = []

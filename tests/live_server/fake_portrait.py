@@ -92,7 +92,7 @@ class FakePortrait:
         self.n_open = 0
         self.sessions = []
 
-    def session(self, look_ahead=0.12, background=None, idle=True, limit=120.0):
+    def session(self, look_ahead=0.08, background=None, idle=True, limit=120.0):
         if self.open_error:
             raise self.open_error
         self.n_open += 1
