@@ -20,6 +20,15 @@ from taichi_kernels.runtime import array, is_cuda, launch, scalar, taichi
 from taichi_kernels.triplane_encoding import PLANES
 
 
+class TileCorners(NamedTuple):
+    """The four corners around a point in the tiles of each plane, and how much of each counts."""
+
+    numbers: Tensor
+    """[N, 3, 4] int32 among the K S^2 corners of the tiles."""
+    weights: Tensor
+    """[N, 3, 4] in the dtype of the positions."""
+
+
 class PlaneTiles(NamedTuple):
     """Features of the planes xy, yz and xz at the corners of tiles, each of which covers a cell of a plane."""
 
@@ -70,6 +79,32 @@ class PlaneTiles(NamedTuple):
         values = torch.cat(tiles)
         return PlaneTiles(numbers, values if len(values) else values.new_zeros(1, *values.shape[1:]))
 
+    def place(self, positions: Tensor, bound: float) -> TileCorners:
+        """Where :func:`encode_tiles` looks; arguments and errors as there."""
+        check = ArgumentCheck()
+        check.tensor("positions", positions, ("N", 3), FLOATS, differentiable=False)
+        check.tensor("tiles.numbers", self.numbers, (3, "R", "R"), torch.int32)
+        check.tensor("tiles.values", self.values, ("K", "S", "S", "C"), positions.dtype, differentiable=False)
+        expect(bound > 0, "bound", "a number above 0", bound, "pass half the side of the cells' cube")
+        n_tiles, n_corners = self.values.shape[:2]
+        expect(
+            *(n_tiles >= 1 and n_corners >= 2, "tiles.values", "a tile of at least 2 corners a side"),
+            *(n_corners, "add one"),
+        )
+        return TileCorners(*_PLACE(positions, self.numbers, n_corners, float(bound)))
+
+    @torch.no_grad()
+    def interpolate(self, corners: TileCorners) -> Tensor:
+        """[n, 3 C], what :func:`encode_tiles` finds there; corners of some of the points at a time, so that their
+        features stay in the cache of a CPU.
+
+        Sums of rows are left to torch, which uses all of a CPU's vector units for them, unlike a kernel of Taichi.
+        """
+        rows = self.values.view(-1, self.values.shape[3])
+        numbers, weights = (each.view(-1, 4) for each in corners)
+        features = F.embedding_bag(numbers, rows, mode="sum", per_sample_weights=weights)
+        return features.view(len(corners.numbers), 3 * rows.shape[1])
+
 
 def encode_tiles(positions: Tensor, tiles: PlaneTiles, bound: float) -> Tensor:
     """Interpolated features of points in cells that have tiles.
@@ -84,48 +119,40 @@ def encode_tiles(positions: Tensor, tiles: PlaneTiles, bound: float) -> Tensor:
 
     Not differentiable. Deterministic. Raises ValueError if an argument is not as above.
     """
-    check = ArgumentCheck()
-    check.tensor("positions", positions, ("N", 3), FLOATS, differentiable=False)
-    check.tensor("tiles.numbers", tiles.numbers, (3, "R", "R"), torch.int32)
-    check.tensor("tiles.values", tiles.values, ("K", "S", "S", "C"), positions.dtype, differentiable=False)
-    expect(bound > 0, "bound", "a number above 0", bound, "pass half the side of the cells' cube")
-    n_tiles, n_corners = tiles.values.shape[:2]
-    expect(n_tiles >= 1 and n_corners >= 2, "tiles.values", "a tile of at least 2 corners a side", n_corners, "add one")
-    features: Tensor = _ENCODE(positions, *tiles, float(bound))
-    return features
+    return tiles.interpolate(tiles.place(positions, bound))
 
 
-def _encode(positions: Tensor, numbers: Tensor, values: Tensor, bound: float) -> Tensor:
-    features = _empty(positions, numbers, values, bound)
-    n_corners, n_features = values.shape[2:]
-    cells_per_unit = numbers.shape[1] / (2 * bound)
+def _place(positions: Tensor, numbers: Tensor, n_corners: int, bound: float) -> tuple[Tensor, Tensor]:
+    corners, weights = _empty(positions, numbers, n_corners, bound)
+    resolution = numbers.shape[1]
     launch(
-        _kernel(positions.dtype, n_features, is_cuda()),
-        *(positions, numbers, values, len(positions), numbers.shape[1], n_corners, bound, cells_per_unit, features),
+        _kernel(positions.dtype, is_cuda()),
+        *(positions, numbers, len(positions), resolution, n_corners, bound, resolution / (2 * bound), corners, weights),
     )
-    return features
+    return corners, weights
 
 
-def _empty(positions: Tensor, numbers: Tensor, values: Tensor, bound: float) -> Tensor:
-    return positions.new_empty(positions.shape[0], 3 * values.shape[3])
+def _empty(positions: Tensor, numbers: Tensor, n_corners: int, bound: float) -> tuple[Tensor, Tensor]:
+    shape = len(positions), 3, 4
+    return positions.new_empty(shape, dtype=torch.int32), positions.new_empty(shape)
 
 
 @kernel_factory
-def _kernel(dtype: torch.dtype, n_features: int, on_cuda: bool) -> Any:
+def _kernel(dtype: torch.dtype, on_cuda: bool) -> Any:
     ti = taichi()
     real, Reals, Ints = scalar(dtype), array(dtype), array(torch.int32)
 
     @parallel_kernel(on_cuda)
-    def encode(
+    def place(
         positions: Reals,  # [N, 3]
         numbers: Ints,  # [3, R, R]
-        values: Reals,  # [K, S, S, C]
         n: ti.i32,
         resolution: ti.i32,
         n_corners: ti.i32,
         bound: real,
         cells_per_unit: real,
-        features: Reals,  # [N, 3 C]
+        corners: Ints,  # [N, 3, 4]
+        weights: Reals,  # [N, 3, 4]
     ):
         for j in range(n):
             position = ti.Vector([positions[3 * j], positions[3 * j + 1], positions[3 * j + 2]])
@@ -137,23 +164,19 @@ def _kernel(dtype: torch.dtype, n_features: int, on_cuda: bool) -> Any:
             for plane in ti.static(range(3)):
                 u, v = ti.static(PLANES[plane][0]), ti.static(PLANES[plane][1])
                 tile = numbers[(plane * resolution + cell[u]) * resolution + cell[v]]
-                at = ((tile * n_corners + corner[u]) * n_corners + corner[v]) * n_features
-                beside = at + n_corners * n_features
+                at = (tile * n_corners + corner[u]) * n_corners + corner[v]
                 both = b[u] * b[v]
-                of_u, of_v = b[u] - both, b[v] - both
-                neither = real(1.0) - b[u] - of_v
-                to = (3 * j + plane) * n_features
-                for k in ti.static(range(n_features)):
-                    features[to + k] = (
-                        neither * values[at + k]
-                        + of_v * values[at + n_features + k]
-                        + of_u * values[beside + k]
-                        + both * values[beside + n_features + k]
-                    )
+                to = 4 * (3 * j + plane)
+                for i in ti.static(range(4)):
+                    corners[to + i] = at + i // 2 * n_corners + i % 2
+                weights[to] = real(1.0) - b[u] - b[v] + both
+                weights[to + 1] = b[v] - both
+                weights[to + 2] = b[u] - both
+                weights[to + 3] = both
 
-    return encode
+    return place
 
 
-_ENCODE = Operator(
-    "encode_tiles(Tensor positions, Tensor numbers, Tensor values, float bound) -> Tensor", _encode, _empty
+_PLACE = Operator(
+    "place_in_tiles(Tensor positions, Tensor numbers, int n_corners, float bound) -> (Tensor, Tensor)", _place, _empty
 )

@@ -127,7 +127,7 @@ KERNELS = {
     *("ray_marching.find", "ray_marching.write", "ray_marching.gradient"),
     *("compositing.forward", "compositing.backward", "compositing.accumulate"),
     *(f"baked_grid.{name}" for name in ("march", "write", "place", "composite")),
-    *("pixel_tiles.project", "plane_tiles.encode", "layers.behind", "layers.front"),
+    *("pixel_tiles.project", "plane_tiles.place", "layers.behind", "layers.front"),
 }
 ON_INTEGERS = {"morton.encode", "morton.decode"}
 

@@ -203,18 +203,19 @@ class BakedRenderer:
         field = self._portrait.head.bind(inputs, with_uncertainty=False, call=self._portrait.call)
         harmonics = tk.spherical_harmonics(samples.directions, field.field.config.direction_degree)
         encode_in_cells = self._encode_in_cells
-        features = None if encode_in_cells is None else encode_in_cells(samples.positions)
+        of_part = None if encode_in_cells is None else encode_in_cells(samples.positions)
         n, n_outputs = len(samples.ts), field.field.position_encoder.n_outputs
         values = samples.ts.new_empty(N_VALUES_WITH_ATTENTION if with_attention else N_VALUES, n)
         encode, begins = self._encode, range(0, n, _SAMPLES_PER_PART)
         n_threads = min(torch.get_num_threads(), len(begins))
 
+        @torch.no_grad()  # which holds for a thread
         def evaluate(first: int) -> None:
             networks = field.folded(with_attention)  # which keep memory of their own
-            memory = values.new_empty(n_outputs * _SAMPLES_PER_PART)
+            memory = values.new_empty(0 if of_part else n_outputs * _SAMPLES_PER_PART)
             for begin in begins[first::n_threads]:
                 part = slice(begin, begin + _SAMPLES_PER_PART)
-                x = encode(samples.positions[part], memory) if features is None else features[part]
+                x = of_part(part) if of_part else encode(samples.positions[part], memory)
                 networks(x, harmonics[part], values[:, part])
 
         if n_threads == 1:

@@ -104,7 +104,7 @@ def operator_arguments(name, n, dtype, device):
             *(torch.eye(4, dtype=dtype, device=device), integers(n, 1)[:, 0].contiguous(), info, new(m).abs()),
             *(4.0, 4.0, 2.0, 2.0, 4, 1.0),
         ),
-        "encode_tiles": (new(n, 3), integers(3, 5, 5) * 0, new(2, 3, 3, 4), 1.0),
+        "place_in_tiles": (new(n, 3), integers(3, 5, 5) * 0, 3, 1.0),
         "show_layers": (
             *(torch.zeros(n, 4, dtype=torch.uint8, device=device), new(n, 3), ids[:n]),
             *(new(n, 3), new(n)),
@@ -116,7 +116,7 @@ def operator_arguments(name, n, dtype, device):
 IN_PLACE = ("accumulate_", "blend_samples_", "find_samples_")
 NAMES = (
     *IN_PLACE,
-    *("composite", "composite_backward", "composite_baked", "dilate_density", "encode_tiles"),
+    *("composite", "composite_backward", "composite_baked", "dilate_density"),
     *("frequency_encode", "frequency_encode_backward"),
     *("grid_encode", "grid_encode_along", "grid_grad_positions", "grid_grad_positions_along"),
     *("grid_grad_tables", "grid_grad_tables_along", "intersect_aabb", "locate_samples", "march_baked_grid"),
@@ -126,6 +126,7 @@ NAMES = (
         "morton_decode",
         "morton_encode",
         "pack_bits",
+        "place_in_tiles",
         "place_samples",
         "show_layers",
         "spherical_harmonics",

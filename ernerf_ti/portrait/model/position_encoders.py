@@ -22,8 +22,8 @@ from ernerf_ti.portrait.model.mlp import MLP
 
 Encode = Callable[[Tensor, Tensor], Tensor]
 """Positions [M, 3], memory for the result -> features."""
-EncodeInCells = Callable[[Tensor], Tensor]
-"""Positions [M, 3] -> features [M, n_outputs]."""
+EncodeInCells = Callable[[Tensor], Callable[[slice], Tensor]]
+"""Positions [M, 3] -> a part of the M -> its features [m, n_outputs]."""
 _TILES_PER_FINEST = 4  # corners of tiles for each of the finest level: half as many change moving pixels by 5 dB more
 _MOST_IN_TILES = 2**25  # numbers: 134 MB
 
@@ -95,7 +95,14 @@ class TriplaneHash(PositionEncoder):
             tiles = tk.PlaneTiles.of(self, cells, n_corners, bound, _MOST_IN_TILES)
             made = self._tiles = cells, tables.detach().clone(), tiles
         tiles = made[2]
-        return None if tiles is None else lambda positions: tk.encode_tiles(positions, tiles, bound)
+        if tiles is None:
+            return None
+
+        def encode(positions: Tensor) -> Callable[[slice], Tensor]:
+            corners, weights = tiles.place(positions, bound)
+            return lambda part: tiles.interpolate(tk.TileCorners(corners[part], weights[part]))
+
+        return encode
 
 
 class HashGrid(PositionEncoder):
