@@ -26,6 +26,10 @@ class CapturePath:
         self._smooth = self._motion.poses(np.arange(len(poses), dtype=float), SMOOTHING)
         self._device = trained.background.device
 
+    def __len__(self) -> int:
+        """Frames of the capture that are played."""
+        return len(self._smooth)
+
     def at(self, time: int) -> tuple[Tensor, float]:
         """The pose [4, 4] in the scene at a time in frames, and its place among the capture's frames."""
         places = self._motion.places(np.array([time], float))

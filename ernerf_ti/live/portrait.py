@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 from ernerf_ti.live.clock import Clock, MonotonicClock
 from ernerf_ti.live.features import StreamingFeatures
+from ernerf_ti.live.frame import FPS
 from ernerf_ti.live.motion import Blinks, CapturePath
 from ernerf_ti.live.renderer import Background, LiveInputs, PictureMaker, PortraitPictures
 from ernerf_ti.live.session import LiveSession
@@ -33,8 +34,8 @@ class LivePortrait:
         trained: the portrait.
         pictures: what renders it; None for its own renderer.
         motion_seconds: of the capture whose head motion is played forward and backward; None for all of it, or for
-            10 s of it if the portrait is baked and rendered on the CPU, which keeps these poses in memory: 1 MB each
-            at 256x256, 1 GB at most.
+            10 s of it if the portrait is baked and rendered on the CPU, which keeps these poses in memory: 1.2 MB each
+            at 256x256, 1 GB at most, or fewer if 10 s find no room.
 
     Raises:
         ValueError: it was trained on audio features that can't be computed as sound arrives.
@@ -49,7 +50,8 @@ class LivePortrait:
         self.trained = trained
         self.features = StreamingFeatures.of(trained)
         self.pictures: PictureMaker = pictures or PortraitPictures(trained)
-        if motion_seconds is None and trained.baked_renderer is not None:
+        self._fits_motion = motion_seconds is None and trained.baked_renderer is not None
+        if self._fits_motion:
             motion_seconds = _MOTION_SECONDS
         self.path = CapturePath(trained, motion_seconds)
         self.open_eyes = float(trained.eye_closures.median())
@@ -93,9 +95,18 @@ class LivePortrait:
         for scale in self.pictures.scales:
             self.pictures.picture(inputs, self.trained.background, scale)
         if isinstance(self.pictures, PortraitPictures) and self.pictures.keeps_poses:
+            if self._fits_motion:
+                self._shorten_path(self.pictures.capacity(pose, place))
             for pose, place in tqdm(self.path.all_poses(), "preparing poses", unit="pose"):
                 if not self.pictures.prepare(pose, place):
                     break
+
+    def _shorten_path(self, n: int) -> None:
+        """Until it has at most n poses."""
+        n_frames = len(self.path)
+        while (excess := len(self.path.all_poses()) - n) > 0 and n_frames > 1:
+            n_frames = max(1, n_frames - excess)
+            self.path = CapturePath(self.trained, n_frames / FPS)
 
     def session(
         self,

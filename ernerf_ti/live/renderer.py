@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+import taichi_kernels as tk
 from ernerf_ti.bake.baked_renderer import BakedRenderer
 from ernerf_ti.bake.prepared_pose import PreparedPose
 from ernerf_ti.live.quality import SCALES, SCALES_OF_KNOWN_POSES
@@ -38,6 +39,7 @@ class LiveInputs:
 
 POSE_MEMORY = 2**30
 """Bytes for poses of a portrait that are rendered again and again."""
+_MARGIN = 0.9  # of that memory: some poses show more that moves than others
 
 
 class PictureMaker(Protocol):
@@ -49,7 +51,7 @@ class PictureMaker(Protocol):
     """Resolutions to choose from, the sides relative to the full size, from 1 down."""
 
     def picture(self, inputs: LiveInputs, background: Background, scale: float) -> np.ndarray:
-        """A picture, rendered with its sides scaled and enlarged again.
+        """A picture, rendered with its sides scaled and enlarged again, or what moves in it if the rest is known.
 
         Returns:
             [H, W, 3] uint8 RGB, or [H, W, 4] with straight alpha without a background.
@@ -61,7 +63,7 @@ class PortraitPictures:
     """Pictures of a trained portrait.
 
     A baked portrait on the CPU keeps what it shows from each pose whatever is said, so that the next picture from this
-    pose takes a third of the time.
+    pose takes a third of the time, and a lower resolution only blurs what moves.
 
     Args:
         trained: the portrait.
@@ -75,12 +77,18 @@ class PortraitPictures:
         self._renderers: dict[float, FrameRenderer] = {}
         self._prepared: dict[tuple[float, float, bytes], PreparedPose] = {}
         """By scale, place and pose."""
-        self._room = pose_memory
+        self._room = self._pose_memory = pose_memory
 
     @property
     def keeps_poses(self) -> bool:
         """Whether a pose that is rendered again takes less time."""
         return self._trained.baked_renderer is not None
+
+    def capacity(self, pose: Tensor, place: float) -> int:
+        """About how many poses find room in all, if each takes as much as this one; see :meth:`prepare`."""
+        self.prepare(pose, place)
+        n_bytes = sum(prepared.n_bytes for (_, at, _), prepared in self._prepared.items() if at == place)
+        return int(_MARGIN * self._pose_memory / max(1, n_bytes))
 
     @torch.no_grad()
     def prepare(self, pose: Tensor, place: float) -> bool:
@@ -113,18 +121,39 @@ class PortraitPictures:
                 rgb, opacity = baked.render_prepared(prepared, of_frame, behind)
             else:
                 rgb, opacity = self._rendered(self._with_torso(of_frame, inputs.place), behind, scale)
-            if background is not None and scale == 1:
+            if scale < 1:
+                layer = self._enlarged(rgb, opacity)
+                if prepared is not None:
+                    layer = self._among_what_stays(layer, of_frame, inputs.place)
+                if background is not None:
+                    return self._shown(layer, background)
+                rgb, opacity = layer[..., :3] / 255, layer[..., 3] / 255
+            elif background is not None:
                 return quantized(rgb).cpu().numpy()
-            if scale == 1:
-                return with_straight_alpha(rgb, opacity).cpu().numpy()
-            premultiplied = torch.cat((rgb, opacity[..., None]), -1).cpu().numpy()
-        large = cv2.resize(premultiplied, self.size, interpolation=cv2.INTER_LINEAR)
-        color, alpha = large[..., :3], large[..., 3:].clip(0, 1)
-        if background is None:
-            color = np.concatenate((color / np.maximum(alpha, 1e-3), alpha), 2)
-        else:
-            color = color + (1 - alpha) * background.cpu().numpy()
-        return (color.clip(0, 1) * 255 + 0.5).astype(np.uint8)
+            return with_straight_alpha(rgb, opacity).cpu().numpy()
+
+    def _enlarged(self, rgb: Tensor, opacity: Tensor) -> Tensor:
+        """Premultiplied color and opacity of a smaller picture -> [H, W, 4] uint8 at full size."""
+        small = quantized(torch.cat((rgb, opacity[..., None]), -1)).cpu().numpy()
+        large = cv2.resize(small, self.size, interpolation=cv2.INTER_LINEAR)
+        return torch.from_numpy(large).to(rgb.device)
+
+    def _among_what_stays(self, layer: Tensor, of_frame: FrameInputs, place: float) -> Tensor:
+        """Only what moves of a layer [H, W, 4], and the rest of the known pose at its full resolution."""
+        renderer = self._camera(1.0).baked_renderer
+        assert renderer is not None
+        prepared = self._prepared_pose(renderer, of_frame, place, 1.0)
+        if prepared is None:
+            return layer
+        whole, moving = prepared.still.clone(), prepared.pixels.long()
+        whole[moving] = layer.view(-1, 4)[moving]
+        return whole.view_as(layer)
+
+    def _shown(self, layer: Tensor, background: Tensor) -> np.ndarray:
+        """A layer [H, W, 4] over a background [H, W, 3]."""
+        none, of_none = layer.new_empty(0, dtype=torch.int32), background.new_empty(0, 3)
+        behind = background.reshape(-1, 3).contiguous()
+        return tk.show_layers(layer.view(-1, 4), behind, none, of_none, of_none[:, 0]).view_as(background).cpu().numpy()
 
     def _of_frame(self, windows: Tensor, eye_closure: float, pose: Tensor) -> FrameInputs:
         """Without the appearance of the torso, which known poses do not need."""

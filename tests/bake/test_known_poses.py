@@ -1,6 +1,7 @@
 """Pictures of a baked portrait from poses that were rendered before."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from ernerf_ti.bake.baked_renderer import BakedRenderer
 from ernerf_ti.bake.baking import BakeOptions, bake_head
 from ernerf_ti.bake.variation import VariationOptions
 from ernerf_ti.live.motion import CapturePath
+from ernerf_ti.live.portrait import LivePortrait
 from ernerf_ti.live.renderer import LiveInputs, PortraitPictures
 from ernerf_ti.portrait.config import PlainTriplaneConfig
 from ernerf_ti.portrait.model.position_encoders import position_encoder
@@ -93,11 +95,19 @@ def test_other_encoders_have_no_tiles(trained):
     assert encoder.for_cells(trained.baked.dynamic, 1.0) is None
 
 
-@pytest.mark.parametrize("scale", [1, 0.5])
+@pytest.mark.parametrize("scale", [1, 0.7, 0.5])
 @pytest.mark.parametrize("over_background", [True, False])
 def test_a_known_pose_is_not_marched_again(trained, live_inputs, scale, over_background, monkeypatch):
     background = trained.background if over_background else None
-    expected = PortraitPictures(trained, pose_memory=0).picture(live_inputs, background, scale)
+    once = PortraitPictures(trained, pose_memory=0)
+    expected = once.picture(live_inputs, background, scale)
+    if scale < 1:  # only what moves has the lower resolution
+        sharp = once.picture(live_inputs, background, 1)
+        of_frame = once._of_frame(torch.from_numpy(live_inputs.windows), 0.2, live_inputs.pose)
+        moving = trained.baked_renderer.prepare(torso_of(trained, of_frame)).pixels.long()
+        sharp.reshape(-1, sharp.shape[2])[moving] = expected.reshape(-1, sharp.shape[2])[moving]
+        assert (sharp != expected).any()
+        expected = sharp
     pictures = PortraitPictures(trained)
     for wrong_pose in (trained.poses[4], live_inputs.pose):
         pictures.picture(replace(live_inputs, pose=wrong_pose), background, scale)
@@ -115,7 +125,7 @@ def test_poses_are_kept_while_there_is_room(trained, live_inputs, monkeypatch):
         torso_of(trained, PortraitPictures(trained)._of_frame(torch.zeros(0), 0.0, trained.poses[2]))
     ).n_bytes
     assert n_bytes > 32 * 32 * 4
-    pictures = PortraitPictures(trained, pose_memory=int(1.5 * n_bytes))
+    pictures = PortraitPictures(trained, pose_memory=int(2.2 * n_bytes))
     assert pictures.keeps_poses and pictures.prepare(trained.poses[2], 2.0)
     assert not pictures.prepare(trained.poses[3], 3.0)
     late = replace(live_inputs, pose=trained.poses[3], place=3.0)
@@ -125,6 +135,25 @@ def test_poses_are_kept_while_there_is_room(trained, live_inputs, monkeypatch):
     pictures.picture(live_inputs, trained.background, 1)
 
 
+@pytest.mark.parametrize("n", [30, 100])
+def test_the_path_is_no_longer_than_what_finds_room(trained, live_inputs, n, monkeypatch):
+    monkeypatch.setattr(
+        "ernerf_ti.live.portrait.StreamingFeatures.of",
+        lambda trained: SimpleNamespace(silence=np.zeros(42, np.float32)),
+    )
+    trained = replace(trained, poses=moving(40), eye_closures=torch.linspace(0, 1, 40))
+    pictures = PortraitPictures(trained, 10**9)
+    n_bytes = 0.9 * 10**9 / pictures.capacity(*CapturePath(trained).at(0))
+    portrait = LivePortrait(trained, PortraitPictures(trained, int((n + 0.5) * n_bytes / 0.9)))
+    portrait.warm_up()
+    poses = portrait.path.all_poses()
+    assert len(poses) <= n and len(portrait.path) == {30: 13, 100: 40}[n]
+    assert portrait.pictures._room >= 0
+    chosen = LivePortrait(trained, PortraitPictures(trained, int(2.5 * n_bytes)), motion_seconds=1.0)
+    chosen.warm_up()
+    assert len(chosen.path) == 25
+
+
 def test_preparing_and_showing_a_pose_share_a_renderer(trained, live_inputs, monkeypatch):
     pictures = PortraitPictures(trained)
     pictures.prepare(live_inputs.pose, live_inputs.place)
@@ -132,7 +161,7 @@ def test_preparing_and_showing_a_pose_share_a_renderer(trained, live_inputs, mon
     monkeypatch.setattr("ernerf_ti.bake.baked_renderer.FoldedTorso", lambda *_: made.append(None))
     monkeypatch.setattr(BakedRenderer, "_march", None)
     monkeypatch.setattr(BakedRenderer, "prepare", None)
-    assert pictures.scales == (1, 0.5)
+    assert pictures.scales == (1, 0.7, 0.5)
     for scale in pictures.scales:
         pictures.picture(live_inputs, trained.background, scale)
     assert pictures._camera(1).baked_renderer is trained.baked_renderer and made == []
