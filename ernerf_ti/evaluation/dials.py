@@ -6,9 +6,10 @@ from pathlib import Path
 import numpy as np
 
 from ernerf_ti.data.capture import Capture
-from ernerf_ti.evaluation.held_out import HeldOutFrames, save_frames, saved_frames
-from ernerf_ti.evaluation.leak import RegionChange, face_axes, leak_regions
+from ernerf_ti.evaluation.held_out import HeldOutFrames, save_frames
+from ernerf_ti.evaluation.leak import leak_regions
 from ernerf_ti.evaluation.metric import Metric, Setting
+from ernerf_ti.evaluation.region_change import RegionChange, changed_settings, face_axes, some_poses
 from ernerf_ti.process.ranks import Ranks
 from ernerf_ti.process.threads import adaptive_threads
 from ernerf_ti.run.trained_portrait import TrainedPortrait
@@ -16,7 +17,6 @@ from ernerf_ti.synthesis.images import to_bytes
 
 REGIONS = ("brows", "eyes", "mouth", "forehead", "hair")
 
-_MAX_FRAMES = 32
 _PARTS = {
     "brows": ((slice(17, 22), slice(22, 27)), 0.08),
     "eyes": ((slice(36, 42), slice(42, 48)), 0.02),
@@ -77,8 +77,8 @@ def dial_settings(
         A setting for each dial of the portrait, whose truth is the rendering at -1.
     """
     names = trained.dial_names
-    n = min(len(held_out), _MAX_FRAMES) if names else 0
-    chosen = held_out.indices[np.linspace(0, len(held_out) - 1, n).round().astype(int)]
+    chosen = some_poses(held_out)[: None if names else 0]
+    n = len(chosen)
     turned = [(name, value) for name in names for value in (-1.0, 1.0)]
     folders = [f"{dial_setting(name)}_{'high' if value > 0 else 'low'}" for name, value in turned]
 
@@ -93,22 +93,15 @@ def dial_settings(
             yield tuple(shown)
 
     save_frames(folder, folders, images(), n, "frames with turned dials", ranks)
-    times, ids = held_out.frames.split.audio_ids[chosen], held_out.frames.split.frame_ids[chosen]
-    return [
-        Setting(
-            dial_setting(name),
-            f"Rendered head over the background with the dial {name} at 1, compared with the rendering at -1, at {n} "
-            "held-out poses.",
-            saved_frames(folder / high, n),
-            truth=saved_frames(folder / low, n),
-            landmarks=lambda i: capture.landmarks(int(ids[i])),
-            times=times,
-            samples=None,
-            windows=capture.audio_windows[np.minimum(times, len(capture.audio_windows) - 1)],
-            is_special=True,
-        )
+    description = (
+        "Rendered head over the background with the dial {name} at 1, compared with the rendering at -1, at {n} "
+        "held-out poses."
+    )
+    compared = (
+        (dial_setting(name), description.format(name=name, n=n), high, low)
         for name, low, high in zip(names, folders[::2], folders[1::2], strict=True)
-    ]
+    )
+    return changed_settings(capture, held_out, chosen, folder, compared)
 
 
 class DialChange(RegionChange):

@@ -4,17 +4,15 @@ Renderings of the same pose are compared: one with the inputs of its frame, and 
 eyes. Whatever differs in the forehead, the hair and the ears has leaked there.
 """
 
-from abc import abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
 from ernerf_ti.data.capture import Capture
-from ernerf_ti.data.capture_files import HEAD
-from ernerf_ti.evaluation.held_out import HeldOutFrames, save_frames, saved_frames
-from ernerf_ti.evaluation.held_out_labels import HeldOutLabels
-from ernerf_ti.evaluation.metric import Metric, MetricValue, NotComputed, SequenceMetric, Setting, mean_over_frames
+from ernerf_ti.evaluation.held_out import HeldOutFrames, save_frames
+from ernerf_ti.evaluation.metric import Metric, NotComputed, Setting
+from ernerf_ti.evaluation.region_change import RegionChange, changed_settings, face_axes, some_poses
 from ernerf_ti.process.ranks import Ranks
 from ernerf_ti.process.threads import adaptive_threads
 from ernerf_ti.run.trained_portrait import TrainedPortrait
@@ -29,29 +27,7 @@ LEAK_SETTINGS = {
 REGIONS = ("forehead", "hair", "ears")
 
 _OWN = "own_sound_and_eyes"  # what the others are compared with
-_MAX_FRAMES = 32
 _STEPS = 0.37, 0.61, 0.83  # of the frames: how far the other sound is taken from, in turn
-
-
-def face_axes(landmarks: np.ndarray) -> Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]:
-    """Axes along and across the line through the eyes, from their middle, in units of the distance between them.
-
-    Args:
-        landmarks: [68, 2] x, y in pixels, iBUG 300-W.
-
-    Returns:
-        A function from [n, 2] places in pixels to their two coordinates [n], to the right in the picture and up.
-    """
-    right, left = landmarks[36:42].mean(0), landmarks[42:48].mean(0)
-    distance = max(float(np.linalg.norm(left - right)), 1e-6)
-    across = (left - right) / distance
-    up = np.array([across[1], -across[0]])
-
-    def in_face(at: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        relative = (at - (left + right) / 2) / distance
-        return relative @ across, relative @ up
-
-    return in_face
 
 
 def leak_regions(landmarks: np.ndarray, head: np.ndarray) -> dict[str, np.ndarray]:
@@ -104,8 +80,8 @@ def leak_settings(
         which there is no other sound.
     """
     problem = NotComputed("a single frame has no other sound") if len(held_out) < 2 else None
-    n = 0 if problem else min(len(held_out), _MAX_FRAMES)
-    chosen = held_out.indices[np.linspace(0, len(held_out) - 1, n).round().astype(int)]
+    chosen = some_poses(held_out)[: 0 if problem else None]
+    n = len(chosen)
 
     def images() -> Iterator[tuple[np.ndarray, ...]]:
         for i in adaptive_threads(ranks.frames(n), trained.background.device.type):
@@ -118,51 +94,8 @@ def leak_settings(
             yield tuple(to_bytes(trained.render(inputs, *for_all).rgb) for inputs in (own, sound, eyes))
 
     save_frames(folder, [_OWN, *LEAK_SETTINGS], images(), n, "frames with other sound and eyes", ranks)
-    times, ids = held_out.frames.split.audio_ids[chosen], held_out.frames.split.frame_ids[chosen]
-    return [
-        Setting(
-            *(name, description.format(n=n), saved_frames(folder / name, n)),
-            truth=saved_frames(folder / _OWN, n),
-            landmarks=lambda i: capture.landmarks(int(ids[i])),
-            times=times,
-            samples=None,
-            windows=capture.audio_windows[np.minimum(times, len(capture.audio_windows) - 1)],
-            is_special=True,
-            problem=problem,
-        )
-        for name, description in LEAK_SETTINGS.items()
-    ]
-
-
-class RegionChange(SequenceMetric):
-    """Mean absolute difference of a region of the head between two renderings of each pose.
-
-    Args:
-        region: its name.
-        capture: its segmentation says where the head is.
-    """
-
-    unit, better = "gray levels", "lower"
-
-    def __init__(self, region: str, capture: Capture):
-        self._region, self._labels = region, HeldOutLabels(capture)
-
-    @abstractmethod
-    def regions(self, landmarks: np.ndarray, head: np.ndarray) -> dict[str, np.ndarray]:
-        """[68, 2] landmarks and the head [H, W] -> regions [H, W] bool by name."""
-
-    def missing(self) -> NotComputed | None:
-        return self._labels.problem()
-
-    def measure(self, setting: Setting, seed: int) -> MetricValue | NotComputed:
-        assert setting.truth is not None  # the other rendering
-        values = np.full(len(setting), np.nan)
-        for i, time in enumerate(setting.times):
-            region = self.regions(setting.landmarks(i), self._labels[time] == HEAD)[self._region]
-            if region.any():
-                change = setting.images[i][region].astype(np.float64) - setting.truth[i][region]
-                values[i] = np.abs(change).mean()
-        return mean_over_frames(values, setting.times, seed)
+    compared = [(name, description.format(n=n), name, _OWN) for name, description in LEAK_SETTINGS.items()]
+    return changed_settings(capture, held_out, chosen, folder, compared, problem)
 
 
 class Leak(RegionChange):
