@@ -6,6 +6,7 @@ interpolated: they differ a little around corners that a level has and the tile 
 """
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import torch
@@ -101,9 +102,15 @@ class PlaneTiles(NamedTuple):
         Sums of rows are left to torch, which uses all of a CPU's vector units for them, unlike a kernel of Taichi.
         """
         rows = self.values.view(-1, self.values.shape[3])
-        numbers, weights = (each.view(-1, 4) for each in corners)
-        features = F.embedding_bag(numbers, rows, mode="sum", per_sample_weights=weights)
+        numbers, weights = (each.view(-1) for each in corners)
+        first = _multiples_of_4(1 << len(numbers).bit_length(), numbers.device)[: len(numbers) // 4]
+        features = F.embedding_bag(numbers, rows, first, mode="sum", per_sample_weights=weights)
         return features.view(len(corners.numbers), 3 * rows.shape[1])
+
+
+@lru_cache(2)
+def _multiples_of_4(end: int, device: torch.device) -> Tensor:
+    return torch.arange(0, end, 4, dtype=torch.int32, device=device)
 
 
 def encode_tiles(positions: Tensor, tiles: PlaneTiles, bound: float) -> Tensor:

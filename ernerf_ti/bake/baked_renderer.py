@@ -201,7 +201,8 @@ class BakedRenderer:
     def _evaluate(self, inputs: FrameInputs, samples: BakedSamples, with_attention: bool) -> Tensor:
         """What the networks make of the dynamic samples: [4, M], or [6, M] with attention."""
         field = self._portrait.head.bind(inputs, with_uncertainty=False, call=self._portrait.call)
-        harmonics = tk.spherical_harmonics(samples.directions, field.field.config.direction_degree)
+        # Channel-major, as the networks store them.
+        harmonics = tk.spherical_harmonics(samples.directions, field.field.config.direction_degree).t().contiguous()
         encode_in_cells = self._encode_in_cells
         of_part = None if encode_in_cells is None else encode_in_cells(samples.positions)
         n, n_outputs = len(samples.ts), field.field.position_encoder.n_outputs
@@ -216,7 +217,7 @@ class BakedRenderer:
             for begin in begins[first::n_threads]:
                 part = slice(begin, begin + _SAMPLES_PER_PART)
                 x = of_part(part) if of_part else encode(samples.positions[part], memory)
-                networks(x, harmonics[part], values[:, part])
+                networks(x, harmonics[:, part].t(), values[:, part])
 
         if n_threads == 1:
             evaluate(0)
