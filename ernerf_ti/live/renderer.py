@@ -9,14 +9,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-import taichi_kernels as tk
 from ernerf_ti.bake.baked_renderer import BakedRenderer
 from ernerf_ti.bake.prepared_pose import PreparedPose
 from ernerf_ti.live.quality import SCALES, SCALES_OF_KNOWN_POSES
 from ernerf_ti.portrait.records import FrameInputs
 from ernerf_ti.portrait.render.frame_renderer import FrameRenderer
 from ernerf_ti.run.trained_portrait import TrainedPortrait
-from ernerf_ti.synthesis.images import quantized, with_straight_alpha
+from ernerf_ti.synthesis.images import over_background, quantized, with_straight_alpha
 
 _RENDERING = threading.Lock()
 """Kernels are launched by one thread of a process at a time."""
@@ -126,7 +125,7 @@ class PortraitPictures:
                 if prepared is not None:
                     layer = self._among_what_stays(layer, of_frame, inputs.place)
                 if background is not None:
-                    return self._shown(layer, background)
+                    return over_background(layer, background).cpu().numpy()
                 rgb, opacity = layer[..., :3] / 255, layer[..., 3] / 255
             elif background is not None:
                 return quantized(rgb).cpu().numpy()
@@ -148,12 +147,6 @@ class PortraitPictures:
         whole, moving = prepared.still.clone(), prepared.pixels.long()
         whole[moving] = layer.view(-1, 4)[moving]
         return whole.view_as(layer)
-
-    def _shown(self, layer: Tensor, background: Tensor) -> np.ndarray:
-        """A layer [H, W, 4] over a background [H, W, 3]."""
-        none, of_none = layer.new_empty(0, dtype=torch.int32), background.new_empty(0, 3)
-        behind = background.reshape(-1, 3).contiguous()
-        return tk.show_layers(layer.view(-1, 4), behind, none, of_none, of_none[:, 0]).view_as(background).cpu().numpy()
 
     def _of_frame(self, windows: Tensor, eye_closure: float, pose: Tensor) -> FrameInputs:
         """Without the appearance of the torso, which known poses do not need."""

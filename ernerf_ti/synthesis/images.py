@@ -49,6 +49,12 @@ def with_straight_alpha(rgb: Tensor, opacity: Tensor) -> Tensor:
     return quantized(torch.cat((rgb / alpha.clamp(min=1e-3), alpha), -1))
 
 
+def over_background(layer: Tensor, background: Tensor) -> Tensor:
+    """[H, W, 4] uint8 color times opacity, and opacity, over [H, W, 3] in [0, 1] -> [H, W, 3] uint8."""
+    color, opacity = layer[..., :3].float(), layer[..., 3:].float()
+    return torch.addcmul(color, 255 - opacity, background).add_(0.5).clamp_(max=255).to(torch.uint8)
+
+
 def attention_image(output: RenderOutput) -> Tensor:
     """[H, W, 3] uint8: audio attention in red and eye attention in green, each relative to its maximum in the frame,
     over the frame in gray."""
