@@ -14,7 +14,7 @@ from taichi_kernels.lattice import empty_blocks
 from taichi_kernels.layers import show_layers
 from taichi_kernels.morton import morton_decode, morton_encode
 from taichi_kernels.occupancy_grid import cell_centers, dilate_density, pack_bits
-from taichi_kernels.plane_tiles import PlaneTiles, TileCorners, encode_tiles
+from taichi_kernels.plane_tiles import PlaneTiles, encode_tiles
 from taichi_kernels.ray_aabb import intersect_aabb
 from taichi_kernels.ray_marching import RaySamples, march_rays
 from taichi_kernels.ray_passes import PassSamples, RayMarch, RaySums, blend_samples_
@@ -36,7 +36,6 @@ __all__ = [
     "RayMarch",
     "RaySamples",
     "RaySums",
-    "TileCorners",
     "TriplaneEncoding",
     "accumulate_",
     "blend_samples_",

@@ -29,6 +29,10 @@ class TileCorners(NamedTuple):
     weights: Tensor
     """[N, 3, 4] in the dtype of the positions."""
 
+    def part(self, points: slice) -> "TileCorners":
+        """Those of some of the points."""
+        return TileCorners(self.numbers[points], self.weights[points])
+
 
 class PlaneTiles(NamedTuple):
     """Features of the planes xy, yz and xz at the corners of tiles, each of which covers a cell of a plane."""

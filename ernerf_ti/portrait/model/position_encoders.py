@@ -99,8 +99,8 @@ class TriplaneHash(PositionEncoder):
             return None
 
         def encode(positions: Tensor) -> Callable[[slice], Tensor]:
-            corners, weights = tiles.place(positions, bound)
-            return lambda part: tiles.interpolate(tk.TileCorners(corners[part], weights[part]))
+            corners = tiles.place(positions, bound)
+            return lambda part: tiles.interpolate(corners.part(part))
 
         return encode
 
