@@ -148,7 +148,8 @@ class StateMemory:
 
     def restore(self, earlier: "StateMemory") -> None:
         """Forget the sound since a copy was made."""
-        self.of_layers, self.loudest = earlier.of_layers, earlier.loudest
+        again = earlier.copy()  # so that the same copy may be restored again
+        self.of_layers, self.loudest = again.of_layers, again.loudest
 
 
 class StateStream:

@@ -210,7 +210,6 @@ class BakedRenderer:
         encode, begins = self._encode, range(0, n, _SAMPLES_PER_PART)
         n_threads = min(torch.get_num_threads(), len(begins))
 
-        @torch.no_grad()  # which holds for a thread
         def evaluate(first: int) -> None:
             networks = field.folded(with_attention)  # which keep memory of their own
             memory = values.new_empty(0 if of_part else n_outputs * _SAMPLES_PER_PART)
