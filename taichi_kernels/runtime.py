@@ -203,11 +203,12 @@ def _launch_now(kernel, args) -> None:
     if launcher is not None:
         launcher(args)
         return
-    if _start_mark is not None:
-        _start_mark.launching()
+    mark = _start_mark  # which another thread may remove meanwhile
+    if mark is not None:
+        mark.launching()
     _public_launch(kernel, args)
-    if _start_mark is not None:
-        _start_mark.remove()
+    if mark is not None:
+        mark.remove()
         _start_mark = None
     if launchers is not None:
         with _compile_lock:

@@ -1,36 +1,28 @@
 """Render a baked portrait on the CPU: the stored part of the head, its dynamic samples, and the torso."""
 
-from concurrent.futures import ThreadPoolExecutor, wait
-from functools import cached_property, lru_cache
-from threading import Barrier
+from collections.abc import Callable
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
 import taichi_kernels as tk
 from ernerf_ti.bake.baked_head import BakedHead
-from ernerf_ti.bake.prepared_pose import PreparedPose
+from ernerf_ti.bake.prepared_pose import EightBits, PreparedPose
 from ernerf_ti.portrait.model.folded_networks import N_VALUES, N_VALUES_WITH_ATTENTION
 from ernerf_ti.portrait.model.folded_torso import FoldedTorso
+from ernerf_ti.portrait.model.head_field import BoundHeadField
 from ernerf_ti.portrait.model.position_encoders import Encode, EncodeInCells
 from ernerf_ti.portrait.portrait import Portrait
 from ernerf_ti.portrait.records import FrameInputs, RenderOutput
 from ernerf_ti.portrait.render.alpha import over
+from ernerf_ti.process.parts import in_parts
+from ernerf_ti.process.threads import one_torch_thread
 from taichi_kernels.baked_grid import BakedSamples, composite_baked, march_baked_grid
 
-_SAMPLES_PER_PART = 4096  # of the networks: their values stay in the cache
+_SAMPLES_PER_PART, _KNOWN_SAMPLES_PER_PART = 4096, 8192  # of the networks: their values stay in the cache
 T_THRESHOLD = 1e-2
 """Transmittance below which a ray ends."""
-
-
-@lru_cache(1)
-def _threads(n: int) -> ThreadPoolExecutor:
-    """n threads of which each computes alone."""
-    threads = ThreadPoolExecutor(n, "networks", torch.set_num_threads, (1,))
-    wait([threads.submit(barrier.wait) for barrier in [Barrier(n)] for _ in range(n)])
-    # Threads that begin later have as many as were set last, in whatever thread.
-    torch.set_num_threads(n)
-    return threads
 
 
 class BakedRenderer:
@@ -80,9 +72,10 @@ class BakedRenderer:
             )
         behind = None if background is None else background.reshape(-1, 3)
         torso_alpha = None
-        if with_torso:
-            behind, torso_alpha = self._render_torso(inputs, behind)
-        output = self._render_head(inputs, behind, with_attention)
+        with one_torch_thread() as n_threads:
+            if with_torso:
+                behind, torso_alpha = self._render_torso(inputs, behind, n_threads)
+            output = self._render_head(inputs, behind, with_attention, n_threads)
         if torso_alpha is not None:
             output.head_opacity = output.opacity
             output.opacity = output.opacity + (1 - output.opacity) * torso_alpha
@@ -95,39 +88,55 @@ class BakedRenderer:
         Args:
             inputs: whose pose and appearance of the torso count.
         """
-        layer, alpha = self._render_torso(inputs, None)
-        return PreparedPose.of(self._march(inputs.head_pose), torch.cat((layer, alpha[:, None]), 1))
+        head = self._portrait.head
+        silence = inputs.head_pose.new_zeros(head.config.audio_code_size)  # any will do
+        networks = head.bind(inputs, with_uncertainty=False, audio_code=silence).folded()
+
+        def units_of(positions: Tensor, directions: Tensor) -> Tensor:
+            memory = positions.new_empty(head.position_encoder.n_outputs * len(positions))
+            features = self._encoder_of(positions)(slice(None), memory)
+            return networks.point_units(features, self._harmonics(directions)).to(positions.dtype)
+
+        with one_torch_thread() as n_threads:
+            layer, alpha = self._render_torso(inputs, None, n_threads)
+            behind = torch.cat((layer, alpha[:, None]), 1)
+            return PreparedPose.of(self._march(inputs.head_pose), behind, self._size[0], units_of)
 
     @torch.no_grad()
     def render_prepared(
-        self, prepared: PreparedPose, inputs: FrameInputs, background: Tensor | None
+        self, prepared: PreparedPose, inputs: FrameInputs, background: Tensor | None, level: int = 0
     ) -> tuple[Tensor, Tensor]:
-        """Render an image from a pose that was prepared, which takes about a third of the time.
+        """Render an image from a pose that was prepared, in a fraction of the time.
 
         Args:
             prepared: by :meth:`prepare`, from the same pose with the same appearance of the torso.
             inputs: the frame's inputs.
             background: [H, W, 3] in [0, 1]; None for premultiplied color.
+            level: of detail: 0 evaluates all pixels that move, 1 every second one, 2 every fourth one, and
+                interpolates the others.
 
         Returns:
             color [H, W, 3] and opacity [H, W] as of :meth:`render`, up to 8 bits where nothing moves.
         """
         width, height = self._size
-        rgb, opacity = self._moving(prepared, inputs)
-        layers = prepared.still * (1 / 255)
-        moving = over(torch.cat((rgb, opacity[:, None]), 1), opacity, layers[prepared.pixels])
-        layers.index_copy_(0, prepared.pixels.long(), moving)
-        color, alpha = layers[:, :3], layers[:, 3]
-        if background is not None:
-            color = over(color, alpha, background.reshape(-1, 3)).clamp_(0, 1)
+        with one_torch_thread() as n_threads:
+            rgb, opacity = self._moving(prepared, inputs, level, n_threads)
+            layers = prepared.still * (1 / 255)
+            moving = over(torch.cat((rgb, opacity[:, None]), 1), opacity, layers[prepared.pixels])
+            layers.index_copy_(0, prepared.pixels.long(), moving)
+            color, alpha = layers[:, :3], layers[:, 3]
+            if background is not None:
+                color = over(color, alpha, background.reshape(-1, 3)).clamp_(0, 1)
         return color.reshape(height, width, 3), alpha.reshape(height, width)
 
     @torch.no_grad()
-    def show_prepared(self, prepared: PreparedPose, inputs: FrameInputs, background: Tensor) -> Tensor:
+    def show_prepared(self, prepared: PreparedPose, inputs: FrameInputs, background: Tensor, level: int = 0) -> Tensor:
         """[H, W, 3] uint8 of the color of :meth:`render_prepared`, up to rounding, in less time."""
         width, height = self._size
-        rgb, opacity = self._moving(prepared, inputs)
-        picture = tk.show_layers(prepared.still, background.reshape(-1, 3).contiguous(), prepared.pixels, rgb, opacity)
+        behind = background.reshape(-1, 3).contiguous()
+        with one_torch_thread() as n_threads:
+            rgb, opacity = self._moving(prepared, inputs, level, n_threads)
+            picture = tk.show_layers(prepared.still, behind, prepared.pixels, rgb, opacity)
         return picture.view(height, width, 3)
 
     @cached_property
@@ -146,31 +155,39 @@ class BakedRenderer:
         bound = self._portrait.head_grid.config.bound
         return self._portrait.head.position_encoder.for_cells(self._baked.dynamic, bound)
 
-    def _moving(self, prepared: PreparedPose, inputs: FrameInputs) -> tuple[Tensor, Tensor]:
+    def _moving(self, prepared: PreparedPose, inputs: FrameInputs, level: int, n_threads: int) -> tuple[Tensor, Tensor]:
         """Color times opacity and opacity of the head in the pixels with dynamic samples."""
-        bound = self._portrait.head_grid.config.bound
-        samples = prepared.samples(inputs.head_pose.contiguous(), self._intrinsics, self._size[0], bound)
-        values = self._evaluate(inputs, samples, with_attention=False)
+        samples = prepared.samples(level)
+        values = self._evaluate_known(inputs, prepared.units, len(samples.ts), n_threads)
         rgb, opacity, _ = self._composite(values, samples)
-        return rgb, opacity
+        if level == 0:
+            return rgb, opacity
+        colors = rgb.new_empty(len(prepared.pixels) + 1, 4)
+        colors[: len(rgb), :3], colors[: len(rgb), 3] = rgb, opacity
+        prepared.interpolate(colors, level)
+        return colors[:-1, :3].contiguous(), colors[:-1, 3].contiguous()
 
-    def _render_torso(self, inputs: FrameInputs, background_rgb: Tensor | None) -> tuple[Tensor, Tensor]:
+    def _render_torso(
+        self, inputs: FrameInputs, background_rgb: Tensor | None, n_threads: int
+    ) -> tuple[Tensor, Tensor]:
         """Torso over [N, 3], and its alpha [N]."""
         appearance = inputs.torso_appearance
         if appearance is None:
             appearance = self._portrait.torso.appearance(inputs.appearance_index)
         index, torso = self._torso
-        values = torso(inputs.head_pose, appearance)
+        values = torso(inputs.head_pose, appearance, n_threads)
         alpha = values.new_zeros(self._size[0] * self._size[1]).index_copy_(0, index, values[0])
         layer = (values[1:] * values[0]).t()
         if background_rgb is None:
             return layer.new_zeros(len(alpha), 3).index_copy_(0, index, layer.contiguous()), alpha
         return background_rgb.index_copy(0, index, over(layer, values[0], background_rgb[index])), alpha
 
-    def _render_head(self, inputs: FrameInputs, background_rgb: Tensor | None, with_attention: bool) -> RenderOutput:
+    def _render_head(
+        self, inputs: FrameInputs, background_rgb: Tensor | None, with_attention: bool, n_threads: int
+    ) -> RenderOutput:
         """[N] rays over [N, 3]."""
         samples = self._march(inputs.head_pose)
-        values = self._evaluate(inputs, samples, with_attention)
+        values = self._evaluate(inputs, samples, with_attention, n_threads)
         rgb, opacity, depth = self._composite(values, samples)
         rgb = over(rgb, opacity, background_rgb)
         if background_rgb is not None:
@@ -198,31 +215,45 @@ class BakedRenderer:
             T_threshold=T_THRESHOLD,
         )
 
-    def _evaluate(self, inputs: FrameInputs, samples: BakedSamples, with_attention: bool) -> Tensor:
+    def _bound(self, inputs: FrameInputs) -> BoundHeadField:
+        return self._portrait.head.bind(inputs, with_uncertainty=False, call=self._portrait.call)
+
+    def _evaluate(self, inputs: FrameInputs, samples: BakedSamples, with_attention: bool, n_threads: int) -> Tensor:
         """What the networks make of the dynamic samples: [4, M], or [6, M] with attention."""
-        field = self._portrait.head.bind(inputs, with_uncertainty=False, call=self._portrait.call)
-        # Channel-major, as the networks store them.
-        harmonics = tk.spherical_harmonics(samples.directions, field.field.config.direction_degree).t().contiguous()
-        encode_in_cells = self._encode_in_cells
-        of_part = None if encode_in_cells is None else encode_in_cells(samples.positions)
-        n, n_outputs = len(samples.ts), field.field.position_encoder.n_outputs
-        values = samples.ts.new_empty(N_VALUES_WITH_ATTENTION if with_attention else N_VALUES, n)
-        encode, begins = self._encode, range(0, n, _SAMPLES_PER_PART)
-        n_threads = min(torch.get_num_threads(), len(begins))
+        field = self._bound(inputs)
+        encode, harmonics = self._encoder_of(samples.positions), self._harmonics(samples.directions)
+        n_numbers = field.field.position_encoder.n_outputs * _SAMPLES_PER_PART
+        values = samples.ts.new_empty(N_VALUES_WITH_ATTENTION if with_attention else N_VALUES, len(samples.ts))
 
-        def evaluate(first: int) -> None:
-            networks = field.folded(with_attention)  # which keep memory of their own
-            memory = values.new_empty(0 if of_part else n_outputs * _SAMPLES_PER_PART)
-            for begin in begins[first::n_threads]:
-                part = slice(begin, begin + _SAMPLES_PER_PART)
-                x = of_part(part) if of_part else encode(samples.positions[part], memory)
-                networks(x, harmonics[:, part].t(), values[:, part])
+        def evaluator() -> Callable[[slice], Tensor]:
+            networks, memory = field.folded(with_attention), values.new_empty(n_numbers)
+            return lambda part: networks(encode(part, memory), harmonics[part], values[:, part])
 
-        if n_threads == 1:
-            evaluate(0)
-        elif n_threads > 1:  # whole parts for each thread: a product of one part is too small to be divided
-            list(_threads(torch.get_num_threads()).map(evaluate, range(n_threads)))
+        in_parts(evaluator, len(samples.ts), _SAMPLES_PER_PART, n_threads)
         return values
+
+    def _evaluate_known(self, inputs: FrameInputs, units: EightBits, n: int, n_threads: int) -> Tensor:
+        """[4, n] of the first n samples of a known pose."""
+        values = inputs.head_pose.new_empty(N_VALUES, n)
+        field = self._bound(inputs)
+
+        def evaluator() -> Callable[[slice], Tensor]:
+            networks, memory = field.folded(), values.new_empty(len(units.values) * _KNOWN_SAMPLES_PER_PART)
+            return lambda part: networks.of_point_units(units.columns(part, memory), values[:, part])
+
+        in_parts(evaluator, n, _KNOWN_SAMPLES_PER_PART, n_threads)
+        return values
+
+    def _encoder_of(self, positions: Tensor) -> Callable[[slice, Tensor], Tensor]:
+        """Part of the positions, memory that may hold the result -> their features."""
+        if self._encode_in_cells is not None:
+            of_part = self._encode_in_cells(positions)
+            return lambda part, memory: of_part(part)
+        return lambda part, memory: self._encode(positions[part], memory)
+
+    def _harmonics(self, directions: Tensor) -> Tensor:
+        """[M, degree^2], channel-major in memory, as the networks store them."""
+        return tk.spherical_harmonics(directions, self._portrait.head.config.direction_degree).t().contiguous().t()
 
     def _composite(self, values: Tensor, samples: BakedSamples) -> tuple[Tensor, Tensor, Tensor]:
         T_threshold = self._portrait.config.march.T_threshold

@@ -8,7 +8,7 @@ from statistics import median
 SCALES = (1.0, 0.75, 0.5)
 """Of the sides of a rendered picture."""
 SCALES_OF_KNOWN_POSES = (1.0, 0.7, 0.5)
-"""Where poses are kept at each resolution: all, a half and a quarter of the pixels that move."""
+"""Where poses are kept: all, a half and a quarter of the pixels that move."""
 MOST_LATE = 3
 """Frames, for which what is said later can still be known."""
 _TOO_LONG, _SHORT = 0.9, 0.8  # of the time per frame

@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ernerf_ti.bake.baked_renderer import BakedRenderer
 from ernerf_ti.bake.prepared_pose import PreparedPose
 from ernerf_ti.live.quality import SCALES, SCALES_OF_KNOWN_POSES
 from ernerf_ti.portrait.records import FrameInputs
@@ -18,7 +17,7 @@ from ernerf_ti.run.trained_portrait import TrainedPortrait
 from ernerf_ti.synthesis.images import over_background, quantized, with_straight_alpha
 
 _RENDERING = threading.Lock()
-"""Kernels are launched by one thread of a process at a time."""
+"""Renderers keep memory that one thread at a time may use. Pictures from known poses need none of it."""
 Background = Tensor | None
 """[H, W, 3] in [0, 1] on the portrait's device; None for transparent."""
 
@@ -36,7 +35,7 @@ class LiveInputs:
     """Of the pose among the capture's frames."""
 
 
-POSE_MEMORY = 2**30
+POSE_MEMORY = 2**31
 """Bytes for poses of a portrait that are rendered again and again."""
 _MARGIN = 0.9  # of that memory: some poses show more that moves than others
 
@@ -50,7 +49,10 @@ class PictureMaker(Protocol):
     """Resolutions to choose from, the sides relative to the full size, from 1 down."""
 
     def picture(self, inputs: LiveInputs, background: Background, scale: float) -> np.ndarray:
-        """A picture, rendered with its sides scaled and enlarged again, or what moves in it if the rest is known.
+        """A picture, or what moves in it, rendered with fewer pixels.
+
+        Args:
+            scale: square root of how many of them are rendered, one of `scales`.
 
         Returns:
             [H, W, 3] uint8 RGB, or [H, W, 4] with straight alpha without a background.
@@ -61,8 +63,9 @@ class PictureMaker(Protocol):
 class PortraitPictures:
     """Pictures of a trained portrait.
 
-    A baked portrait on the CPU keeps what it shows from each pose whatever is said, so that the next picture from this
-    pose takes a third of the time, and a lower resolution only blurs what moves.
+    A baked portrait on the CPU keeps what it shows from each pose whatever is said, and what the networks make of it
+    before they hear anything, so that the next picture from this pose takes a fifth of the time. There a lower
+    resolution only blurs what moves, and pictures for several sessions are rendered at the same time.
 
     Args:
         trained: the portrait.
@@ -74,8 +77,8 @@ class PortraitPictures:
         self.scales: tuple[float, ...] = SCALES_OF_KNOWN_POSES if self.keeps_poses else SCALES
         self._cameras = {1.0: trained}
         self._renderers: dict[float, FrameRenderer] = {}
-        self._prepared: dict[tuple[float, float, bytes], PreparedPose] = {}
-        """By scale, place and pose."""
+        self._prepared: dict[tuple[float, bytes], PreparedPose] = {}
+        """By place and pose."""
         self._room = self._pose_memory = pose_memory
 
     @property
@@ -86,44 +89,34 @@ class PortraitPictures:
     def capacity(self, pose: Tensor, place: float) -> int:
         """About how many poses find room in all, if each takes as much as this one; see :meth:`prepare`."""
         self.prepare(pose, place)
-        n_bytes = sum(prepared.n_bytes for (_, at, _), prepared in self._prepared.items() if at == place)
+        n_bytes = sum(prepared.n_bytes for (at, _), prepared in self._prepared.items() if at == place)
         return int(_MARGIN * self._pose_memory / max(1, n_bytes))
 
-    @torch.no_grad()
     def prepare(self, pose: Tensor, place: float) -> bool:
-        """Render at all resolutions what a pose shows whatever is said; arguments as of :class:`LiveInputs`.
+        """Keep what a pose shows whatever is said; arguments as of :class:`LiveInputs`.
 
         Returns:
             Whether there is room for more: False for a portrait that keeps no poses.
         """
-        if not self.keeps_poses:
-            return False
-        of_frame = self._of_frame(torch.zeros(0), 0.0, pose)
-        with _RENDERING:
-            for scale in self.scales:
-                renderer = self._camera(scale).baked_renderer
-                assert renderer is not None
-                self._prepared_pose(renderer, of_frame, place, scale)
-        return self._room > 0
+        self._prepared_pose(self._of_frame(torch.zeros(0), 0.0, pose), place)
+        return self.keeps_poses and self._room > 0
 
     @torch.no_grad()
     def picture(self, inputs: LiveInputs, background: Background, scale: float) -> np.ndarray:
         """See :class:`PictureMaker`."""
+        of_frame = self._of_frame(torch.from_numpy(inputs.windows), inputs.eye_closure, inputs.pose)
+        prepared = self._prepared_pose(of_frame, inputs.place)
+        if prepared is not None:
+            renderer, level = self._trained.baked_renderer, self.scales.index(scale)
+            assert renderer is not None
+            if background is not None:
+                return renderer.show_prepared(prepared, of_frame, background, level).numpy()
+            return with_straight_alpha(*renderer.render_prepared(prepared, of_frame, None, level)).numpy()
         with _RENDERING:
-            of_frame = self._of_frame(torch.from_numpy(inputs.windows), inputs.eye_closure, inputs.pose)
-            baked = self._camera(scale).baked_renderer
-            prepared = None if baked is None else self._prepared_pose(baked, of_frame, inputs.place, scale)
-            if baked is not None and prepared is not None and background is not None and scale == 1:
-                return baked.show_prepared(prepared, of_frame, background).numpy()
             behind = background if scale == 1 else None
-            if baked is not None and prepared is not None:
-                rgb, opacity = baked.render_prepared(prepared, of_frame, behind)
-            else:
-                rgb, opacity = self._rendered(self._with_torso(of_frame, inputs.place), behind, scale)
+            rgb, opacity = self._rendered(self._with_torso(of_frame, inputs.place), behind, scale)
             if scale < 1:
                 layer = self._enlarged(rgb, opacity)
-                if prepared is not None:
-                    layer = self._among_what_stays(layer, of_frame, inputs.place)
                 if background is not None:
                     return over_background(layer, background).cpu().numpy()
                 rgb, opacity = layer[..., :3] / 255, layer[..., 3] / 255
@@ -136,17 +129,6 @@ class PortraitPictures:
         small = quantized(torch.cat((rgb, opacity[..., None]), -1)).cpu().numpy()
         large = cv2.resize(small, self.size, interpolation=cv2.INTER_LINEAR)
         return torch.from_numpy(large).to(rgb.device)
-
-    def _among_what_stays(self, layer: Tensor, of_frame: FrameInputs, place: float) -> Tensor:
-        """Only what moves of a layer [H, W, 4], and the rest of the known pose at its full resolution."""
-        renderer = self._camera(1.0).baked_renderer
-        assert renderer is not None
-        prepared = self._prepared_pose(renderer, of_frame, place, 1.0)
-        if prepared is None:
-            return layer
-        whole, moving = prepared.still.clone(), prepared.pixels.long()
-        whole[moving] = layer.view(-1, 4)[moving]
-        return whole.view_as(layer)
 
     def _of_frame(self, windows: Tensor, eye_closure: float, pose: Tensor) -> FrameInputs:
         """Without the appearance of the torso, which known poses do not need."""
@@ -172,17 +154,18 @@ class PortraitPictures:
         output = renderer.submit(of_frame, behind, in_passes=camera.as_published, with_attention=False).result()
         return output.rgb, output.opacity
 
-    def _prepared_pose(
-        self, renderer: BakedRenderer, of_frame: FrameInputs, place: float, scale: float
-    ) -> PreparedPose | None:
+    @torch.no_grad()
+    def _prepared_pose(self, of_frame: FrameInputs, place: float) -> PreparedPose | None:
         """What is kept of the pose, None without room."""
-        key = scale, place, of_frame.head_pose.numpy().tobytes()
+        renderer = self._trained.baked_renderer
+        key = place, of_frame.head_pose.numpy().tobytes() if renderer is not None else b""
         prepared = self._prepared.get(key)
-        if prepared is None and self._room > 0:
-            prepared = renderer.prepare(self._with_torso(of_frame, place))
-            self._room -= prepared.n_bytes
-            if self._room >= 0:
-                self._prepared[key] = prepared
+        if prepared is None and renderer is not None and self._room > 0:
+            with _RENDERING:
+                prepared = renderer.prepare(self._with_torso(of_frame, place))
+                self._room -= prepared.n_bytes
+                if self._room >= 0:
+                    self._prepared[key] = prepared
         return prepared
 
     def _camera(self, scale: float) -> TrainedPortrait:

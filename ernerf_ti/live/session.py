@@ -21,7 +21,7 @@ from ernerf_ti.live.renderer import Background, LiveInputs, PictureMaker
 from ernerf_ti.live.sound import mono
 from ernerf_ti.live.speech import Moment, SpeechTrack, silent_steps, windows_of
 from ernerf_ti.process.prefetch import ahead
-from ernerf_ti.process.threads import usable_cores
+from ernerf_ti.process.threads import one_torch_thread, usable_cores
 
 _LEAD = 1 / FPS
 """Seconds before a frame is due at which it is begun."""
@@ -267,7 +267,11 @@ class LiveSession:
             self._moment = moment or self._moment
             is_idle = self._preparing is None or self._preparing.done()
             if self._beside is not None and self._moment is not None and is_idle:
-                self._preparing = self._beside.submit(self._speech.prepare, self._moment)
+                self._preparing = self._beside.submit(self._prepare_features, self._moment)
+
+    def _prepare_features(self, moment: Moment) -> None:
+        with one_torch_thread():  # the other cores belong to the picture
+            self._speech.prepare(moment)
 
     def _picture(self, moment: Moment, moved: int, n_late: int) -> np.ndarray:
         """The picture of a frame, or of the one that it will be seen in, so many frames later."""
@@ -275,7 +279,8 @@ class LiveSession:
         if preparing is not None and preparing.done():
             preparing.result()  # raises what went wrong there
         pose, place = self._path.at(moved + n_late)
-        windows = windows_of(self._speech.steps(moment, n_late))
+        with one_torch_thread():
+            windows = windows_of(self._speech.steps(moment, n_late))
         self._prepare(moment)  # only now: the picture does not wait for features of the next one
         inputs = LiveInputs(windows, self._blinks.at(moved + n_late), pose, place)
         image = self._pictures.picture(inputs, self._background, self._quality.scale)

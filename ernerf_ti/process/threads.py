@@ -13,6 +13,7 @@ bits each time needs one thread: set OMP_NUM_THREADS=1.
 
 import os
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from time import perf_counter
 from typing import TypeVar
 
@@ -142,6 +143,26 @@ class TorchThreads:
     def set(self, n: int) -> None:
         import torch
 
+        torch.set_num_threads(n)
+
+
+@contextmanager
+def one_torch_thread() -> Iterator[int]:
+    """Use one thread of torch in the calling thread, around work that has threads of its own: OpenMP's keep a core busy
+    for 20 ms after each operation, in case there is another one. Gives the number of threads before, which is restored.
+
+    Threads that use torch for the first time meanwhile have one thread too.
+    """
+    import torch
+
+    n = torch.get_num_threads()
+    if n == 1:
+        yield n
+        return
+    torch.set_num_threads(1)
+    try:
+        yield n
+    finally:
         torch.set_num_threads(n)
 
 

@@ -9,6 +9,7 @@ import torch
 
 from ernerf_ti.bake.baked_renderer import BakedRenderer
 from ernerf_ti.bake.baking import BakeOptions, bake_head
+from ernerf_ti.bake.prepared_pose import EightBits, PreparedPose
 from ernerf_ti.bake.variation import VariationOptions
 from ernerf_ti.live.motion import CapturePath
 from ernerf_ti.live.portrait import LivePortrait
@@ -16,6 +17,7 @@ from ernerf_ti.live.renderer import LiveInputs, PortraitPictures
 from ernerf_ti.portrait.config import PlainTriplaneConfig
 from ernerf_ti.portrait.model.position_encoders import position_encoder
 from ernerf_ti.run.trained_portrait import TrainedPortrait
+from taichi_kernels.baked_grid import BakedSamples
 from tests.bake.conftest import INTRINSICS, SIZE, N
 
 
@@ -46,7 +48,7 @@ def test_a_prepared_pose_gives_the_picture(trained, inputs, over_background):
     background = trained.background if over_background else None
     whole = renderer.render(inputs, background)
     prepared = renderer.prepare(inputs)
-    assert 0 < len(prepared.pixels) < (whole.opacity > 0).sum() and len(prepared.ts) == whole.n_samples.sum()
+    assert 0 < len(prepared.pixels) < (whole.opacity > 0).sum() and len(prepared.deltas) == whole.n_samples.sum()
     rgb, opacity = renderer.render_prepared(prepared, inputs, background)
     torch.testing.assert_close(rgb, whole.rgb, atol=1.5 / 255, rtol=0)
     torch.testing.assert_close(opacity, whole.opacity, atol=1.5 / 255, rtol=0)
@@ -67,7 +69,7 @@ def test_all_or_nothing_moves(portrait, trained_on, trained, inputs, variation):
     baked = bake_head(portrait, INTRINSICS, SIZE, trained_on, None, options)
     renderer, inputs = BakedRenderer(portrait, baked, INTRINSICS, SIZE), torso_of(trained, inputs)
     prepared = renderer.prepare(inputs)
-    assert (len(prepared.ts) == 0) == (variation > 0)
+    assert (len(prepared.deltas) == 0) == (variation > 0)
     rgb, opacity = renderer.render_prepared(prepared, inputs, trained.background)
     whole = renderer.render(inputs, trained.background)
     torch.testing.assert_close(rgb, whole.rgb, atol=1.5 / 255, rtol=0)
@@ -99,15 +101,7 @@ def test_other_encoders_have_no_tiles(trained):
 @pytest.mark.parametrize("over_background", [True, False])
 def test_a_known_pose_is_not_marched_again(trained, live_inputs, scale, over_background, monkeypatch):
     background = trained.background if over_background else None
-    once = PortraitPictures(trained, pose_memory=0)
-    expected = once.picture(live_inputs, background, scale)
-    if scale < 1:  # only what moves has the lower resolution
-        sharp = once.picture(live_inputs, background, 1)
-        of_frame = once._of_frame(torch.from_numpy(live_inputs.windows), 0.2, live_inputs.pose)
-        moving = trained.baked_renderer.prepare(torso_of(trained, of_frame)).pixels.long()
-        sharp.reshape(-1, sharp.shape[2])[moving] = expected.reshape(-1, sharp.shape[2])[moving]
-        assert (sharp != expected).any()
-        expected = sharp
+    expected = PortraitPictures(trained, pose_memory=0).picture(live_inputs, background, 1)
     pictures = PortraitPictures(trained)
     for wrong_pose in (trained.poses[4], live_inputs.pose):
         pictures.picture(replace(live_inputs, pose=wrong_pose), background, scale)
@@ -117,7 +111,77 @@ def test_a_known_pose_is_not_marched_again(trained, live_inputs, scale, over_bac
     picture = pictures.picture(live_inputs, background, scale)
     assert picture.shape == expected.shape and picture.dtype == np.uint8
     alpha = 255 if over_background else expected[..., 3:].astype(int)  # straight color of little alpha is uncertain
-    assert (np.abs(picture.astype(int) - expected)[..., :3] * alpha).max() <= 3 * 255
+    differs = (np.abs(picture.astype(int) - expected)[..., :3] * alpha).max(-1) > 3 * 255
+    prepared = pictures._prepared[2.0, live_inputs.pose.numpy().tobytes()]
+    evaluated = prepared.n_pixels[pictures.scales.index(scale)]
+    sharp = np.ones(32 * 32, bool)
+    sharp[prepared.pixels[evaluated:]] = False
+    assert not differs.reshape(-1)[sharp].any()
+    other = (picture != pictures.picture(live_inputs, background, 1)).any(-1).reshape(-1)
+    assert other.any() == (scale < 1) and not other[sharp].any()
+
+
+def seen_from(shown):
+    """Levels of detail of [H, W] pixels, of which some are shown, with black nowhere."""
+    n = shown.size
+    packed = torch.stack((torch.arange(n), torch.from_numpy(shown.reshape(-1)).long()), 1).int()
+    packed[:, 0] = packed[:, 1].cumsum(0) - packed[:, 1]
+    m = int(packed[:, 1].sum())
+    samples = BakedSamples(
+        *(torch.rand(m, 3), torch.rand(m, 3), torch.rand(m), torch.rand(m), packed),
+        *(torch.rand(n, 5), torch.rand(m, 5)),
+    )
+    return PreparedPose.of(samples, None, shown.shape[1], lambda positions, directions: positions.t()), samples
+
+
+def around(shown, y, x, steps):
+    places = [(y + dy, x + dx) for dy, dx in steps]
+    return [at for at in places if 0 <= at[0] < shown.shape[0] and 0 <= at[1] < shown.shape[1] and shown[at]]
+
+
+@pytest.mark.parametrize(("shape", "share"), [((9, 12), 0.5), ((8, 7), 1.0), ((1, 9), 0.7), ((5, 1), 1.0), ((6, 6), 0)])
+def test_levels_of_detail(shape, share):
+    generator = np.random.default_rng(5)
+    shown = generator.random(shape) < share
+    prepared, samples = seen_from(shown)
+    assert sorted(prepared.pixels.tolist()) == np.flatnonzero(shown).tolist()
+    places = [(pixel // shape[1], pixel % shape[1]) for pixel in prepared.pixels.tolist()]
+    sides, corners = [(0, 1), (0, -1), (1, 0), (-1, 0)], [(1, 1), (1, -1), (-1, 1), (-1, -1)]
+    n_2, n_1 = prepared.n_pixels[2], prepared.n_pixels[1]
+    for i, (y, x) in enumerate(places):
+        level = 2 if i < n_2 else 1 if i < n_1 else 0
+        regular = 2 if y % 2 == x % 2 == 0 else 1 if y % 2 == x % 2 == 1 else 0
+        lonely = regular < 2 and not around(shown, y, x, corners if regular else sides)
+        assert level == (2 if lonely else regular)
+    colors = torch.rand(len(places) + 1, 4)
+    for level, n in enumerate(prepared.n_pixels):
+        expected = {at: colors[i].clone() for i, at in enumerate(places[:n])}
+        for i in range(n, len(places)):  # at level 2 those diagonally between others come first
+            steps = corners if level == 2 and i < n_1 else sides
+            known = around(shown, *places[i], steps)
+            expected[places[i]] = torch.stack([expected[at] for at in known]).mean(0)
+        given = colors.clone()
+        prepared.interpolate(given, level)
+        if places:
+            torch.testing.assert_close(given[:-1], torch.stack([expected[at] for at in places]))
+        of_level = prepared.samples(level)
+        order = [int(samples.packed_info[y * shape[1] + x, 0]) for y, x in places[:n]]
+        torch.testing.assert_close(of_level.deltas, samples.deltas[order].half().float())
+        assert of_level.packed_info.tolist() == [[i, 1] for i in range(n)]
+
+
+@pytest.mark.parametrize("n", [0, 1, 300])
+def test_rows_are_rounded_between_their_extremes(n):
+    matrix = torch.randn(3, n) * torch.tensor([[1e-3], [1.0], [50.0]]) + torch.tensor([[7.0], [0.0], [-3.0]])
+    matrix = torch.cat((matrix, torch.full((1, n), 2.5)))
+    rounded = EightBits.of(matrix)
+    values = rounded.columns(slice(0, n), torch.empty(4 * n + 5))
+    assert values.shape == matrix.shape and values.isfinite().all()
+    if n:
+        extent = matrix.amax(1, keepdim=True) - matrix.amin(1, keepdim=True)
+        assert ((values - matrix).abs() <= extent / 509 + 1e-6).all()
+        torch.testing.assert_close(rounded.columns(slice(n - 1, n), torch.empty(4)), values[:, -1:])
+    assert rounded.nbytes == 4 * n + 2 * 4 * 4
 
 
 def test_poses_are_kept_while_there_is_room(trained, live_inputs, monkeypatch):
@@ -125,7 +189,7 @@ def test_poses_are_kept_while_there_is_room(trained, live_inputs, monkeypatch):
         torso_of(trained, PortraitPictures(trained)._of_frame(torch.zeros(0), 0.0, trained.poses[2]))
     ).n_bytes
     assert n_bytes > 32 * 32 * 4
-    pictures = PortraitPictures(trained, pose_memory=int(2.2 * n_bytes))
+    pictures = PortraitPictures(trained, pose_memory=int(1.5 * n_bytes))
     assert pictures.keeps_poses and pictures.prepare(trained.poses[2], 2.0)
     assert not pictures.prepare(trained.poses[3], 3.0)
     late = replace(live_inputs, pose=trained.poses[3], place=3.0)

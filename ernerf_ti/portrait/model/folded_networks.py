@@ -89,6 +89,7 @@ class FoldedNetworks:
         self._of_harmonics = in_precision(of_harmonics, precision)
         self._color = [in_precision(weight, precision) for weight in later]
         self._n_hidden, self._n_harmonics = len(folded.hidden), n_harmonics
+        self._n_first = len(self._first) + n_harmonics
         self._memory: dict[str, Tensor] = {}
 
     @torch.no_grad()
@@ -110,14 +111,72 @@ class FoldedNetworks:
         n = len(features)
         if out is None:
             out = features.new_empty(self.n_values, n)
-        n_first = len(self._first)
-        rows = self._rows("first", n_first + self._n_harmonics, n)
-        torch.mm(self._first, features.t().to(rows.dtype), out=rows[:n_first])
-        h = rows[self._n_hidden :]
-        self._add_attention(rows[: self._n_hidden].relu_(), h[: -self._n_harmonics], out, reach)
+        mixed, h = self._first_layers(features, harmonics, self._rows("first", self._n_first, n), out, reach)
+        return self._later_layers(mixed, h, out)
+
+    @torch.no_grad()
+    def point_units(self, features: Tensor, harmonics: Tensor) -> Tensor:
+        """What a point and the direction alone decide, whatever is said: without dials the same for all frames.
+
+        Args:
+            features, harmonics: as of a call.
+
+        Returns:
+            [P, M] for :meth:`of_point_units`: what the audio code and the eye closure are multiplied with, what the
+            point adds to the density network's first layer, and the harmonics.
+        """
+        out = features.new_empty(N_VALUES_WITH_ATTENTION, len(features))
+        mixed, h = self._first_layers(features, harmonics, self._rows("first", self._n_first, len(features)), out, None)
+        return torch.cat((mixed, h))
+
+    @torch.no_grad()
+    def of_point_units(self, units: Tensor, out: Tensor) -> Tensor:
+        """What a call returns without attention, for points whose units are known, in a third of the time.
+
+        Args:
+            units: [P, M] of :meth:`point_units`. May be overwritten.
+            out: [4, M] for the result; each row in one piece.
+        """
+        mixed, h = units.to(self._first.dtype).tensor_split((self._mixed.shape[1],))
+        return self._later_layers(mixed, h, out)
+
+    def _first_layers(
+        self, features: Tensor, harmonics: Tensor, rows: Tensor, out: Tensor, reach: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """All that does not depend on the audio code and the eye closure.
+
+        Args:
+            rows: [n_first, M] for the results.
+            out: its last two rows get the attention, if that is asked for.
+            reach: [D, M] multiplies the last D gates.
+
+        Returns:
+            what is mixed into the density network's first layer, and its units before that, with the harmonics
+            behind them.
+        """
+        torch.mm(self._first, features.t().to(rows.dtype), out=rows[: -self._n_harmonics])
+        hidden, h = rows[: self._n_hidden].relu_(), rows[self._n_hidden :]
+        n_mixed, n_gates = self._mixed.shape[1], len(self._gates)
+        linear = hidden[: n_mixed - n_gates]
+        gates = (self._gates @ hidden[len(linear) :]).sigmoid_()
+        if self.n_values == N_VALUES_WITH_ATTENTION:
+            out[4], out[5] = self._attention.norms(linear, gates)
+        if reach is not None:
+            gates[-len(reach) :].mul_(reach)
+        # The gates take the place of hidden units that nothing needs any longer.
+        hidden[len(linear) : n_mixed] = gates
         h[-self._n_harmonics :] = harmonics.t()
+        return hidden[:n_mixed], h
+
+    def _later_layers(self, mixed: Tensor, h: Tensor, out: Tensor) -> Tensor:
+        """Arguments as :meth:`_first_layers` returns them; h is overwritten."""
+        n, units = h.shape[1], h[: -self._n_harmonics]
+        if len(mixed):
+            units.addmm_(self._mixed, mixed)
+        if self._bias is not None:
+            units.add_(self._bias)
         if not self._density:
-            units = h[: -self._n_harmonics].addmm_(self._of_harmonics, h[-self._n_harmonics :])
+            units.addmm_(self._of_harmonics, h[-self._n_harmonics :])
         else:
             for i, weight in enumerate(self._density[:-1]):
                 h[: -self._n_harmonics].relu_()
@@ -133,29 +192,6 @@ class FoldedNetworks:
         activations.density_(out[0].copy_(units[0]))
         activations.unit_interval_(out[1:4].copy_(color))
         return out
-
-    def _add_attention(self, hidden: Tensor, h: Tensor, out: Tensor, reach: Tensor | None) -> None:
-        """Add weighted inputs to the density network's first layer.
-
-        Args:
-            hidden: [K, M] hidden units of the attention, overwritten.
-            h: [H, M].
-            out: its last two rows get the attention, if there are as many.
-            reach: [D, M] multiplies the last D gates.
-        """
-        n_mixed, n_gates = self._mixed.shape[1], len(self._gates)
-        linear = hidden[: n_mixed - n_gates]
-        gates = (self._gates @ hidden[len(linear) :]).sigmoid_()
-        if self.n_values == N_VALUES_WITH_ATTENTION:
-            out[4], out[5] = self._attention.norms(linear, gates)
-        if reach is not None:
-            gates[-len(reach) :].mul_(reach)
-        if n_mixed:
-            # The gates take the place of hidden units that nothing needs any longer.
-            hidden[len(linear) : n_mixed] = gates
-            h.addmm_(self._mixed, hidden[:n_mixed])
-        if self._bias is not None:
-            h.add_(self._bias)
 
     def _rows(self, name: str, n_rows: int, n: int) -> Tensor:
         """[n_rows, n] of the memory for some values."""

@@ -13,6 +13,7 @@ import taichi_kernels as tk
 from ernerf_ti.portrait.model import activations
 from ernerf_ti.portrait.model.mlp import in_precision
 from ernerf_ti.portrait.model.torso_field import TorsoField
+from ernerf_ti.process.parts import in_parts
 
 _PIXELS_PER_PART = 2048  # their values stay in the cache of a CPU
 
@@ -42,12 +43,13 @@ class FoldedTorso:
         self._encode = field.grid_images() or (lambda positions: field.encoding(positions.contiguous()))
 
     @torch.no_grad()
-    def __call__(self, head_pose: Tensor, appearance: Tensor) -> Tensor:
+    def __call__(self, head_pose: Tensor, appearance: Tensor, n_threads: int = 1) -> Tensor:
         """Evaluate the pixels.
 
         Args:
             head_pose: [4, 4] pose_world_from_camera in the scene.
             appearance: [appearance_size] embedding.
+            n_threads: see :func:`ernerf_ti.process.parts.in_parts`.
 
         Returns:
             [4, K] alpha and straight color in [-0.001, 1.001].
@@ -56,8 +58,8 @@ class FoldedTorso:
         of_deformation = (self._of_shared @ shared)[:, None]
         of_color = (self._of_shared_in_color @ shared)[:, None].to(self._of_color.dtype)
         values = self._places.new_empty(4, self._places.shape[1])
-        for begin in range(0, values.shape[1], _PIXELS_PER_PART):
-            part = slice(begin, begin + _PIXELS_PER_PART)
+
+        def evaluate(part: slice) -> None:
             h = self._of_deformation[:, part] + of_deformation
             for weight in self._deformation:
                 h = weight @ h.relu_()
@@ -67,4 +69,6 @@ class FoldedTorso:
             for weight in self._color:
                 h = weight @ h.relu_()
             activations.unit_interval_(values[:, part].copy_(h))
+
+        in_parts(lambda: torch.no_grad()(evaluate), values.shape[1], _PIXELS_PER_PART, n_threads)
         return values

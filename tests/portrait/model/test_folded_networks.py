@@ -76,3 +76,22 @@ def test_folded_networks_for_another_frame_and_in_parts(device):
     for part in (slice(0, 100), slice(100, 101), slice(101, 301), slice(301, 301)):
         folded(features[part], harmonics[part], out[:, part])
     torch.testing.assert_close(out, whole, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("attention", ATTENTIONS)
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
+def test_units_of_points_serve_all_frames(attention, shape, precision, device):
+    field, bound, *points = bound_field(device, attention=attention, **shape)
+    other = bound_field(device, appearance=2, attention=attention, **shape)[1]
+    other.eye_closure.fill_(0.1)
+    field.precision = other.field.precision = precision
+    features = field.position_encoder(points[0]).detach()
+    harmonics = tk.spherical_harmonics(points[1], field.config.direction_degree)
+    units = bound.folded().point_units(features, harmonics)
+    expected = other.folded()(features, harmonics)
+    out = torch.full((4, 301), torch.nan, device=device)
+    for part in (slice(0, 150), slice(150, 301), slice(301, 301)):
+        other.folded().of_point_units(units[:, part].clone(), out[:, part])
+    torch.testing.assert_close(out, expected, rtol=1e-5, atol=1e-6)
+    assert not torch.allclose(expected, bound.folded()(features, harmonics))
