@@ -3,7 +3,7 @@
 Importing this package starts nothing; the first call starts Taichi on the device of its tensors.
 """
 
-from taichi_kernels.baked_grid import BakedSamples, composite_baked, march_baked_grid, place_samples
+from taichi_kernels.baked_grid import BakedSamples, composite_baked, march_baked_grid
 from taichi_kernels.compositing import CompositedRays, accumulate_, composite
 from taichi_kernels.frequency_encoding import frequency_encode
 from taichi_kernels.grid_config import GridConfig
@@ -53,7 +53,6 @@ __all__ = [
     "morton_decode",
     "morton_encode",
     "pack_bits",
-    "place_samples",
     "render_rays",
     "show_layers",
     "spherical_harmonics",

@@ -127,43 +127,6 @@ def march_baked_grid(
     return BakedSamples(*_MARCH(*values, *numbers))
 
 
-def place_samples(
-    pose: Tensor,
-    intrinsics: tuple[float, float, float, float],
-    width: int,
-    pixels: Tensor,
-    packed_info: Tensor,
-    ts: Tensor,
-    bound: float,
-) -> tuple[Tensor, Tensor]:
-    """Positions and directions of dynamic samples that are known by their distances, as of :func:`march_baked_grid`.
-
-    Args:
-        pose: [4, 4] float32 or float64, world from camera (OpenCV axes): a rotation and a position.
-        intrinsics: fx, fy, cx, cy in pixels.
-        width: of the picture, pixels.
-        pixels: [D] int32 numbers of the rays' pixels, row by row.
-        packed_info: [D, 2] int32, first sample of each ray and number of them.
-        ts: [M] distances from the origin of the rays, in the dtype of the pose.
-        bound: half side of the grid's cube, world units.
-
-    Returns:
-        positions, directions [M, 3].
-
-    Not differentiable. Deterministic. Raises ValueError if an argument is not as above; the numbers of samples are not
-    looked at.
-    """
-    check = ArgumentCheck()
-    check.tensor("pose", pose, (4, 4), FLOATS, differentiable=False)
-    check.tensor("pixels", pixels, ("D",), torch.int32)
-    check.tensor("packed_info", packed_info, ("D", 2), torch.int32)
-    check.tensor("ts", ts, ("M",), pose.dtype, differentiable=False)
-    width = expect_integer("width", width, 1, None, "pass that of the picture in pixels")
-    numbers = (*(float(value) for value in intrinsics), width, float(bound))
-    positions, directions = _PLACE(pose, pixels, packed_info, ts, *numbers)
-    return positions, directions
-
-
 def composite_baked(
     sigmas: Tensor, rgbs: Tensor, samples: BakedSamples, T_threshold: float = 1e-4
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -271,18 +234,6 @@ def _fake_march(pose: Tensor, *others: Any) -> tuple[Tensor, ...]:
     return *samples, info, pose.new_empty(width * height, _RUN), after
 
 
-def _place(pose: Tensor, pixels: Tensor, packed_info: Tensor, ts: Tensor, *numbers: Any) -> tuple[Tensor, Tensor]:
-    *camera, bound = numbers
-    results = _fake_place(pose, pixels, packed_info, ts)
-    kernel = _result_kernels(pose.dtype, False, is_cuda()).place
-    launch(kernel, pose, *camera, pixels, packed_info, ts, len(pixels), bound, *results)
-    return results
-
-
-def _fake_place(pose: Tensor, pixels: Tensor, packed_info: Tensor, ts: Tensor, *numbers: Any) -> tuple[Tensor, Tensor]:
-    return ts.new_empty(ts.shape[0], 3), ts.new_empty(ts.shape[0], 3)
-
-
 def _composite(
     sigmas: Tensor,
     rgbs: Tensor,
@@ -308,7 +259,6 @@ def _empty_rays(
 
 class _ResultKernels(NamedTuple):
     write: Any
-    place: Any
     composite: Any
 
 
@@ -568,35 +518,6 @@ def _result_kernels(dtype: torch.dtype, growing: bool, on_cuda: bool) -> _Result
                         after[_RUN * j + d] = runs[place + 1 + d]
 
     @parallel_kernel(on_cuda)
-    def place(
-        # camera
-        pose: Reals,  # [4, 4]
-        fx: real,
-        fy: real,
-        cx: real,
-        cy: real,
-        width: ti.i32,
-        # samples
-        pixels: Ints,  # [D]
-        packed_info: Ints,  # [D, 2]
-        ts: Reals,  # [M]
-        n_rays: ti.i32,
-        bound: real,
-        # results
-        positions: Reals,  # [M, 3]
-        directions: Reals,  # [M, 3]
-    ):
-        for i in range(n_rays):
-            direction, _ = direction_of(pose, pixels[i], fx, fy, cx, cy, width)
-            origin = origin_of(pose)
-            begin = packed_info[2 * i]
-            for j in range(begin, begin + packed_info[2 * i + 1]):
-                point = ti.max(-bound, ti.min(bound, origin + ts[j] * direction))
-                for d in ti.static(range(3)):
-                    positions[3 * j + d] = point[d]
-                    directions[3 * j + d] = direction[d]
-
-    @parallel_kernel(on_cuda)
     def composite(
         sigmas: Reals,  # [M]
         rgbs: Reals,  # [M, 3]
@@ -630,7 +551,7 @@ def _result_kernels(dtype: torch.dtype, growing: bool, on_cuda: bool) -> _Result
             opacity[i] = real(1.0) - T
             depth[i] = distance
 
-    return _ResultKernels(write, place, composite)
+    return _ResultKernels(write, composite)
 
 
 _MARCH = Operator(
@@ -640,12 +561,6 @@ _MARCH = Operator(
     " -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
     _march,
     _fake_march,
-)
-_PLACE = Operator(
-    "place_samples(Tensor pose, Tensor pixels, Tensor packed_info, Tensor ts, float fx, float fy, float cx, float cy, "
-    "int width, float bound) -> (Tensor, Tensor)",
-    _place,
-    _fake_place,
 )
 _COMPOSITE = Operator(
     "composite_baked(Tensor sigmas, Tensor rgbs, Tensor ts, Tensor deltas, Tensor packed_info, Tensor before, "

@@ -18,9 +18,9 @@ ROOMS = {
     "media/provenance": "media",
     "audio": "media",
     # Rendering knows neither captures nor runs.
-    "portrait": "",
+    "portrait": "process",
     # A stored head in place of most of its networks.
-    "bake": "portrait",
+    "bake": "portrait process",
     "data": "portrait audio media",
     "data/synthetic": "data audio media",
     "preprocess": "data audio media process",

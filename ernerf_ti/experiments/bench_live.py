@@ -52,7 +52,7 @@ def run(path: Path, n: int, seconds: float, simulated: float, device: str) -> Fi
     Returns:
         Figures by name, in groups.
     """
-    portrait = LivePortrait.open(path, device)
+    portrait = LivePortrait.open(path, device, render_process=True)
     width, height = portrait.size
     figures: Figures = {
         "machine": {
@@ -155,7 +155,7 @@ def _encode(encoder: av.VideoCodecContext, image: np.ndarray, k: int) -> list[av
 def measure_rate(path: Path, n: int, device: str, threads: int, n_sessions: int = 1) -> float:
     """Frames per second of sessions that nothing paces, all together, as callers in a thread each get them."""
     torch.set_num_threads(threads)
-    portrait = LivePortrait.open(path, device, motion_seconds=_MOTION_SECONDS)
+    portrait = LivePortrait.open(path, device, motion_seconds=_MOTION_SECONDS, render_process=threads > 1)
     return rate_of_sessions(portrait, n, n_sessions)
 
 

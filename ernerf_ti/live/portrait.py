@@ -13,6 +13,7 @@ from ernerf_ti.live.clock import Clock, MonotonicClock
 from ernerf_ti.live.features import StreamingFeatures
 from ernerf_ti.live.frame import FPS
 from ernerf_ti.live.motion import Blinks, CapturePath
+from ernerf_ti.live.picture_process import PictureProcess
 from ernerf_ti.live.renderer import Background, LiveInputs, PictureMaker, PortraitPictures
 from ernerf_ti.live.session import LiveSession
 from ernerf_ti.live.speech import silent_steps, windows_of
@@ -34,8 +35,8 @@ class LivePortrait:
         trained: the portrait.
         pictures: what renders it; None for its own renderer.
         motion_seconds: of the capture whose head motion is played forward and backward; None for all of it, or for
-            10 s of it if the portrait is baked and rendered on the CPU, which keeps these poses in memory: 1.2 MB each
-            at 256x256, 1 GB at most, or fewer if 10 s find no room.
+            10 s of it if the portrait is baked and rendered on the CPU, which keeps these poses in memory: 2.5 MB each
+            at 256x256, 2 GB at most, or fewer if 10 s find no room.
 
     Raises:
         ValueError: it was trained on audio features that can't be computed as sound arrives.
@@ -66,6 +67,7 @@ class LivePortrait:
         precision: torch.dtype = torch.float32,
         call: Call = call_plainly,
         motion_seconds: float | None = None,
+        render_process: bool = False,
     ) -> "LivePortrait":
         """Load a portrait and :meth:`warm_up`.
 
@@ -73,13 +75,17 @@ class LivePortrait:
             path: a run folder or a checkpoint file.
             device, precision, call: as of :func:`ernerf_ti.run.trained_portrait.load_portrait`.
             motion_seconds: as of the class.
+            render_process: render in a process of its own where that is faster: a baked portrait on a CPU with two
+                cores or more. It ends with the portrait.
 
         Raises:
             FileNotFoundError, ValueError: no such run, a damaged one, or one with audio features that can't be computed
                 as sound arrives.
             ImportError: a package that its audio features need is missing.
         """
-        portrait = cls(load_portrait(Path(path), device, precision, call), motion_seconds=motion_seconds)
+        trained = load_portrait(Path(path), device, precision, call)
+        pictures = PictureProcess(trained) if render_process and PictureProcess.helps(trained) else None
+        portrait = cls(trained, pictures, motion_seconds)
         portrait.warm_up()
         return portrait
 
@@ -94,7 +100,7 @@ class LivePortrait:
         inputs = LiveInputs(windows_of(silent_steps(self.features.silence)), self.open_eyes, pose, place)
         for scale in self.pictures.scales:
             self.pictures.picture(inputs, self.trained.background, scale)
-        if isinstance(self.pictures, PortraitPictures) and self.pictures.keeps_poses:
+        if isinstance(self.pictures, (PortraitPictures, PictureProcess)) and self.pictures.keeps_poses:
             if self._fits_motion:
                 self._shorten_path(self.pictures.capacity(pose, place))
             for pose, place in tqdm(self.path.all_poses(), "preparing poses", unit="pose"):

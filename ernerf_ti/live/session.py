@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from types import TracebackType
 
 import numpy as np
+import torch
 
 from ernerf_ti.audio.frame_features import SAMPLE_RATE, STEP
 from ernerf_ti.live.clock import Clock
@@ -82,7 +83,8 @@ class LiveSession:
         self._quality = Quality(1 / FPS, pictures.scales)
         self._is_read = False
         self._beside: ThreadPoolExecutor | None = None
-        """Computes audio features while a picture is rendered."""
+        """Computes audio features while no picture waits for them."""
+        self._fills_cores = torch.get_num_threads() >= usable_cores()
         self._preparing: Future[None] | None = None
         self._moment: Moment | None = None
         """That of the last frame whose features, and the next one's, are computed there."""
@@ -281,9 +283,13 @@ class LiveSession:
         pose, place = self._path.at(moved + n_late)
         with one_torch_thread():
             windows = windows_of(self._speech.steps(moment, n_late))
-        self._prepare(moment)  # only now: the picture does not wait for features of the next one
         inputs = LiveInputs(windows, self._blinks.at(moved + n_late), pose, place)
+        # Features of the next picture are computed beside this one, or behind it if it takes all cores.
+        if not self._fills_cores:
+            self._prepare(moment)
         image = self._pictures.picture(inputs, self._background, self._quality.scale)
+        if self._fills_cores:
+            self._prepare(moment)
         image.flags.writeable = False  # it may be repeated
         self._quality.add(self._clock.time() - began)
         return image

@@ -6,7 +6,7 @@ readable definition of what an op computes. They run on every device, in float32
 never start Taichi.
 """
 
-from taichi_kernels.reference.baked_grid import composite_baked, march_baked_grid, place_samples
+from taichi_kernels.reference.baked_grid import composite_baked, march_baked_grid
 from taichi_kernels.reference.compositing import accumulate_, composite
 from taichi_kernels.reference.frequency_encoding import frequency_encode
 from taichi_kernels.reference.grid_encoding import grid_encode
@@ -39,7 +39,6 @@ __all__ = [
     "morton_decode",
     "morton_encode",
     "pack_bits",
-    "place_samples",
     "render_rays",
     "show_layers",
     "spherical_harmonics",

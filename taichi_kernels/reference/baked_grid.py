@@ -82,24 +82,6 @@ def march_baked_grid(
     return positions, directions, ts, deltas, packed_info, torch.stack(before), after
 
 
-def place_samples(
-    pose: Tensor,
-    intrinsics: tuple[float, float, float, float],
-    width: int,
-    pixels: Tensor,
-    packed_info: Tensor,
-    ts: Tensor,
-    bound: float,
-) -> tuple[Tensor, Tensor]:
-    """Twin of :func:`taichi_kernels.place_samples`."""
-    fx, fy, cx, cy = intrinsics
-    x, y = ((pixels % width + 0.5 - cx) / fx).to(pose.dtype), ((pixels // width + 0.5 - cy) / fy).to(pose.dtype)
-    rays = torch.stack((x, y, torch.ones_like(x)), 1)
-    rays = rays / rays.norm(dim=1, keepdim=True) @ pose[:3, :3].t()
-    directions = torch.repeat_interleave(rays, packed_info[:, 1].long(), 0)
-    return (pose[:3, 3] + ts[:, None] * directions).clamp(-bound, bound), directions
-
-
 def composite_baked(
     sigmas: Tensor, rgbs: Tensor, samples: tuple[Tensor, ...], T_threshold: float = 1e-4
 ) -> tuple[Tensor, Tensor, Tensor]:

@@ -179,18 +179,3 @@ def test_more_cascades_are_refused(device):
             aabb,
             blocks,
         )
-
-
-@pytest.mark.usefixtures("each_variant")
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_samples_are_placed_where_the_march_found_them(dtype, device):
-    pose = camera(dtype, device)
-    samples = tk.march_baked_grid(pose, INTRINSICS, SIZE, *scene(dtype, device), max_steps=32)
-    counts = samples.packed_info[:, 1]
-    pixels = counts.nonzero()[:, 0].int()
-    info = samples.packed_info[pixels].contiguous()
-    arguments = (pose, INTRINSICS, SIZE[0], pixels, info, samples.ts, 1.0)
-    placed = tk.place_samples(*arguments)
-    assert len(samples.ts) > 50
-    torch.testing.assert_close(placed, samples[:2])
-    torch.testing.assert_close(placed, reference.place_samples(*arguments))

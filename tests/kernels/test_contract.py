@@ -91,15 +91,6 @@ def calls(device):
             lambda sigmas, rgbs: tk.composite_baked(sigmas, rgbs, baked),
             {"sigmas": torch.rand(6, device=device), "rgbs": torch.rand(6, 3, device=device)},
         ),
-        "place_samples": (
-            lambda pose, pixels, packed_info, ts: tk.place_samples(pose, (4, 4, 2, 2), 4, pixels, packed_info, ts, 1.0),
-            {
-                "pose": torch.eye(4, device=device),
-                "pixels": torch.arange(4, dtype=torch.int32, device=device),
-                "packed_info": packed,
-                "ts": torch.rand(6, device=device),
-            },
-        ),
         "encode_tiles": (
             lambda positions, numbers, values: tk.encode_tiles(positions, tk.PlaneTiles(numbers, values), 1.0),
             {
@@ -144,7 +135,6 @@ ARGUMENTS = {
     "morton_decode": ("codes",),
     "morton_encode": ("cells",),
     "pack_bits": ("density_grid", "threshold"),
-    "place_samples": ("pose", "pixels", "packed_info", "ts"),
     "render_rays": RAYS,
     "show_layers": ("layer", "background", "pixels", "rgb", "opacity"),
     "spherical_harmonics": ("directions",),

@@ -100,10 +100,6 @@ def operator_arguments(name, n, dtype, device):
             *(0.0, 0.8, 0.8, 0.05, 1e-4, 8),
         ),
         "composite_baked": (samples[0], new(m, 3), *samples[:2], info, new(n, 5), new(m, 5), 1e-4),
-        "place_samples": (
-            *(torch.eye(4, dtype=dtype, device=device), integers(n, 1)[:, 0].contiguous(), info, new(m).abs()),
-            *(4.0, 4.0, 2.0, 2.0, 4, 1.0),
-        ),
         "place_in_tiles": (new(n, 3), integers(3, 5, 5) * 0, 3, 1.0),
         "show_layers": (
             *(torch.zeros(n, 4, dtype=torch.uint8, device=device), new(n, 3), ids[:n]),
@@ -127,7 +123,6 @@ NAMES = (
         "morton_encode",
         "pack_bits",
         "place_in_tiles",
-        "place_samples",
         "show_layers",
         "spherical_harmonics",
     ),
