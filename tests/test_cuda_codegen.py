@@ -125,7 +125,7 @@ KERNELS = {
     *("occupancy_grid.dilate", "occupancy_grid.pack", "ray_aabb.intersect"),
     *("ray_marching.find", "ray_marching.write", "ray_marching.gradient"),
     *("compositing.forward", "compositing.backward", "compositing.accumulate"),
-    *(f"baked_grid.{name}" for name in ("march", "write", "place", "composite")),
+    *(f"baked_grid.{name}" for name in ("march", "write", "composite")),
     *("pixel_tiles.project", "plane_tiles.place", "layers.behind", "layers.front"),
 }
 ON_INTEGERS = {"morton.encode", "morton.decode"}

@@ -9,13 +9,16 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from ernerf_ti.audio.frame_features import SAMPLE_RATE
+from ernerf_ti.audio.windows import WINDOW
 from ernerf_ti.live.clock import Clock, MonotonicClock
-from ernerf_ti.live.features import StreamingFeatures
+from ernerf_ti.live.features import SegmentSteps, StreamingFeatures
 from ernerf_ti.live.frame import FPS
 from ernerf_ti.live.motion import Blinks, CapturePath
 from ernerf_ti.live.picture_process import PictureProcess
 from ernerf_ti.live.renderer import Background, LiveInputs, PictureMaker, PortraitPictures
 from ernerf_ti.live.session import LiveSession
+from ernerf_ti.live.sound import SegmentSound
 from ernerf_ti.live.speech import silent_steps, windows_of
 from ernerf_ti.portrait.model.calls import Call, call_plainly
 from ernerf_ti.run.trained_portrait import TrainedPortrait, load_portrait
@@ -95,7 +98,12 @@ class LivePortrait:
         return self.pictures.size
 
     def warm_up(self) -> None:
-        """Render once at each resolution, which compiles what rendering needs, and whatever is kept of poses."""
+        """Hear something, and render once at each resolution, which loads and compiles what that takes, and render
+        whatever is kept of poses."""
+        sound = SegmentSound()
+        noise = np.random.default_rng(0).normal(scale=0.01, size=SAMPLE_RATE)
+        sound.push(noise.astype(np.float32), SAMPLE_RATE)
+        SegmentSteps(sound, self.features, self.features.voice()).compute(2 * WINDOW)
         pose, place = self.path.at(0)
         inputs = LiveInputs(windows_of(silent_steps(self.features.silence)), self.open_eyes, pose, place)
         for scale in self.pictures.scales:

@@ -11,6 +11,7 @@ from ernerf_ti.bake.baked_renderer import BakedRenderer
 from ernerf_ti.bake.baking import BakeOptions, bake_head
 from ernerf_ti.bake.prepared_pose import EightBits, PreparedPose
 from ernerf_ti.bake.variation import VariationOptions
+from ernerf_ti.live.features import StreamingFeatures
 from ernerf_ti.live.motion import CapturePath
 from ernerf_ti.live.portrait import LivePortrait
 from ernerf_ti.live.renderer import LiveInputs, PortraitPictures
@@ -201,9 +202,10 @@ def test_poses_are_kept_while_there_is_room(trained, live_inputs, monkeypatch):
 
 @pytest.mark.parametrize("n", [30, 100])
 def test_the_path_is_no_longer_than_what_finds_room(trained, live_inputs, n, monkeypatch):
+    deaf = SimpleNamespace(push=lambda samples: np.zeros((0, 42), np.float32))
     monkeypatch.setattr(
         "ernerf_ti.live.portrait.StreamingFeatures.of",
-        lambda trained: SimpleNamespace(silence=np.zeros(42, np.float32)),
+        lambda trained: StreamingFeatures(lambda voice: deaf, lambda: None, 0.0, np.zeros(42, np.float32)),
     )
     trained = replace(trained, poses=moving(40), eye_closures=torch.linspace(0, 1, 40))
     pictures = PortraitPictures(trained, 10**9)
