@@ -67,9 +67,7 @@ def _live(options: LiveOptions) -> None:
     from ernerf_ti.live_server.serving import serve
     from ernerf_ti.synthesis.statement import statement
 
-    portrait = LivePortrait.open(
-        options.portrait, device=device, motion_seconds=options.motion_seconds, render_process=True
-    )
+    portrait = LivePortrait.open(options.portrait, device=device, motion_seconds=options.motion_seconds)
     if portrait.trained.consent is None:
         print(f"{options.portrait}: no consent record; docs/responsible_use.md says how to add one", file=sys.stderr)
     signer = None

@@ -27,6 +27,7 @@ from ernerf_ti.live.quality import SCALES
 from ernerf_ti.live.renderer import Background, LiveInputs, PictureMaker, PortraitPictures
 from ernerf_ti.live.sound import SegmentSound
 from ernerf_ti.live.speech import silent_steps, windows_of
+from ernerf_ti.process.threads import one_torch_thread
 from ernerf_ti.run.trained_portrait import TrainedPortrait
 
 _PIECE = SAMPLE_RATE // 50  # samples pushed at once
@@ -52,7 +53,7 @@ def run(path: Path, n: int, seconds: float, simulated: float, device: str) -> Fi
     Returns:
         Figures by name, in groups.
     """
-    portrait = LivePortrait.open(path, device, render_process=True)
+    portrait = LivePortrait.open(path, device)
     width, height = portrait.size
     figures: Figures = {
         "machine": {
@@ -88,9 +89,10 @@ def time_parts(portrait: LivePortrait, n: int) -> dict[str, float]:
     steps.compute(8 * STEPS_PER_FRAME)
     of_features = []
     for k in range(n):
-        start = process_time()
-        steps.compute((9 + k) * STEPS_PER_FRAME)
-        of_features.append(process_time() - start)
+        with one_torch_thread():  # as in a session
+            start = process_time()
+            steps.compute((9 + k) * STEPS_PER_FRAME)
+            of_features.append(process_time() - start)
     generator = np.random.default_rng(0)
     silence = windows_of(silent_steps(portrait.features.silence))
     inputs = []
@@ -155,7 +157,7 @@ def _encode(encoder: av.VideoCodecContext, image: np.ndarray, k: int) -> list[av
 def measure_rate(path: Path, n: int, device: str, threads: int, n_sessions: int = 1) -> float:
     """Frames per second of sessions that nothing paces, all together, as callers in a thread each get them."""
     torch.set_num_threads(threads)
-    portrait = LivePortrait.open(path, device, motion_seconds=_MOTION_SECONDS, render_process=threads > 1)
+    portrait = LivePortrait.open(path, device, motion_seconds=_MOTION_SECONDS)
     return rate_of_sessions(portrait, n, n_sessions)
 
 

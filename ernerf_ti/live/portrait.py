@@ -15,7 +15,6 @@ from ernerf_ti.live.clock import Clock, MonotonicClock
 from ernerf_ti.live.features import SegmentSteps, StreamingFeatures
 from ernerf_ti.live.frame import FPS
 from ernerf_ti.live.motion import Blinks, CapturePath
-from ernerf_ti.live.picture_process import PictureProcess
 from ernerf_ti.live.renderer import Background, LiveInputs, PictureMaker, PortraitPictures
 from ernerf_ti.live.session import LiveSession
 from ernerf_ti.live.sound import SegmentSound
@@ -70,7 +69,6 @@ class LivePortrait:
         precision: torch.dtype = torch.float32,
         call: Call = call_plainly,
         motion_seconds: float | None = None,
-        render_process: bool = False,
     ) -> "LivePortrait":
         """Load a portrait and :meth:`warm_up`.
 
@@ -78,17 +76,13 @@ class LivePortrait:
             path: a run folder or a checkpoint file.
             device, precision, call: as of :func:`ernerf_ti.run.trained_portrait.load_portrait`.
             motion_seconds: as of the class.
-            render_process: render in a process of its own where that is faster: a baked portrait on a CPU with two
-                cores or more. It ends with the portrait.
 
         Raises:
             FileNotFoundError, ValueError: no such run, a damaged one, or one with audio features that can't be computed
                 as sound arrives.
             ImportError: a package that its audio features need is missing.
         """
-        trained = load_portrait(Path(path), device, precision, call)
-        pictures = PictureProcess(trained) if render_process and PictureProcess.helps(trained) else None
-        portrait = cls(trained, pictures, motion_seconds)
+        portrait = cls(load_portrait(Path(path), device, precision, call), motion_seconds=motion_seconds)
         portrait.warm_up()
         return portrait
 
@@ -108,7 +102,7 @@ class LivePortrait:
         inputs = LiveInputs(windows_of(silent_steps(self.features.silence)), self.open_eyes, pose, place)
         for scale in self.pictures.scales:
             self.pictures.picture(inputs, self.trained.background, scale)
-        if isinstance(self.pictures, (PortraitPictures, PictureProcess)) and self.pictures.keeps_poses:
+        if isinstance(self.pictures, PortraitPictures) and self.pictures.keeps_poses:
             if self._fits_motion:
                 self._shorten_path(self.pictures.capacity(pose, place))
             for pose, place in tqdm(self.path.all_poses(), "preparing poses", unit="pose"):
