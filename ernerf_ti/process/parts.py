@@ -30,7 +30,6 @@ def in_parts(evaluator: Callable[[], Callable[[slice], Any]], n: int, size: int,
             should have one thread meanwhile, see :func:`ernerf_ti.process.threads.one_torch_thread`.
     """
     begins = range(0, n, size)
-    n_threads = min(n_threads, len(begins))
     left = iter(begins)  # each thread takes the next one: other work may keep one of them from running
 
     def evaluate() -> None:
@@ -38,8 +37,8 @@ def in_parts(evaluator: Callable[[], Callable[[slice], Any]], n: int, size: int,
         for begin in left:
             of_part(slice(begin, min(begin + size, n)))
 
-    others = [_threads(n_threads - 1).submit(evaluate) for _ in range(1, n_threads)]
-    if n_threads:
+    others = [_threads(n_threads - 1).submit(evaluate) for _ in range(1, min(n_threads, len(begins)))]
+    if begins:
         evaluate()
     for other in others:
         other.result()

@@ -149,7 +149,8 @@ class TorchThreads:
 @contextmanager
 def one_torch_thread() -> Iterator[int]:
     """Use one thread of torch in the calling thread, around work that has threads of its own: OpenMP's keep a core busy
-    for 20 ms after each operation, in case there is another one. Gives the number of threads before, which is restored.
+    for some time after each operation, in case there is another one. Gives the number of threads before, which is
+    restored.
 
     Threads that use torch for the first time meanwhile have one thread too.
     """

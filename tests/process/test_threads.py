@@ -1,11 +1,13 @@
 """Choice of the number of CPU threads, with a simulated machine."""
 
+import contextlib
 import subprocess
 import sys
 
 import pytest
+import torch
 
-from ernerf_ti.process.threads import ThreadTuner, adaptive_threads
+from ernerf_ti.process.threads import ThreadTuner, adaptive_threads, one_torch_thread
 
 
 class Machine:
@@ -159,3 +161,18 @@ print(ThreadTuner().is_active, sorted(set(seen)), torch.get_num_threads())
         environment[name] = "2"
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
     assert done.stdout.strip() == ("False [2] 2" if name else "True [1, 2] 2"), done.stderr
+
+
+@pytest.mark.parametrize("n", [1, 3])
+@pytest.mark.parametrize("error", [None, ZeroDivisionError])
+def test_one_torch_thread(n, error):
+    before = torch.get_num_threads()
+    torch.set_num_threads(n)
+    try:
+        with contextlib.suppress(ZeroDivisionError), one_torch_thread() as n_before:
+            assert (n_before, torch.get_num_threads()) == (n, 1)
+            if error is not None:
+                raise error
+        assert torch.get_num_threads() == n
+    finally:
+        torch.set_num_threads(before)
