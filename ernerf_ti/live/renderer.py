@@ -162,6 +162,8 @@ class PortraitPictures:
         prepared = self._prepared.get(key)
         if prepared is None and renderer is not None and self._room > 0:
             with _RENDERING:
+                if key in self._prepared:  # by another session meanwhile
+                    return self._prepared[key]
                 prepared = renderer.prepare(self._with_torso(of_frame, place))
                 self._room -= prepared.n_bytes
                 if self._room >= 0:

@@ -21,7 +21,7 @@ def _threads(n: int) -> ThreadPoolExecutor:
 
 
 def in_parts(evaluator: Callable[[], Callable[[slice], Any]], n: int, size: int, n_threads: int) -> None:
-    """Evaluate n points.
+    """Evaluate n points, without gradients.
 
     Args:
         evaluator: makes what evaluates a part of the points, for one thread.
@@ -32,6 +32,7 @@ def in_parts(evaluator: Callable[[], Callable[[slice], Any]], n: int, size: int,
     begins = range(0, n, size)
     left = iter(begins)  # each thread takes the next one: other work may keep one of them from running
 
+    @torch.no_grad()  # which holds for a thread
     def evaluate() -> None:
         of_part = evaluator()  # with memory of its own
         for begin in left:

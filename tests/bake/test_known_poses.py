@@ -1,5 +1,6 @@
 """Pictures of a baked portrait from poses that were rendered before."""
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -218,6 +219,16 @@ def test_the_path_is_no_longer_than_what_finds_room(trained, live_inputs, n, mon
     chosen = LivePortrait(trained, PortraitPictures(trained, int(2.5 * n_bytes)), motion_seconds=1.0)
     chosen.warm_up()
     assert len(chosen.path) == 25
+
+
+def test_several_threads_show_one_pose(trained, live_inputs):
+    calls = [(replace(live_inputs, eye_closure=k / 8), scale) for k in range(8) for scale in (1, 0.7, 0.5)]
+    alone, pictures = PortraitPictures(trained), PortraitPictures(trained)
+    with ThreadPoolExecutor(4) as threads:
+        shown = list(threads.map(lambda call: pictures.picture(call[0], trained.background, call[1]), calls))
+    for (inputs, scale), picture in zip(calls, shown, strict=True):
+        np.testing.assert_array_equal(picture, alone.picture(inputs, trained.background, scale))
+    assert len(pictures._prepared) == 1 and pictures._room == alone._room  # it was prepared once
 
 
 def test_preparing_and_showing_a_pose_share_a_renderer(trained, live_inputs, monkeypatch):

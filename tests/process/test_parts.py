@@ -17,6 +17,7 @@ def test_each_point_is_evaluated_once(n, n_threads):
 
         def evaluate(part):
             assert part.stop - part.start <= 7 and threading.get_ident() in evaluators
+            assert not torch.is_grad_enabled()
             counts[part] += 1
             used.add((threading.get_ident(), torch.get_num_threads()))
 

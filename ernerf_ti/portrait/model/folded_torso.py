@@ -70,5 +70,5 @@ class FoldedTorso:
                 h = weight @ h.relu_()
             activations.unit_interval_(values[:, part].copy_(h))
 
-        in_parts(lambda: torch.no_grad()(evaluate), values.shape[1], _PIXELS_PER_PART, n_threads)
+        in_parts(lambda: evaluate, values.shape[1], _PIXELS_PER_PART, n_threads)
         return values
