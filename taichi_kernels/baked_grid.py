@@ -128,36 +128,44 @@ def march_baked_grid(
 
 
 def composite_baked(
-    sigmas: Tensor, rgbs: Tensor, samples: BakedSamples, T_threshold: float = 1e-4
-) -> tuple[Tensor, Tensor, Tensor]:
+    values: Tensor,
+    deltas: Tensor,
+    packed_info: Tensor,
+    before: Tensor,
+    after: Tensor,
+    ts: Tensor | None = None,
+    T_threshold: float = 1e-4,
+) -> tuple[Tensor, Tensor, Tensor | None]:
     """Blend dynamic samples and static runs front to back.
 
     Args:
-        sigmas: [M] density of the dynamic samples per world unit, >= 0.
-        rgbs: [M, 3] their colors.
-        samples: as :func:`march_baked_grid` returns them.
+        values: [4, M] density per world unit, >= 0, and color of the dynamic samples.
+        deltas: [M] lengths of their steps, in the dtype of the values or float16.
+        packed_info: [N, 2] int32, first sample of a ray and number of them.
+        before: [N, 4] run before the first sample of a ray, in the dtype of deltas: color times opacity,
+            transmittance; [N, 5] with depth behind them, if ts are given.
+        after: [M, 4] or [M, 5] run after a sample.
+        ts: [M] distances of the samples, in the dtype of the values; None to compute no depth.
         T_threshold: a ray ends once its transmittance is below this.
 
     Returns:
         color times opacity [N, 3], opacity [N], and [N] depth: the weighted sum of the distances to the ends of the
-        steps, not normalized.
+        steps, not normalized; None without ts. In the dtype of the values.
 
     Not differentiable. Deterministic. Raises ValueError if an argument is not as above.
     """
+    n_numbers = _RUN - (ts is None)
     check = ArgumentCheck()
-    check.tensor("sigmas", sigmas, ("M",), FLOATS, differentiable=False)
-    for name, value, shape in (
-        ("rgbs", rgbs, ("M", 3)),
-        ("samples.ts", samples.ts, ("M",)),
-        ("samples.deltas", samples.deltas, ("M",)),
-        ("samples.before", samples.before, ("N", _RUN)),
-        ("samples.after", samples.after, ("M", _RUN)),
-    ):
-        check.tensor(name, value, shape, sigmas.dtype, differentiable=False)
-    check.tensor("samples.packed_info", samples.packed_info, ("N", 2), torch.int32)
-    values = (sigmas, rgbs, samples.ts, samples.deltas, samples.packed_info, samples.before, samples.after)
-    rgb, opacity, depth = _COMPOSITE(*values, float(T_threshold))
-    return rgb, opacity, depth
+    check.tensor("values", values, (4, "M"), FLOATS, differentiable=False)
+    check.tensor("deltas", deltas, ("M",), (values.dtype, torch.float16), differentiable=False)
+    check.tensor("packed_info", packed_info, ("N", 2), torch.int32)
+    check.tensor("before", before, ("N", n_numbers), deltas.dtype, differentiable=False)
+    check.tensor("after", after, ("M", n_numbers), deltas.dtype, differentiable=False)
+    if ts is not None:
+        check.tensor("ts", ts, ("M",), values.dtype, differentiable=False)
+    with_depth, ts = ts is not None, values if ts is None else ts
+    rgb, opacity, depth = _COMPOSITE(values, ts, deltas, packed_info, before, after, with_depth, float(T_threshold))
+    return rgb, opacity, depth if with_depth else None
 
 
 def _march(
@@ -174,7 +182,7 @@ def _march(
     *intrinsics, width, height, bound, dt_gamma, dt_min, dt_max, min_near, T_threshold, max_samples = numbers
     growing = dt_gamma > 0 and dt_min < dt_max
     march = _march_kernel(pose.dtype, len(color_weights), log_densities.shape[1], growing, is_cuda())
-    write = _result_kernels(pose.dtype, growing, is_cuda()).write
+    write = _write_kernel(pose.dtype, growing, is_cuda())
     camera = (*intrinsics, width)
     n_rays, steps = width * height, (dt_gamma, dt_min, dt_max)
     block_side = 2 * bound * BLOCK / len(cells)
@@ -235,31 +243,34 @@ def _fake_march(pose: Tensor, *others: Any) -> tuple[Tensor, ...]:
 
 
 def _composite(
-    sigmas: Tensor,
-    rgbs: Tensor,
+    values: Tensor,
     ts: Tensor,
     deltas: Tensor,
     packed_info: Tensor,
     before: Tensor,
     after: Tensor,
+    with_depth: bool,
     T_threshold: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    results = _empty_rays(sigmas, rgbs, ts, deltas, packed_info)
-    kernel = _result_kernels(sigmas.dtype, False, is_cuda()).composite
-    launch(kernel, sigmas, rgbs, ts, deltas, packed_info, before, after, len(packed_info), T_threshold, *results)
+    results = _empty_rays(values, ts, deltas, packed_info, before, after, with_depth)
+    kernel = _composite_kernel(values.dtype, deltas.dtype, with_depth, is_cuda())
+    sizes = values.shape[1], len(packed_info)
+    launch(kernel, values, ts, deltas, packed_info, before, after, *sizes, T_threshold, *results)
     return results
 
 
 def _empty_rays(
-    sigmas: Tensor, rgbs: Tensor, ts: Tensor, deltas: Tensor, packed_info: Tensor, *others: Any
+    values: Tensor,
+    ts: Tensor,
+    deltas: Tensor,
+    packed_info: Tensor,
+    before: Tensor,
+    after: Tensor,
+    with_depth: bool,
+    *others: Any,
 ) -> tuple[Tensor, Tensor, Tensor]:
     n = packed_info.shape[0]
-    return sigmas.new_empty(n, 3), sigmas.new_empty(n), sigmas.new_empty(n)
-
-
-class _ResultKernels(NamedTuple):
-    write: Any
-    composite: Any
+    return values.new_empty(n, 3), values.new_empty(n), values.new_empty(n if with_depth else 0)
 
 
 def _ray_functions(dtype: torch.dtype, growing: bool) -> tuple[Any, ...]:
@@ -467,7 +478,7 @@ def _march_kernel(dtype: torch.dtype, n_bases: int, n_corners: int, growing: boo
 
 
 @kernel_factory
-def _result_kernels(dtype: torch.dtype, growing: bool, on_cuda: bool) -> _ResultKernels:
+def _write_kernel(dtype: torch.dtype, growing: bool, on_cuda: bool) -> Any:
     # Not made by the factory above: Taichi would compile the same code once for all numbers of bases, and the launcher
     # would find none of the others.
     ti = taichi()
@@ -517,41 +528,59 @@ def _result_kernels(dtype: torch.dtype, growing: bool, on_cuda: bool) -> _Result
                     for d in ti.static(range(_RUN)):
                         after[_RUN * j + d] = runs[place + 1 + d]
 
+    return write
+
+
+@kernel_factory
+def _composite_kernel(dtype: torch.dtype, runs_dtype: torch.dtype, with_depth: bool, on_cuda: bool) -> Any:
+    ti = taichi()
+    real, Reals, Runs, Ints = scalar(dtype), array(dtype), array(runs_dtype), array(torch.int32)
+    W = _RUN if with_depth else _RUN - 1
+
     @parallel_kernel(on_cuda)
     def composite(
-        sigmas: Reals,  # [M]
-        rgbs: Reals,  # [M, 3]
-        ts: Reals,  # [M]
-        deltas: Reals,  # [M]
+        values: Reals,  # [4, M]
+        ts: Reals,  # [M], read with depth alone
+        deltas: Runs,  # [M]
         packed_info: Ints,  # [N, 2]
-        before: Reals,  # [N, 5]
-        after: Reals,  # [M, 5]
+        before: Runs,  # [N, W]
+        after: Runs,  # [M, W]
+        n_samples: ti.i32,
         n_rays: ti.i32,
         T_threshold: real,
         # results
         rgb: Reals,  # [N, 3]
         opacity: Reals,  # [N]
-        depth: Reals,  # [N]
+        depth: Reals,  # [N], written with depth alone
     ):
         for i in range(n_rays):
-            color = ti.Vector([before[_RUN * i], before[_RUN * i + 1], before[_RUN * i + 2]])
-            T, distance = before[_RUN * i + 3], before[_RUN * i + 4]
-            begin = packed_info[2 * i]
-            j, end = begin, begin + packed_info[2 * i + 1]
+            color, T, distance = (
+                ti.Vector([real(0.0), real(0.0), real(0.0)]),
+                ti.cast(before[W * i + 3], real),
+                real(0.0),
+            )
+            for d in ti.static(range(3)):
+                color[d] = ti.cast(before[W * i + d], real)
+            if ti.static(with_depth):
+                distance = ti.cast(before[W * i + 4], real)
+            j, end = packed_info[2 * i], packed_info[2 * i] + packed_info[2 * i + 1]
             while j < end and T >= T_threshold:
-                alpha = real(1.0) - ti.exp(-sigmas[j] * deltas[j])
+                delta = ti.cast(deltas[j], real)
+                alpha = real(1.0) - ti.exp(-values[j] * delta)
                 rest = T * (real(1.0) - alpha)
                 for d in ti.static(range(3)):
-                    color[d] += T * alpha * rgbs[3 * j + d] + rest * after[_RUN * j + d]
-                distance += T * alpha * (ts[j] + deltas[j]) + rest * after[_RUN * j + 4]
-                T = rest * after[_RUN * j + 3]
+                    color[d] += T * alpha * values[(1 + d) * n_samples + j] + rest * ti.cast(after[W * j + d], real)
+                if ti.static(with_depth):
+                    distance += T * alpha * (ts[j] + delta) + rest * ti.cast(after[W * j + 4], real)
+                T = rest * ti.cast(after[W * j + 3], real)
                 j += 1
             for d in ti.static(range(3)):
                 rgb[3 * i + d] = color[d]
             opacity[i] = real(1.0) - T
-            depth[i] = distance
+            if ti.static(with_depth):
+                depth[i] = distance
 
-    return _ResultKernels(write, composite)
+    return composite
 
 
 _MARCH = Operator(
@@ -563,8 +592,9 @@ _MARCH = Operator(
     _fake_march,
 )
 _COMPOSITE = Operator(
-    "composite_baked(Tensor sigmas, Tensor rgbs, Tensor ts, Tensor deltas, Tensor packed_info, Tensor before, "
-    "Tensor after, float T_threshold) -> (Tensor, Tensor, Tensor)",
+    "composite_baked(Tensor values, Tensor ts, Tensor deltas, Tensor packed_info, Tensor before, Tensor after, "
+    "bool with_depth, float T_threshold) -> (Tensor, Tensor, Tensor)",
     _composite,
     _empty_rays,
+    half_allowed=("deltas", "before", "after"),
 )

@@ -104,7 +104,10 @@ for dtype in (torch.float32, torch.float64):
             baked = tk.march_baked_grid(
                 torch.eye(4, dtype=dtype), (9, 9, 4, 3), (8, 6), cells, new(5, 2, 2, 2), *colors, 1.0, box, blocks
             )
-            tk.composite_baked(new(len(baked.ts)), new(len(baked.ts), 3), baked)
+            values, (*_, ts, deltas, info, before, after) = new(4, len(baked.ts)), baked
+            tk.composite_baked(values, deltas, info, before, after, ts)
+            kept = (x[:, :4].half().contiguous() for x in (before, after))
+            tk.composite_baked(values, deltas.half(), info, *kept)
         pixels = torch.zeros(5, dtype=torch.int32)
         tk.show_layers(torch.zeros(9, 4, dtype=torch.uint8), new(9, 3), pixels, new(5, 3), new(5))
         tk.encode_tiles(new(5, 3), tk.PlaneTiles(torch.zeros(3, 4, 4, dtype=torch.int32), new(2, 3, 3, 16)), 1.0)

@@ -157,9 +157,8 @@ class BakedRenderer:
 
     def _moving(self, prepared: PreparedPose, inputs: FrameInputs, level: int, n_threads: int) -> tuple[Tensor, Tensor]:
         """Color times opacity and opacity of the head in the pixels with dynamic samples."""
-        samples = prepared.samples(level)
-        values = self._evaluate_known(inputs, prepared.units, len(samples.ts), n_threads)
-        rgb, opacity, _ = self._composite(values, samples)
+        values = self._evaluate_known(inputs, prepared.units, prepared.n_samples[level], n_threads)
+        rgb, opacity = prepared.composite(values, level, self._portrait.config.march.T_threshold)
         if level == 0:
             return rgb, opacity
         colors = rgb.new_empty(len(prepared.pixels) + 1, 4)
@@ -188,7 +187,11 @@ class BakedRenderer:
         """[N] rays over [N, 3]."""
         samples = self._march(inputs.head_pose)
         values = self._evaluate(inputs, samples, with_attention, n_threads)
-        rgb, opacity, depth = self._composite(values, samples)
+        rgb, opacity, depth = composite_baked(
+            *(values[:4], samples.deltas, samples.packed_info, samples.before, samples.after, samples.ts),
+            T_threshold=self._portrait.config.march.T_threshold,
+        )
+        assert depth is not None
         rgb = over(rgb, opacity, background_rgb)
         if background_rgb is not None:
             rgb = rgb.clamp(0, 1)
@@ -220,13 +223,13 @@ class BakedRenderer:
 
     def _evaluate(self, inputs: FrameInputs, samples: BakedSamples, with_attention: bool, n_threads: int) -> Tensor:
         """What the networks make of the dynamic samples: [4, M], or [6, M] with attention."""
-        field = self._bound(inputs)
+        folded = self._bound(inputs).folded(with_attention)
         encode, harmonics = self._encoder_of(samples.positions), self._harmonics(samples.directions)
-        n_numbers = field.field.position_encoder.n_outputs * _SAMPLES_PER_PART
+        n_numbers = self._portrait.head.position_encoder.n_outputs * _SAMPLES_PER_PART
         values = samples.ts.new_empty(N_VALUES_WITH_ATTENTION if with_attention else N_VALUES, len(samples.ts))
 
         def evaluator() -> Callable[[slice], Tensor]:
-            networks, memory = field.folded(with_attention), values.new_empty(n_numbers)
+            networks, memory = folded.with_own_memory(), values.new_empty(n_numbers)
             return lambda part: networks(encode(part, memory), harmonics[part], values[:, part])
 
         in_parts(evaluator, len(samples.ts), _SAMPLES_PER_PART, n_threads)
@@ -235,10 +238,11 @@ class BakedRenderer:
     def _evaluate_known(self, inputs: FrameInputs, units: EightBits, n: int, n_threads: int) -> Tensor:
         """[4, n] of the first n samples of a known pose."""
         values = inputs.head_pose.new_empty(N_VALUES, n)
-        field = self._bound(inputs)
+        folded = self._bound(inputs).folded()
+        folded.take_scaled_units(units.lowest, units.steps)
 
         def evaluator() -> Callable[[slice], Tensor]:
-            networks, memory = field.folded(), values.new_empty(len(units.values) * _KNOWN_SAMPLES_PER_PART)
+            networks, memory = folded.with_own_memory(), values.new_empty(len(units.values) * _KNOWN_SAMPLES_PER_PART)
             return lambda part: networks.of_point_units(units.columns(part, memory), values[:, part])
 
         in_parts(evaluator, n, _KNOWN_SAMPLES_PER_PART, n_threads)
@@ -254,7 +258,3 @@ class BakedRenderer:
     def _harmonics(self, directions: Tensor) -> Tensor:
         """[M, degree^2], channel-major in memory, as the networks store them."""
         return tk.spherical_harmonics(directions, self._portrait.head.config.direction_degree).t().contiguous().t()
-
-    def _composite(self, values: Tensor, samples: BakedSamples) -> tuple[Tensor, Tensor, Tensor]:
-        T_threshold = self._portrait.config.march.T_threshold
-        return composite_baked(values[0], values[1:4].t().contiguous(), samples, T_threshold)

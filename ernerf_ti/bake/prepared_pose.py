@@ -9,48 +9,50 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ernerf_ti.portrait.render.alpha import over
-from taichi_kernels.baked_grid import BakedSamples
+from taichi_kernels.baked_grid import BakedSamples, composite_baked
 
 N_LEVELS = 3
 """Levels of detail: they evaluate all, a half and a quarter of the pixels that move, and interpolate the others."""
+_LEAST_STEP = 1e-12  # of rows of zeros
 
 
 @dataclass(frozen=True, eq=False)
 class EightBits:
-    """A matrix whose rows are rounded to 256 values between their extremes."""
+    """A matrix whose rows are rounded to 256 values between their extremes: lowest + steps * values."""
 
     values: Tensor
-    """[K, M] uint8."""
+    """[K, M] uint8; 1 in a row of one positive number."""
     lowest: Tensor
     """[K, 1]."""
-    step: Tensor
-    """[K, 1]."""
+    steps: Tensor
+    """[K, 1], above 0."""
 
     @staticmethod
     def of(matrix: Tensor) -> "EightBits":
         """Round [K, M] of floats."""
         if not matrix.shape[1]:
             zeros = matrix.new_zeros(len(matrix), 1)
-            return EightBits(matrix.to(torch.uint8), zeros, zeros)
+            return EightBits(matrix.to(torch.uint8), zeros, zeros + 1)
         lowest, highest = torch.aminmax(matrix, dim=1, keepdim=True)
-        step = (highest - lowest) / 255
-        values = ((matrix - lowest) / step.clamp(min=torch.finfo(step.dtype).tiny)).round_()
-        return EightBits(values.to(torch.uint8), lowest, step)
+        is_one_number = (lowest == highest) & (highest > 0)
+        lowest = lowest.masked_fill(is_one_number, 0.0)
+        steps = torch.where(is_one_number, highest, (highest - lowest) / 255).clamp(min=_LEAST_STEP)
+        values = ((matrix - lowest) / steps).round_()
+        return EightBits(values.to(torch.uint8), lowest, steps)
 
     def columns(self, part: slice, memory: Tensor) -> Tensor:
-        """[K, m] some of the columns.
+        """[K, m] values of some of the columns, as floats.
 
         Args:
             memory: of at least K m numbers, which the result takes.
         """
-        rounded = self.values[:, part]
-        out = memory[: rounded.numel()].view(rounded.shape).copy_(rounded)
-        return out.mul_(self.step).add_(self.lowest)
+        values = self.values[:, part]
+        return memory[: values.numel()].view(values.shape).copy_(values)
 
     @property
     def nbytes(self) -> int:
         """Memory that it takes."""
-        return self.values.nbytes + self.lowest.nbytes + self.step.nbytes
+        return self.values.nbytes + self.lowest.nbytes + self.steps.nbytes
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,8 +77,10 @@ class PreparedPose:
     neighbors: Tensor
     """[D - n_pixels[-1], 4] int32, for the pixels that the last level leaves out: places in `pixels` of neighbors that
     are evaluated, or interpolated before; D for none."""
-    counts: Tensor
-    """[D] int16 dynamic samples."""
+    n_samples: tuple[int, ...]
+    """How many of the samples belong to those pixels at each level, from M down."""
+    packed_info: Tensor
+    """[D, 2] int32, first dynamic sample of a pixel and number of them."""
     before: Tensor
     """[D, 4] float16 run before the first dynamic sample: color times opacity, transmittance."""
     deltas: Tensor
@@ -104,14 +108,16 @@ class PreparedPose:
             still = over(still, opacity, behind)
         still[pixels] = 0.0 if behind is None else behind[pixels]
         firsts, counts = firsts[pixels], counts[pixels]
-        places = torch.repeat_interleave(firsts - (counts.cumsum(0) - counts), counts)
+        begins = counts.cumsum(0, dtype=torch.int32) - counts
+        places = torch.repeat_interleave(firsts - begins, counts)
         order = places + torch.arange(len(places))
         return PreparedPose(
             still=(still.clamp(0, 1) * 255 + 0.5).to(torch.uint8),
             pixels=pixels.to(torch.int32),
             n_pixels=n_pixels,
             neighbors=neighbors,
-            counts=counts.to(torch.int16),
+            n_samples=tuple(int(counts[:n].sum()) for n in n_pixels),
+            packed_info=torch.stack((begins, counts), 1),
             before=samples.before[pixels, :4].half(),
             deltas=samples.deltas[order].half(),
             after=samples.after[order, :4].half(),
@@ -124,18 +130,19 @@ class PreparedPose:
         values = (getattr(self, each.name) for each in fields(self))
         return sum(value.nbytes for value in values if not isinstance(value, tuple))
 
-    def samples(self, level: int) -> BakedSamples:
-        """The dynamic samples of the pixels that a level evaluates, without positions, directions and distances."""
-        n = self.n_pixels[level]
-        counts = self.counts[:n].int()
-        ends = counts.cumsum(0, dtype=torch.int32)
-        m = int(ends[-1]) if n else 0
-        before, after = (F.pad(run.float(), (0, 1)) for run in (self.before[:n], self.after[:m]))
-        deltas = self.deltas[:m].float()
-        nowhere = deltas.new_empty(0, 3)
-        return BakedSamples(
-            nowhere, nowhere, torch.zeros_like(deltas), deltas, torch.stack((ends - counts, counts), 1), before, after
+    def composite(self, values: Tensor, level: int, T_threshold: float) -> tuple[Tensor, Tensor]:
+        """Color times opacity [n, 3] and opacity [n] of the head in the pixels that a level evaluates.
+
+        Args:
+            values: [4, m] density and color of its samples.
+            level: of detail.
+            T_threshold: a ray ends once its transmittance is below this.
+        """
+        n, m = self.n_pixels[level], self.n_samples[level]
+        rgb, opacity, _ = composite_baked(
+            *(values, self.deltas[:m], self.packed_info[:n], self.before[:n], self.after[:m]), T_threshold=T_threshold
         )
+        return rgb, opacity
 
     def interpolate(self, colors: Tensor, level: int) -> None:
         """Fill in what a level does not evaluate: means of the neighbors.
@@ -147,7 +154,9 @@ class PreparedPose:
         n_least = self.n_pixels[-1]
         for most, n in list(pairwise(self.n_pixels[: level + 1]))[::-1]:
             neighbors = self.neighbors[n - n_least : most - n_least]
-            colors[n:most] = F.embedding_bag(neighbors, colors, mode="mean", padding_idx=len(colors) - 1)
+            n_around = (neighbors < len(self.pixels)).sum(1, keepdim=True)
+            # Torch's mean with a padding index takes ten times as long.
+            colors[n:most] = F.embedding_bag(neighbors, colors, mode="sum") / n_around
 
 
 def _by_levels(shown: Tensor, width: int) -> tuple[Tensor, tuple[int, ...], Tensor]:

@@ -83,25 +83,32 @@ def march_baked_grid(
 
 
 def composite_baked(
-    sigmas: Tensor, rgbs: Tensor, samples: tuple[Tensor, ...], T_threshold: float = 1e-4
-) -> tuple[Tensor, Tensor, Tensor]:
+    values: Tensor,
+    deltas: Tensor,
+    packed_info: Tensor,
+    before: Tensor,
+    after: Tensor,
+    ts: Tensor | None = None,
+    T_threshold: float = 1e-4,
+) -> tuple[Tensor, Tensor, Tensor | None]:
     """Twin of :func:`taichi_kernels.composite_baked`: color [N, 3], opacity [N], depth [N]."""
-    _, _, ts, deltas, packed_info, before, after = samples
+    deltas, before, after = (value.to(values.dtype) for value in (deltas, before, after))
     colors, opacities, depths = [], [], []
     for (begin, count), run in zip(packed_info.tolist(), before, strict=True):
-        color, T, depth = run[:3], run[3], run[4]
+        color, T, depth = run[:3], run[3], run[4:]
         for j in range(begin, begin + count):
             if T < T_threshold:
                 break
-            alpha = 1 - torch.exp(-sigmas[j] * deltas[j])
+            alpha = 1 - torch.exp(-values[0, j] * deltas[j])
             rest = T * (1 - alpha)
-            color = color + T * alpha * rgbs[j] + rest * after[j, :3]
-            depth = depth + T * alpha * (ts[j] + deltas[j]) + rest * after[j, 4]
+            color = color + T * alpha * values[1:, j] + rest * after[j, :3]
+            if ts is not None:
+                depth = depth + T * alpha * (ts[j] + deltas[j]) + rest * after[j, 4:]
             T = rest * after[j, 3]
         colors.append(color)
         opacities.append(1 - T)
         depths.append(depth)
-    return torch.stack(colors), torch.stack(opacities), torch.stack(depths)
+    return torch.stack(colors), torch.stack(opacities), None if ts is None else torch.cat(depths)
 
 
 def _new_run(like: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ from ernerf_ti.live.renderer import LiveInputs, PortraitPictures
 from ernerf_ti.portrait.config import PlainTriplaneConfig
 from ernerf_ti.portrait.model.position_encoders import position_encoder
 from ernerf_ti.run.trained_portrait import TrainedPortrait
-from taichi_kernels.baked_grid import BakedSamples
+from taichi_kernels.baked_grid import BakedSamples, composite_baked
 from tests.bake.conftest import INTRINSICS, SIZE, N
 
 
@@ -166,10 +166,14 @@ def test_levels_of_detail(shape, share):
         prepared.interpolate(given, level)
         if places:
             torch.testing.assert_close(given[:-1], torch.stack([expected[at] for at in places]))
-        of_level = prepared.samples(level)
-        order = [int(samples.packed_info[y * shape[1] + x, 0]) for y, x in places[:n]]
-        torch.testing.assert_close(of_level.deltas, samples.deltas[order].half().float())
-        assert of_level.packed_info.tolist() == [[i, 1] for i in range(n)]
+        rays = [y * shape[1] + x for y, x in places[:n]]
+        order = samples.packed_info[rays, 0].long()
+        values = torch.rand(4, prepared.n_samples[level])
+        rgb, opacity, _ = composite_baked(
+            *(values, samples.deltas[order], torch.tensor([[i, 1] for i in range(n)]).view(n, 2).int()),
+            *(samples.before[rays, :4].contiguous(), samples.after[order, :4].contiguous()),
+        )
+        torch.testing.assert_close(prepared.composite(values, level, 1e-4), (rgb, opacity), atol=2e-3, rtol=0)
 
 
 @pytest.mark.parametrize("n", [0, 1, 300])
@@ -177,12 +181,13 @@ def test_rows_are_rounded_between_their_extremes(n):
     matrix = torch.randn(3, n) * torch.tensor([[1e-3], [1.0], [50.0]]) + torch.tensor([[7.0], [0.0], [-3.0]])
     matrix = torch.cat((matrix, torch.full((1, n), 2.5)))
     rounded = EightBits.of(matrix)
-    values = rounded.columns(slice(0, n), torch.empty(4 * n + 5))
+    values = rounded.lowest + rounded.steps * rounded.columns(slice(0, n), torch.empty(4 * n + 5))
     assert values.shape == matrix.shape and values.isfinite().all()
     if n:
         extent = matrix.amax(1, keepdim=True) - matrix.amin(1, keepdim=True)
         assert ((values - matrix).abs() <= extent / 509 + 1e-6).all()
-        torch.testing.assert_close(rounded.columns(slice(n - 1, n), torch.empty(4)), values[:, -1:])
+        assert (rounded.values[-1] == 1).all() and (rounded.steps > 0).all()
+        torch.testing.assert_close(rounded.columns(slice(n - 1, n), torch.empty(4)), rounded.values[:, -1:].float())
     assert rounded.nbytes == 4 * n + 2 * 4 * 4
 
 

@@ -59,11 +59,30 @@ def test_matches_twin(max_steps, dt_gamma, T_threshold, n_bases, device):
     expected = reference.march_baked_grid(*arguments, **options)
     check_samples(samples, expected)
     assert len(samples.ts) > 50 and samples.before[:, 3].min() < 0.9 and samples.after[:, 3].min() < 0.9
-    sigmas = torch.rand(len(samples.ts), dtype=torch.float64, device=device) * 5
-    rgbs = torch.rand(len(sigmas), 3, dtype=torch.float64, device=device)
-    rays = tk.composite_baked(sigmas, rgbs, samples, 0.1)
-    for a, b in zip(rays, reference.composite_baked(sigmas, rgbs, samples, 0.1), strict=True):
-        torch.testing.assert_close(a, b)
+    values = torch.rand(4, len(samples.ts), dtype=torch.float64, device=device)
+    values[0] *= 5
+    runs = samples.deltas, samples.packed_info, samples.before, samples.after
+    rays = tk.composite_baked(values, *runs, samples.ts, 0.1)
+    torch.testing.assert_close(rays, reference.composite_baked(values, *runs, samples.ts, 0.1))
+
+
+@pytest.mark.parametrize("runs_dtype", [torch.float32, torch.float16])
+def test_composite_without_depth(runs_dtype, device):
+    samples = tk.march_baked_grid(
+        camera(torch.float32, device), INTRINSICS, SIZE, *scene(torch.float32, device), max_steps=8
+    )
+    values = torch.rand(4, len(samples.ts), device=device)
+    runs = samples.deltas, samples.before[:, :4], samples.after[:, :4]
+    deltas, before, after = (x.to(runs_dtype).contiguous() for x in runs)
+    rgb, opacity, depth = tk.composite_baked(values, deltas, samples.packed_info, before, after, T_threshold=0.1)
+    assert depth is None and rgb.dtype == opacity.dtype == torch.float32
+    expected = reference.composite_baked(values, deltas, samples.packed_info, before, after, T_threshold=0.1)
+    torch.testing.assert_close((rgb, opacity, depth), expected)
+    with_depth = tk.composite_baked(
+        *(values, deltas, samples.packed_info, samples.before.to(runs_dtype), samples.after.to(runs_dtype)),
+        *(samples.ts, 0.1),
+    )
+    torch.testing.assert_close((rgb, opacity), with_depth[:2])
 
 
 def test_dynamic_samples_are_those_of_the_march(device):
@@ -88,7 +107,11 @@ def test_dynamic_samples_are_those_of_the_march(device):
     sigmas = torch.rand(len(samples.ts), dtype=torch.float64, device=device) * 9
     rgbs = torch.rand(len(sigmas), 3, dtype=torch.float64, device=device)
     rays = tk.composite(sigmas, expected.deltas, rgbs, None, expected.packed_info)
-    rgb, opacity, _ = tk.composite_baked(sigmas, rgbs, samples)
+    values = torch.cat((sigmas[None], rgbs.t()))
+    rgb, opacity, _ = tk.composite_baked(
+        *(values, samples.deltas, samples.packed_info, samples.before[:, :4].contiguous()),
+        samples.after[:, :4].contiguous(),
+    )
     torch.testing.assert_close((rgb, opacity), (rays.weighted, rays.opacity), atol=2e-4, rtol=0)
 
 
@@ -159,7 +182,8 @@ def test_a_camera_that_sees_nothing(device):
     pose = camera(torch.float32, device, distance=-2.5)
     samples = tk.march_baked_grid(pose, INTRINSICS, SIZE, *scene(torch.float32, device))
     assert len(samples.ts) == 0
-    rgb, opacity, depth = tk.composite_baked(samples.ts, samples.positions, samples)
+    runs = samples.deltas, samples.packed_info, samples.before, samples.after
+    rgb, opacity, depth = tk.composite_baked(torch.zeros(4, 0, device=device), *runs, samples.ts)
     assert (rgb == 0).all() and (opacity == 0).all() and (depth == 0).all()
 
 

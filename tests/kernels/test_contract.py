@@ -26,10 +26,6 @@ def calls(device):
     forwards = torch.tensor([[0.0, 0, 1]] * 2, device=device)
     cells = torch.zeros(64, dtype=torch.uint8, device=device)
     taken = tk.RayMarch(-3 * forwards, forwards, box.tolist(), box, cells).take(ids, 2)
-    steps = torch.rand(6, device=device), torch.rand(6, device=device)
-    runs = torch.rand(4, 5, device=device), torch.rand(6, 5, device=device)
-    packed = torch.tensor([[0, 4], [4, 2], [6, 0], [6, 0]], dtype=torch.int32, device=device)
-    baked = tk.BakedSamples(*2 * (torch.rand(6, 3, device=device),), *steps, packed, *runs)
     return {
         "grid_encode": (
             lambda positions, table: tk.grid_encode(positions, table, CONFIG),
@@ -88,8 +84,14 @@ def calls(device):
             },
         ),
         "composite_baked": (
-            lambda sigmas, rgbs: tk.composite_baked(sigmas, rgbs, baked),
-            {"sigmas": torch.rand(6, device=device), "rgbs": torch.rand(6, 3, device=device)},
+            tk.composite_baked,
+            {
+                "values": torch.rand(4, 6, device=device),
+                **{name: samples[name] for name in ("deltas", "packed_info")},
+                "before": torch.rand(2, 5, device=device),
+                "after": torch.rand(6, 5, device=device),
+                "ts": torch.rand(6, device=device),
+            },
         ),
         "encode_tiles": (
             lambda positions, numbers, values: tk.encode_tiles(positions, tk.PlaneTiles(numbers, values), 1.0),
@@ -121,7 +123,7 @@ ARGUMENTS = {
     "accumulate_": ("ray_ids", *SAMPLES),
     "blend_samples_": ("values",),
     "composite": SAMPLES,
-    "composite_baked": ("sigmas", "rgbs"),
+    "composite_baked": ("values", "deltas", "packed_info", "before", "after", "ts"),
     "dilate_density": ("density_grid",),
     "empty_blocks": ("bitfield",),
     "encode_tiles": ("positions", "tiles.numbers", "tiles.values"),

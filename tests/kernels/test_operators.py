@@ -99,7 +99,7 @@ def operator_arguments(name, n, dtype, device):
             ),
             *(0.0, 0.8, 0.8, 0.05, 1e-4, 8),
         ),
-        "composite_baked": (samples[0], new(m, 3), *samples[:2], info, new(n, 5), new(m, 5), 1e-4),
+        "composite_baked": (new(4, m), *samples[:2], info, new(n, 5), new(m, 5), True, 1e-4),
         "place_in_tiles": (new(n, 3), integers(3, 5, 5) * 0, 3, 1.0),
         "show_layers": (
             *(torch.zeros(n, 4, dtype=torch.uint8, device=device), new(n, 3), ids[:n]),

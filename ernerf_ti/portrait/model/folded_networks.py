@@ -12,6 +12,8 @@ second, and [1, C_g] D a third. The results are those of the networks, up to rou
 that of the eyes, times how far they reach the point.
 """
 
+import copy
+
 import torch
 from torch import Tensor
 
@@ -90,6 +92,7 @@ class FoldedNetworks:
         self._color = [in_precision(weight, precision) for weight in later]
         self._n_hidden, self._n_harmonics = len(folded.hidden), n_harmonics
         self._n_first = len(self._first) + n_harmonics
+        self._unit_steps: Tensor | None = None
         self._memory: dict[str, Tensor] = {}
 
     @torch.no_grad()
@@ -134,11 +137,55 @@ class FoldedNetworks:
         """What a call returns without attention, for points whose units are known, in a third of the time.
 
         Args:
-            units: [P, M] of :meth:`point_units`. May be overwritten.
+            units: [P, M] of :meth:`point_units`, or what stands for them, see :meth:`take_scaled_units`. May be
+                overwritten.
             out: [4, M] for the result; each row in one piece.
         """
         mixed, h = units.to(self._first.dtype).tensor_split((self._mixed.shape[1],))
+        if self._unit_steps is not None:
+            h[: -self._n_harmonics].mul_(self._unit_steps)
         return self._later_layers(mixed, h, out)
+
+    @torch.no_grad()
+    def take_scaled_units(self, lowest: Tensor, steps: Tensor) -> None:
+        """From now on take numbers u in place of the units lowest + steps u, which multiplies out, too.
+
+        Args:
+            lowest: [P, 1].
+            steps: [P, 1], above 0. The numbers of the first harmonic, which is constant, are 1.
+        """
+        n_mixed, n_harmonics = self._mixed.shape[1], self._n_harmonics
+        of_parts = (n_mixed, len(lowest) - n_harmonics)
+        low_mixed, low_units, low_harmonics = lowest.to(self._first.dtype).tensor_split(of_parts)
+        mixed_steps, unit_steps, harmonic_steps = steps.to(self._first.dtype).tensor_split(of_parts)
+
+        def of_harmonics(weight: Tensor) -> Tensor:
+            scaled = weight * harmonic_steps.t()
+            scaled[:, :1] += weight @ low_harmonics
+            return scaled
+
+        bias = low_units + self._mixed @ low_mixed
+        if self._bias is not None:
+            bias += self._bias
+        mixed = self._mixed * mixed_steps.t()
+        if self._density:
+            # The units stay divided by their steps, which ReLU does not mind, and the next layer multiplies them.
+            mixed, bias = mixed / unit_steps, bias / unit_steps
+            last = self._density[-1]
+            self._density[-1] = torch.cat((last[:, :-n_harmonics], of_harmonics(last[:, -n_harmonics:])), 1)
+            n_units = len(unit_steps)
+            following = self._density[0]
+            self._density[0] = torch.cat((following[:, :n_units] * unit_steps.t(), following[:, n_units:]), 1)
+        else:
+            self._unit_steps = unit_steps
+            self._of_harmonics = of_harmonics(self._of_harmonics)
+        self._mixed, self._bias = mixed, bias
+
+    def with_own_memory(self) -> "FoldedNetworks":
+        """The same networks for another thread."""
+        other = copy.copy(self)
+        other._memory = {}
+        return other
 
     def _first_layers(
         self, features: Tensor, harmonics: Tensor, rows: Tensor, out: Tensor, reach: Tensor | None

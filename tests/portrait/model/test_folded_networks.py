@@ -95,3 +95,22 @@ def test_units_of_points_serve_all_frames(attention, shape, precision, device):
         other.folded().of_point_units(units[:, part].clone(), out[:, part])
     torch.testing.assert_close(out, expected, rtol=1e-5, atol=1e-6)
     assert not torch.allclose(expected, bound.folded()(features, harmonics))
+
+
+@pytest.mark.parametrize("attention", ATTENTIONS)
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_scaled_units(attention, shape, device):
+    _, bound, *points = bound_field(device, attention=attention, **shape)
+    features = bound.field.position_encoder(points[0]).detach()
+    harmonics = tk.spherical_harmonics(points[1], bound.field.config.direction_degree)
+    units = bound.folded().point_units(features, harmonics)
+    expected = bound.folded().of_point_units(units.clone(), torch.empty(4, len(features), device=device))
+    lowest, steps = torch.randn(len(units), 1, device=device), torch.rand(len(units), 1, device=device) + 0.5
+    first_harmonic = len(units) - harmonics.shape[1]
+    lowest[first_harmonic], steps[first_harmonic] = 0.0, harmonics[0, 0]
+    folded = bound.folded()
+    folded.take_scaled_units(lowest, steps)
+    scaled = folded.of_point_units((units - lowest) / steps, torch.empty_like(expected))
+    torch.testing.assert_close(scaled, expected, rtol=1e-4, atol=1e-5)
+    unchanged = bound.folded().of_point_units(units.clone(), torch.empty_like(expected))
+    assert torch.equal(unchanged, expected)  # the networks' own weights are as they were
