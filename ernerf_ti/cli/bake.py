@@ -1,4 +1,4 @@
-"""Make one file of a portrait that renders several times faster on a CPU.
+"""Make one file of a portrait that renders faster on a CPU, and live.
 
     ernerf-ti bake runs/speaker -o speaker.eti
     ernerf-ti synthesize speaker.eti --audio speech.wav -o speaking.mp4

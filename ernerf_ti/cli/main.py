@@ -10,7 +10,7 @@ COMMANDS = {
     "preprocess": ("ernerf_ti.cli.preprocess", "turn a video of one speaker into a training capture"),
     "train": ("ernerf_ti.cli.train", "train a portrait on a capture"),
     "synthesize": ("ernerf_ti.cli.synthesize", "render a trained portrait speaking, as a video with sound"),
-    "bake": ("ernerf_ti.cli.bake", "make one file of a portrait that renders several times faster on a CPU"),
+    "bake": ("ernerf_ti.cli.bake", "make one file of a portrait that renders faster on a CPU, and live"),
     "evaluate": ("ernerf_ti.cli.evaluate", "measure a trained portrait on held-out frames"),
     "batch": ("ernerf_ti.cli.batch", "make many portraits from a table of speakers"),
     "view": ("ernerf_ti.cli.view", "open a portrait in the interactive viewer"),
