@@ -9,6 +9,7 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
 import taichi_kernels as tk
+from taichi_kernels import reference
 from taichi_kernels.checks import ArgumentCheck
 from tests.kernels.scene import random_rays, shell_bitfield
 
@@ -287,6 +288,43 @@ def test_forward_mode_is_refused(device):
     x = torch.rand(4, 3, device=device)
     with forward_ad.dual_level(), pytest.raises(RuntimeError, match=r"forward AD|jvp|forward mode"):
         tk.frequency_encode(forward_ad.make_dual(x, torch.ones_like(x)), 2)
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")
+@pytest.mark.parametrize("transform", [lambda f: f, torch.func.vmap])
+def test_forward_mode_of_torch_func_is_refused(transform, device):
+    x = torch.rand(4, 3, device=device)
+
+    def encode(x):
+        return tk.frequency_encode(x.view(-1, 3), 2)
+
+    with pytest.raises(NotImplementedError, match=r"frequency_encode.*use torch.func.vjp or jacrev"):
+        torch.func.jvp(transform(encode), (x,), (torch.ones_like(x),))
+    product, tangent = torch.func.jvp(lambda factor: factor * encode(x), (torch.ones((), device=device),), (x[0, 0],))
+    torch.testing.assert_close(tangent, x[0, 0] * product)  # of what does not depend on the input
+
+
+def test_gradients_of_torch_func(device):
+    positions, table = torch.rand(6, 2, device=device) * 1.8 - 0.9, torch.randn(CONFIG.n_entries, 2, device=device)
+    results = []
+    for encode in (tk.grid_encode, reference.grid_encode):
+        of_sample = torch.func.grad(lambda x, encode=encode: encode(x[None], table, CONFIG).square().sum())
+        results.append(
+            (
+                torch.func.jacrev(lambda x, encode=encode: encode(x, table, CONFIG))(positions),
+                torch.func.vmap(of_sample)(positions),
+                torch.func.grad(lambda t, encode=encode: encode(positions, t, CONFIG).square().sum())(table),
+                torch.func.vmap(lambda x, encode=encode: encode(x[None], table, CONFIG)[0])(positions),
+            )
+        )
+    torch.testing.assert_close(*results, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::torch.jit.TracerWarning")
+def test_torch_jit_trace_records_operators(device):
+    directions, others = (F.normalize(torch.randn(n, 3, device=device)) for n in (10, 20))
+    traced = torch.jit.trace(lambda d: tk.spherical_harmonics(d, 3), directions, check_trace=False)
+    torch.testing.assert_close(traced(others), tk.spherical_harmonics(others, 3))
 
 
 class Field(nn.Module):
