@@ -73,10 +73,11 @@ class GridConfig:
         """First entry of each level, and behind the last level the number of entries: L + 1 ints."""
         offsets = [0]
         for level in range(self.n_levels):
-            resolution = math.ceil(self.base_resolution * self.per_level_scale**level)
-            n_slots = self.n_corners(resolution) ** self.n_dims
-            if self.kind != "dense":
-                n_slots = min(n_slots, 2**self.log2_table_size)
+            if self.kind == "dense":  # one for each corner, by the resolution of the kernels
+                n_slots = self.n_corners(self.level_resolutions[level]) ** self.n_dims
+            else:
+                resolution = math.ceil(self.base_resolution * self.per_level_scale**level)
+                n_slots = min(self.n_corners(resolution) ** self.n_dims, 2**self.log2_table_size)
             offsets.append(offsets[-1] + (n_slots + 7) // 8 * 8)
         return tuple(offsets)
 

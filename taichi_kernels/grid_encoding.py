@@ -212,7 +212,19 @@ def _sizes(positions: Tensor, grids: _Grids) -> tuple[int, int, int, int, int, f
     """The numbers that all kernels take, from the number of points on."""
     n, n_axes = positions.shape
     n_levels, n_entries = len(grids.level_scales), grids.level_offsets[-1]
-    return n, _n_planes(grids), n_levels, n_entries, n_axes, grids.bound, 0.5 / grids.bound
+    inverse_extent = _inverse_extent(grids.bound, positions.dtype)
+    return n, _n_planes(grids), n_levels, n_entries, n_axes, grids.bound, inverse_extent
+
+
+@functools.lru_cache
+def _inverse_extent(bound: float, dtype: torch.dtype) -> float:
+    """1 / (2 bound), rounded so that the upper face of the box does not come to lie outside of it."""
+    one = torch.ones((), dtype=dtype, device="cpu")
+    extent = 2 * (one * bound)
+    inverse = one * (0.5 / bound)
+    while extent * inverse > 1:
+        inverse = torch.nextafter(inverse, torch.zeros_like(inverse))
+    return float(inverse)
 
 
 def _points(positions: Tensor, tangents: Tensor | None) -> Tensor:

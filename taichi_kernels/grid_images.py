@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from taichi_kernels.checks import FLOATS, ArgumentCheck
 from taichi_kernels.grid_config import GridConfig
 from taichi_kernels.grid_encoding import HASH_PRIMES, level_strides
 
@@ -23,11 +24,19 @@ class GridImages:
         planes: [P] pairs of axes of the positions.
         bound: the grids cover [-bound, bound], world units.
 
-    Raises ValueError for another number of dimensions, or another interpolation.
+    Raises ValueError for another number of dimensions, another interpolation, tables of another shape, or tables that
+    require a gradient, and so does a call for such positions.
     """
 
-    @torch.no_grad()
     def __init__(self, tables: Tensor, config: GridConfig, planes: tuple[tuple[int, int], ...], bound: float):
+        shape = (len(planes), config.n_entries, config.n_features)
+        ArgumentCheck().tensor("tables", tables, shape, FLOATS, differentiable=False)
+        with torch.no_grad():
+            self._make_images(tables, config, planes, bound)
+
+    def _make_images(
+        self, tables: Tensor, config: GridConfig, planes: tuple[tuple[int, int], ...], bound: float
+    ) -> None:
         if not _are_images(config):
             raise ValueError(
                 "config: expected n_dims = 2 and linear interpolation, "
@@ -56,7 +65,6 @@ class GridImages:
         self._factors = tables.new_tensor(factors)[:, None, None]
         self._offsets = tables.new_tensor(offsets)[:, None, None]
 
-    @torch.no_grad()
     def __call__(self, positions: Tensor, out: Tensor | None = None) -> Tensor:
         """Interpolated features, as of :func:`taichi_kernels.triplane_encode` for points in the box.
 
@@ -68,6 +76,11 @@ class GridImages:
             [M, P L F], plane-major, then level-major; the memory is channel-major. They are finite outside of the box,
             but meaningless.
         """
+        if positions.requires_grad and torch.is_grad_enabled():
+            raise ValueError(
+                "positions: expected a tensor that requires no gradient, because none is computed for it, "
+                "got requires_grad=True; pass it with .detach()"
+            )
         n, (n_planes, n_levels, n_features) = len(positions), self._images.shape[:3]
         features = positions.new_empty(n_planes * n_levels * n_features, n) if out is None else out
         if n == 0:

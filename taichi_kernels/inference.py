@@ -14,7 +14,6 @@ Field = Callable[[RaySamples], tuple[Tensor, Tensor, Tensor | None]]
 MAX_SAMPLES_PER_PASS = 8
 
 
-@torch.no_grad()
 def render_rays(
     field: Field,
     # rays
@@ -48,14 +47,31 @@ def render_rays(
     Returns:
         CompositedRays of the N rays.
 
-    Deterministic. Raises ValueError if an argument is not as above.
+    Deterministic. Raises ValueError if an argument is not as above, or requires a gradient. Those of the field's
+    weights are not looked at.
     """
     rays_o, rays_d, t_near, t_far = (cast_under_autocast(x) for x in (rays_o, rays_d, t_near, t_far))
     check = ArgumentCheck()
-    check.tensor("rays_o", rays_o, ("N", 3), FLOATS)
-    check.tensor("rays_d", rays_d, ("N", 3), rays_o.dtype)
-    check.tensor("t_near", t_near, ("N",), rays_o.dtype)
-    check.tensor("t_far", t_far, ("N",), rays_o.dtype)
+    check.tensor("rays_o", rays_o, ("N", 3), FLOATS, differentiable=False)
+    check.tensor("rays_d", rays_d, ("N", 3), rays_o.dtype, differentiable=False)
+    check.tensor("t_near", t_near, ("N",), rays_o.dtype, differentiable=False)
+    check.tensor("t_far", t_far, ("N",), rays_o.dtype, differentiable=False)
+    with torch.no_grad():
+        return _render(field, rays_o, rays_d, t_near, t_far, bitfield, bound, max_steps, dt_gamma, T_threshold)
+
+
+def _render(
+    field: Field,
+    rays_o: Tensor,
+    rays_d: Tensor,
+    t_near: Tensor,
+    t_far: Tensor,
+    bitfield: Tensor,
+    bound: float,
+    max_steps: int,
+    dt_gamma: float,
+    T_threshold: float,
+) -> CompositedRays:
     n_rays = len(rays_o)
     alive = torch.arange(n_rays, device=rays_o.device)
     rays, n_steps = None, 0

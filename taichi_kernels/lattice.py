@@ -20,6 +20,8 @@ from taichi_kernels.runtime import scalar, taichi
 
 PARALLEL = 1e-30
 """Directions below this are parallel to the faces of a cell."""
+SHORTEST_DIRECTION = 1e-3
+"""Rays along shorter ones have no samples: they would take nearly endless steps to anywhere."""
 _LARGEST_BLOCK = 4  # 16 cells along each side
 _CUBE_DIAGONAL = 1.7320508  # sqrt(3), rounded down
 
@@ -45,10 +47,13 @@ class Lattice(NamedTuple):
         return self.dt_gamma, self.dt_min, self.dt_max
 
 
-def make_lattice(n_bytes: int, bound: float, max_steps: int, max_samples: int | None, dt_gamma: float) -> Lattice:
-    """The lattice of a grid of `n_bytes` bytes; raises ValueError if the numbers do not fit together.
+def make_lattice(
+    n_cells: int, bound: float, max_steps: int, max_samples: int | None, dt_gamma: float, grid: str = "bitfield"
+) -> Lattice:
+    """The lattice of a grid of so many cells; raises ValueError if the numbers do not fit together.
 
     Args:
+        grid: the caller's name of it.
         bound, max_steps, max_samples, dt_gamma: as of :func:`taichi_kernels.march_rays`.
     """
     remedy = "pass the half side of the scene's cube"
@@ -59,15 +64,15 @@ def make_lattice(n_bytes: int, bound: float, max_steps: int, max_samples: int | 
         max_samples = max_steps
     max_samples = expect_integer("max_samples", max_samples, 1, None, "pass None for max_steps")
     n_cascades = 1 + max(0, math.ceil(math.log2(bound)))
-    resolution = round((8 * n_bytes / n_cascades) ** (1 / 3))
+    resolution = round((n_cells / n_cascades) ** (1 / 3))
     expect(
-        n_cascades * resolution**3 == 8 * n_bytes
+        n_cascades * resolution**3 == n_cells
         and resolution & (resolution - 1) == 0
         and 2 <= resolution <= MAX_RESOLUTION
-        and 8 * n_bytes < 2**31,
-        "bitfield",
-        f"C R^3 / 8 bytes with C = {n_cascades} (from bound = {bound}) and R a power of two up to 1024",
-        f"{n_bytes} bytes",
+        and n_cells < 2**31,
+        grid,
+        f"C R^3 cells with C = {n_cascades} (from bound = {bound}) and R a power of two up to 1024",
+        f"{n_cells} cells",
         "pack one grid per cascade, or pass the bound that the grid was made for",
     )
     dt_max = 2 * math.sqrt(3) * 2 ** (n_cascades - 1) / resolution
@@ -91,7 +96,7 @@ def empty_blocks(bitfield: Tensor, bound: float = 1.0) -> Tensor:
     """
     check = ArgumentCheck()
     check.tensor("bitfield", bitfield, ("C R^3 / 8",), torch.uint8)
-    lattice = make_lattice(bitfield.shape[0], bound, 1, None, 0.0)
+    lattice = make_lattice(8 * bitfield.shape[0], bound, 1, None, 0.0)
     n, device = lattice.resolution, bitfield.device
     is_empty = (bitfield[:, None] >> torch.arange(8, dtype=torch.uint8, device=device) & 1).flatten() == 0
     levels = is_empty.to(torch.uint8)
@@ -112,6 +117,8 @@ class LatticeFunctions(NamedTuple):
     """Rows of three numbers, i -> vector i."""
     clip: Any
     """Point, bound -> the point inside the cube."""
+    has_length: Any
+    """Direction -> whether a ray goes on along it."""
     cell_at: Any
     """See its description."""
     empty_distance: Any
@@ -140,6 +147,10 @@ def lattice_functions(dtype: torch.dtype) -> LatticeFunctions:
     @ti.func
     def clip(point, bound):
         return ti.max(-bound, ti.min(bound, point))
+
+    @ti.func
+    def has_length(direction):
+        return direction.dot(direction) >= real(SHORTEST_DIRECTION**2)
 
     @ti.func
     def cell_at(point, dt, resolution, n_cascades, bound):
@@ -174,4 +185,4 @@ def lattice_functions(dtype: torch.dtype) -> LatticeFunctions:
                 distance = ti.max(distance, real(0.0))
         return distance
 
-    return LatticeFunctions(step_length, row, clip, cell_at, empty_distance)
+    return LatticeFunctions(step_length, row, clip, has_length, cell_at, empty_distance)

@@ -58,7 +58,7 @@ def march_rays(
 
     Args:
         rays_o: [N, 3] float32 or float64, origins in world units.
-        rays_d: [N, 3] of the same dtype, unit directions.
+        rays_d: [N, 3] of the same dtype, unit directions. Along those shorter than .001 there are no samples.
         t_near, t_far: [N] where the lattice starts and stops, as :func:`taichi_kernels.intersect_aabb`
             returns them. t_near >= t_far gives no samples, nor does what lies outside [-bound, bound]^3.
         bitfield: [C R^3 / 8] uint8, see :func:`taichi_kernels.pack_bits`; C = 1 + ceil(log2(bound))
@@ -98,7 +98,7 @@ def march_rays(
     check.tensor("noise", noise, ("N",), rays_o.dtype, differentiable=False)
     if capacity is not None:
         capacity = expect_integer("capacity", capacity, 0, None, "pass None for exactly the samples found")
-    lattice = make_lattice(bitfield.shape[0], bound, max_steps, max_samples, dt_gamma)
+    lattice = make_lattice(8 * bitfield.shape[0], bound, max_steps, max_samples, dt_gamma)
     return RaySamples(*_MARCH_RAYS(rays_o, rays_d, t_near, t_far, noise, bitfield, capacity, *lattice))
 
 
@@ -200,7 +200,7 @@ class _Kernels(NamedTuple):
 def _kernels(dtype: torch.dtype, on_cuda: bool) -> _Kernels:
     ti = taichi()
     real, Reals, Ints, Bytes = scalar(dtype), array(dtype), array(torch.int32), array(torch.uint8)
-    step_length, row, clip, _, empty_distance = lattice_functions(dtype)
+    step_length, row, clip, has_length, _, empty_distance = lattice_functions(dtype)
     LARGEST = torch.finfo(dtype).max
 
     @parallel_kernel(on_cuda)
@@ -246,7 +246,7 @@ def _kernels(dtype: torch.dtype, on_cuda: bool) -> _Kernels:
                     far = real(-LARGEST)
                 if not (ti.abs(origin[d]) + ti.abs(direction[d]) <= real(LARGEST)):  # NaN
                     far = real(-LARGEST)
-            if not (t_near[i] < t_far[i]):  # NaN too
+            if not (t_near[i] < t_far[i] and has_length(direction)):  # NaN too
                 far = real(-LARGEST)
             t = t_near[i] + step_length(t_near[i], dt_gamma, dt_min, dt_max) * noise[i]
             t_first = t

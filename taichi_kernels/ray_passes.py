@@ -124,7 +124,7 @@ class RayMarch:
         check.tensor("occupied_box", occupied_box, (6,), rays_o.dtype, differentiable=False)
         check.tensor("blocks", blocks, ("C R^3",), torch.uint8)
         expect(len(aabb) == 6, "aabb", "six numbers", aabb, "pass xmin, ymin, zmin, xmax, ymax, zmax")
-        self._lattice = make_lattice(blocks.shape[0] // 8, bound, max_steps, None, dt_gamma)
+        self._lattice = make_lattice(blocks.shape[0], bound, max_steps, None, dt_gamma, "blocks")
         self._rays, self._blocks, self._min_near = (rays_o, rays_d), blocks, float(min_near)
         self._boxes = torch.cat((occupied_box.new_tensor(aabb), occupied_box))
         self._reached = rays_o.new_empty(len(rays_o), 2)  # next lattice point and end, from the first pass on
@@ -136,7 +136,8 @@ class RayMarch:
 
         Args:
             rays: [n] int32, numbers of rays from 0 to N - 1 in any order, each at most once: in the first call all that
-                will ever be taken, later some of those that had `most` samples in the call before.
+                will ever be taken, later some of those that had `most` samples in the call before. Other numbers have
+                no samples.
             most: largest number of samples of a ray, at least 1.
 
         Deterministic. Raises ValueError if an argument is not as above.
@@ -198,10 +199,11 @@ def _find(
     lattice, found = Lattice(*numbers), (rays_o.new_zeros(len(rays), most), torch.empty_like(rays))
     launch(
         _kernels(rays_o.dtype, 0, is_cuda()).find,
-        *(rays_o, rays_d, boxes, blocks, rays, len(rays), most, int(is_first), min_near),
+        *(rays_o, rays_d, boxes, blocks, rays, len(rays), len(rays_o), most, int(is_first), min_near),
         *(lattice.resolution, lattice.n_cascades, lattice.bound, *lattice.step),
         *(reached, *found),
     )
+    _was_written(reached)
     return found
 
 
@@ -237,10 +239,16 @@ def _blend(
     goes_on = torch.empty_like(rays)
     launch(
         _kernels(rows.dtype, rows.shape[1] - _N_SUMS, is_cuda()).blend,
-        *(values, ts, rays, begins, counts, len(rays), values.shape[1], ts.shape[1], T_threshold, *step),
+        *(values, ts, rays, begins, counts, len(rays), len(rows), values.shape[1], ts.shape[1], T_threshold, *step),
         *(rows, goes_on),
     )
+    _was_written(rows)
     return goes_on
+
+
+def _was_written(tensor: Tensor) -> None:
+    if not tensor.is_inference():
+        torch.autograd.graph.increment_version(tensor)  # kernels write behind autograd's back
 
 
 class _Kernels(NamedTuple):
@@ -253,7 +261,7 @@ class _Kernels(NamedTuple):
 def _kernels(dtype: torch.dtype, n_plain: int, on_cuda: bool) -> _Kernels:
     ti = taichi()
     real, Reals, Ints, Bytes = scalar(dtype), array(dtype), array(torch.int32), array(torch.uint8)
-    step_length, row, clip, cell_at, _ = lattice_functions(dtype)
+    step_length, row, clip, has_length, cell_at, _ = lattice_functions(dtype)
     enter_and_leave = slab_function(dtype)
     COLORS, DEPTH, OPACITY, TRANSMITTANCE, PLAIN = _N_COLORS, _DEPTH, _OPACITY, _TRANSMITTANCE, _N_SUMS
     K, LARGEST, MARGIN = n_plain, torch.finfo(dtype).max, _MARGIN
@@ -292,6 +300,7 @@ def _kernels(dtype: torch.dtype, n_plain: int, on_cuda: bool) -> _Kernels:
         # this pass
         rays: Ints,  # [n]
         n: ti.i32,
+        n_rays: ti.i32,
         most: ti.i32,
         is_first: ti.i32,
         min_near: real,
@@ -308,19 +317,22 @@ def _kernels(dtype: torch.dtype, n_plain: int, on_cuda: bool) -> _Kernels:
         counts: Ints,  # [n]
     ):
         for a in range(n):
-            i = rays[a]
-            origin, direction = row(rays_o, i), row(rays_d, i)
-            t, far = reached[2 * i], reached[2 * i + 1]
-            t_empty = t  # no cell is occupied before t_empty
-            if is_first == 1:
-                t, far = real(0.0), real(-LARGEST)
-                occupied = enter_and_leave(origin, direction, boxes, 6)
-                t_empty = ti.max(occupied[0], min_near)
-                if t_empty < occupied[1]:
-                    scene = enter_and_leave(origin, direction, boxes, 0)
-                    t, far = ti.max(scene[0], min_near), ti.min(scene[1], occupied[1])
+            i, count = rays[a], 0
+            t, far, t_empty = real(0.0), real(-LARGEST), real(0.0)  # no cell is occupied before t_empty
+            origin, direction = ti.Vector.zero(real, 3), ti.Vector.zero(real, 3)
+            is_ray = 0 <= i and i < n_rays
+            if is_ray:
+                origin, direction = row(rays_o, i), row(rays_d, i)
+                if is_first == 0:
+                    t, far = reached[2 * i], reached[2 * i + 1]
+                    t_empty = t
+                elif has_length(direction):
+                    occupied = enter_and_leave(origin, direction, boxes, 6)
+                    t_empty = ti.max(occupied[0], min_near)
+                    if t_empty < occupied[1]:
+                        scene = enter_and_leave(origin, direction, boxes, 0)
+                        t, far = ti.max(scene[0], min_near), ti.min(scene[1], occupied[1])
             inverse = real(1.0) / direction
-            count = 0
             while t < far and count < most:
                 dt = step_length(t, dt_gamma, dt_min, dt_max)
                 if t + dt == t:  # too far away for this step
@@ -341,7 +353,8 @@ def _kernels(dtype: torch.dtype, n_plain: int, on_cuda: bool) -> _Kernels:
                     else:
                         t_empty = t + distance
                     t += dt
-            reached[2 * i], reached[2 * i + 1] = t, far
+            if is_ray:
+                reached[2 * i], reached[2 * i + 1] = t, far
             counts[a] = count
 
     @parallel_kernel(on_cuda)
@@ -361,13 +374,14 @@ def _kernels(dtype: torch.dtype, n_plain: int, on_cuda: bool) -> _Kernels:
         directions: Reals,  # [M, 3]
     ):
         for a in range(n):
-            origin, direction = row(rays_o, rays[a]), row(rays_d, rays[a])
-            for k in range(counts[a]):
-                j = begins[a] + k
-                point = clip(origin + ts[a * most + k] * direction, bound)
-                for d in ti.static(range(3)):
-                    positions[M * d + j] = point[d]
-                    directions[3 * j + d] = direction[d]
+            if counts[a] > 0:
+                origin, direction = row(rays_o, rays[a]), row(rays_d, rays[a])
+                for k in range(counts[a]):
+                    j = begins[a] + k
+                    point = clip(origin + ts[a * most + k] * direction, bound)
+                    for d in ti.static(range(3)):
+                        positions[M * d + j] = point[d]
+                        directions[3 * j + d] = direction[d]
 
     @parallel_kernel(on_cuda)
     def blend(
@@ -377,6 +391,7 @@ def _kernels(dtype: torch.dtype, n_plain: int, on_cuda: bool) -> _Kernels:
         begins: Ints,  # [n]
         counts: Ints,  # [n]
         n: ti.i32,
+        n_rays: ti.i32,
         M: ti.i32,
         most: ti.i32,
         T_threshold: real,
@@ -390,6 +405,8 @@ def _kernels(dtype: torch.dtype, n_plain: int, on_cuda: bool) -> _Kernels:
         for a in range(n):
             count, begin = counts[a], rays[a] * (PLAIN + K)
             is_open = 1
+            if not (0 <= rays[a] and rays[a] < n_rays):
+                count = 0
             if count > 0:
                 sums = ti.Vector.zero(real, PLAIN + K)
                 for c in ti.static(range(PLAIN + K)):
@@ -411,7 +428,7 @@ def _kernels(dtype: torch.dtype, n_plain: int, on_cuda: bool) -> _Kernels:
                             is_open = 0
                 for c in ti.static(range(PLAIN + K)):
                     rows[begin + c] = sums[c]
-            goes_on[a] = 1 if is_open == 1 and count == most else 0
+            goes_on[a] = 1 if is_open == 1 and count == most and count > 0 else 0
 
     return _Kernels(find, locate, blend)
 

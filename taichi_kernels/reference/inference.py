@@ -6,12 +6,12 @@ import torch
 from torch import Tensor
 
 from taichi_kernels.reference.compositing import accumulate_
-from taichi_kernels.reference.ray_marching import march_rays
+from taichi_kernels.reference.ray_marching import RaySamples, march_rays
 
 
 @torch.no_grad()
 def render_rays(
-    field: Callable[[tuple[Tensor, ...]], tuple[Tensor, Tensor, Tensor | None]],
+    field: Callable[[RaySamples], tuple[Tensor, Tensor, Tensor | None]],
     rays_o: Tensor,
     rays_d: Tensor,
     t_near: Tensor,
@@ -24,7 +24,7 @@ def render_rays(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Twin of :func:`taichi_kernels.render_rays`: weighted sums [N, Cw], plain sums [N, Cs], opacity [N].
 
-    `field` gets positions, directions, ts, deltas, packed_info of all samples in one call.
+    `field` gets all samples in one call.
     """
     n_rays = len(rays_o)
     samples = march_rays(

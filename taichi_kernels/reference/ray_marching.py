@@ -1,6 +1,7 @@
 """Ray marching in plain torch: all rays advance together, one lattice point at a time."""
 
 import math
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -8,6 +9,17 @@ from torch import Tensor
 
 from taichi_kernels.reference.morton import morton_encode
 from taichi_kernels.reference.occupancy_grid import unpack_bits
+
+
+class RaySamples(NamedTuple):
+    """Twin of :class:`taichi_kernels.RaySamples`."""
+
+    positions: Tensor
+    directions: Tensor
+    ts: Tensor
+    deltas: Tensor
+    packed_info: Tensor
+    n_found: Tensor
 
 
 def march_rays(
@@ -22,11 +34,8 @@ def march_rays(
     dt_gamma: float = 0.0,
     noise: Tensor | None = None,
     capacity: int | None = None,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Twin of :func:`taichi_kernels.march_rays`.
-
-    positions, directions [M, 3], ts, deltas [M], packed_info [N, 2], n_found [].
-    """
+) -> RaySamples:
+    """Twin of :func:`taichi_kernels.march_rays`."""
     occupied = unpack_bits(bitfield)
     n_cascades = max(1, 1 + math.ceil(math.log2(bound)))
     resolution = round((len(occupied) / n_cascades) ** (1 / 3))
@@ -37,6 +46,7 @@ def march_rays(
     def step(t: Tensor) -> Tensor:
         return (t * dt_gamma).clamp(dt_min, dt_max)
 
+    t_far = torch.where(rays_d.norm(dim=-1) >= 1e-3, t_far, -torch.inf)
     t = t_near + step(t_near) * (0 if noise is None else noise)
     t_empty = t.clone()
     count = torch.zeros_like(t, dtype=torch.long)
@@ -74,4 +84,5 @@ def march_rays(
         n_kept = int(count.sum())
         samples = [F.pad(x[:n_kept], (0, 0, 0, capacity - n_kept)) for x in samples]
     positions, directions, ts, deltas = samples
-    return positions, directions, ts[:, 0], deltas[:, 0], torch.stack((begins, count), -1).int(), n_found
+    packed_info = torch.stack((begins, count), -1).int()
+    return RaySamples(positions, directions, ts[:, 0], deltas[:, 0], packed_info, n_found)

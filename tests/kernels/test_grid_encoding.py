@@ -363,7 +363,7 @@ def test_wrapped_strides_match_the_twin():
     n_slots = config.level_offsets[2] - config.level_offsets[1]
     assert not level_strides(3, config.n_corners(config.level_resolutions[1]), n_slots, config.kind)[1]
     corner = torch.tensor([[2000, 1999, 1234]])
-    slot = reference.corner_slots(corner, 2048, 2**24, "hash")
+    slot = reference.corner_slots(corner, 2049, 2**24, "hash")
     assert slot.item() == (2000 + 1999 * 2049 + 1234 * 2049**2) % 2**32 % 2**24
 
 
@@ -386,3 +386,32 @@ def test_config_errors(change, message):
     with pytest.raises(ValueError) as error:
         GridConfig(**fields)
     assert message in str(error.value)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("bound", [1.0, 1.7, 3.4, 3.9, 4.3, 0.3])
+def test_faces_of_the_box_are_inside(bound, dtype, device):
+    config = GridConfig(2, 2, 4, 9)
+    table = random_table(config, device, dtype) + 10
+    faces = torch.cartesian_prod(*2 * [torch.tensor([-bound, bound], dtype=dtype)]).to(device)
+    features = grid_encode(faces, table, config, bound)
+    torch.testing.assert_close(features, reference.grid_encode(faces, table, config, bound))
+    assert (features > 1).all()
+
+
+@pytest.mark.parametrize("kind", ["hash", "tiled", "dense"])
+@pytest.mark.parametrize("interpolation", ["linear", "smoothstep"])
+def test_twin_with_aligned_corners(kind, interpolation, device):
+    config = GridConfig(2, 3, 4, 16, 8, kind=kind, interpolation=interpolation, align_corners=True)
+    table = random_table(config, device, torch.float64)
+    positions = random_points(50, config, device, torch.float64)
+    torch.testing.assert_close(grid_encode(positions, table, config), reference.grid_encode(positions, table, config))
+
+
+def test_dense_levels_share_no_entries():
+    for n_dims, n_levels, base, finest in itertools.product((2, 3), (2, 5, 12), (2, 3, 7), (64, 100, 101)):
+        for align_corners in (False, True):
+            config = GridConfig(n_dims, n_levels, base, finest, kind="dense", n_features=1, align_corners=align_corners)
+            for level, resolution in enumerate(config.level_resolutions):
+                begin, end = config.level_offsets[level : level + 2]
+                assert end - begin >= config.n_corners(resolution) ** n_dims

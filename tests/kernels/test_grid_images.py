@@ -48,6 +48,17 @@ def test_no_points(device):
     assert images(torch.empty(0, 3, device=device)).shape == (0, 3 * grid.n_outputs)
 
 
+def test_has_no_gradient(device):
+    grid = config()
+    tables = torch.randn(3, grid.n_entries, 2, device=device, requires_grad=True)
+    with pytest.raises(ValueError, match="tables: expected a tensor that requires no gradient"):
+        GridImages(tables, grid, PLANES, 1.0)
+    with pytest.raises(ValueError, match=r"tables: expected shape \[3, .*\], got \[2, "):
+        GridImages(tables[:2].detach(), grid, PLANES, 1.0)
+    with pytest.raises(ValueError, match="positions: expected a tensor that requires no gradient"):
+        GridImages(tables.detach(), grid, PLANES, 1.0)(torch.zeros(1, 3, device=device, requires_grad=True))
+
+
 def test_images_follow_the_tables():
     grid = config()
     tables = torch.nn.Parameter(torch.randn(3, grid.n_entries, 2))

@@ -85,7 +85,23 @@ def test_field_without_plain_channels(device):
     assert result.opacity.max() > 0
 
 
-def test_needs_no_gradient(device):
-    rays_o, rays_d, t_near, t_far = random_rays(20, device)
-    result = render_rays(field, rays_o.requires_grad_(), rays_d, t_near, t_far, shell_bitfield(device), max_steps=16)
-    assert not result.weighted.requires_grad
+def test_the_twin_gives_the_field_the_same_samples(device):
+    rays, bitfield = random_rays(20, device, torch.float64), shell_bitfield(device)
+    kinds = []
+
+    def named(samples):
+        kinds.append(samples._fields)
+        return field(samples)
+
+    for render in (render_rays, reference.render_rays):
+        render(named, *rays, bitfield, max_steps=16)
+    assert set(kinds) == {RaySamples._fields}
+
+
+def test_has_no_gradient(device):
+    rays_o, *others = *random_rays(20, device), shell_bitfield(device)
+    rays_o.requires_grad_()
+    with pytest.raises(ValueError, match="rays_o: expected a tensor that requires no gradient"):
+        render_rays(field, rays_o, *others, max_steps=16)
+    with torch.no_grad():
+        assert not render_rays(field, rays_o, *others, max_steps=16).weighted.requires_grad

@@ -347,10 +347,20 @@ class _Waits(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_directions_without_length_have_no_samples(dtype, device):
+    rays_o, rays_d, t_near, t_far = random_rays(40, device, dtype)
+    rays_d[0], rays_d[1] = 0.0, torch.tensor([1e-4, 0.0, 0.0], dtype=dtype, device=device)
+    t_far[:2] = torch.finfo(dtype).max
+    for march in (march_rays, reference.march_rays):
+        counts = march(rays_o, rays_d, t_near, t_far, shell_bitfield(device), max_steps=64)[4][:, 1]
+        assert (counts[:2] == 0).all() and counts.sum() > 0
+
+
 def test_a_march_with_a_capacity_waits_for_nothing(device):
     args, options = march_case(CASES["constant step"], 100, device, torch.float32)
     march_rays(*args, **options)  # Taichi's start and the first compilation
-    lattice = make_lattice(len(args[4]), 1.0, options["max_steps"], None, 0.0)
+    lattice = make_lattice(8 * len(args[4]), 1.0, options["max_steps"], None, 0.0)
     counts = []
     for capacity in (None, 2000):
         with _Waits() as waits:
@@ -368,7 +378,7 @@ def test_a_march_with_a_capacity_waits_for_nothing(device):
         ({"bound": -1.0}, "bound: expected a positive number, got -1.0"),
         ({"bound": math.inf}, "bound: expected a positive number, got inf"),
         ({"dt_gamma": -0.5}, "dt_gamma: expected at least 0, got -0.5"),
-        ({"bound": 2.0}, "bitfield: expected C R^3 / 8 bytes with C = 2 (from bound = 2.0)"),
+        ({"bound": 2.0}, "bitfield: expected C R^3 cells with C = 2 (from bound = 2.0)"),
     ],
 )
 def test_bad_options(change, message, device):

@@ -119,6 +119,47 @@ def test_at_most_as_many_samples_as_steps(device):
     assert counts.max() == 5 and march.take(rays, 3).counts.max() == 0
 
 
+def test_the_passes_end(device):
+    # Also for rays that are transparent after as many samples as a ray may have.
+    (rays_o, *others), bitfield = scene({}, 50, device, torch.float32)
+    march, sums, rays = RayMarch(rays_o, *others, empty_blocks(bitfield), max_steps=4), RaySums.begin(rays_o), None
+    n_passes = 0
+    rays = all_rays(50, device)
+    while len(rays):
+        samples = march.take(rays, 2)
+        rays = rays[blend_samples_(sums, torch.full((4, len(samples.positions)), 0.1, device=device), samples)]
+        n_passes += 1
+        assert n_passes <= 3
+    assert n_passes == 3
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_what_is_no_ray_has_no_samples(dtype, device):
+    (rays_o, rays_d, aabb, box), bitfield = scene({}, 5, device, dtype)
+    rays_d[3] = 0.0
+    march, sums = RayMarch(rays_o, rays_d, aabb, box, empty_blocks(bitfield)), RaySums.begin(rays_o)
+    rays = torch.tensor([-1, 0, 10**9, 5, 3, 1], dtype=torch.int32, device=device)
+    samples = march.take(rays, 8)
+    assert (samples.counts[[0, 2, 3, 4]] == 0).all()
+    assert torch.equal(
+        samples.counts[[1, 5]], RayMarch(rays_o, rays_d, aabb, box, empty_blocks(bitfield)).take(rays[[1, 5]], 8).counts
+    )
+    assert torch.equal(blend_samples_(sums, values_at(samples.positions, 0), samples), samples.counts == 8)
+    fewer = RaySums(sums.rows[:1].clone())
+    blend_samples_(fewer, values_at(samples.positions, 0), samples)  # of rays that these sums do not have
+
+
+def test_blending_is_seen_by_autograd(device):
+    (rays_o, *others), bitfield = scene({}, 5, device, torch.float32)
+    march, sums = RayMarch(rays_o, *others, empty_blocks(bitfield)), RaySums.begin(rays_o)
+    samples = march.take(all_rays(5, device), 4)
+    weight = torch.ones((), device=device, requires_grad=True)
+    loss = (weight * sums.rows).sum()
+    blend_samples_(sums, values_at(samples.positions, 0), samples)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        loss.backward()
+
+
 def test_errors(device):
     arguments, bitfield = scene({}, 3, device, torch.float32)
     blocks = empty_blocks(bitfield)
@@ -127,7 +168,7 @@ def test_errors(device):
         RayMarch(rays_o, rays_d, aabb[:3], box, blocks)
     with pytest.raises(ValueError, match="rays_o: expected a tensor that requires no gradient"):
         RayMarch(rays_o.clone().requires_grad_(), rays_d, aabb, box, blocks)
-    with pytest.raises(ValueError, match="bitfield: expected C R"):
+    with pytest.raises(ValueError, match="blocks: expected C R"):
         RayMarch(rays_o, rays_d, aabb, box, blocks[:-8])
     march = RayMarch(*arguments, blocks)
     with pytest.raises(ValueError, match="most: expected at least 1, got 0"):
