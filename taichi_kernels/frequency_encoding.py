@@ -103,12 +103,12 @@ class _Kernels(NamedTuple):
 def _kernels(dtype: torch.dtype, on_cuda: bool) -> _Kernels:
     ti = taichi()
     real, Reals = scalar(dtype), array(dtype)
-    # On the CPU float32 features come from one sine and cosine in float64, doubled from octave to octave: the
-    # error doubles too, and stays far below float32. float64 features have no such room. On CUDA, where float64 is
-    # up to 64 times slower, each octave has a sine and cosine of its own: doubling an angle is exact, and CUDA's
-    # functions reduce angles of any size.
+    # On the CPU float32 features come from a sine and cosine in float64, doubled from octave to octave. The error
+    # doubles too, and stays far below float32 for as many octaves as are made of one sine. float64 features have no
+    # such room. On CUDA, where float64 is up to 64 times slower, each octave has a sine and cosine of its own: doubling
+    # an angle is exact, and CUDA's functions reduce angles of any size.
     doubling = dtype == torch.float32 and not on_cuda
-    working = ti.f64 if doubling else real
+    working, DOUBLINGS = ti.f64 if doubling else real, 16
 
     @parallel_kernel(on_cuda)
     def encode(
@@ -124,12 +124,15 @@ def _kernels(dtype: torch.dtype, on_cuda: bool) -> _Kernels:
             features[j] = x[k]
             angle = ti.cast(x[k], working)
             sine, cosine = ti.sin(angle), ti.cos(angle)
-            for _ in range(n_octaves):
+            for octave in range(n_octaves):
                 features[j + n_dims] = ti.cast(sine, real)
                 features[j + 2 * n_dims] = ti.cast(cosine, real)
                 j += 2 * n_dims
                 if ti.static(doubling):
                     sine, cosine = working(2.0) * sine * cosine, (cosine - sine) * (cosine + sine)
+                    if octave % DOUBLINGS == DOUBLINGS - 1:
+                        angle *= working(float(2**DOUBLINGS))
+                        sine, cosine = ti.sin(angle), ti.cos(angle)
                 else:
                     angle *= working(2.0)
                     sine, cosine = ti.sin(angle), ti.cos(angle)

@@ -45,7 +45,12 @@ class PlaneTiles(NamedTuple):
     @staticmethod
     @torch.no_grad()
     def of(
-        encode: Callable[[Tensor], Tensor], cells: Tensor, n_corners: int, bound: float, most: int
+        encode: Callable[[Tensor], Tensor],
+        cells: Tensor,
+        n_corners: int,
+        bound: float,
+        most: int,
+        dtype: torch.dtype = torch.float32,
     ) -> "PlaneTiles | None":
         """Sample an encoding.
 
@@ -56,6 +61,7 @@ class PlaneTiles(NamedTuple):
             n_corners: S, at least 2.
             bound: half side of the cells' cube, world units.
             most: numbers that the tiles may hold.
+            dtype: of the positions that the encoding takes.
 
         Returns:
             None if they would hold more.
@@ -65,9 +71,9 @@ class PlaneTiles(NamedTuple):
         numbers = torch.zeros(3, resolution, resolution, dtype=torch.int32, device=cells.device)
         used = [near.any(3 - a - b) for a, b in PLANES]
         n_tiles = sum(int(each.sum()) for each in used)
-        if n_tiles * n_corners**2 * (encode(torch.zeros(1, 3, device=cells.device)).shape[1] // 3) > most:
+        if n_tiles * n_corners**2 * (encode(torch.zeros(1, 3, dtype=dtype, device=cells.device)).shape[1] // 3) > most:
             return None
-        places = torch.linspace(0, 1, n_corners, device=cells.device)
+        places = torch.linspace(0, 1, n_corners, dtype=dtype, device=cells.device)
         tiles: list[Tensor] = []
         for plane, (axes, occupied) in enumerate(zip(PLANES, used, strict=True)):
             of_plane = occupied.nonzero()
@@ -167,7 +173,7 @@ def _kernel(dtype: torch.dtype, on_cuda: bool) -> Any:
     ):
         for j in range(n):
             position = ti.Vector([positions[3 * j], positions[3 * j + 1], positions[3 * j + 2]])
-            places = ti.max(real(0.0), (position + bound) * cells_per_unit)
+            places = ti.max(real(0.0), ti.min(ti.cast(resolution, real), (position + bound) * cells_per_unit))
             cell = ti.min(ti.cast(places, ti.i32), resolution - 1)
             inner = (places - ti.cast(cell, real)) * ti.cast(n_corners - 1, real)
             corner = ti.min(ti.cast(inner, ti.i32), n_corners - 2)

@@ -36,6 +36,12 @@ def test_float32_is_accurate_at_any_frequency(device):
     assert error.max() < 2e-7
 
 
+def test_many_octaves_are_as_accurate(device):
+    x = torch.rand(500, 2, device=device) * 2 - 1
+    expected = reference.frequency_encode(x.double(), 60)
+    assert (frequency_encode(x, 60) - expected).abs()[:, 2:].max() < 2e-7
+
+
 def test_what_is_not_finite_stays_so(device):
     x = torch.tensor([[math.nan], [math.inf], [-math.inf]], device=device)
     assert frequency_encode(x, 3)[:, 1:].isnan().all()

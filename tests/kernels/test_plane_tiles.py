@@ -36,6 +36,7 @@ def test_matches_twin(dtype, device):
     points = inside(cells, 90, dtype)
     torch.testing.assert_close(tk.encode_tiles(points, tiles, BOUND), reference.encode_tiles(points, tiles, BOUND))
     far = 3 * torch.randn(50, 3, dtype=dtype, device=device)
+    far[:3] = torch.tensor([1e30, -torch.inf, torch.inf], dtype=dtype, device=device)[:, None]
     assert torch.isfinite(tk.encode_tiles(far, tiles, BOUND)).all()
 
 
@@ -58,6 +59,14 @@ def test_points_that_rounding_moves_to_the_next_cell_have_tiles(device):
     points = inside(cells, 500, torch.float32)
     beside = (points + 0.02 * torch.randn(500, 3, device=device)).clamp(-BOUND, BOUND)
     assert (tk.encode_tiles(beside, tiles, BOUND) - encode(beside)).detach().abs().max() < 0.5
+
+
+def test_tiles_of_a_float64_encoding(device):
+    cells, encode = some_cells(device), encoding(torch.float64, device)
+    tiles = tk.PlaneTiles.of(encode, cells, 33, BOUND, 10**8, torch.float64)
+    points = inside(cells, 100, torch.float64)
+    assert tiles.values.dtype == torch.float64
+    assert (tk.encode_tiles(points, tiles, BOUND) - encode(points)).detach().abs().max() < 0.5
 
 
 def test_room(device):
