@@ -8,6 +8,7 @@ import soxr
 
 from ernerf_ti.audio.frame_features import SAMPLE_RATE
 from ernerf_ti.live.frame import SOUND_RATE
+from ernerf_ti.media.sound_frames import HIGHEST_SAMPLE
 
 _LOWEST_RATE, _HIGHEST_RATE = 4_000, 384_000
 _MOST_CHANNELS = 16
@@ -23,7 +24,7 @@ def mono(pcm: np.ndarray | bytes | bytearray | memoryview, sample_rate: int, cha
 
     Args:
         pcm: int16 or float samples, [n] with the channels interleaved or [n, channels], or bytes of int16 in the
-            machine's order.
+            machine's order. Full scale of floats is 1.
         sample_rate: samples per second and channel.
         channels: number of channels, whose average is taken.
 
@@ -40,7 +41,7 @@ def mono(pcm: np.ndarray | bytes | bytearray | memoryview, sample_rate: int, cha
         )
     if isinstance(channels, bool) or not isinstance(channels, (int, np.integer)) or not 1 <= channels <= _MOST_CHANNELS:
         raise ValueError(f"channels: expected 1 to {_MOST_CHANNELS}, got {channels!r}; pass the number of channels")
-    if isinstance(pcm, (bytes, bytearray, memoryview)):
+    if isinstance(pcm, (bytes, bytearray)) or (isinstance(pcm, memoryview) and pcm.itemsize == 1):
         data = bytes(pcm)
         if len(data) % 2:
             raise ValueError(f"pcm: expected bytes of int16, an even number, got {len(data)}; pass whole samples")
@@ -66,6 +67,11 @@ def mono(pcm: np.ndarray | bytes | bytearray | memoryview, sample_rate: int, cha
     voice = samples[:, 0].astype(np.float32) * np.float32(scale) if mixed is None else mixed
     if not np.isfinite(voice).all():
         raise ValueError("pcm: expected finite samples, got NaN or infinity; check where the sound comes from")
+    if len(voice) and np.abs(voice).max() > HIGHEST_SAMPLE:
+        raise ValueError(
+            f"pcm: expected floats with a full scale of 1, got samples of up to {np.abs(voice).max():.0f}; divide "
+            "integers by their full scale, such as 32768"
+        )
     return np.clip(voice, -1, 1, out=voice)
 
 

@@ -11,7 +11,7 @@ from av.container import InputContainer
 
 LOWEST_RATE, HIGHEST_RATE = 1000, 1_536_000
 """Sample rates in Hz that can be; a header that claims another is damaged."""
-_HIGHEST_SAMPLE = 64.0
+HIGHEST_SAMPLE = 64.0
 """Above full scale (36 dB); floating-point files beyond it are damaged or hold integers that were never scaled."""
 _TYPES = {"u8": np.uint8, "s16": np.int16, "s32": np.int32, "s64": np.int64, "flt": np.float32, "dbl": np.float64}
 
@@ -121,7 +121,7 @@ def _piece(path: Path, frame: av.AudioFrame, findings: Findings) -> Piece:
     elif dtype.kind == "i":
         samples = samples.astype(np.float32) / np.float32(2.0 ** (8 * dtype.itemsize - 1))
     else:
-        wrong = ~(np.abs(samples) <= _HIGHEST_SAMPLE)  # true for NaN
+        wrong = ~(np.abs(samples) <= HIGHEST_SAMPLE)  # true for NaN
         if wrong.any():
             at = np.argwhere(wrong.T)[0]
             raise ValueError(

@@ -65,11 +65,14 @@ def test_a_prepared_pose_speaks_and_blinks(trained, inputs):
     assert (rgb - renderer.render(inputs, trained.background).rgb).abs().max() > 0.03
 
 
+@pytest.mark.parametrize("with_tiles", [True, False])
 @pytest.mark.parametrize("variation", [-1.0, 1e9])  # everything is dynamic, nothing is
-def test_all_or_nothing_moves(portrait, trained_on, trained, inputs, variation):
+def test_all_or_nothing_moves(portrait, trained_on, trained, inputs, variation, with_tiles):
     options = BakeOptions(VariationOptions(variation=variation, region=0.0))
     baked = bake_head(portrait, INTRINSICS, SIZE, trained_on, None, options)
     renderer, inputs = BakedRenderer(portrait, baked, INTRINSICS, SIZE), torso_of(trained, inputs)
+    if not with_tiles:
+        renderer.__dict__["_encode_in_cells"] = None
     prepared = renderer.prepare(inputs)
     assert (len(prepared.deltas) == 0) == (variation > 0)
     rgb, opacity = renderer.render_prepared(prepared, inputs, trained.background)

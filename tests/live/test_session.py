@@ -15,6 +15,7 @@ from ernerf_ti.audio.mel_spectrum import MelSpectrum
 from ernerf_ti.audio.phone_posteriors import PhonePosteriors
 from ernerf_ti.live import LivePortrait, SimulatedClock, SoundQueueFull
 from ernerf_ti.live.features import Voice
+from ernerf_ti.live.sound import mono
 from tests.live.conftest import RATE, Pictures, Stage, sound_of
 
 
@@ -338,6 +339,8 @@ def test_one_session_does_not_touch_another(trained, speech):
         (np.zeros(100, np.float32), RATE, 3, "pcm: expected a multiple of 3"),
         (np.zeros(100, np.int32), RATE, 1, "pcm: expected int16, float32 or float64, got int32"),
         (b"123", RATE, 1, "pcm: expected bytes of int16"),
+        (memoryview(np.zeros(100, np.uint16)), RATE, 1, "pcm: expected int16, float32 or float64, got uint16"),
+        (np.full(100, -32000.0, np.float32), RATE, 1, "pcm: expected floats with a full scale of 1.*up to 32000"),
         (np.zeros(100, np.float32), 0, 1, "sample_rate: expected 4000 to 384000 Hz, got 0"),
         (np.zeros(100, np.float32), 16000.5, 1, "sample_rate: expected a whole number"),
         (np.zeros(100, np.float32), RATE, 0, "channels: expected 1 to 16, got 0"),
@@ -489,3 +492,12 @@ def test_features_that_fail_beside_end_the_session(trained, speech, monkeypatch)
         stage.read(20)
     with pytest.raises(RuntimeError, match="closed"):
         stage.session.flush()
+
+
+def test_a_memoryview_is_what_it_says():
+    floats = np.linspace(-1, 1, 100, dtype=np.float32)
+    np.testing.assert_array_equal(mono(memoryview(floats), RATE), floats)
+    integers = (floats * 32767).astype(np.int16)
+    expected = mono(integers, RATE)
+    for pcm in (memoryview(integers), memoryview(integers.tobytes()), integers.tobytes()):
+        np.testing.assert_array_equal(mono(pcm, RATE), expected)

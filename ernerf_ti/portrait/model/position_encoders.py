@@ -83,7 +83,7 @@ class TriplaneHash(PositionEncoder):
         if images is None:
             return super().for_images()
         return lambda positions, memory: images(
-            positions, memory[: self.n_outputs * len(positions)].view(-1, len(positions))
+            positions, memory[: self.n_outputs * len(positions)].view(self.n_outputs, len(positions))
         )
 
     @torch.no_grad()
