@@ -11,7 +11,7 @@ import struct
 from dataclasses import dataclass
 from typing import ClassVar
 
-from taichi_kernels.checks import expect
+from taichi_kernels.checks import expect, expect_integer
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,8 @@ class GridConfig:
         def check(field: str, fits: bool, expected: str) -> None:
             expect(fits, f"GridConfig.{field}", expected, getattr(self, field), "change the field")
 
+        for field in ("n_dims", "n_levels", "base_resolution", "finest_resolution", "log2_table_size", "n_features"):
+            expect_integer(f"GridConfig.{field}", getattr(self, field), 0, None, "change the field")
         check("n_dims", self.n_dims in self.DIMS, " or ".join(map(str, self.DIMS)))
         check("n_levels", self.n_levels >= 1, "at least 1")
         check("base_resolution", self.base_resolution >= 1, "at least 1")

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from taichi_kernels.checks import FLOATS, ArgumentCheck
+from taichi_kernels.checks import FLOATS, ArgumentCheck, expect
 from taichi_kernels.grid_config import GridConfig
 from taichi_kernels.grid_encoding import HASH_PRIMES, level_strides
 
@@ -44,7 +44,7 @@ class GridImages:
             )
         # torch reads coordinates fastest where those along each axis lie in a row. Pairs of rows that follow each other
         # serve all planes, if the image of a plane whose axes come in the other order is turned.
-        self._rows, is_turned = _rows(planes)
+        self._axes, is_turned = _axes_in_a_row(planes)
         n_planes, n_levels, n_features = len(planes), config.n_levels, config.n_features
         largest = max(_n_corners(config, scale) for scale in config.level_scales)
         # All images are as large as the largest one, so that one call samples all levels of a plane.
@@ -85,11 +85,11 @@ class GridImages:
         features = positions.new_empty(n_planes * n_levels * n_features, n) if out is None else out
         if n == 0:
             return features.t()
-        rows = positions.new_empty(len(self._rows), n)
-        for row, axis in zip(rows, self._rows, strict=True):
-            row.copy_(positions[:, axis])
-        places = (rows * self._factors).add_(self._offsets)  # [L, rows, M]
-        size, strides = (n_levels, 1, n, 2), (len(rows) * n, n, 1, n)
+        coordinates = positions.new_empty(len(self._axes), n)
+        for of_axis, axis in zip(coordinates, self._axes, strict=True):
+            of_axis.copy_(positions[:, axis])
+        places = (coordinates * self._factors).add_(self._offsets)  # [L, axes, M]
+        size, strides = (n_levels, 1, n, 2), (len(coordinates) * n, n, 1, n)
         of_planes = features.view(n_planes, n_levels, n_features, n)
         for plane, images in enumerate(self._images):
             pairs = places.as_strided(size, strides, plane * n)
@@ -136,17 +136,19 @@ def _are_images(config: GridConfig) -> bool:
     return config.n_dims == 2 and config.interpolation == "linear"
 
 
-def _rows(planes: tuple[tuple[int, int], ...]) -> tuple[list[int], list[bool]]:
+def _axes_in_a_row(planes: tuple[tuple[int, int], ...]) -> tuple[list[int], list[bool]]:
     """Axes such that each plane sees two that follow each other, and whether it sees them in the other order.
 
     The planes xy, yz, xz give x, y, z, x, of which the last pair is in the other order.
     """
-    rows, is_turned = [*planes[0]], [False]
+    axes, is_turned = [*planes[0]], [False]
     for a, b in planes[1:]:
-        assert rows[-1] in (a, b), "planes that follow each other share an axis"
-        is_turned.append(rows[-1] == b)
-        rows.append(a if rows[-1] == b else b)
-    return rows, is_turned
+        expect(
+            axes[-1] in (a, b), "planes", "planes that share an axis with the one before", planes, "change the order"
+        )
+        is_turned.append(axes[-1] == b)
+        axes.append(a if axes[-1] == b else b)
+    return axes, is_turned
 
 
 def _n_corners(config: GridConfig, scale: float) -> int:

@@ -46,16 +46,22 @@ def intersect_aabb(
         box = cast_under_autocast(aabb)
         check.tensor("aabb", box, (6,), rays_o.dtype, differentiable=False)
     else:
-        numbers = [float(value) for value in aabb]
-        expect(
-            len(numbers) == 6 and all(low <= high for low, high in zip(numbers[:3], numbers[3:], strict=True)),
-            "aabb",
-            "xmin, ymin, zmin, xmax, ymax, zmax with min <= max",
-            numbers,
-            "order the six numbers",
-        )
+        numbers = box_numbers(aabb)
     t_near, t_far = _INTERSECT_AABB(rays_o, rays_d, box, numbers, float(min_near))
     return t_near, t_far
+
+
+def box_numbers(aabb: Sequence[float]) -> list[float]:
+    """The six numbers of a box; raises ValueError if they are others, or not in order."""
+    numbers = [float(value) for value in aabb]
+    expect(
+        len(numbers) == 6 and all(low <= high for low, high in zip(numbers[:3], numbers[3:], strict=True)),
+        "aabb",
+        "xmin, ymin, zmin, xmax, ymax, zmax with min <= max",
+        numbers,
+        "order the six numbers",
+    )
+    return numbers
 
 
 def _intersect(

@@ -19,11 +19,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from taichi_kernels.checks import FLOATS, ArgumentCheck, expect, expect_integer
+from taichi_kernels.checks import FLOATS, ArgumentCheck, expect_integer
 from taichi_kernels.lattice import PARALLEL, Lattice, lattice_functions, make_lattice
 from taichi_kernels.operators import Operator
 from taichi_kernels.parallel_loops import parallel_kernel
-from taichi_kernels.ray_aabb import slab_function
+from taichi_kernels.ray_aabb import box_numbers, slab_function
 from taichi_kernels.ready_made import kernel_factory
 from taichi_kernels.runtime import array, is_cuda, launch, scalar, taichi
 
@@ -123,10 +123,9 @@ class RayMarch:
         check.tensor("rays_d", rays_d, ("N", 3), rays_o.dtype, differentiable=False)
         check.tensor("occupied_box", occupied_box, (6,), rays_o.dtype, differentiable=False)
         check.tensor("blocks", blocks, ("C R^3",), torch.uint8)
-        expect(len(aabb) == 6, "aabb", "six numbers", aabb, "pass xmin, ymin, zmin, xmax, ymax, zmax")
         self._lattice = make_lattice(blocks.shape[0], bound, max_steps, None, dt_gamma, "blocks")
         self._rays, self._blocks, self._min_near = (rays_o, rays_d), blocks, float(min_near)
-        self._boxes = torch.cat((occupied_box.new_tensor(aabb), occupied_box))
+        self._boxes = torch.cat((occupied_box.new_tensor(box_numbers(aabb)), occupied_box))
         self._reached = rays_o.new_empty(len(rays_o), 2)  # next lattice point and end, from the first pass on
         self._n_taken = 0
 

@@ -415,3 +415,10 @@ def test_dense_levels_share_no_entries():
             for level, resolution in enumerate(config.level_resolutions):
                 begin, end = config.level_offsets[level : level + 2]
                 assert end - begin >= config.n_corners(resolution) ** n_dims
+
+
+@pytest.mark.parametrize("change", [{"n_dims": 2.0}, {"log2_table_size": 9.5}, {"finest_resolution": float("inf")}])
+def test_fields_are_integers(change):
+    options = {"n_dims": 2, "n_levels": 3, "base_resolution": 4, "finest_resolution": 16}
+    with pytest.raises(TypeError, match=f"GridConfig.{next(iter(change))}: expected an integer"):
+        GridConfig(**options | change)

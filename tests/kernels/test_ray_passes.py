@@ -164,7 +164,7 @@ def test_errors(device):
     arguments, bitfield = scene({}, 3, device, torch.float32)
     blocks = empty_blocks(bitfield)
     rays_o, rays_d, aabb, box = arguments
-    with pytest.raises(ValueError, match="aabb: expected six numbers"):
+    with pytest.raises(ValueError, match="aabb: expected xmin, ymin, zmin"):
         RayMarch(rays_o, rays_d, aabb[:3], box, blocks)
     with pytest.raises(ValueError, match="rays_o: expected a tensor that requires no gradient"):
         RayMarch(rays_o.clone().requires_grad_(), rays_d, aabb, box, blocks)

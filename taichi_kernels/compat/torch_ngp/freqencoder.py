@@ -16,7 +16,7 @@ def freq_encode(inputs: Tensor, degree: int, output_dim: int) -> Tensor:
         output_dim: D (1 + 2 degree).
 
     Returns:
-        [B, output_dim]. Differentiable once in inputs. Raises ValueError if output_dim is another number.
+        [B, output_dim]. Differentiable any number of times in inputs. Raises ValueError for another output_dim.
     """
     outputs = frequency_encode(Arguments().floats("inputs", inputs, ("B", "D")), degree)
     expect(

@@ -184,6 +184,6 @@ def _aligned(n: int, align: int) -> int:
 
 
 def _step_length(t: Tensor, C: int, H: int, dt_gamma: float, max_steps: int) -> Tensor:
-    """The lattice's first step, see taichi_kernels/ray_marching.py."""
+    """The lattice's first step, see taichi_kernels/lattice.py."""
     dt_max = 2 * math.sqrt(3) * 2 ** (C - 1) / H
     return (t * dt_gamma).clamp(min(dt_max, 2 * math.sqrt(3) / max_steps), dt_max)

@@ -16,7 +16,7 @@ def sh_encode(inputs: Tensor, degree: int, calc_grad_inputs: bool = False) -> Te
         calc_grad_inputs: whether inputs get a gradient; without it they have none.
 
     Returns:
-        [B, degree^2]. Differentiable once in inputs. Raises ValueError if an argument is not as above.
+        [B, degree^2]. Differentiable twice in inputs. Raises ValueError if an argument is not as above.
     """
     inputs = Arguments().floats("inputs", inputs, ("B", 3))
     return spherical_harmonics(inputs if calc_grad_inputs else inputs.detach(), degree)
