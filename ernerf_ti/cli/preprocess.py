@@ -17,9 +17,9 @@ import tyro
 
 from ernerf_ti.cli.options import Command, Device, Positional
 from ernerf_ti.cli.paths import existing_file, is_capture, output_folder
-from ernerf_ti.media.files import read_json
+from ernerf_ti.media.files import read_json, require_not_replaced
 from ernerf_ti.media.frame_folder import frame_files
-from ernerf_ti.media.provenance.consent import new_consent, write_consent
+from ernerf_ti.media.provenance.consent import FILE_NAME, new_consent, write_consent
 from ernerf_ti.process.device import resolve_device
 
 
@@ -80,6 +80,11 @@ def _preprocess(options: PreprocessOptions) -> None:
     if options.audio is not None:
         existing_file(options.audio, "a sound file")
     output_folder(options.capture)
+    if options.consent_document is not None:
+        record = options.capture / FILE_NAME
+        require_not_replaced(
+            options.consent_document, "consent document", record, "copy it elsewhere and pass the copy"
+        )
     consent = new_consent(options.consent_by, options.consent_date, options.consent_purpose, options.consent_document)
     device = resolve_device(options.device)
 
@@ -99,6 +104,8 @@ def _preprocess(options: PreprocessOptions) -> None:
         *(options.speech_layer, options.look_ahead, features[1:]),
     )
     pipeline = capture_pipeline(options.capture, settings)
+    if options.consent_document is not None:
+        pipeline.require_kept([options.consent_document])
     if consent is not None:
         write_consent(options.capture, consent)
     for stage in options.stages or [None]:

@@ -36,16 +36,17 @@ def require_file(path: Path, what: str, advice: str) -> Path:
     return path
 
 
-def require_not_replaced(given: Path, what: str, output: Path) -> None:
+def require_not_replaced(given: Path, what: str, output: Path, advice: str = "choose another name") -> None:
     """Raise ValueError if a file that is read would be replaced by the one that is written, under whatever name.
 
     Args:
         given: a file that is read.
         what: it is, for the message.
         output: a file that is written.
+        advice: what to do about it.
     """
     if given.is_file() and output.is_file() and output.samefile(given):
-        raise ValueError(f"{output}: it would replace the {what} that is read; choose another name")
+        raise ValueError(f"{output}: it would replace the {what} that is read; {advice}")
 
 
 def file_digest(path: Path) -> str:

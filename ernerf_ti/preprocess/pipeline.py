@@ -1,7 +1,8 @@
 """Named stages that turn files into files, of which only those that are missing or out of date are run again."""
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -81,6 +82,26 @@ class Pipeline:
             assert not missing, f"{stage.name} did not write {missing}"
             outputs = {"outputs": self._names(stage.outputs), "work": self._work_digests(stage)}
             write_json(self._record_path(stage), {**record, **outputs})
+
+    def require_kept(self, inputs: Iterable[Path]) -> None:
+        """Check that no stage would remove what another one has yet to read.
+
+        Args:
+            inputs: files and folders that are read, under whatever name. Those that do not exist are passed over.
+
+        Raises ValueError for a file that is an output of a stage, and for a folder that a stage writes to.
+        """
+        given = [(path, path.stat()) for path in inputs if path.exists()]
+        for artifact in (name for stage in self.stages for name in stage.outputs):
+            written = [(self.folder / self.artifacts[artifact]).parent, *self.paths(artifact)]
+            states = [path.stat() for path in written if path.exists()]
+            for path, state in given:
+                if any(os.path.samestat(state, other) for other in states):
+                    raise ValueError(
+                        f"{path}: expected an input that is no output as well, got {artifact} "
+                        f"({self.artifacts[artifact]}) of {self.folder}, which is made again; "
+                        "copy it to another place and pass the copy"
+                    )
 
     def paths(self, artifact: str) -> list[Path]:
         """The existing files of an artifact, sorted."""

@@ -64,6 +64,13 @@ class Settings:
                 )
 
 
+def input_paths(settings: Settings) -> list[Path]:
+    """Files and folders that preprocessing reads. The speech model may be a name instead, of which there is no file."""
+    given = (settings.video, settings.audio, settings.speech_model, settings.face_parser, settings.blinks)
+    features = [Path(settings.features)] if settings.features.endswith(".npy") else []
+    return [path for path in given if path is not None] + features
+
+
 def check_inputs(settings: Settings) -> None:
     """Raises FileNotFoundError, IsADirectoryError or ValueError for an input that is missing or of another kind."""
     video = settings.video

@@ -54,7 +54,7 @@ from ernerf_ti.preprocess.person_mask import person_masks
 from ernerf_ti.preprocess.photometric_refinement import refine_poses
 from ernerf_ti.preprocess.pipeline import WORK_FOLDER, Pipeline, Stage
 from ernerf_ti.preprocess.portrait_layers import composite_over_background, torso_layer
-from ernerf_ti.preprocess.settings import Settings, check_inputs
+from ernerf_ti.preprocess.settings import Settings, check_inputs, input_paths
 from ernerf_ti.preprocess.texture_alignment import FaceCrops, measure_alignment
 
 _SEARCH_RATE = 2.5  # frames per second searched for the face to choose the crop
@@ -67,7 +67,8 @@ def capture_pipeline(folder: Path, settings: Settings) -> Pipeline:
 
     Raises:
         FileNotFoundError, IsADirectoryError: the video or another input file does not exist.
-        ValueError: a file is of another kind, or the folder contains something else.
+        ValueError: a file is of another kind or lies where the capture is written, or the folder contains something
+            else.
     """
     folder = Path(folder)
     check_inputs(settings)
@@ -79,6 +80,7 @@ def capture_pipeline(folder: Path, settings: Settings) -> Pipeline:
         )
     stages = _CaptureStages(folder, settings)
     pipeline = stages.pipeline()
+    pipeline.require_kept(input_paths(settings))
     stages.paths.make_folders()
     stages.masks_folder.mkdir(parents=True, exist_ok=True)
     return pipeline

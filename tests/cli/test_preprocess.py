@@ -53,3 +53,15 @@ def test_features(tmp_path, capsys, monkeypatch, given, installed, expected):
     error = capsys.readouterr().err
     assert "as expected" in error
     assert ("pip install 'ernerf-ti[speech]'" in error) == (not given and not installed)
+
+
+@pytest.mark.parametrize("name", ["au.csv", "consent.json"])
+def test_a_consent_document_that_would_be_replaced(tmp_path, capsys, name):
+    write_video(tmp_path / "gray.mp4", [np.full((64, 64, 3), 90, np.uint8)] * 3, 25, np.zeros(1920, np.float32))
+    (tmp_path / "out" / "preprocess").mkdir(parents=True)
+    (tmp_path / "out" / name).write_text("signed")
+    consent = ["--consent-by", "Jane", "--consent-date", "2026-11-01", "--consent-purpose", "a guide"]
+    document = ["--consent-document", str(tmp_path / "out" / name)]
+    assert main(["preprocess", str(tmp_path / "gray.mp4"), str(tmp_path / "out"), *consent, *document]) == 1
+    assert "and pass the copy" in capsys.readouterr().err
+    assert (tmp_path / "out" / name).read_text() == "signed"

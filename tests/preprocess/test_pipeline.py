@@ -168,3 +168,16 @@ def test_changed_file_in_the_work_folder_is_recreated(tmp_path, content):
         work.write_bytes(content)
     pipeline.run(log=lambda text: None)
     assert len(runs) == 2 and work.read_text() == "1 2 3"
+
+
+def test_an_input_that_is_an_output_is_refused(kitchen, tmp_path):
+    kitchen.run()
+    out, pipeline = kitchen.folder, kitchen.pipeline()
+    (tmp_path / "link.txt").symlink_to(out / "upper.txt")
+    (tmp_path / "folder").symlink_to(out / "words")
+    refused = [out / "upper.txt", out / "words" / "1.txt", out / "words", out, tmp_path / "link.txt"]
+    for path in [*refused, tmp_path / "folder", out / "words" / ".." / "count.txt"]:
+        with pytest.raises(ValueError, match="which is made again; copy it to another place and pass the copy"):
+            pipeline.require_kept([kitchen.source, path])
+    (out / "words" / "notes.md").write_text("kept")
+    pipeline.require_kept([kitchen.source, tmp_path, out / "words" / "notes.md", out / "none.txt"])

@@ -320,6 +320,43 @@ def test_missing_input_files_are_found_before_any_work(option, what, video, tmp_
     assert not (tmp_path / "out").exists()
 
 
+@pytest.fixture
+def begun(tmp_path) -> Path:
+    """A capture that was begun: its folders, and files that stages make, with other content."""
+    folder = tmp_path / "begun"
+    (folder / "preprocess").mkdir(parents=True)
+    CapturePaths(folder).make_folders()
+    np.save(folder / "aud_mel.npy", np.zeros((N_FRAMES, 16, 80), np.float32))
+    write_wav(folder / "aud.wav", np.zeros(16_000))
+    write_image(folder / "ori_imgs" / "0.jpg", np.zeros((SIZE, SIZE, 3), np.uint8))
+    for name in ("au.csv", "report.pth"):
+        (folder / name).write_text("mine")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("option", "name"),
+    [
+        ("blinks", "au.csv"),
+        ("audio", "aud.wav"),
+        ("video", "ori_imgs"),
+        ("features", "aud_mel.npy"),
+        ("face_parser", "report.pth"),
+        ("speech_model", "report.pth"),
+    ],
+)
+def test_inputs_that_would_be_replaced_are_refused(option, name, video, begun, tmp_path):
+    before = contents(begun)
+    path = begun / name
+    options = {"video": video, "features": "mel", option: str(path) if option == "features" else path}
+    if option == "video":
+        write_wav(tmp_path / "voice.wav", np.zeros(16_000))
+        options["audio"] = tmp_path / "voice.wav"
+    with pytest.raises(ValueError, match=f"begun/{name}: expected an input that is no output as well, got "):
+        capture_pipeline(begun, Settings(size=SIZE, **options)).run()
+    assert contents(begun) == before
+
+
 def test_frames_without_a_face_keep_their_numbers(portrait, tmp_path):
     # The speaker is gone for ten frames in the middle.
     frames = [portrait.render(k).image if not 20 <= k < 30 else portrait.background() for k in range(N_FRAMES)]
