@@ -119,8 +119,11 @@ class _Runner:
         sounds = [fetched(sound, inputs) for sound in self._speaker.sounds]
         (self._folder / "logs").mkdir(exist_ok=True)
         stages = plan(self._speaker, self._folder, video, sounds)
+        outputs = {stage.name: stage.output for stage in stages}
         if self._train_changed:
-            _set_aside(next(stage.output for stage in stages if stage.name == "train"))
+            _set_aside(outputs["train"])
+        if self._shows_another_video(video):
+            _set_aside(outputs["preprocess"])
         for stage in stages:
             entry = self._entries[stage.name]
             if self._stop():
@@ -134,6 +137,14 @@ class _Runner:
             if entry["status"] != "done" or not stage.output.exists():
                 yield from self._run_stage(stage, entry)
             yield stage.name
+
+    def _shows_another_video(self, video: Path) -> bool:
+        """Whether the row's capture was made of another video than the table has now."""
+        if self._entries.get("preprocess", {}).get("status", "done") == "done":
+            return False
+        from ernerf_ti.data.capture_source import other_source
+
+        return other_source(self._folder / "capture", video) is not None
 
     def _run_stage(self, stage: Stage, entry: dict) -> Iterator[None]:
         command = [*self._work.prefix, *stage.command]
@@ -201,13 +212,14 @@ def _outputs_exist(output: LocalOutput | RemoteOutput, speaker: Speaker) -> bool
     return all(stage.output.exists() for stage in plan(speaker, output.path / speaker.name, video, sounds))
 
 
-def _set_aside(run: Path) -> None:
-    """Keep the run of other options under another name; `train` would refuse to continue it."""
-    if run.exists():
+def _set_aside(result: Path) -> None:
+    """Keep the run of other options, or the capture of another video, under another name; their commands refuse to
+    continue or replace it."""
+    if result.exists():
         number = 1
-        while (kept := run.with_name(f"{run.name}_before_{number}")).exists():
+        while (kept := result.with_name(f"{result.name}_before_{number}")).exists():
             number += 1
-        run.rename(kept)
+        result.rename(kept)
 
 
 @contextlib.contextmanager

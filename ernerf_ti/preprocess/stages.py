@@ -25,6 +25,7 @@ from ernerf_ti.data.capture_files import (
     write_sound,
     write_transforms,
 )
+from ernerf_ti.data.capture_source import CROP, other_source
 from ernerf_ti.data.crop import Crop
 from ernerf_ti.media.files import (
     read_arrays,
@@ -68,7 +69,7 @@ def capture_pipeline(folder: Path, settings: Settings) -> Pipeline:
     Raises:
         FileNotFoundError, IsADirectoryError: the video or another input file does not exist.
         ValueError: a file is of another kind or lies where the capture is written, or the folder contains something
-            else.
+            else, as the capture of another video.
     """
     folder = Path(folder)
     check_inputs(settings)
@@ -77,6 +78,11 @@ def capture_pipeline(folder: Path, settings: Settings) -> Pipeline:
     if folder.is_dir() and any(folder.iterdir()) and not (folder / WORK_FOLDER).is_dir():
         raise ValueError(
             f"{folder}: expected a new folder or one of an earlier run, got one with other files; choose another name"
+        )
+    if other := other_source(folder, settings.video):
+        raise ValueError(
+            f"{folder}: expected a new folder or the capture of {settings.video}, got the capture of another video, "
+            f"{other}, or of an earlier version; choose another name, or delete that folder"
         )
     stages = _CaptureStages(folder, settings)
     pipeline = stages.pipeline()
@@ -158,7 +164,7 @@ class _CaptureStages:
         return {
             "video": self.settings.video.absolute(),
             **({} if self.settings.audio is None else {"voice": self.settings.audio.absolute()}),
-            "crop": "preprocess/crop.json",
+            "crop": CROP,
             "frames": "ori_imgs/*.jpg",
             "frame counts": "preprocess/frames.json",
             "sound": "aud.wav",
@@ -209,7 +215,7 @@ class _CaptureStages:
         if self.settings.crop is None:
             crop = choose_crop(np.array(boxes), info.width, info.height)
         write_json(
-            self.work / "crop.json",
+            self.folder / CROP,
             {
                 "crop": asdict(crop),
                 "source": {"name": video.absolute().name, "sha256": source_digest(video), **asdict(info)},
@@ -219,7 +225,7 @@ class _CaptureStages:
         )
 
     def decode(self) -> None:
-        settings, crop = self.settings, Crop(**read_json(self.work / "crop.json")["crop"])
+        settings, crop = self.settings, Crop(**read_json(self.folder / CROP)["crop"])
         counts, repeated = FrameCounts(), 0
         before: np.ndarray | None = None
 
@@ -336,7 +342,7 @@ class _CaptureStages:
         write_blinks(self.paths.blinks, closure, mesh["valid"])
 
     def describe(self) -> None:
-        found, counts = read_json(self.work / "crop.json"), read_json(self.work / "frames.json")
+        found, counts = read_json(self.folder / CROP), read_json(self.work / "frames.json")
         windows = load_windows(self.folder, self.features.extractor)
         description = Description(
             width=self.settings.size,

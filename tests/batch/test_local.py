@@ -1,5 +1,6 @@
 """Batches on this machine, with a stand-in for the commands."""
 
+import hashlib
 import json
 import os
 import signal
@@ -83,6 +84,20 @@ def test_changed_options_run_their_stage_and_what_follows(batch):
     batch.write({"a": "another"}, train="--seed 5")  # the same name, another recording
     run(batch)
     assert batch.starts("a")[-4:] == ALL
+
+
+def test_the_capture_of_another_video_is_kept(batch):
+    batch.write({"a": "one"})
+    run(batch)
+    capture = batch.output / "a" / "capture"
+    (capture / "preprocess").mkdir()
+    source = {"name": "a.mp4", "sha256": hashlib.sha256(b"one").hexdigest()}
+    (capture / "preprocess" / "crop.json").write_text(json.dumps({"source": source}))
+    batch.write({"a": "another"})
+    records, _ = run(batch)
+    assert records["a"]["status"] == "done"
+    assert (batch.output / "a" / "capture_before_1" / "preprocess" / "crop.json").is_file()
+    assert [path.name for path in capture.iterdir()] == ["result.txt"]
 
 
 def test_a_missing_result_is_made_again(batch):

@@ -357,6 +357,24 @@ def test_inputs_that_would_be_replaced_are_refused(option, name, video, begun, t
     assert contents(begun) == before
 
 
+@pytest.mark.parametrize("name", ["preprocess/crop.json", "capture.json"])
+def test_a_capture_of_another_video_is_kept(name, video, begun):
+    def record(digest: str) -> None:
+        (begun / name).write_text(json.dumps({"source": {"name": "other.mp4", "sha256": digest}}))
+
+    record("0" * 64)
+    before = contents(begun)
+    with pytest.raises(
+        ValueError, match=r"begun: expected a new folder or the capture of .*portrait\.mp4, got the capt"
+    ):
+        capture_pipeline(begun, Settings(video, SIZE))
+    assert contents(begun) == before
+    record(hashlib.sha256(video.read_bytes()).hexdigest())
+    capture_pipeline(begun, Settings(video, 64))
+    (begun / name).write_text("{")  # damaged, it is made again
+    capture_pipeline(begun, Settings(video, SIZE))
+
+
 def test_frames_without_a_face_keep_their_numbers(portrait, tmp_path):
     # The speaker is gone for ten frames in the middle.
     frames = [portrait.render(k).image if not 20 <= k < 30 else portrait.background() for k in range(N_FRAMES)]
