@@ -12,7 +12,7 @@ from pathlib import Path
 from time import perf_counter
 
 from ernerf_ti.cli.options import Command, Device, Positional
-from ernerf_ti.cli.paths import output_folder
+from ernerf_ti.cli.paths import new_folder, output_folder
 from ernerf_ti.process.device import resolve_device, use_deterministic_algorithms
 from ernerf_ti.process.precision import Precision, resolve_precision
 
@@ -22,7 +22,7 @@ class DemoOptions:
     """Options of `ernerf-ti demo`."""
 
     output: Positional[Path] = Path("demo")
-    """Folder to write to."""
+    """Folder to write to, new or empty, or that of an earlier demo."""
     size: int = 256
     """Width and height in pixels, an even number."""
     seconds: float = 16.0
@@ -50,6 +50,8 @@ def _demo(options: DemoOptions) -> None:
     from ernerf_ti.experiments.demo import Demo, run_demo
 
     demo = Demo(folder, str(device), options.size, options.seconds, options.speed_up, options.seed, options.precision)
+    if not demo.progress.is_file():
+        new_folder(folder)
     metrics = run_demo(demo)
     for name in ("portrait.mp4", "comparison.mp4", "contact_sheet.png", "metrics.json"):
         print(folder / name)

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ernerf_ti.data.capture_files import CapturePaths
-from ernerf_ti.media.whole_files import temporary_folder
+from ernerf_ti.media.whole_files import remove_leftovers, temporary_folder
 from ernerf_ti.run.folder import RunFolder
 
 _VIDEO_SUFFIXES = {".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm"}
@@ -39,6 +39,20 @@ def output_folder(path: Path) -> Path:
     if path.exists() and not path.is_dir():
         raise ValueError(f"{path}: expected a folder to write to, got a file; pass another path")
     return _below_folders(path, "a folder to write to")
+
+
+def new_folder(path: Path) -> Path:
+    """A folder that is written to, and that is new or empty. What killed processes have left there is removed.
+
+    Raises ValueError for a folder with files, for a file, or for a path below a file.
+    """
+    output_folder(path)
+    remove_leftovers(path)
+    if path.is_dir() and any(path.iterdir()):
+        raise ValueError(
+            f"{path}: expected a new or an empty folder, got one with files; pass another path, or delete that folder"
+        )
+    return path
 
 
 def run_folder(path: Path) -> Path:
@@ -89,9 +103,16 @@ def make_parent(path: Path) -> Path:
 
 @contextmanager
 def whole_folder(path: Path) -> Iterator[Path]:
-    """A folder to write to. A new one appears under its name once the block has ended without an error."""
+    """A folder to write to, whose content appears under `path` once the block has ended without an error.
+
+    Args:
+        path: no such folder yet, or one without files of the same names.
+    """
     if path.exists():
-        yield path
+        with temporary_folder(path / "content") as temporary:
+            yield temporary
+            for child in temporary.iterdir():
+                child.rename(path / child.name)
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     with temporary_folder(path) as temporary:

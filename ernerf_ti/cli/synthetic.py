@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ernerf_ti.cli.options import Command, Device, Positional
-from ernerf_ti.cli.paths import make_parent, output_file, output_folder, whole_folder
+from ernerf_ti.cli.paths import make_parent, new_folder, output_file, whole_folder
 from ernerf_ti.cli.running import UsageError
 from ernerf_ti.data.capture_files import FPS
 from ernerf_ti.process.device import resolve_device
@@ -22,7 +22,7 @@ class SyntheticOptions:
     """Options of `ernerf-ti synthetic`."""
 
     output: Positional[Path | None] = None
-    """Folder for the capture; by default none is written."""
+    """Folder for the capture, new or empty; by default none is written."""
     video: Path | None = None
     """An .mp4 video to write too."""
     seconds: float = 10.0
@@ -49,7 +49,7 @@ def _synthetic(options: SyntheticOptions) -> None:
     if options.size > 1 << 13:
         raise UsageError(f"--size: expected at most {1 << 13} pixels, got {options.size}; pass e.g. 256")
     if options.output is not None:
-        output_folder(options.output)
+        new_folder(options.output)
     if options.video is not None:
         output_file(options.video)
     device = resolve_device(options.device)

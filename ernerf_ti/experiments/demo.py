@@ -90,6 +90,11 @@ class Demo:
         return self.folder / "capture"
 
     @property
+    def progress(self) -> Path:
+        """File with the settings and the durations of the stages, which a demo writes first."""
+        return self.folder / "progress.json"
+
+    @property
     def run(self) -> Path:
         """Folder of the training run."""
         return self.folder / "run"
@@ -102,7 +107,7 @@ class _Progress:
     """
 
     def __init__(self, demo: Demo, n_stages: int):
-        self._path = demo.folder / "progress.json"
+        self._path = demo.progress
         self._n_stages, self._begun = n_stages, 0
         settings = {name: getattr(demo, name) for name in ("size", "seconds", "speed_up", "seed")}
         self._record = {"settings": settings, "seconds": {}}

@@ -93,6 +93,13 @@ def test_another_demo_does_not_overwrite(demonstrated, capsys):
     assert "pass another folder" in capsys.readouterr().err
 
 
+def test_a_folder_of_something_else_is_kept(tmp_path, capsys):
+    (tmp_path / "capture").mkdir()
+    assert command.main([str(tmp_path), "--size", "32", "--device", "cpu"]) == 1
+    assert "expected a new or an empty folder, got one with files" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.rglob("*")] == ["capture"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [

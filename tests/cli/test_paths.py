@@ -1,5 +1,7 @@
 """Wrong files and folders are recognized; the demo's folder is understood."""
 
+from pathlib import Path
+
 import pytest
 
 from ernerf_ti.cli import paths
@@ -50,6 +52,12 @@ def test_the_demo_is_understood(places, capsys):
         ("capture_folder", "none", "none: expected a capture folder, got no such folder; make one of a video"),
         ("output_file", "empty", "empty: expected a file to write, got a folder; add a file name"),
         ("output_file", "talk.mp4/a.mp4", "a.mp4: expected a file to write, got a path below the file"),
+        (
+            "new_folder",
+            "run",
+            "run: expected a new or an empty folder, got one with files; pass another path, or delete",
+        ),
+        ("new_folder", "talk.mp4", "talk.mp4: expected a folder to write to, got a file"),
         ("output_folder", "talk.mp4", "talk.mp4: expected a folder to write to, got a file"),
         ("output_folder", "talk.mp4/a", "a: expected a folder to write to, got a path below the file"),
     ],
@@ -80,9 +88,28 @@ def test_a_folder_appears_whole(tmp_path):
     with paths.whole_folder(tmp_path / "a" / "new") as folder:
         (folder / "file").touch()
     assert [path.name for path in (tmp_path / "a").iterdir()] == ["new"]
-    with paths.whole_folder(tmp_path / "a" / "new") as folder:
-        assert folder == tmp_path / "a" / "new"
-    assert [path.name for path in folder.iterdir()] == ["file"]
+
+
+def test_an_empty_folder_is_filled_at_once(tmp_path, monkeypatch):
+    def interrupted():
+        with paths.whole_folder(tmp_path) as folder:
+            (folder / "file").touch()
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert list(tmp_path.iterdir()) == []
+    monkeypatch.chdir(tmp_path)
+    with paths.whole_folder(Path()) as folder:
+        (folder / "frames").mkdir()
+        (folder / "frames" / "file").touch()
+    assert [path.name for path in tmp_path.rglob("*")] == ["frames", "file"]
+
+
+def test_what_a_killed_process_left_does_not_count(tmp_path):
+    (tmp_path / f".content.{'0' * 16}.tmp").mkdir()
+    assert paths.new_folder(tmp_path) == tmp_path
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_parent_that_cannot_be_made(tmp_path):

@@ -29,3 +29,10 @@ def test_bad_arguments(tmp_path, monkeypatch, capsys, arguments, status, text):
     assert main(["synthetic", *arguments]) == status
     assert text in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_with_files_is_kept(tmp_path, capsys):
+    (tmp_path / "capture.json").write_text("mine")
+    assert main(["synthetic", str(tmp_path), "--seconds", "0.4", "--size", "48"]) == 1
+    assert "expected a new or an empty folder, got one with files" in capsys.readouterr().err
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("capture.json", "mine")]
