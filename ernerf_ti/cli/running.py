@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from ernerf_ti.media.whole_files import DiskFullError, is_disk_full
+from ernerf_ti.media.whole_files import DiskFullError, disk_full_cause
 from ernerf_ti.process.device import is_first_process
 
 _EXPECTED = (OSError, ValueError, ImportError, RuntimeError, MemoryError, EOFError)
@@ -69,7 +69,8 @@ def run_reporting_errors(work: Callable[[], int | None], interrupted: str = "int
 
 def _explained(error: Exception) -> str:
     """One line for the user."""
-    if is_disk_full(error) and not isinstance(error, DiskFullError):
+    full = disk_full_cause(error)
+    if full is not None and not (isinstance(full, DiskFullError) and str(full) in str(error)):
         named = getattr(error, "filename", None)
         where = f"{os.fsdecode(named)}: " if isinstance(named, str | bytes | os.PathLike) else ""
         return f"{where}the disk is full ({one_line(error)}); make room and run the command again"

@@ -108,15 +108,20 @@ def remove_leftovers(folder: Path) -> None:
 
 def is_disk_full(error: BaseException | None) -> bool:
     """Whether an error, or one that led to it, says that a disk is full or a file too large for it."""
+    return disk_full_cause(error) is not None
+
+
+def disk_full_cause(error: BaseException | None) -> BaseException | None:
+    """The error itself or the first that led to it which says that a disk is full or a file too large for it."""
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
         seen.add(id(error))
-        if isinstance(error, OSError) and error.errno in _FULL:
-            return True
+        if isinstance(error, DiskFullError) or (isinstance(error, OSError) and error.errno in _FULL):
+            return error
         if isinstance(error, OSError | RuntimeError) and _FULL_TEXT.search(str(error)):
-            return True
+            return error
         error = error.__cause__ or error.__context__
-    return False
+    return None
 
 
 def _target(path: Path) -> Path:

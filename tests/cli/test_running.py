@@ -18,6 +18,8 @@ import torch
 
 from ernerf_ti.__main__ import main as program
 from ernerf_ti.cli.running import Terminated, one_line, run_reporting_errors
+from ernerf_ti.media.whole_files import DiskFullError
+from ernerf_ti.preprocess.pipeline import StageError
 
 
 def raises(error):
@@ -70,6 +72,18 @@ def test_a_full_disk_in_a_library(capsys):
     assert run_reporting_errors(raises(OSError(errno.ENOSPC, "No space left on device"))) == 1
     lines = capsys.readouterr().err.splitlines()
     assert lines[0].startswith("/a/log.jsonl: the disk is full (") and lines[1].startswith("the disk is full (")
+
+
+def test_a_full_disk_is_said_once(capsys):
+    def work():
+        try:
+            raise DiskFullError("/a/1.jpg: the disk is full: 5 bytes are free; make room and run the command again")
+        except OSError as error:
+            raise StageError(f"stage frames: {error}") from error
+
+    assert run_reporting_errors(work) == 1
+    shown = capsys.readouterr().err
+    assert shown == "stage frames: /a/1.jpg: the disk is full: 5 bytes are free; make room and run the command again\n"
 
 
 PRINTS = """
