@@ -37,7 +37,7 @@ import docstring_parser
 import tyro
 from tyro.conf import Positional
 
-from ernerf_ti.cli.running import run_reporting_errors
+from ernerf_ti.cli.running import UsageError, run_reporting_errors
 
 __all__ = ["OLD_VALUES", "Command", "Device", "Flat", "OptionalOutput", "Output", "Positional", "option_value"]
 
@@ -105,8 +105,17 @@ class Command(Generic[Options]):
         return run_reporting_errors(lambda: self.run(self.parse(given)), self.interrupted)
 
     def parse(self, arguments: list[str], **defaults: Any) -> Options:
-        """Options from arguments, with other defaults than those of the class where given."""
+        """Options from arguments, with other defaults than those of the class where given.
+
+        Raises UsageError for an empty argument: as a path it would be the current folder.
+        """
         arguments = self._present_spellings(list(arguments))
+        if "" in arguments:
+            place = " ".join([f"ernerf-ti {self.name}", *arguments[: arguments.index("")]])
+            raise UsageError(
+                f"{place}: expected a value next, got an empty one; fill it in, or leave it out "
+                "(a shell variable may be unset)"
+            )
         if self.defaults is not None:
             defaults = {**self.defaults(arguments), **defaults}
         values = {f.name: _default(f) for f in dataclasses.fields(cast(Any, self.options))} | defaults

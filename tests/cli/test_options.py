@@ -155,6 +155,12 @@ def test_wrong_arguments_end_with_2(small, arguments, capsys):
     assert "ernerf-ti small" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("arguments", [["a", "-o", ""], ["a", "--out", ""], ["a", "--output="], ["", "-o", "b"]])
+def test_empty_values_end_with_2(small, arguments, capsys):
+    assert small.command(arguments) == 2
+    assert "expected a value next, got an empty one" in capsys.readouterr().err.splitlines()[-1]
+
+
 def test_usage_errors_end_with_2(capsys):
     def refuse(options):
         raise UsageError("--fast: expected --limit with it, got none")
