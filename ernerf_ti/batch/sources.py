@@ -12,6 +12,8 @@ from typing import Any
 
 from ernerf_ti.media.whole_files import replacing
 
+SUMMARY, PAGE = "summary.json", "index.html"
+"""Files of a batch beside the folders of its rows."""
 _URL = re.compile(r"\w[\w+.-]*://")
 _END = 1 << 20  # bytes of each end of a file that its fingerprint reads
 

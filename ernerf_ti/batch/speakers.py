@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ernerf_ti.batch.sources import is_url, source_exists
+from ernerf_ti.batch.sources import PAGE, SUMMARY, is_url, source_exists
 from ernerf_ti.data.capture_files import CapturePaths
 
 COMMANDS = ("preprocess", "train", "synthesize", "evaluate")
@@ -17,10 +17,11 @@ _REQUIRED = ("name", "video")
 _NAME = re.compile(r"\w[\w.-]{0,99}")
 _GIVEN = {
     "train": ("--view", "--resume"),
-    "synthesize": ("--audio", "--output", "-o"),
+    "synthesize": ("--audio", "--output", "-o", "--depth", "--attention"),
     "evaluate": ("--video", "--output", "-o", "--capture"),
 }
-"""Options that a row does not take: they are given by the batch, or would wait for a person."""
+"""Options that a row does not take: they are given by the batch, name one file for all sounds, or would wait for a
+person."""
 
 CheckOptions = Callable[[str, list[str]], None]
 """Raises ValueError for arguments that a command does not take."""
@@ -104,6 +105,9 @@ class _Row:
         if None in cells:
             raise ValueError(f"{path} line {number}: more cells than columns; quote cells that contain commas")
         self._cells = {name: (text or "").strip() for name, text in cells.items()}
+        for name, text in self._cells.items():
+            if "\0" in text:
+                raise self._error(name, "expected text, got a NUL character; save the table as plain text in UTF-8")
 
     def speaker(self, check: CheckOptions) -> Speaker:
         name = self._cells["name"]
@@ -111,6 +115,8 @@ class _Row:
             raise self._error(
                 "name", f"expected letters, digits, '.', '_' and '-', got {name!r}; it becomes the name of a folder"
             )
+        if name.casefold() in (SUMMARY, PAGE):  # also where the case of names makes no difference
+            raise self._error("name", f"expected another name than those of the batch's own files, got {name!r}")
         video = self._source("video", self._cells["video"], "a video or a capture folder")
         sounds = tuple(
             self._source("sounds", text.strip(), "a sound file")
@@ -129,10 +135,15 @@ class _Row:
     def _source(self, column: str, text: str, what: str) -> str:
         if not text:
             raise self._error(column, f"expected {what}, got nothing; fill the cell in")
-        source = text if is_url(text) else str((self._path.absolute().parent / text).resolve())
         try:
+            source = text if is_url(text) else str((self._path.absolute().parent / text).resolve())
             exists = source_exists(source)
-        except (ImportError, OSError, ValueError) as error:  # a protocol that needs another package, or no access
+        except (
+            ImportError,
+            OSError,
+            RuntimeError,
+            ValueError,
+        ) as error:  # no package or access, or a circle of links
             raise self._error(column, f"{text}: {error}") from None
         if not exists:
             raise self._error(column, f"expected {what}, got no such file: {source}; check the path")
@@ -144,7 +155,8 @@ class _Row:
         except ValueError as error:
             raise self._error(command, f"expected options as on a command line ({error}); check the quotes") from None
         for option in options:
-            if option.partition("=")[0] in ("-h", "--help", "--help-all", *_GIVEN.get(command, ())):
+            name = option.partition("=")[0] if option.startswith("--") else option[:2]  # -oFILE is -o FILE
+            if name in ("-h", "--help", "--help-all", *_GIVEN.get(command, ())):
                 raise self._error(command, f"{option} can't be given in a table; leave it out")
         try:
             check(command, options)

@@ -6,10 +6,9 @@ from collections.abc import Sequence
 
 from ernerf_ti.batch.page import page
 from ernerf_ti.batch.row import read_record
-from ernerf_ti.batch.sources import LocalOutput, RemoteOutput
+from ernerf_ti.batch.sources import PAGE, SUMMARY, LocalOutput, RemoteOutput
 from ernerf_ti.batch.speakers import Speaker
 
-SUMMARY, PAGE = "summary.json", "index.html"
 _INTERVAL = 30.0  # s between versions of the page while rows run
 
 

@@ -24,7 +24,7 @@ from typing import Annotated, Literal
 import tyro
 
 from ernerf_ti.batch.row import OnRow, OnStage, Work
-from ernerf_ti.batch.sources import is_url, open_output
+from ernerf_ti.batch.sources import PAGE, is_url, open_output
 from ernerf_ti.batch.speakers import Speaker, read_speakers
 from ernerf_ti.cli.options import Command, Positional
 from ernerf_ti.cli.paths import output_folder
@@ -72,7 +72,7 @@ def _batch(options: BatchOptions) -> int:
     from tqdm import tqdm
 
     from ernerf_ti.batch.plan import n_stages
-    from ernerf_ti.batch.summary import PAGE, Summary
+    from ernerf_ti.batch.summary import Summary
 
     target = options.output if output.is_remote else str(Path(options.output).absolute())
     work = Work(target, _PREFIX)

@@ -41,10 +41,26 @@ def folder(tmp_path):
         ("name,video,evaluate\na,a.mp4,--help\n", "line 2, column evaluate: --help can't be given in a table"),
         ("name,video,train\na,a.mp4,--seed '5\n", "line 2, column train: expected options as on a command line"),
         ('name,video\na,"a.mp4\n', "line 2: not valid CSV"),
+        ("name,video\nindex.html,a.mp4\n", "line 2, column name: expected another name than those of the batch"),
+        (
+            "name,video\nSummary.JSON,a.mp4\n",
+            "line 2, column name: expected another name than those of the batch",
+        ),
+        ("name,video\na,a\0.mp4\n", "line 2"),
+        ("name,video,train\na,a.mp4,--features \0\n", "line 2"),
+        ("name,video\na,loop.mp4\n", "line 2, column video: "),
+        (
+            "name,video,synthesize\na,a.mp4,--depth=d.mp4\n",
+            "column synthesize: --depth=d.mp4 can't be given in a",
+        ),
+        ("name,video,synthesize\na,a.mp4,--attention d.mp4\n", "column synthesize: --attention can't be given in a"),
+        ("name,video,synthesize\na,a.mp4,-od.mp4\n", "column synthesize: -od.mp4 can't be given in a table"),
+        ("name,video,train\na,a.mp4,--features ''\n", "column train: ernerf-ti train CAPTURE RUN --features: expected"),
     ],
 )
 def test_errors_name_line_and_column(folder, capsys, table, message):
     (folder / "speakers.csv").write_text(table)
+    (folder / "loop.mp4").symlink_to("loop.mp4")
     assert main(["batch", str(folder / "speakers.csv"), str(folder / "out")]) == 1
     error = capsys.readouterr().err
     assert message in error
