@@ -29,6 +29,7 @@ from ernerf_ti.batch.speakers import Speaker, read_speakers
 from ernerf_ti.cli.options import Command, Positional
 from ernerf_ti.cli.paths import output_folder
 from ernerf_ti.cli.running import UsageError
+from ernerf_ti.process.device import check_device_name
 from ernerf_ti.process.interruption import StopRequest
 
 _PREFIX = (sys.executable, "-m", "ernerf_ti")
@@ -142,11 +143,12 @@ def _check_options(command: str, options: list[str]) -> None:
     text = io.StringIO()
     try:
         with contextlib.redirect_stderr(text), contextlib.redirect_stdout(text):
-            import_module(f"ernerf_ti.cli.{command}").main.parse([*given, *options])
+            parsed = import_module(f"ernerf_ti.cli.{command}").main.parse([*given, *options])
     except SystemExit:
         lines = (line.strip("\u2502\u2500\u256d\u256e\u2570\u256f ") for line in text.getvalue().splitlines())
         kept = [line for line in lines if line and "Parsing error" not in line and "--help" not in line]
         raise ValueError(f"{' '.join(options)}: {' '.join(kept)[:300] or 'not understood'}") from None
+    check_device_name(parsed.device)
 
 
 main = Command(

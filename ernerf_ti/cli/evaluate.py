@@ -40,10 +40,17 @@ class EvaluateOptions(RunOptions, ReferenceOptions):
     """Repeat recorded work on CUDA, which takes less time to launch: auto, off, or parts (without our kernels)."""
 
 
-def _evaluate(options: EvaluateOptions) -> None:
+def _check(options: EvaluateOptions) -> None:
     if (options.run is None) == (options.video is None):
         got = "neither" if options.run is None else "both"
         raise UsageError(f"evaluate: expected a run folder or --video, got {got}; pass one of them")
+    if options.run is not None:
+        _leave_out(options, ReferenceOptions, "belongs to --video, got a run")
+    else:
+        _leave_out(options, RunOptions, "belongs to a run, got --video")
+
+
+def _evaluate(options: EvaluateOptions) -> None:
     if options.video is not None and started_by_torchrun():
         raise UsageError("--video: expected one process, got several by torchrun, which evaluate runs; leave it out")
     chosen = _of_run(options) if options.run is not None else _of_video(options)
@@ -71,7 +78,6 @@ def _evaluate(options: EvaluateOptions) -> None:
 
 def _of_run(options: EvaluateOptions) -> EvaluationOptions:
     assert options.run is not None
-    _leave_out(options, ReferenceOptions, "belongs to --video, got a run")
     run = run_folder(options.run)
     values = _values(options, RunOptions)
     if options.capture is not None:
@@ -83,7 +89,6 @@ def _of_run(options: EvaluateOptions) -> EvaluationOptions:
 
 def _of_video(options: EvaluateOptions) -> VideoOptions:
     assert options.video is not None
-    _leave_out(options, RunOptions, "belongs to a run, got --video")
     for path in (options.video, options.reference):
         if path is not None and not frame_files(path):
             existing_file(path, "a video, or a folder of its frames")
@@ -116,5 +121,6 @@ main = Command(
         *("device", "precision"),
     ),
     renamed={"foreign-audio": "cross-speaker-audio"},
+    check=_check,
     interrupted="interrupted; no results were written. The same command starts the evaluation again",
 )

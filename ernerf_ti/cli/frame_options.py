@@ -30,7 +30,7 @@ class FrameOptions:
     """Leave out frames whose image is missing rather than stop."""
 
     def selection(self) -> "FrameSelection":
-        """The frames chosen. Loads torch. Raises ValueError for numbers that make no sense."""
+        """The frames chosen. Raises ValueError for numbers that make no sense."""
         from ernerf_ti.data.frame_selection import FrameSelection
 
         return FrameSelection(

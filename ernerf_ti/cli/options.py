@@ -84,6 +84,8 @@ class Command(Generic[Options]):
     the first positional argument."""
     bare_values: Mapping[str, str] = field(default_factory=dict)
     """Values of options that are given without one."""
+    check: Callable[[Options], None] | None = None
+    """Raises ValueError for values that can't be used on any machine, whatever files there are; part of parsing."""
     defaults: Callable[[list[str]], Mapping[str, Any]] | None = None
     """From the arguments, defaults that depend on them."""
     interrupted: str = "interrupted; nothing was written"
@@ -107,7 +109,10 @@ class Command(Generic[Options]):
     def parse(self, arguments: list[str], **defaults: Any) -> Options:
         """Options from arguments, with other defaults than those of the class where given.
 
-        Raises UsageError for an empty argument: as a path it would be the current folder.
+        Raises:
+            SystemExit: as for calls.
+            UsageError: an empty argument: as a path it would be the current folder.
+            ValueError: as :attr:`check`.
         """
         arguments = self._present_spellings(list(arguments))
         if "" in arguments:
@@ -130,7 +135,7 @@ class Command(Generic[Options]):
         markers = _MARKERS
         if any(_VARIANT.fullmatch(argument) for argument in arguments):
             markers = tuple(marker for marker in markers if marker is not tyro.conf.AvoidSubcommands)
-        return tyro.cli(
+        parsed = tyro.cli(
             type(default),
             prog=f"ernerf-ti {self.name}",
             description="",
@@ -138,6 +143,9 @@ class Command(Generic[Options]):
             default=default,
             config=markers,
         )
+        if self.check is not None:
+            self.check(parsed)
+        return parsed
 
     def _present_spellings(self, arguments: list[str]) -> list[str]:
         """Replace options and values of earlier versions, with a note on stderr for each."""

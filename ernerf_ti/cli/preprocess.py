@@ -11,7 +11,7 @@ CAPTURE/report.html shows the result.
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
@@ -21,6 +21,9 @@ from ernerf_ti.media.files import read_json, require_not_replaced
 from ernerf_ti.media.frame_folder import frame_files
 from ernerf_ti.media.provenance.consent import FILE_NAME, new_consent, write_consent
 from ernerf_ti.process.device import resolve_device
+
+if TYPE_CHECKING:
+    from ernerf_ti.preprocess.settings import Settings
 
 
 @dataclass(frozen=True)
@@ -71,6 +74,24 @@ class PreprocessOptions:
     CPU. All else runs on the CPU."""
 
 
+def _check(options: PreprocessOptions) -> None:
+    from ernerf_ti.audio.extractors import DEFAULT_EXTRACTOR
+
+    features = options.features or ("auto",)
+    _settings(options, tuple(DEFAULT_EXTRACTOR if name == "auto" else name for name in features), options.device)
+    new_consent(options.consent_by, options.consent_date, options.consent_purpose, None)
+
+
+def _settings(options: PreprocessOptions, features: tuple[str, ...], device: str) -> "Settings":
+    from ernerf_ti.preprocess.settings import Settings
+
+    return Settings(
+        *(options.video, options.size, options.crop, features[0], options.speech_model),
+        *(options.face_parser, options.blinks, device, options.audio, options.folder_rate),
+        *(options.speech_layer, options.look_ahead, features[1:]),
+    )
+
+
 def _preprocess(options: PreprocessOptions) -> None:
     if is_capture(options.video) or (options.video.is_dir() and not frame_files(options.video)):
         kind = "a capture folder" if is_capture(options.video) else "a folder without pictures"
@@ -89,7 +110,6 @@ def _preprocess(options: PreprocessOptions) -> None:
     device = resolve_device(options.device)
 
     from ernerf_ti.audio.extractors import best_extractor
-    from ernerf_ti.preprocess.settings import Settings
     from ernerf_ti.preprocess.stages import capture_pipeline
 
     features = options.features or ("auto",)
@@ -98,12 +118,7 @@ def _preprocess(options: PreprocessOptions) -> None:
         features = tuple(best if name == "auto" else name for name in features)
         if note:
             print(note, file=sys.stderr)
-    settings = Settings(
-        *(options.video, options.size, options.crop, features[0], options.speech_model),
-        *(options.face_parser, options.blinks, str(device), options.audio, options.folder_rate),
-        *(options.speech_layer, options.look_ahead, features[1:]),
-    )
-    pipeline = capture_pipeline(options.capture, settings)
+    pipeline = capture_pipeline(options.capture, _settings(options, features, str(device)))
     if options.consent_document is not None:
         pipeline.require_kept([options.consent_document])
     if consent is not None:
@@ -123,5 +138,6 @@ main = Command(
     _preprocess,
     __doc__,
     renamed={"only": "stages"},
+    check=_check,
     interrupted="interrupted; the same command continues with the stage that was interrupted",
 )

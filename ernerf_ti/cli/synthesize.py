@@ -48,8 +48,12 @@ class SynthesizeOptions(SynthesisOptions):
     signing: Flat[SigningOptions] = field(default_factory=SigningOptions)
 
 
-def _synthesize(options: SynthesizeOptions) -> None:
+def _check(options: SynthesizeOptions) -> None:
     check_formats(options)
+    _ = options.dials
+
+
+def _synthesize(options: SynthesizeOptions) -> None:
     run = run_folder(options.run)
     existing_file(options.audio, "a video or sound file")
     if options.onto is not None and not options.onto.is_dir():
@@ -105,5 +109,6 @@ main = Command(
         *("onto_part", "speech_model"),
         *("fps", "codec", "crf", "provenance", "device", "precision"),
     ),
+    check=_check,
     interrupted="interrupted; no video was written",
 )

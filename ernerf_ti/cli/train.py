@@ -88,6 +88,11 @@ def _defaults(arguments: list[str]) -> Mapping[str, Any]:
     return {"config": config, "arguments": tuple(arguments)}
 
 
+def _check(options: TrainOptions) -> None:
+    _frame_memory(options.frame_memory_gb)
+    options.frames.selection()
+
+
 def _train(options: TrainOptions) -> int | None:
     capture, run = capture_folder(options.capture), output_folder(options.run)
     if options.resume and not RunFolder(run).checkpoint.is_file():
@@ -95,7 +100,6 @@ def _train(options: TrainOptions) -> int | None:
             f"{RunFolder(run).checkpoint}: expected a checkpoint to resume from, got no such file; "
             "leave --resume out to start a run"
         )
-    _frame_memory(options.frame_memory_gb)
     if options.deterministic:
         use_deterministic_algorithms()
     if options.view and started_by_torchrun():
@@ -203,6 +207,7 @@ main = Command(
     ),
     renamed=old_option_names(TrainConfig) | {"settings-help": "help-all"},
     bare_values=BARE_VALUES,
+    check=_check,
     defaults=_defaults,
     interrupted="interrupted; the same command continues from the last saved state",
 )

@@ -4,10 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
-import torch
 
 from ernerf_ti.data.capture_files import CaptureError, Split
-from ernerf_ti.portrait.camera import smooth_path
 
 
 @dataclass(frozen=True)
@@ -66,6 +64,10 @@ class FrameSelection:
             )
         poses = split.poses[selected]
         if self.smooth_path > 1:
+            import torch  # which takes seconds, and checks of options need not
+
+            from ernerf_ti.portrait.camera import smooth_path
+
             poses = smooth_path(torch.from_numpy(poses), self.smooth_path).numpy()
         return replace(split, frame_ids=split.frame_ids[selected], audio_ids=split.audio_ids[selected], poses=poses)
 

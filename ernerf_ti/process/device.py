@@ -20,15 +20,7 @@ def resolve_device(name: str = "auto") -> "torch.device":
 
     Raises ValueError, in one line, if there is no such device, or it can't be used.
     """
-    match = re.fullmatch(r"auto|cpu|cuda(?::(\d+))?", name)
-    if match is None:  # before the import of torch, which takes seconds
-        raise ValueError(f"device: expected auto, cpu or cuda, got {name!r}; pass one of these")
-    index = int(match[1] or 0)
-    if index != 0:
-        raise ValueError(
-            f"device: expected cuda:0, the first visible GPU, which is the only one that Taichi uses, got {name}; "
-            f"set CUDA_VISIBLE_DEVICES={index} and pass cuda"
-        )
+    check_device_name(name)  # before the import of torch, which takes seconds
     import torch
 
     if name == "cpu":
@@ -42,6 +34,19 @@ def resolve_device(name: str = "auto") -> "torch.device":
     else:
         reason = "no usable GPU; check nvidia-smi and CUDA_VISIBLE_DEVICES"
     raise ValueError(f"device: expected CUDA, got {reason}, or pass cpu")
+
+
+def check_device_name(name: str) -> None:
+    """Raise ValueError for a name that :func:`resolve_device` takes on no machine."""
+    match = re.fullmatch(r"auto|cpu|cuda(?::(\d+))?", name)
+    if match is None:
+        raise ValueError(f"device: expected auto, cpu or cuda, got {name!r}; pass one of these")
+    index = int(match[1] or 0)
+    if index != 0:
+        raise ValueError(
+            f"device: expected cuda:0, the first visible GPU, which is the only one that Taichi uses, got {name}; "
+            f"set CUDA_VISIBLE_DEVICES={index} and pass cuda"
+        )
 
 
 def started_by_torchrun() -> bool:

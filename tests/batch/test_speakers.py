@@ -55,7 +55,17 @@ def folder(tmp_path):
         ),
         ("name,video,synthesize\na,a.mp4,--attention d.mp4\n", "column synthesize: --attention can't be given in a"),
         ("name,video,synthesize\na,a.mp4,-od.mp4\n", "column synthesize: -od.mp4 can't be given in a table"),
+        ("name,video,train\na,a.mp4,--frame-memory-gb nan\n", "column train: frame-memory-gb: expected 0 or more, got"),
+        ("name,video,train\na,a.mp4,--smooth-path 2\n", "column train: smooth_path: expected an odd number of frames"),
+        ("name,video,train\na,a.mp4,--device tpu\n", "column train: device: expected auto, cpu or cuda, got 'tpu'"),
         ("name,video,train\na,a.mp4,--features ''\n", "column train: ernerf-ti train CAPTURE RUN --features: expected"),
+        ("name,video,preprocess\na,a.mp4,--size 65\n", "column preprocess: size: expected an even number of pixels"),
+        ("name,video,preprocess\na,a.mp4,--features nope\n", "column preprocess: features: expected one of ppg, "),
+        ("name,video,preprocess\na,a.mp4,--consent-by me\n", "column preprocess: --consent-date: expected it with"),
+        ("name,video,synthesize\na,a.mp4,--crf 99\n", "line 2, column synthesize: crf: "),
+        ("name,video,synthesize\na,a.mp4,--fps 0\n", "line 2, column synthesize: fps: "),
+        ("name,video,synthesize\na,a.mp4,--dial smile=9\n", "line 2, column synthesize: dial: expected NAME=VALUE"),
+        ("name,video,evaluate\na,a.mp4,--reference b.mp4\n", "evaluate: --reference belongs to --video, got a run"),
     ],
 )
 def test_errors_name_line_and_column(folder, capsys, table, message):
