@@ -98,7 +98,7 @@ class Pipeline:
             for path, state in given:
                 if any(os.path.samestat(state, other) for other in states):
                     raise ValueError(
-                        f"{path}: expected an input that is no output as well, got {artifact} "
+                        f"{path}: expected an input that is only read, got {artifact} "
                         f"({self.artifacts[artifact]}) of {self.folder}, which is made again; "
                         "copy it to another place and pass the copy"
                     )

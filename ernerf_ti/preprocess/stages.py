@@ -79,14 +79,14 @@ def capture_pipeline(folder: Path, settings: Settings) -> Pipeline:
         raise ValueError(
             f"{folder}: expected a new folder or one of an earlier run, got one with other files; choose another name"
         )
-    if other := other_source(folder, settings.video):
-        raise ValueError(
-            f"{folder}: expected a new folder or the capture of {settings.video}, got the capture of another video, "
-            f"{other}, or of an earlier version; choose another name, or delete that folder"
-        )
     stages = _CaptureStages(folder, settings)
     pipeline = stages.pipeline()
     pipeline.require_kept(input_paths(settings))
+    if other := other_source(folder, settings.video):
+        raise ValueError(
+            f"{folder}: expected a new folder or the capture of {settings.video}, got the capture of another video, "
+            f"{other}, or of an earlier version of it; choose another name, or delete that folder"
+        )
     stages.paths.make_folders()
     stages.masks_folder.mkdir(parents=True, exist_ok=True)
     return pipeline

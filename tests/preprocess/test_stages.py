@@ -320,6 +320,10 @@ def test_missing_input_files_are_found_before_any_work(option, what, video, tmp_
     assert not (tmp_path / "out").exists()
 
 
+def record_source(path: Path, digest: str) -> None:
+    path.write_text(json.dumps({"source": {"name": "other.mp4", "sha256": digest}}))
+
+
 @pytest.fixture
 def begun(tmp_path) -> Path:
     """A capture that was begun: its folders, and files that stages make, with other content."""
@@ -331,6 +335,7 @@ def begun(tmp_path) -> Path:
     write_image(folder / "ori_imgs" / "0.jpg", np.zeros((SIZE, SIZE, 3), np.uint8))
     for name in ("au.csv", "report.pth"):
         (folder / name).write_text("mine")
+    record_source(folder / "preprocess" / "crop.json", "0" * 64)
     return folder
 
 
@@ -352,24 +357,21 @@ def test_inputs_that_would_be_replaced_are_refused(option, name, video, begun, t
     if option == "video":
         write_wav(tmp_path / "voice.wav", np.zeros(16_000))
         options["audio"] = tmp_path / "voice.wav"
-    with pytest.raises(ValueError, match=f"begun/{name}: expected an input that is no output as well, got "):
+    with pytest.raises(ValueError, match=f"begun/{name}: expected an input that is only read, got "):
         capture_pipeline(begun, Settings(size=SIZE, **options)).run()
     assert contents(begun) == before
 
 
 @pytest.mark.parametrize("name", ["preprocess/crop.json", "capture.json"])
 def test_a_capture_of_another_video_is_kept(name, video, begun):
-    def record(digest: str) -> None:
-        (begun / name).write_text(json.dumps({"source": {"name": "other.mp4", "sha256": digest}}))
-
-    record("0" * 64)
+    (begun / "preprocess" / "crop.json").rename(begun / name)
     before = contents(begun)
     with pytest.raises(
         ValueError, match=r"begun: expected a new folder or the capture of .*portrait\.mp4, got the capt"
     ):
         capture_pipeline(begun, Settings(video, SIZE))
     assert contents(begun) == before
-    record(hashlib.sha256(video.read_bytes()).hexdigest())
+    record_source(begun / name, hashlib.sha256(video.read_bytes()).hexdigest())
     capture_pipeline(begun, Settings(video, 64))
     (begun / name).write_text("{")  # damaged, it is made again
     capture_pipeline(begun, Settings(video, SIZE))
