@@ -110,8 +110,9 @@ def _train(options: TrainOptions) -> int | None:
     config = main.parse(list(options.arguments), config=PRESETS[preset]).config
 
     from ernerf_ti.process.ranks import Ranks
+    from ernerf_ti.train.trainer import trained_alone
 
-    with Ranks.joined(device) as ranks:
+    with Ranks.joined(device) as ranks, trained_alone(run, ranks):
         return _train_with(ranks, replace(options, capture=capture, run=run), config, device, f"preset {preset}")
 
 

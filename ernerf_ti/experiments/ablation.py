@@ -27,7 +27,7 @@ from ernerf_ti.run.folder import RunFolder
 from ernerf_ti.run.serialization import config_from_dict, config_to_dict
 from ernerf_ti.train.config import TrainConfig
 from ernerf_ti.train.perceptual import resolve_perceptual
-from ernerf_ti.train.trainer import Trainer
+from ernerf_ti.train.trainer import Trainer, trained_alone
 
 FIGURES = "figures.json"
 _SETTING = "head"
@@ -122,13 +122,14 @@ def _row(options: AblationOptions, capture: Capture, variant: Variant, should_st
     config = _config(options.config, variant)
     if (folder / FIGURES).is_file():
         return _kept_row(folder / FIGURES, options, config)
-    if RunFolder(folder).checkpoint.is_file():
-        trainer = Trainer.resume(capture, folder, options.device)
-        _check_same(RunFolder(folder).checkpoint, {"configuration": config}, {"configuration": trainer.config})
-    else:
-        trainer = Trainer(capture, config, folder, options.device)
-    if not trainer.run(options.stages, should_stop):
-        return None
+    with trained_alone(folder):
+        if RunFolder(folder).checkpoint.is_file():
+            trainer = Trainer.resume(capture, folder, options.device)
+            _check_same(RunFolder(folder).checkpoint, {"configuration": config}, {"configuration": trainer.config})
+        else:
+            trainer = Trainer(capture, config, folder, options.device)
+        if not trainer.run(options.stages, should_stop):
+            return None
     evaluation, _ = evaluate_and_report(
         EvaluationOptions(folder, capture=options.capture, device=options.device, frames=options.frames)
     )

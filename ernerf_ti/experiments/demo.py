@@ -38,7 +38,7 @@ from ernerf_ti.synthesis.images import picture_of
 from ernerf_ti.synthesis.video import SYNTHESIZED
 from ernerf_ti.train.config import PRESETS, STAGES, TrainConfig
 from ernerf_ti.train.losses import psnr
-from ernerf_ti.train.trainer import Trainer
+from ernerf_ti.train.trainer import Trainer, trained_alone
 
 SENTENCE = "I am a synthetic portrait. This voice is new to me."
 _VOICE = "alto"
@@ -169,6 +169,11 @@ def run_demo(demo: Demo) -> dict:
 
 
 def _train(demo: Demo, capture: Capture, progress: _Progress) -> None:
+    with trained_alone(demo.run):
+        _train_stages(demo, capture, progress)
+
+
+def _train_stages(demo: Demo, capture: Capture, progress: _Progress) -> None:
     if RunFolder(demo.run).checkpoint.is_file():
         trainer = Trainer.resume(capture, demo.run, demo.device)
     else:

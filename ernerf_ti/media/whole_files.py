@@ -89,6 +89,30 @@ def temporary_folder(path: Path) -> Iterator[Path]:
             os.close(lock)
 
 
+@contextmanager
+def holding(folder: Path) -> Iterator[bool]:
+    """Hold a folder, which is made if it does not exist, so that no other process that asks does the same in it.
+
+    The lock is on the folder itself: nothing is left in it, and it ends with the process, however that ends. A folder
+    that was made here and is empty at the end is removed.
+
+    Yields False if another process holds it, else True; also where folders can't be locked: on Windows, on some file
+    systems, and between two computers that share a disk. Raises OSError if the folder can't be made.
+    """
+    is_new = not folder.exists()
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        if not os.access(folder, os.R_OK):  # whoever writes there will say so
+            yield True
+            return
+        with _tried_lock(folder) as is_free:
+            yield is_free is not False
+    finally:
+        if is_new:
+            with suppress(OSError):  # it is in use
+                folder.rmdir()
+
+
 def remove_leftovers(folder: Path) -> None:
     """Delete temporary files and folders of :func:`replacing` and :func:`temporary_folder` that killed processes have
     left in a folder. Those of running processes, which hold a lock on them, stay."""
@@ -166,18 +190,34 @@ def _lock(file: int) -> None:
 
 def _is_left(path: Path) -> bool:
     """Whether no process holds the lock of a temporary file; where files can't be locked, whether it is old."""
+    with _tried_lock(path) as is_free:
+        return time.time() - path.lstat().st_mtime >= _UNUSED if is_free is None else is_free
+
+
+@contextmanager
+def _tried_lock(path: Path) -> Iterator[bool | None]:
+    """Hold the lock of a file or folder, if no other process does.
+
+    Yields whether this one holds it now; None on file systems without locks. Raises OSError if it can't be opened.
+    """
     if fcntl is None:
-        return time.time() - path.lstat().st_mtime >= _UNUSED
+        yield None
+        return
     file = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
     try:
+        yield _try_lock(file)
+    finally:
+        os.close(file)
+
+
+def _try_lock(file: int) -> bool | None:
+    try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        return True
     except BlockingIOError:
         return False
     except OSError:
-        return time.time() - path.lstat().st_mtime >= _UNUSED
-    finally:
-        os.close(file)
+        return None
+    return True
 
 
 def _clean_once(folder: Path) -> None:

@@ -18,6 +18,7 @@ from ernerf_ti.data.dials import read_dials
 from ernerf_ti.media.files import write_json
 from ernerf_ti.media.images import write_image
 from ernerf_ti.media.provenance.consent import consent_in
+from ernerf_ti.media.whole_files import holding
 from ernerf_ti.portrait.portrait import Portrait
 from ernerf_ti.process import graphs
 from ernerf_ti.process.device import CudaGraphs
@@ -46,6 +47,30 @@ from ernerf_ti.train.training_frames import TrainingFrames
 from ernerf_ti.train.training_log import TrainingLog, clear_log, rewind_log, training_seconds
 
 
+@contextmanager
+def trained_alone(folder: Path, ranks: Ranks | None = None) -> Iterator[None]:
+    """Hold a run folder for the one process, or the processes together, that train in it.
+
+    To be entered before the run is read: a second trainer would go on from a state that the first one leaves behind,
+    and replace what that one saves.
+
+    Args:
+        folder: the run folder; made if it does not exist, and removed if it is empty in the end.
+        ranks: the processes that train together. None for this one alone.
+
+    Raises:
+        OSError: another process trains there, or the folder can't be made.
+    """
+    ranks = ranks or Ranks()
+    with holding(Path(folder)) if ranks.is_first else nullcontext(True) as is_free:
+        if ranks.any(not is_free):
+            raise OSError(
+                f"{folder}: expected a run that nothing else trains, got one that another process trains now; wait for "
+                "it or stop it, or choose another run folder"
+            )
+        yield
+
+
 class TrainingError(RuntimeError):
     """Training can't go on; the message names the step and the state that is left."""
 
@@ -72,7 +97,7 @@ class Trainer:
     (OMP_NUM_THREADS=1; see :mod:`ernerf_ti.process.threads`).
 
     Constructing a trainer starts a new run; nothing is written before :meth:`run` or :meth:`save`. `notes` are lines
-    about its configuration that a command should print.
+    about its configuration that a command should print. :func:`trained_alone` keeps other processes out of the folder.
 
     Args:
         capture: training data.

@@ -3,6 +3,7 @@
 import math
 import sys
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -19,7 +20,7 @@ from ernerf_ti.run.folder import RunFolder
 from ernerf_ti.run.trained_portrait import TrainedPortrait, load_portrait
 from ernerf_ti.synthesis.statement import statement
 from ernerf_ti.train.config import PRESETS, STAGES
-from ernerf_ti.train.trainer import Trainer
+from ernerf_ti.train.trainer import Trainer, trained_alone
 from ernerf_ti.viewer.clip import Clip, capture_clip, silent_clip, sound_clip
 from ernerf_ti.viewer.display_check import check_display
 from ernerf_ti.viewer.options import ViewerOptions
@@ -66,13 +67,19 @@ def open_training(
     precision: Precision = "auto",
     cuda_graphs: CudaGraphs = "auto",
 ) -> TrainingSession:
-    """Continue the training of a run as it was started, or start one in its folder."""
-    opened = open_capture(capture)
-    if RunFolder(run).checkpoint.is_file():
-        trainer = Trainer.resume(opened, run, device, cuda_graphs=cuda_graphs)
-    else:
-        trainer = Trainer(opened, replace(PRESETS[preset], precision=precision), run, device, cuda_graphs=cuda_graphs)
-    return TrainingSession(trainer, stages)
+    """Continue the training of a run as it was started, or start one in its folder.
+
+    Raises OSError if another process trains it, besides what reading the capture and the run raises.
+    """
+    with ExitStack() as stack:
+        stack.enter_context(trained_alone(run))
+        opened = open_capture(capture)
+        if RunFolder(run).checkpoint.is_file():
+            trainer = Trainer.resume(opened, run, device, cuda_graphs=cuda_graphs)
+        else:
+            config = replace(PRESETS[preset], precision=precision)
+            trainer = Trainer(opened, config, run, device, cuda_graphs=cuda_graphs)
+        return TrainingSession(trainer, stages, stack.pop_all().close)
 
 
 def show(options: ViewerOptions) -> None:

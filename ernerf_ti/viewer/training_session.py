@@ -6,6 +6,7 @@ viewer's thread and waits: both launch kernels, and only one of them may at a ti
 
 import threading
 from collections import deque
+from collections.abc import Callable
 from time import perf_counter
 from typing import NamedTuple
 
@@ -36,10 +37,13 @@ class TrainingSession:
     Args:
         trainer: the trainer, at any step of its run.
         stages: the stages to train.
+        on_close: called when the session is closed and the training has ended.
     """
 
-    def __init__(self, trainer: Trainer, stages: tuple[str, ...] = STAGES):
-        self.trainer, self.stages = trainer, stages
+    def __init__(
+        self, trainer: Trainer, stages: tuple[str, ...] = STAGES, on_close: Callable[[], object] = lambda: None
+    ):
+        self.trainer, self.stages, self._on_close = trainer, stages, on_close
         self.curve: deque[CurvePoint] = deque(maxlen=_CURVE_POINTS)
         """The last steps."""
         self.n_steps = 0
@@ -102,6 +106,7 @@ class TrainingSession:
             self._stopping = True
             self._go.release()
             self._thread.join()  # an interrupted slice may still be running
+        self._on_close()
 
     def _hand_over(self) -> None:
         self._go.release()

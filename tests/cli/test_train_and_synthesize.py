@@ -18,6 +18,8 @@ from ernerf_ti.media.sound import read_sound
 from ernerf_ti.media.video import read_frames
 from ernerf_ti.process.interruption import StopRequest
 from ernerf_ti.run.checkpoint import load_checkpoint
+from ernerf_ti.train.trainer import trained_alone
+from ernerf_ti.viewer.app import open_training
 from tests.cli.conftest import TOOLS
 from tests.quick_training import OPTIONS, options
 
@@ -100,6 +102,27 @@ def test_same_command_continues(capture, tmp_path, monkeypatch, capsys):
     first, second = (load_checkpoint(tmp_path / name / "checkpoint.pt")["portrait"] for name in ("whole", "run"))
     assert all(torch.equal(first[name], second[name]) for name in first)
     assert train(arguments) == 0  # nothing is left to do
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="folders can't be locked there")
+def test_one_process_at_a_time_trains_a_run(capture, tmp_path, capsys):
+    run = tmp_path / "run"
+    arguments = [str(capture), str(run), *OPTIONS, "--head.iterations", "1", "--stages", "head"]
+    assert train(arguments) == 0
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    capsys.readouterr()
+    with trained_alone(run):
+        assert train(arguments) == 1
+        error = capsys.readouterr().err
+        assert error.startswith(f"{run}: expected a run that nothing else trains, got one that another process trains")
+        assert error.count("\n") == 1
+        with pytest.raises(OSError, match="another process trains now"):
+            open_training(run, capture, "small", ("head",), "cpu")
+    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before, "nor is there a new file"
+    training = open_training(run, capture, "small", ("head",), "cpu")
+    assert train(arguments) == 1
+    training.close()
+    assert train(arguments) == 0
 
 
 def test_resume_takes_the_settings_of_the_run(capture, tmp_path):

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from ernerf_ti.media.files import file_digest, read_arrays, read_json, write_arrays, write_json
-from ernerf_ti.media.whole_files import DiskFullError, remove_leftovers, replacing, temporary_folder
+from ernerf_ti.media.whole_files import DiskFullError, holding, remove_leftovers, replacing, temporary_folder
 
 RNG = np.random.default_rng(3)
 
@@ -120,6 +120,42 @@ def test_where_nothing_can_be_locked_the_age_decides(tmp_path, monkeypatch):
     os.utime(leftover, (time.time() - 601, time.time() - 601))
     remove_leftovers(tmp_path)
     assert not leftover.exists()
+
+
+HOLDING = """
+import os, signal, sys
+from pathlib import Path
+from ernerf_ti.media.whole_files import holding
+with holding(Path(sys.argv[1])) as is_free:
+    print(is_free, flush=True)
+    sys.stdin.readline()
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="folders can't be locked there")
+def test_one_process_holds_a_folder_until_it_ends(tmp_path):
+    folder, pipe = tmp_path / "runs" / "run", subprocess.PIPE
+    with subprocess.Popen([sys.executable, "-c", HOLDING, str(folder)], stdin=pipe, stdout=pipe, text=True) as other:
+        assert other.stdout.readline() == "True\n"
+        with holding(folder) as is_free:
+            assert not is_free
+        assert folder.is_dir(), "it is the other's"
+        other.communicate("\n")
+    with holding(folder) as is_free:
+        assert is_free, "a killed process holds nothing"
+    assert names(folder) == []
+
+
+def test_a_folder_that_was_made_to_be_held_goes_with_the_holder(tmp_path, monkeypatch):
+    with holding(tmp_path / "new"):
+        assert (tmp_path / "new").is_dir()
+    with holding(tmp_path / "used"):
+        (tmp_path / "used" / "file").touch()
+    monkeypatch.setattr("ernerf_ti.media.whole_files.fcntl", None)
+    with holding(tmp_path / "used") as first, holding(tmp_path / "used") as second:
+        assert first and second, "where there are no locks, nothing is refused"
+    assert names(tmp_path) == ["used"]
 
 
 def test_a_link_at_the_output_is_kept(tmp_path):
