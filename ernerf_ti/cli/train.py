@@ -58,7 +58,7 @@ class TrainOptions:
     device: Device = "auto"
     """Device to train on; auto is CUDA if torch can use it, else the CPU."""
     stages: tuple[Literal["head", "finetune", "torso"], ...] = ("head", "finetune", "torso")
-    """Stages to train, always in this order."""
+    """Stages to train, always in this order: one that is left out before a later one can't be trained afterwards."""
     features: str | None = None
     """Audio features to train on, if the capture has several; by default those of the run, or of the capture's last
     preprocessing."""

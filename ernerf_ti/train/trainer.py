@@ -169,6 +169,8 @@ class Trainer:
         }
         self.stage_seconds: dict[str, float] = {}
         """Wall seconds that each stage has taken."""
+        self._left_out: tuple[str, ...] = ()
+        """Stages that were not trained to their end when a later one began; those of a run are kept with it."""
         self._threads = ThreadTuner(self.device.type)
         self._saved: str | None = None
         self._folder_is_ready = False
@@ -217,6 +219,8 @@ class Trainer:
         trainer.consent = trainer.consent or consent_in(content, path)
         if trainer.ranks.is_first:
             rewind_log(RunFolder(trainer.folder), trainer.stage, trainer.step)
+        left_out = content.get("left_out", [])  # not written by earlier versions
+        trainer._left_out = tuple(name for name in STAGES if isinstance(left_out, list) and name in left_out)
         trainer.stage_seconds = content.get("stage_seconds") or training_seconds(RunFolder(trainer.folder).log) or {}
         trainer._saved = trainer._position()
         trainer._folder_is_ready = True
@@ -240,8 +244,16 @@ class Trainer:
 
         Raises:
             TrainingError: the loss or a weight is not finite.
+            ValueError: one of the stages was left out before a later one that has begun; raised before the first step.
             FileNotFoundError, ImportError: the perceptual loss is not installed; raised before the first step.
         """
+        if late := [name for name in self._left_out if name in stages]:
+            following = ", ".join(STAGES[STAGES.index(self.stage) :])
+            raise ValueError(
+                f"{self.folder}: expected stages from {self.stage} on, where this run is, got also {', '.join(late)}, "
+                f"not trained to the end before it; train all stages in another run folder, or choose from {following} "
+                "with --stages"
+            )
         remaining = [name for name in STAGES[STAGES.index(self.stage) :] if name in stages]
         for name in remaining:
             if self.stages[name].settings.iterations:
@@ -251,6 +263,8 @@ class Trainer:
         try:
             for name in remaining:
                 if name != self.stage:
+                    between = STAGES[STAGES.index(self.stage) + self.stage_finished : STAGES.index(name)]
+                    self._left_out += tuple(one for one in between if self.stages[one].settings.iterations)
                     self.start_stage(name)
                 if not self.stage_finished:
                     if not self._run_stage(should_stop, on_step):
@@ -316,6 +330,7 @@ class Trainer:
                 "stage": self.stage,
                 "step": self.step,
                 "stage_finished": self.stage_finished,
+                "left_out": list(self._left_out),
                 "stage_seconds": dict(self.stage_seconds),
                 "portrait": self.portrait.state_dict(),
                 "cameras": self.cameras.state_dict(),

@@ -74,6 +74,32 @@ def test_frames_read_ahead_by_threads_give_the_same_bits(capture, config, uninte
         assert_same(state(tmp_path / name), state(uninterrupted))
 
 
+@pytest.mark.parametrize("n_head", [0, 4])
+def test_a_stage_that_was_left_out_is_not_passed_over_in_silence(capture, config, tmp_path, n_head):
+    trainer = Trainer(capture, config, tmp_path / "run")
+    if n_head:
+        assert not trainer.run(should_stop=stop_after(n_head))
+    assert trainer.run(("torso",))
+    before = (tmp_path / "run" / "checkpoint.pt").read_bytes()
+    for trained in (trainer, Trainer.resume(capture, tmp_path / "run")):
+        with pytest.raises(ValueError, match=r"expected stages from torso on, .* got also head, finetune, not trained"):
+            trained.run()
+        with pytest.raises(ValueError, match=r"got also finetune, .* choose from torso with --stages"):
+            trained.run(("finetune", "torso"))
+        assert trained.run(("torso",))  # nothing is left to do
+    assert (tmp_path / "run" / "checkpoint.pt").read_bytes() == before
+
+
+def test_stages_one_after_the_other_leave_none_out(capture, config, tmp_path):
+    config = dataclasses.replace(config, finetune=dataclasses.replace(config.finetune, iterations=0))
+    for stage in ("head", "torso"):
+        folder = tmp_path / "run"
+        is_new = not folder.exists()
+        trainer = Trainer(capture, config, folder) if is_new else Trainer.resume(capture, folder)
+        assert trainer.run((stage,))
+    assert Trainer.resume(capture, tmp_path / "run").run()
+
+
 def log_of(folder) -> list[dict]:
     return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
 
