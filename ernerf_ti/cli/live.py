@@ -20,6 +20,7 @@ from ernerf_ti.cli.running import UsageError
 from ernerf_ti.cli.signing_options import SigningOptions
 from ernerf_ti.live_server.access import Access
 from ernerf_ti.live_server.options import ServerOptions
+from ernerf_ti.media.files import require_not_replaced
 from ernerf_ti.process.device import resolve_device
 
 
@@ -55,6 +56,7 @@ def _live(options: LiveOptions) -> None:
     if options.motion_seconds is not None and not options.motion_seconds > 0:
         raise UsageError(f"motion-seconds: expected more than 0, got {options.motion_seconds:g}; pass e.g. 10")
     if options.record is not None:
+        require_not_replaced(options.portrait, "portrait", options.record)
         make_parent(output_file(options.record))
     device = resolve_device(options.device)
     try:

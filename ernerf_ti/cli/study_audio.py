@@ -14,7 +14,7 @@ from typing import Literal
 from ernerf_ti.cli.options import Command, OptionalOutput, Positional
 from ernerf_ti.cli.paths import existing_file, make_parent, output_file, output_folder
 from ernerf_ti.cli.running import UsageError
-from ernerf_ti.media.files import write_json
+from ernerf_ti.media.files import require_not_replaced, write_json
 
 
 @dataclass(frozen=True)
@@ -53,6 +53,8 @@ def _study(options: StudyAudioOptions) -> None:
         raise UsageError(f"--blocks: expected 0 or at least 2, got {options.blocks}; pass 5")
     for path in options.clips:
         existing_file(path, "a video")
+        if options.output is not None:
+            require_not_replaced(path, "video", options.output)
     if options.output is not None:
         make_parent(output_file(options.output))
     if options.meshes is not None:

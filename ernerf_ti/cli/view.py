@@ -16,6 +16,7 @@ from ernerf_ti.cli.options import Command, Device, Flat, OptionalOutput, Positio
 from ernerf_ti.cli.paths import capture_folder, existing_file, output_file, output_folder, run_folder
 from ernerf_ti.cli.running import UsageError
 from ernerf_ti.cli.signing_options import SigningOptions
+from ernerf_ti.media.files import require_not_replaced
 from ernerf_ti.process.device import CudaGraphs, resolve_device
 from ernerf_ti.process.precision import Precision, resolve_precision
 from ernerf_ti.train.config import default_preset
@@ -73,6 +74,9 @@ def _view(options: ViewOptions) -> None:
             existing_file(path, what)
     output = None if options.output is None else output_folder(options.output)
     offscreen = None if options.offscreen is None else output_file(options.offscreen)
+    for given, what in ((options.audio, "audio file"), (options.background, "image"), (options.script, "script")):
+        if given is not None and offscreen is not None:
+            require_not_replaced(given, what, offscreen)
     device = resolve_device(options.device)
     resolve_precision(options.precision, device)  # a wrong one is reported before anything is opened
 

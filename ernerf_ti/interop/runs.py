@@ -12,6 +12,7 @@ from ernerf_ti.audio.ready_made import FORMATS
 from ernerf_ti.data.capture import Capture
 from ernerf_ti.interop.ngp_files import OfficialFile, copy_tensors, write_official_file
 from ernerf_ti.interop.tensors import EMBEDDINGS, N_EMBEDDINGS, RELEASED, by_official_name, official_state
+from ernerf_ti.media.files import require_not_replaced
 from ernerf_ti.media.provenance.consent import consent_in
 from ernerf_ti.portrait.portrait import Portrait
 from ernerf_ti.run.checkpoint import load_checkpoint, save_checkpoint
@@ -148,9 +149,11 @@ def write_official(run: Path, path: Path) -> list[str]:
         Lines that say what was written.
 
     Raises:
-        FileNotFoundError, ValueError: no such run, or a portrait of another shape than the public code's.
+        FileNotFoundError, ValueError: no such run, a portrait of another shape than the public code's, or a file to
+            write that is the run's checkpoint.
     """
     checkpoint = RunFolder.find(run).checkpoint
+    require_not_replaced(checkpoint, "checkpoint", path)
     content = load_checkpoint(checkpoint)
     config = config_from_dict(TrainConfig, content["train_config"])
     for part in ("head", "torso", "head_grid", "torso_grid"):

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ernerf_ti.live_server.protocol import RATES, read_background
+from ernerf_ti.media.files import require_not_replaced
 
 RECORDING_SUFFIXES = (".mp4", ".mkv", ".mov", ".webm")
 
@@ -74,5 +75,12 @@ class ServerOptions:
             raise ValueError("once: it is for --audio and --stdin, which were not given; pass one, or leave it out")
         if self.record is not None and self.record.suffix.lower() not in RECORDING_SUFFIXES:
             raise ValueError(f"record: expected {', '.join(RECORDING_SUFFIXES)}, got {self.record}")
+        for given, what in (
+            (self.audio, "audio file"),
+            (self.certificate, "certificate"),
+            (self.certificate_key, "private key"),
+        ):
+            if given is not None and self.record is not None:
+                require_not_replaced(given, what, self.record)
         if self.rtmp is not None and not self.rtmp.startswith(("rtmp://", "rtmps://")):
             raise ValueError(f"rtmp: expected an address that begins with rtmp:// or rtmps://, got {self.rtmp}")

@@ -79,6 +79,11 @@ def test_round_trip(head, capture, tmp_path, capsys):
     assert convert(["--to-official", str(run), str(out)]) == 0
     shown = capsys.readouterr()
     assert shown.out.split() == [str(run), str(out)]
+    checkpoint = run / "checkpoint.pt"
+    before = checkpoint.read_bytes()
+    assert convert(["--to-official", str(run), str(checkpoint)]) == 1
+    assert "it would replace the checkpoint that is read" in capsys.readouterr().err
+    assert checkpoint.read_bytes() == before
     assert "training continues with stage finetune, step 0" in shown.err
     first, second = (torch.load(path, weights_only=True) for path in (head / "ngp.pth", out))
     assert all(torch.equal(second["model"][name], tensor) for name, tensor in first.pop("model").items())

@@ -108,6 +108,15 @@ def test_plays_when_it_opens_if_there_is_something_to_hear(folder, run):
         viewer.close()
 
 
+@pytest.mark.parametrize("name", ["audio", "background", "script"])
+def test_a_video_of_the_viewer_replaces_nothing_that_is_read(folder, run, tmp_path, capsys, name):
+    options = offscreen(tmp_path, "out", 0.1, [])
+    (tmp_path / "out.mp4").write_text("x")
+    assert view([str(run), *options, f"--{name}", str(tmp_path / "out.mp4")]) == 1
+    assert "it would replace the" in capsys.readouterr().err
+    assert (tmp_path / "out.mp4").read_text() == "x"
+
+
 def test_help_needs_no_torch():
     code = "import sys; from ernerf_ti.cli.main import main\n"
     code += "try: main(['view', '--help'])\nfinally: assert 'torch' not in sys.modules"

@@ -240,3 +240,10 @@ def test_without_mediapipe(tool, monkeypatch, clip_file, capsys):
     monkeypatch.setattr(tool, "track_face", track_face)
     assert main(["study-audio", str(clip_file), "--features", "mel"]) == 1
     assert "face mesh: expected the package mediapipe, got none" in capsys.readouterr().err
+
+
+def test_the_figures_replace_no_clip(clip_file, capsys):
+    before = clip_file.read_bytes()
+    assert main(["study-audio", str(clip_file), "-o", str(clip_file)]) == 1
+    assert "it would replace the video that is read" in capsys.readouterr().err
+    assert clip_file.read_bytes() == before

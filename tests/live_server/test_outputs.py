@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from ernerf_ti.cli.main import main
 from ernerf_ti.live import LiveFrame
 from ernerf_ti.live_server.options import ServerOptions
 from ernerf_ti.live_server.serving import serve
@@ -233,3 +234,21 @@ def test_options_that_make_no_sense(options, message):
     with pytest.raises(ValueError) as caught:
         ServerOptions(**{**options, **paths}).check()
     assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["audio", "certificate", "certificate_key"])
+def test_a_recording_replaces_no_file_that_is_read(tmp_path, name):
+    files = {key: tmp_path / f"{key}.mp4" for key in ("audio", "certificate", "certificate_key")}
+    for path in files.values():
+        path.touch()
+    with pytest.raises(ValueError, match=r"it would replace the .* that is read; choose another name"):
+        ServerOptions(**files, record=files[name]).check()
+    ServerOptions(**files, record=tmp_path / "out.mp4").check()
+
+
+def test_a_recording_does_not_replace_the_portrait(tmp_path, capsys):
+    portrait, link = tmp_path / "portrait.eti", tmp_path / "out.mp4"
+    portrait.touch()
+    link.symlink_to(portrait)
+    assert main(["live", str(portrait), "--record", str(link)]) == 1
+    assert capsys.readouterr().err == f"{link}: it would replace the portrait that is read; choose another name\n"
