@@ -37,16 +37,21 @@ def require_file(path: Path, what: str, advice: str) -> Path:
 
 
 def require_not_replaced(given: Path, what: str, output: Path, advice: str = "choose another name") -> None:
-    """Raise ValueError if a file that is read would be replaced by the one that is written, under whatever name.
+    """Raise ValueError if what is read would be replaced by what is written, under whatever name.
 
     Args:
-        given: a file that is read.
+        given: a file, or a folder of pictures, that is read.
         what: it is, for the message.
-        output: a file that is written.
+        output: a file that is written, or a folder in which .png files are written.
         advice: what to do about it.
     """
-    if given.is_file() and output.is_file() and output.samefile(given):
+    if not (given.exists() and output.exists()):
+        return
+    if output.samefile(given):
         raise ValueError(f"{output}: it would replace the {what} that is read; {advice}")
+    file = given.resolve()
+    if output.is_dir() and file.suffix.lower() == ".png" and output.samefile(file.parent):
+        raise ValueError(f"{output}: it could replace the {what} {given} that is read; choose another folder")
 
 
 def file_digest(path: Path) -> str:

@@ -51,8 +51,10 @@ def check_formats(options: SynthesisOptions) -> None:
     _check_onto(options)
     for name in ("audio", "windows", "pose", "background", "onto"):
         given = getattr(options, name)
-        for path in paths if given is not None else []:
-            require_not_replaced(Path(given), f"{name} file", path)
+        # The words that pose and background take may be names of folders too.
+        if given is not None and (name == "onto" or Path(given).is_file()):
+            for path in paths:
+                require_not_replaced(Path(given), f"{name} {'folder' if Path(given).is_dir() else 'file'}", path)
     _ = options.rate
 
 

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -13,6 +14,7 @@ from ernerf_ti.process.prefetch import ahead
 from ernerf_ti.synthesis import video as module
 from ernerf_ti.synthesis.frames import render_frames
 from ernerf_ti.synthesis.options import SynthesisOptions
+from ernerf_ti.synthesis.outputs import check_formats
 from ernerf_ti.synthesis.video import synthesize
 
 
@@ -174,6 +176,28 @@ def test_no_input_is_replaced(trained, speech, outputs, tmp_path, kind):
     with pytest.raises(ValueError, match="it would replace the audio file that is read; choose another name"):
         synthesize(trained, options)
     assert speech.read_bytes() == before
+
+
+@pytest.mark.parametrize("name", ["onto", "onto through a link", "background", "background through a link"])
+def test_no_picture_that_is_read_is_replaced(speech, tmp_path, name):
+    folder, link = tmp_path / "pictures", tmp_path / "link"
+    folder.mkdir()
+    (folder / "00000.png").touch()
+    link.symlink_to(folder if name.startswith("onto") else folder / "00000.png")
+    if name.startswith("onto"):
+        given = {"onto": link if "link" in name else folder}
+    else:
+        given = {"background": str(link if "link" in name else folder / "00000.png")}
+    with pytest.raises(ValueError, match=r"pictures: it (would|could) replace the .* that is read; choose another"):
+        check_formats(SynthesisOptions(speech, folder, **given))
+    check_formats(SynthesisOptions(speech, tmp_path / "other", **given))
+    check_formats(SynthesisOptions(speech, tmp_path))  # it holds the speech, but only pictures are written
+
+
+def test_a_folder_may_be_called_as_a_word_of_an_option(speech, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "capture").mkdir()
+    check_formats(SynthesisOptions(speech, Path("capture")))
 
 
 def test_one_output_under_two_names(trained, speech, tmp_path):
