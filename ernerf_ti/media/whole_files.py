@@ -90,6 +90,16 @@ def temporary_folder(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
+def replacing_files(folder: Path) -> Iterator[Path]:
+    """A temporary folder in `folder`, whose files move to `folder` under their names, in their order, if the block ends
+    without an error; else those that were there stay. Raises as :func:`replacing`."""
+    with temporary_folder(folder / "files") as temporary:
+        yield temporary
+        for file in sorted(temporary.iterdir()):
+            _rename(file, _target(folder / file.name), folder / file.name)
+
+
+@contextmanager
 def holding(folder: Path) -> Iterator[bool]:
     """Hold a folder, which is made if it does not exist, so that no other process that asks does the same in it.
 

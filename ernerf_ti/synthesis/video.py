@@ -1,6 +1,7 @@
 """Synthesize speech into files: a video with its sound, opaque or with alpha, or a folder of images with alpha."""
 
 import contextlib
+import itertools
 import math
 import re
 import sys
@@ -19,11 +20,12 @@ from tqdm import tqdm
 from ernerf_ti.audio.frame_features import SAMPLE_RATE
 from ernerf_ti.data.capture_files import FPS, read_transforms
 from ernerf_ti.media.images import read_image
-from ernerf_ti.media.provenance.note import COMPOSITE_TYPE, SOURCE_TYPE, write_synthesized_png
+from ernerf_ti.media.provenance.note import COMPOSITE_TYPE, SOURCE_TYPE, read_png_note, write_synthesized_png
 from ernerf_ti.media.sound import read_sound
 from ernerf_ti.media.video_formats import CODECS, DEFAULT_ENCODING, Encoding, codec_of
 from ernerf_ti.media.video_sound import VideoSound
 from ernerf_ti.media.video_writer import VideoWriter, hardware_encoding_problem
+from ernerf_ti.media.whole_files import replacing_files
 from ernerf_ti.portrait.camera import scene_from_capture
 from ernerf_ti.process.prefetch import ahead
 from ernerf_ti.process.ranks import Ranks
@@ -62,7 +64,8 @@ Sign = Callable[[Path, Path], None]
 def synthesize(
     trained: TrainedPortrait, options: SynthesisOptions, sign: Sign | None = None, ranks: Ranks | None = None
 ) -> list[Path]:
-    """Render speech and write it to files. A video appears only when it is complete.
+    """Render speech and write it to files. A video appears only when it is complete, and so do the pictures of a
+    folder; those of an earlier, longer output that would follow them are removed.
 
     The sound is that of the audio file, with its rate and channels: copied where the container takes it unchanged, else
     encoded, and then padded with silence to a whole number of frames.
@@ -125,17 +128,38 @@ def synthesize(
             with_alpha = options.output.suffix != "" and output_has_alpha(options)
             pasted = paste_frames(take, order, of_take.presence, pictures, place, options.onto_part, with_alpha)
             pictures = stack.enter_context(contextlib.closing(ahead(pasted)))
+        folder = None
+        if not options.output.suffix and ranks.is_first:
+            folder = stack.enter_context(_pictures(options.output, n))
         for k, of_frame in enumerate(tqdm(pictures, "frames", n, unit="frame", disable=not ranks.is_first)):
             for writer, picture in zip(writers, of_frame, strict=False):
                 writer.write(picture)
-            if not options.output.suffix:
-                path = options.output / f"{k:05d}.png"
+            if folder is not None:
+                name = _picture_name(k)
                 note, kind = (SYNTHESIZED, SOURCE_TYPE) if take is None else (ALTERED, COMPOSITE_TYPE)
-                write_synthesized_png(path, of_frame[-1], note, sign and partial(sign, path), kind)
+                before_rename = sign and partial(sign, options.output / name)
+                write_synthesized_png(folder / name, of_frame[-1], note, before_rename, kind)
         for writer, video in zip(writers, videos, strict=False):
             writer.finish(sign and partial(sign, video.path))
         ranks.wait()
     return output_paths(options) if ranks.is_first else []
+
+
+@contextlib.contextmanager
+def _pictures(folder: Path, n: int) -> Iterator[Path]:
+    """Where the n pictures of a folder are written. They appear in it when all are complete, and those of an earlier,
+    longer output that follow them go; files of others stay."""
+    with replacing_files(folder) as temporary:
+        yield temporary
+    for k in itertools.count(n):
+        path = folder / _picture_name(k)
+        if not path.is_file() or read_png_note(path).get("comment") not in (SYNTHESIZED["comment"], ALTERED["comment"]):
+            return
+        path.unlink()
+
+
+def _picture_name(k: int) -> str:
+    return f"{k:05d}.png"
 
 
 def _windows(trained: TrainedPortrait, options: SynthesisOptions, samples: np.ndarray) -> Tensor:

@@ -7,8 +7,11 @@ import sys
 import threading
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from ernerf_ti.data.capture_files import write_sound
+from ernerf_ti.media.images import write_image
 from ernerf_ti.media.video_writer import VideoWriter
 from ernerf_ti.process.prefetch import ahead
 from ernerf_ti.synthesis import video as module
@@ -142,6 +145,45 @@ def test_error_while_rendering(trained, speech, outputs, monkeypatch):
     with pytest.raises(RuntimeError, match="out of memory"):
         synthesize(trained, make_options(speech, outputs))
     assert_nothing_is_left(outputs)
+
+
+def frames_of(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_a_shorter_output_leaves_no_picture_of_a_longer_one(trained, speech, tmp_path):
+    short, folder = tmp_path / "short.wav", tmp_path / "frames"
+    write_sound(short, np.zeros(2_000))  # 4 frames
+    synthesize(trained, SynthesisOptions(speech, folder, pose="still"))
+    own, notes = folder / "00007.png", folder / "notes.txt"
+    write_image(own, np.zeros((4, 4, 3), np.uint8))  # of the user's
+    notes.touch()
+    synthesize(trained, SynthesisOptions(short, folder, pose="still"))
+    names = sorted(frames_of(folder))
+    # Behind a picture that is not ours, what follows may be the user's too.
+    assert names[:6] == [*(f"{k:05d}.png" for k in range(4)), "00007.png", "00008.png"] and notes.exists()
+    assert not any(name.startswith(".") for name in names)
+    own.unlink()
+    synthesize(trained, SynthesisOptions(speech, tmp_path / "new", pose="still"))
+    synthesize(trained, SynthesisOptions(short, tmp_path / "new", pose="still"))
+    assert sorted(frames_of(tmp_path / "new")) == [f"{k:05d}.png" for k in range(4)]
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), OSError("disk full")], ids=["Ctrl-C", "error"])
+def test_an_interrupted_output_leaves_the_pictures_of_the_earlier_one(trained, speech, tmp_path, monkeypatch, error):
+    folder = tmp_path / "frames"
+    synthesize(trained, SynthesisOptions(speech, folder, pose="still"))
+    before, calls, whole = frames_of(folder), iter(range(100)), module.write_synthesized_png
+
+    def interrupted(*arguments):
+        if next(calls) == 4:
+            raise error
+        return whole(*arguments)
+
+    monkeypatch.setattr(module, "write_synthesized_png", interrupted)
+    with pytest.raises(type(error)):
+        synthesize(trained, SynthesisOptions(speech, folder, background="#ff0000"))
+    assert frames_of(folder) == before
 
 
 @pytest.mark.parametrize(
