@@ -30,7 +30,7 @@ ROOMS = {
     # So does what renders it while the sound arrives.
     "live": "synthesis run bake portrait data audio media process",
     # Options and protocol load no torch, for the command line.
-    "live_server": "live synthesis media process",
+    "live_server": "live synthesis audio media process",
     # Training needs neither the trackers nor the synthetic person.
     "train": "run portrait data audio media process",
     "interop": "train run portrait data audio media",

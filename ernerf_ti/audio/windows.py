@@ -6,6 +6,10 @@ WINDOW = 16
 """Steps of 20 ms in a window: 320 ms."""
 STEPS_PER_FRAME = 2
 """At 50 steps and 25 frames per second."""
+LOOK_AHEAD = 0.08
+"""Seconds of sound after a frame that a live portrait waits for, unless it is told otherwise."""
+LONGEST_LOOK_AHEAD = 0.24
+"""Seconds of sound after a frame that its mouth can depend on: as many as synthesis has."""
 
 
 def audio_windows(features: np.ndarray, n_frames: int | None = None) -> np.ndarray:

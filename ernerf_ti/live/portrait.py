@@ -10,7 +10,7 @@ import torch
 from tqdm import tqdm
 
 from ernerf_ti.audio.frame_features import SAMPLE_RATE
-from ernerf_ti.audio.windows import WINDOW
+from ernerf_ti.audio.windows import LONGEST_LOOK_AHEAD, LOOK_AHEAD, WINDOW
 from ernerf_ti.live.clock import Clock, MonotonicClock
 from ernerf_ti.live.features import SegmentSteps, StreamingFeatures
 from ernerf_ti.live.frame import FPS
@@ -22,8 +22,6 @@ from ernerf_ti.live.speech import silent_steps, windows_of
 from ernerf_ti.portrait.model.calls import Call, call_plainly
 from ernerf_ti.run.trained_portrait import TrainedPortrait, load_portrait
 
-LOOK_AHEAD = 0.08
-"""Seconds of sound after a frame that the mouth depends on."""
 _MOST_SOUND = 120.0
 """Seconds that wait in a session."""
 _MOTION_SECONDS = 10.0
@@ -36,9 +34,9 @@ class LivePortrait:
     Args:
         trained: the portrait.
         pictures: what renders it; None for its own renderer.
-        motion_seconds: of the capture whose head motion is played forward and backward; None for all of it, or for
-            10 s of it if the portrait is baked and rendered on the CPU, which keeps these poses in memory: 2.5 MB each
-            at 256x256, 2 GB at most, or fewer if 10 s find no room.
+        motion_seconds: of the capture whose head motion is played forward and backward, all of it if it is shorter;
+            None for all of it, or for 10 s of it if the portrait is baked and rendered on the CPU, which keeps these
+            poses in memory: 2.5 MB each at 256x256, 2 GB at most, or fewer if 10 s find no room.
 
     Raises:
         ValueError: it was trained on audio features that can't be computed as sound arrives.
@@ -138,8 +136,11 @@ class LivePortrait:
 
         Raises ValueError for another look-ahead, background or limit.
         """
-        if not 0 <= look_ahead <= 0.24:
-            raise ValueError(f"look_ahead: expected 0 to 0.24 seconds, got {look_ahead!r}; pass e.g. {LOOK_AHEAD:g}")
+        if not 0 <= look_ahead <= LONGEST_LOOK_AHEAD:
+            raise ValueError(
+                f"look_ahead: expected 0 to {LONGEST_LOOK_AHEAD:g} seconds, got {look_ahead!r}; pass e.g. "
+                f"{LOOK_AHEAD:g}"
+            )
         if not 0 < limit <= 3600:
             raise ValueError(f"limit: expected up to 3600 seconds, got {limit!r}; pass e.g. {_MOST_SOUND:g}")
         with self._lock:

@@ -10,6 +10,7 @@ from typing import Any
 
 from aiohttp import web
 
+from ernerf_ti.audio.windows import LOOK_AHEAD
 from ernerf_ti.live import LivePortrait
 from ernerf_ti.live.frame import FPS
 from ernerf_ti.live_server.access import COOKIE, Access
@@ -49,7 +50,7 @@ class LiveServer:
         portrait: LivePortrait,
         access: Access,
         limits: Limits = Limits(),  # noqa: B008, it is frozen
-        look_ahead: float = 0.08,
+        look_ahead: float = LOOK_AHEAD,
         watermark: bool = False,
         with_note: bool = True,
     ):
@@ -74,7 +75,7 @@ class LiveServer:
         return application
 
     async def open_main(self, background: Background) -> SharedSession:
-        """Open the session that everybody shares."""
+        """Open the session that everybody shares. Raises what the portrait raises."""
         self.main = await self._open(background, "main")
         return self.main
 
@@ -91,6 +92,9 @@ class LiveServer:
             self._n_opening += 1
             try:
                 session = await self._open(background)
+            except Exception as error:
+                print(f"live: can't open a session: {' '.join(str(error).split())}", file=sys.stderr)
+                raise ProtocolError("failed", "session: the portrait could not be started", True) from None
             finally:
                 self._n_opening -= 1
         self._users[session.name] = self._users.get(session.name, 0) + 1
@@ -117,11 +121,7 @@ class LiveServer:
 
     async def _open(self, background: Background, name: str | None = None) -> SharedSession:
         arguments = (self._portrait, background, self._look_ahead, self._watermark, self.limits.buffered_seconds, name)
-        try:
-            session = await asyncio.to_thread(SharedSession, *arguments)
-        except Exception as error:
-            print(f"live: can't open a session: {' '.join(str(error).split())}", file=sys.stderr)
-            raise ProtocolError("failed", "session: the portrait could not be started", True) from None
+        session = await asyncio.to_thread(SharedSession, *arguments)
         self._sessions[session.name] = session
         session.start()
         return session

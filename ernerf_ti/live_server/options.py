@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from ernerf_ti.audio.windows import LONGEST_LOOK_AHEAD, LOOK_AHEAD
 from ernerf_ti.live_server.protocol import RATES, read_background
 from ernerf_ti.media.files import require_not_replaced
 
@@ -30,8 +31,8 @@ class ServerOptions:
     """Portraits that are rendered at the same time, each for one page."""
     background: str = "portrait"
     """Behind the person at first: portrait for the background of the capture, transparent, or a color as #rrggbb."""
-    look_ahead: float = 0.08
-    """Sound that is heard before its frame is rendered, in seconds; less answers sooner, with worse lips."""
+    look_ahead: float = LOOK_AHEAD
+    """Sound that is heard before its frame is rendered, in seconds, 0 to 0.24; less answers sooner, with worse lips."""
     audio: Path | None = None
     """Sound or video file to speak."""
     stdin: bool = False
@@ -63,7 +64,7 @@ class ServerOptions:
             ("port", self.port, 0, 65_535),
             ("max-sessions", self.max_sessions, 1, 64),
             ("rate", self.rate, *RATES),
-            ("look-ahead", self.look_ahead, 0, 1),
+            ("look-ahead", self.look_ahead, 0, LONGEST_LOOK_AHEAD),
         ):
             if not low <= value <= high:
                 raise ValueError(f"{name}: expected {low} to {high}, got {value:g}; pass another value")

@@ -174,6 +174,14 @@ def test_a_file_is_spoken_and_recorded_once(tmp_path):
     assert len(contents(tmp_path / "out.mp4")[0]) >= 12
 
 
+def test_a_session_that_can_not_begin_says_why(tmp_path):
+    speech = write_sound_file(tmp_path / "speech.wav", "pcm_s16le", np.zeros((1, 1_600)), 16_000)
+    portrait = FakePortrait((32, 32))
+    portrait.open_error = ValueError("features: expected something else")
+    with pytest.raises(ValueError, match="features: expected something else"):
+        serve(portrait, ServerOptions(port=0, audio=speech, once=True))
+
+
 def self_signed(folder):
     """A certificate for 127.0.0.1, and its key."""
     key = ec.generate_private_key(ec.SECP256R1())
@@ -220,6 +228,7 @@ def test_a_page_over_https(tmp_path):
         ({"max_sessions": 0}, "max-sessions"),
         ({"rate": 100}, "rate"),
         ({"look_ahead": float("nan")}, "look-ahead"),
+        ({"look_ahead": 0.5}, "look-ahead: expected 0 to 0.24, got 0.5"),
         ({"certificate": "x"}, "with its key"),
         ({"audio": "x", "stdin": True}, "one source"),
         ({"once": True}, "once"),

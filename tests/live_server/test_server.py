@@ -309,4 +309,5 @@ def test_a_session_that_fails_ends_alone(capsys):
             await good.close()
 
     asyncio.run(check())
-    assert "the renderer has failed" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "the renderer has failed" in error and "can't open a session: out of memory" in error
