@@ -244,7 +244,7 @@ def _other_speaker(
     print_sound_notes(audio)
     samples = read_sound(audio, SAMPLE_RATE)
     if options.max_seconds is not None:
-        samples = samples[: round(options.max_seconds * SAMPLE_RATE)]
+        samples = samples[: round(min(options.max_seconds * SAMPLE_RATE, len(samples)))]
     windows = speech_windows(trained, samples, options.speech_model)
     if not len(windows):
         raise ValueError(f"{audio}: expected speech, got no sound; pass a longer recording")

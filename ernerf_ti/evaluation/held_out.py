@@ -12,9 +12,10 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ernerf_ti.data.capture import Capture
-from ernerf_ti.data.capture_files import FPS, HEAD
+from ernerf_ti.data.capture_files import HEAD
 from ernerf_ti.data.dials import read_dials
 from ernerf_ti.evaluation.metric import ImageSequence, Setting
+from ernerf_ti.evaluation.options import frame_limit
 from ernerf_ti.media.images import read_image, write_image
 from ernerf_ti.portrait.camera import scene_from_capture
 from ernerf_ti.portrait.records import RenderOutput
@@ -80,7 +81,7 @@ def select_frames(
     Args:
         capture: the capture.
         n: number of frames, evenly spaced; None for all.
-        seconds: only those of the first seconds; None for no limit.
+        seconds: only those of the first seconds; None or infinity for no limit.
         device: where the frames are rendered.
         dial_names: the expression dials that the frames' inputs have, with the values measured in the capture.
 
@@ -90,14 +91,11 @@ def select_frames(
     frames = TrainingFrames(capture, capture.val, device, dials=dials)
     if n is not None and n < 1:
         raise ValueError(f"frames: expected at least 1, got {n}; leave the option out to evaluate all frames")
-    if seconds is not None and not seconds * FPS >= 1:
-        raise ValueError(
-            f"max-seconds: expected at least {1 / FPS:g}, got {seconds:g}; leave the option out to evaluate all frames"
-        )
+    limit = frame_limit(seconds)
     indices = np.arange(len(frames))
-    if seconds is not None:
+    if limit is not None:
         times = frames.split.audio_ids
-        indices = indices[times < times[0] + round(seconds * FPS)]
+        indices = indices[times < times[0] + limit]
     if n is not None and n < len(indices):
         indices = indices[np.linspace(0, len(indices) - 1, n).round().astype(int)]
     return HeldOutFrames(indices, frames)

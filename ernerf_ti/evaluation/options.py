@@ -3,8 +3,23 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from ernerf_ti.data.capture_files import FPS, MOST_FRAMES
 from ernerf_ti.process.device import CudaGraphs
 from ernerf_ti.process.precision import Precision
+
+
+def frame_limit(seconds: float | None) -> int | None:
+    """Frames of 25 fps in the option max_seconds; None for no limit, as for infinity.
+
+    Raises ValueError for less than one frame.
+    """
+    if seconds is None:
+        return None
+    if not seconds * FPS >= 1:
+        raise ValueError(
+            f"max-seconds: expected at least {1 / FPS:g}, got {seconds:g}; leave the option out to evaluate all frames"
+        )
+    return round(seconds * FPS) if seconds * FPS < MOST_FRAMES else None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,7 +11,7 @@ from ernerf_ti.evaluation.evaluation import Evaluation, measure_all, metrics_wit
 from ernerf_ti.evaluation.fid_metric import Fid
 from ernerf_ti.evaluation.mesh_metrics import Meshes, meshes_of, tracker_problem
 from ernerf_ti.evaluation.metric import FrameMetric, ImageSequence, Metric, MetricValue, NotComputed, Setting
-from ernerf_ti.evaluation.options import VideoOptions
+from ernerf_ti.evaluation.options import VideoOptions, frame_limit
 from ernerf_ti.evaluation.run_facts import commit, machine, versions
 from ernerf_ti.evaluation.video_frames import VideoFrames, check_shape, count_frames, framing
 from ernerf_ti.evaluation.video_metrics import HEAD_LAG, video_metrics
@@ -91,14 +91,10 @@ def evaluate_video(options: VideoOptions) -> Evaluation:
 
 
 def _n_frames(video: _Input, reference: _Input | None, options: VideoOptions) -> int:
-    seconds = options.max_seconds
-    if seconds is not None and not seconds * FPS >= 1:
-        raise ValueError(
-            f"max-seconds: expected at least {1 / FPS:g}, got {seconds:g}; leave the option out to evaluate all frames"
-        )
-    limit = None if seconds is None else round(seconds * FPS)
     inputs = [video] if reference is None else [video, reference]
-    n = count_frames([i.path for i in inputs], [i.start for i in inputs], limit, options.folder_rate)
+    n = count_frames(
+        [i.path for i in inputs], [i.start for i in inputs], frame_limit(options.max_seconds), options.folder_rate
+    )
     if not n:
         raise ValueError(
             f"offset: expected less than the length of the videos, got {options.offset} frames; pass a smaller one"

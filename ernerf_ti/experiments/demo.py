@@ -1,6 +1,7 @@
 """The demo: render a synthetic person, train a portrait of it, let it speak, and compare it with the ground truth."""
 
 import dataclasses
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -65,7 +66,7 @@ class Demo:
     precision: Precision = "auto"
 
     def __post_init__(self) -> None:
-        if self.seconds < 2:
+        if not 2 <= self.seconds < math.inf:
             raise ValueError(f"seconds: expected at least 2, got {self.seconds}; a portrait needs some speech")
         if not self.speed_up >= 1:
             raise ValueError(f"speed_up: expected at least 1, got {self.speed_up}; 1 is the full training")

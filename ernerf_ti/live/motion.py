@@ -20,7 +20,8 @@ class CapturePath:
     """
 
     def __init__(self, trained: TrainedPortrait, seconds: float | None = None):
-        stretch = slice(None) if seconds is None else _stretch(trained.poses, max(1, round(seconds * FPS)))
+        most = len(trained.poses)
+        stretch = slice(None) if seconds is None else _stretch(trained.poses, max(1, round(min(seconds * FPS, most))))
         poses = trained.poses[stretch]
         self._first, self._motion = stretch.start or 0, HeadMotion(poses)
         self._smooth = self._motion.poses(np.arange(len(poses), dtype=float), SMOOTHING)

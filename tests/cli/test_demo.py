@@ -104,6 +104,8 @@ def test_a_folder_of_something_else_is_kept(tmp_path, capsys):
     ("arguments", "text"),
     [
         (["--seconds", "1"], "seconds: expected at least 2, got 1.0"),
+        (["--seconds", "inf"], "seconds: expected at least 2, got inf"),
+        (["--seconds", "nan"], "seconds: expected at least 2, got nan"),
         (["--speed-up", "0"], "speed_up: expected at least 1, got 0.0"),
         (["--size", "33"], "size: expected an even number"),
     ],

@@ -1,4 +1,5 @@
 import dataclasses
+import math
 from types import SimpleNamespace
 
 import numpy as np
@@ -66,6 +67,8 @@ def test_selection_of_frames(capture):
     assert select_frames(capture, 2, None, "cpu").indices.tolist() == [0, 2]
     assert select_frames(capture, 5, None, "cpu").indices.tolist() == [0, 1, 2]
     assert select_frames(capture, None, 0.08, "cpu").indices.tolist() == [0, 1]
+    for no_limit in (math.inf, 1e308):
+        assert select_frames(capture, None, no_limit, "cpu").indices.tolist() == every.indices.tolist()
     with pytest.raises(ValueError, match="frames: expected at least 1, got 0"):
         select_frames(capture, 0, None, "cpu")
     with pytest.raises(ValueError, match=r"max-seconds: expected at least 0\.04, got 0\.01"):

@@ -501,3 +501,15 @@ def test_a_memoryview_is_what_it_says():
     expected = mono(integers, RATE)
     for pcm in (memoryview(integers), memoryview(integers.tobytes()), integers.tobytes()):
         np.testing.assert_array_equal(mono(pcm, RATE), expected)
+
+
+@pytest.mark.parametrize("seconds", [1e308, float("inf")])
+def test_more_motion_than_there_is_is_all_of_it(trained, seconds):
+    assert len(LivePortrait(trained, Pictures(), motion_seconds=seconds).path) == len(trained.poses)
+    assert len(LivePortrait(trained, Pictures(), motion_seconds=0.08).path) == 2
+
+
+@pytest.mark.parametrize("seconds", [0, -1, float("nan")])
+def test_no_motion_is_refused(trained, seconds):
+    with pytest.raises(ValueError, match="motion_seconds: expected more than 0"):
+        LivePortrait(trained, Pictures(), motion_seconds=seconds)
