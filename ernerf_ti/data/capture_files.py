@@ -117,7 +117,7 @@ class Description:
     feature_dimension: int
     fps: float = FPS
     crop: dict = field(default_factory=dict)
-    """x, y, side in pixels of the source video."""
+    """x, y, side in pixels of the source video; empty if there is none."""
     source: dict = field(default_factory=dict)
     """Properties of the video: name, sha256, size, rate, duration."""
     versions: dict = field(default_factory=dict)
@@ -293,8 +293,8 @@ def write_description(path: Path, description: Description) -> None:
 
 
 def read_description(path: Path) -> Description:
-    """Read capture.json; raises CaptureError for another format version or other fields. Former names of extractors
-    are replaced by those of today."""
+    """Read capture.json; raises CaptureError for another format version, other fields or values. Former names of
+    extractors are replaced by those of today."""
     content = read_json(path)
     version = content.get("format_version") if isinstance(content, dict) else None
     if version != FORMAT_VERSION:
@@ -310,20 +310,7 @@ def read_description(path: Path) -> Description:
             f"{path}: expected the fields {', '.join(sorted(known))}, got unknown or missing ones "
             f"({', '.join(wrong)}); preprocess the video again"
         )
-    kinds = {
-        "width": int,
-        "height": int,
-        "n_frames": int,
-        "feature_dimension": int,
-        "fps": int | float,
-        "extractor": str,
-    }
-    for name, kind in kinds.items():
-        if name in content and not isinstance(content[name], kind):
-            raise CaptureError(
-                f"{path}: expected {name} to be a {'text' if kind is str else 'number'}, got {content[name]!r}; "
-                "preprocess the video again"
-            )
+    _check_kinds(path, content)
     for name, most in (("width", LARGEST_SIDE), ("height", LARGEST_SIDE), ("n_frames", MOST_FRAMES), ("fps", 1000)):
         if name in content and (isinstance(content[name], bool) or not 1 <= content[name] <= most):
             raise CaptureError(
@@ -336,6 +323,29 @@ def read_description(path: Path) -> Description:
             "preprocess the video again"
         )
     return Description(**{**content, "extractor": extractor})
+
+
+def _check_kinds(path: Path, content: dict) -> None:
+    """Raise CaptureError, naming the field, unless the values of capture.json are of their types."""
+    number, text, record = ((int, float), "number"), ((str,), "text"), ((dict,), "record")
+    whole = ((int,), "number")
+    kinds = {
+        **dict.fromkeys(("width", "height", "n_frames", "feature_dimension"), whole),
+        **{"fps": number, "extractor": text, "crop": record, "source": record, "versions": record},
+        **{"crop.x": whole, "crop.y": whole, "crop.side": whole},
+        **{"source.name": text, "source.sha256": text, "source.rate": number},
+    }
+    for name, (types, kind) in kinds.items():
+        outer, _, inner = name.rpartition(".")
+        values = content.get(outer, {}) if outer else content  # records come before what is in them
+        value = values.get(inner)
+        if inner in values and (not isinstance(value, types) or isinstance(value, bool)):
+            raise CaptureError(
+                f"{path}: expected {name} to be a {kind}, got {repr(value)[:40]}; preprocess the video again"
+            )
+    rate = content.get("source", {}).get("rate", FPS)
+    if not 0 < rate <= _HIGHEST:
+        raise CaptureError(f"{path}: expected source.rate above 0, got {str(rate)[:40]}; preprocess the video again")
 
 
 def read_transforms(path: Path) -> tuple[np.ndarray, tuple[int, int], Split]:

@@ -284,6 +284,27 @@ def test_types_of_the_description(capture, name, value):
     assert f"capture.json: expected {name} to be a {kind}, got {value!r}; preprocess" in message_of(capture.folder)
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "text"),
+    [
+        ("crop", None, "crop to be a record, got None"),
+        ("source", "take.mp4", "source to be a record, got 'take.mp4'"),
+        ("versions", [], "versions to be a record, got []"),
+        ("crop", {"x": "3", "y": 0, "side": 32}, "crop.x to be a number, got '3'"),
+        ("crop", {"x": 0, "y": 0, "side": 1e400}, "crop.side to be a number, got inf"),
+        ("crop", {"x": 0, "y": False, "side": 32}, "crop.y to be a number, got False"),
+        ("source", {"sha256": 5}, "source.sha256 to be a text, got 5"),
+        ("source", {"rate": None}, "source.rate to be a number, got None"),
+        ("source", {"rate": 10**400}, "source.rate above 0, got 1000"),
+        ("source", {"rate": -25.0}, "source.rate above 0, got -25.0"),
+    ],
+)
+def test_records_of_the_description(capture, name, value, text):
+    capture.change_json(capture.paths.description, lambda content: content.update({name: value}))
+    message = message_of(capture.folder)
+    assert f"capture.json: expected {text}" in message and "; preprocess the video again" in message
+
+
 @pytest.mark.parametrize("content", [b"\xff\xfe\x00", b"frame, AU45_r\n1, " + b"1" * 200_000])
 def test_not_a_csv(capture, content):
     capture.paths.blinks.write_bytes(content)
