@@ -19,6 +19,7 @@ from ernerf_ti.cli.paths import existing_file, make_parent, output_file
 from ernerf_ti.cli.running import UsageError
 from ernerf_ti.cli.signing_options import SigningOptions
 from ernerf_ti.live_server.access import Access
+from ernerf_ti.live_server.listening import check_network
 from ernerf_ti.live_server.options import ServerOptions
 from ernerf_ti.media.files import require_not_replaced
 from ernerf_ti.process.device import resolve_device
@@ -58,6 +59,7 @@ def _live(options: LiveOptions) -> None:
     if options.record is not None:
         require_not_replaced(options.portrait, "portrait", options.record)
         make_parent(output_file(options.record))
+    check_network(options.host, options.port, options.certificate, options.certificate_key, options.rtmp)
     device = resolve_device(options.device)
     try:
         import aiohttp  # noqa: F401

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from ernerf_ti.audio.windows import LONGEST_LOOK_AHEAD, LOOK_AHEAD
 from ernerf_ti.live_server.protocol import RATES, read_background
@@ -83,5 +84,17 @@ class ServerOptions:
         ):
             if given is not None and self.record is not None:
                 require_not_replaced(given, what, self.record)
-        if self.rtmp is not None and not self.rtmp.startswith(("rtmp://", "rtmps://")):
-            raise ValueError(f"rtmp: expected an address that begins with rtmp:// or rtmps://, got {self.rtmp}")
+        if self.rtmp is not None and not _is_rtmp(self.rtmp):
+            raise ValueError(
+                f"rtmp: expected an address that begins with rtmp:// or rtmps:// and a host, got {self.rtmp}; pass "
+                "e.g. rtmp://host/application/key"
+            )
+
+
+def _is_rtmp(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        _ = parts.port  # raises ValueError for what is no number
+    except ValueError:
+        return False
+    return parts.scheme in ("rtmp", "rtmps") and bool(parts.hostname)

@@ -2,7 +2,6 @@
 
 import asyncio
 import signal
-import ssl
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -15,6 +14,7 @@ from aiohttp import web
 from ernerf_ti.live import LivePortrait
 from ernerf_ti.live_server.access import Access
 from ernerf_ti.live_server.application import LiveServer
+from ernerf_ti.live_server.listening import naming_address, tls_context
 from ernerf_ti.live_server.options import ServerOptions
 from ernerf_ti.live_server.protocol import Limits, read_background
 from ernerf_ti.live_server.shared_session import SharedSession
@@ -57,7 +57,7 @@ async def _serve(
     on_start: Callable[[str], None],
 ) -> list[Path]:
     access = Access.of(options.host, options.token, options.origin)
-    tls = _tls(options)
+    tls = tls_context(options.certificate, options.certificate_key)
     sound = None if options.audio is None else file_pieces(options.audio)
     server = LiveServer(
         portrait,
@@ -76,7 +76,8 @@ async def _serve(
     errors: list[Exception] = []
     try:
         site = web.TCPSite(runner, options.host, options.port, ssl_context=tls)
-        await site.start()
+        with naming_address(options.host, options.port):
+            await site.start()
         if options.is_shared:
             session = await server.open_main(read_background(options.background))
             sinks = list(_sinks(options, session, sign))
@@ -146,20 +147,6 @@ def _stop_on_signals(stop: asyncio.Event) -> None:
         # Not on Windows, nor in other threads: there the exception of the signal ends the loop.
         with suppress(NotImplementedError, RuntimeError, ValueError):
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
-
-
-def _tls(options: ServerOptions) -> ssl.SSLContext | None:
-    if options.certificate is None or options.certificate_key is None:
-        return None
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    try:
-        context.load_cert_chain(options.certificate, options.certificate_key)
-    except ssl.SSLError as error:
-        raise ValueError(
-            f"{options.certificate}: expected a PEM certificate with the key {options.certificate_key}, got an error "
-            f"({error.reason})"
-        ) from None
-    return context
 
 
 def _address(runner: web.AppRunner, options: ServerOptions, access: Access) -> str:

@@ -13,6 +13,7 @@ import numpy as np
 
 from ernerf_ti.live import LiveFrame
 from ernerf_ti.live.frame import FPS, SOUND_PER_FRAME, SOUND_RATE
+from ernerf_ti.live_server.listening import stream_error
 from ernerf_ti.live_server.shared_session import int16_sound
 from ernerf_ti.media.video_formats import Encoding, codec_of
 from ernerf_ti.media.video_sound import VideoSound
@@ -75,9 +76,9 @@ class Sink:
                 writer.close()
         except Exception as error:  # the portrait goes on
             self.error = error
-            print(
-                f"{self._name}: {' '.join(str(error).split()) or type(error).__name__}; it ends here", file=sys.stderr
-            )
+            text = " ".join(str(error).split()) or type(error).__name__
+            named = text if text.startswith(f"{self._name}: ") else f"{self._name}: {text}"
+            print(f"{named}; it ends here", file=sys.stderr)
             self._on_end()
 
     def _write_all(self, writer: Writer) -> None:
@@ -130,7 +131,7 @@ class Recording:
 
 
 class Stream:
-    """H.264 and AAC in FLV to an RTMP server.
+    """H.264 and AAC in FLV to an RTMP server. The first picture connects; raises OSError if nobody takes the stream.
 
     Args:
         url: such as rtmp://host/application/key.
@@ -138,7 +139,7 @@ class Stream:
     """
 
     def __init__(self, url: str, bit_rate: int = 1_500_000):
-        self._bit_rate = bit_rate
+        self._url, self._bit_rate = url, bit_rate
         self._file = av.open(url, "w", format="flv", timeout=(10.0, 10.0))
         self._file.metadata.update(SYNTHESIZED)
         self._video = self._file.add_stream("libx264", rate=FPS)
@@ -154,6 +155,10 @@ class Stream:
         height, width = image.shape[0] // 2 * 2, image.shape[1] // 2 * 2
         if self._n == 0:
             self._video.width, self._video.height = width, height
+            try:
+                self._file.start_encoding()
+            except (OSError, ValueError) as error:
+                raise stream_error(self._url, error) from None
         picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(image[:height, :width]), "rgb24")
         picture.pts = self._n
         self._file.mux(self._video.encode(picture))

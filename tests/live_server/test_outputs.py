@@ -131,7 +131,8 @@ def test_a_stream_that_nobody_takes_ends_with_a_line_that_hides_its_key(capsys):
     assert ended.wait(10)
     sink.close()
     text = capsys.readouterr().err
-    assert text.startswith("rtmp: ") and "ends here" in text and "secret" not in text
+    assert text.startswith("rtmp: expected a server that takes a stream at 127.0.0.1:1, got none (Connection refused)")
+    assert "ends here" in text and "secret" not in text and text.count("rtmp") == 1
 
 
 def test_a_camera_gets_opaque_pictures(monkeypatch):
@@ -234,6 +235,8 @@ def test_a_page_over_https(tmp_path):
         ({"once": True}, "once"),
         ({"record": "out.avi"}, "record: expected .mp4"),
         ({"rtmp": "file:///etc/passwd"}, "begins with rtmp://"),
+        ({"rtmp": "rtmp:///live/key"}, "and a host, got rtmp:///live/key; pass e.g."),
+        ({"rtmp": "rtmp://host:port/live"}, "and a host"),
     ],
 )
 def test_options_that_make_no_sense(options, message):
@@ -261,3 +264,39 @@ def test_a_recording_does_not_replace_the_portrait(tmp_path, capsys):
     link.symlink_to(portrait)
     assert main(["live", str(portrait), "--record", str(link)]) == 1
     assert capsys.readouterr().err == f"{link}: it would replace the portrait that is read; choose another name\n"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--host", "nonsense.invalid"], "host: expected an address of this computer, got nonsense.invalid ("),
+        (["--host", "x..y"], "host: expected an address of this computer, got x..y ("),
+        (["--host", "192.0.2.1"], "host: expected an address of this computer, got 192.0.2.1 ("),
+        (["--port", "TAKEN"], "port: expected a free one, got TAKEN, where another program listens; pass another, or"),
+        (["--rtmp", "rtmp://nonsense.invalid/live/secret"], "rtmp: expected a server that takes a stream at nonsense."),
+        (["--certificate", "PICTURE", "--certificate-key", "PICTURE"], "certificate: expected PEM files of a certifi"),
+    ],
+)
+def test_network_errors_name_the_option_before_anything_is_loaded(tmp_path, capsys, options, message):
+    portrait, picture = tmp_path / "portrait.eti", tmp_path / "picture.jpg"
+    portrait.touch()  # it can't be loaded
+    picture.write_bytes(b"\xff\xd8\xff\xe0" + bytes(100))
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        number = str(taken.getsockname()[1])
+        given = [{"TAKEN": number, "PICTURE": str(picture)}.get(option, option) for option in options]
+        port = [] if "--port" in options else ["--port", "0"]
+        assert main(["live", str(portrait), "--device", "cpu", *port, *given]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith(message.replace("TAKEN", number)) and error.count("\n") == 1
+    assert "; " in error and "secret" not in error and "None" not in error
+
+
+def test_an_address_that_is_taken_later_is_named_too():
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        options = ServerOptions(port=taken.getsockname()[1])
+        with pytest.raises(OSError, match=r"port: expected a free one, got \d+, where another program listens"):
+            serve(FakePortrait((32, 32)), options)
