@@ -4,7 +4,7 @@
 """
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import ClassVar, Literal
 
 from ernerf_ti.portrait.config import (
@@ -18,6 +18,14 @@ from ernerf_ti.process.precision import Precision
 
 STAGES = ("head", "finetune", "torso")
 """Stages of training, in their order."""
+
+
+def _require_not_negative(path: str, record: object, *names: str) -> None:
+    """Raise ValueError for a negative or infinite field, or one that is not a number, of the record at `path`."""
+    for name in names:
+        value = getattr(record, name)
+        if not 0 <= value < math.inf:
+            raise ValueError(f"{path}.{name}: expected 0 or more, and finite, got {value}; pass e.g. 0.001")
 
 
 @dataclass(frozen=True)
@@ -49,9 +57,10 @@ class OptimizerConfig:
     """Decay of the moving average of the weights, which is what gets rendered; 0 renders the last weights."""
 
     def __post_init__(self) -> None:
-        for name in ("grid_lr", "net_lr", "audio_lr_scale", "attention_lr_scale", "camera_lr"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise ValueError(f"optimizer.{name}: expected 0 or more, got {getattr(self, name)}; pass e.g. 0.001")
+        rates = ("grid_lr", "net_lr", "audio_lr_scale", "attention_lr_scale", "camera_lr")
+        _require_not_negative("optimizer", self, *rates, "grid_weight_decay", "attention_weight_decay")
+        if not 0 < self.eps < math.inf:
+            raise ValueError(f"optimizer.eps: expected more than 0, got {self.eps}; pass e.g. 1e-8")
         for name in ("beta1", "beta2", "ema_decay"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"optimizer.{name}: expected 0 to below 1, got {getattr(self, name)}; pass e.g. 0.9")
@@ -142,6 +151,9 @@ class LossWeights:
     lips_perceptual: float = 0.01
     """Perceptual loss on the lips, and on the eyes where they are trained on, while fine-tuning."""
 
+    def __post_init__(self) -> None:
+        _require_not_negative("losses", self, *(weight.name for weight in fields(self)))
+
     _renamed: ClassVar[dict[str, str]] = {"ambient_audio": "audio_attention", "ambient_eye": "eye_attention"}
 
 
@@ -223,8 +235,10 @@ class TrainConfig:
                 f"audio_noise, audio_cut_fraction: expected 0 to 10 and 0 to 1, got {self.audio_noise} and "
                 f"{self.audio_cut_fraction}; pass e.g. 0.2 and 0.5"
             )
+        _require_not_negative("finetune", self.finetune, "lr_scale")
         for name in STAGES:
             stage = getattr(self, name)
+            _require_not_negative(name, stage, "lr_decay")
             if stage.iterations < 0 or stage.n_rays < 1:
                 raise ValueError(
                     f"{name}: expected iterations >= 0 and n_rays >= 1, got {stage.iterations} and {stage.n_rays}; "

@@ -2,12 +2,13 @@
 
 import dataclasses
 import json
+import math
 
 import pytest
 
 from ernerf_ti.portrait.config import FrequencyConfig, HashGridConfig, PlainTriplaneConfig, TriplaneHashConfig
 from ernerf_ti.run.serialization import config_from_dict, config_to_dict
-from ernerf_ti.train.config import PRESETS, TrainConfig
+from ernerf_ti.train.config import PRESETS, STAGES, LossWeights, OptimizerConfig, TrainConfig
 
 
 @pytest.mark.parametrize("preset", PRESETS)
@@ -64,6 +65,44 @@ def change(path: str, value):
 def test_invalid_values_are_named(path, value, text):
     with pytest.raises(ValueError, match=text):
         config_from_dict(TrainConfig, change(path, value))
+
+
+NUMBERS = [
+    *(f"losses.{field.name}" for field in dataclasses.fields(LossWeights)),
+    *(f"optimizer.{field.name}" for field in dataclasses.fields(OptimizerConfig)),
+    *(f"{stage}.{name}" for stage in STAGES for name in ("lr_decay", "lips_fraction", "eyes_fraction")),
+    *(f"{stage}.head_fraction" for stage in STAGES),
+    *("finetune.lr_scale", "random_background_fraction", "rare_frames_fraction"),
+    *("silence_fraction", "audio_noise", "audio_cut_fraction"),
+]
+
+
+@pytest.mark.parametrize("path", NUMBERS)
+@pytest.mark.parametrize("value", [math.nan, math.inf, -1.0])
+def test_numbers_that_training_can_not_use_are_refused(path, value):
+    record, _, name = path.rpartition(".")
+
+    def changed():
+        values, small = {name: value}, PRESETS["small"]
+        if record:
+            values = {record: dataclasses.replace(getattr(small, record), **values)}
+        return dataclasses.replace(small, **values)
+
+    with pytest.raises(ValueError, match=f"expected .*, got .*{value}") as caught:
+        changed()
+    assert name in str(caught.value) and str(caught.value).startswith(record)
+
+
+def test_every_number_of_the_configuration_is_checked():
+    def numbers(record, prefix):
+        for field in dataclasses.fields(record):
+            value = getattr(record, field.name)
+            if dataclasses.is_dataclass(value) and field.name != "portrait":
+                yield from numbers(value, f"{field.name}.")
+            elif isinstance(value, float):
+                yield prefix + field.name
+
+    assert set(numbers(PRESETS["small"], "")) == set(NUMBERS)
 
 
 def test_missing_fields_take_their_defaults():
