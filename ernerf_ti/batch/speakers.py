@@ -138,12 +138,8 @@ class _Row:
         try:
             source = text if is_url(text) else str((self._path.absolute().parent / text).resolve())
             exists = source_exists(source)
-        except (
-            ImportError,
-            OSError,
-            RuntimeError,
-            ValueError,
-        ) as error:  # no package or access, or a circle of links
+        # Another package that a protocol needs, no access, or a circle of links.
+        except (ImportError, OSError, RuntimeError, ValueError) as error:
             raise self._error(column, f"{text}: {error}") from None
         if not exists:
             raise self._error(column, f"expected {what}, got no such file: {source}; check the path")
