@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from taichi_kernels.checks import FLOATS, ArgumentCheck, cast_under_autocast, dense
-from taichi_kernels.operators import Operator, not_differentiable
+from taichi_kernels.operators import Operator, not_differentiable, was_written
 from taichi_kernels.parallel_loops import parallel_kernel
 from taichi_kernels.ready_made import kernel_factory
 from taichi_kernels.runtime import array, is_cuda, launch, scalar, taichi
@@ -243,8 +243,7 @@ def _accumulate(
             *(opacity_before, sums_w, sums_s, opacity, has_ended),
         )
     for changed in (sums_w, sums_s, opacity):
-        if not changed.is_inference():
-            torch.autograd.graph.increment_version(changed)  # kernels write behind autograd's back
+        was_written(changed)
     return has_ended.view(torch.bool)
 
 

@@ -57,48 +57,33 @@ def render_rays(
     check.tensor("t_near", t_near, ("N",), rays_o.dtype, differentiable=False)
     check.tensor("t_far", t_far, ("N",), rays_o.dtype, differentiable=False)
     with torch.no_grad():
-        return _render(field, rays_o, rays_d, t_near, t_far, bitfield, bound, max_steps, dt_gamma, T_threshold)
-
-
-def _render(
-    field: Field,
-    rays_o: Tensor,
-    rays_d: Tensor,
-    t_near: Tensor,
-    t_far: Tensor,
-    bitfield: Tensor,
-    bound: float,
-    max_steps: int,
-    dt_gamma: float,
-    T_threshold: float,
-) -> CompositedRays:
-    n_rays = len(rays_o)
-    alive = torch.arange(n_rays, device=rays_o.device)
-    rays, n_steps = None, 0
-    while rays is None or (n_steps < max_steps and len(alive)):
-        n_pass = min(MAX_SAMPLES_PER_PASS, max(1, n_rays // max(1, len(alive))))
-        samples = march_rays(
-            *(rays_o, rays_d, t_near, t_far, bitfield, bound),
-            max_steps=max_steps,
-            max_samples=n_pass,
-            dt_gamma=dt_gamma,
-        )
-        sigmas, weighted, summed = field(samples)
-        sigmas, weighted = cast_under_autocast(sigmas), cast_under_autocast(weighted)
-        summed = None if summed is None else cast_under_autocast(summed)
-        if rays is None:
-            rays = CompositedRays(
-                weighted.new_zeros(n_rays, weighted.shape[1]),
-                sigmas.new_zeros(n_rays, 0 if summed is None else summed.shape[1]),
-                sigmas.new_zeros(n_rays),
+        n_rays = len(rays_o)
+        alive = torch.arange(n_rays, device=rays_o.device)
+        rays, n_steps = None, 0
+        while rays is None or (n_steps < max_steps and len(alive)):
+            n_pass = min(MAX_SAMPLES_PER_PASS, max(1, n_rays // max(1, len(alive))))
+            samples = march_rays(
+                *(rays_o, rays_d, t_near, t_far, bitfield, bound),
+                max_steps=max_steps,
+                max_samples=n_pass,
+                dt_gamma=dt_gamma,
             )
-        has_ended = accumulate_(
-            *(rays, alive.int(), sigmas, samples.deltas, weighted, summed, samples.packed_info, T_threshold)
-        )
-        begin, count = samples.packed_info.unbind(1)
-        goes_on = ((count == n_pass) & ~has_ended).nonzero()[:, 0]  # waits for the GPU
-        last = (begin + count - 1)[goes_on]
-        t_near = samples.ts[last] + samples.deltas[last]
-        alive, rays_o, rays_d, t_far = alive[goes_on], rays_o[goes_on], rays_d[goes_on], t_far[goes_on]
-        n_steps += n_pass
-    return rays
+            sigmas, weighted, summed = field(samples)
+            sigmas, weighted = cast_under_autocast(sigmas), cast_under_autocast(weighted)
+            summed = None if summed is None else cast_under_autocast(summed)
+            if rays is None:
+                rays = CompositedRays(
+                    weighted.new_zeros(n_rays, weighted.shape[1]),
+                    sigmas.new_zeros(n_rays, 0 if summed is None else summed.shape[1]),
+                    sigmas.new_zeros(n_rays),
+                )
+            has_ended = accumulate_(
+                *(rays, alive.int(), sigmas, samples.deltas, weighted, summed, samples.packed_info, T_threshold)
+            )
+            begin, count = samples.packed_info.unbind(1)
+            goes_on = ((count == n_pass) & ~has_ended).nonzero()[:, 0]  # waits for the GPU
+            last = (begin + count - 1)[goes_on]
+            t_near = samples.ts[last] + samples.deltas[last]
+            alive, rays_o, rays_d, t_far = alive[goes_on], rays_o[goes_on], rays_d[goes_on], t_far[goes_on]
+            n_steps += n_pass
+        return rays

@@ -130,6 +130,12 @@ class Operator:
         return run_in_float32
 
 
+def was_written(tensor: Tensor) -> None:
+    """Tell autograd that a kernel wrote to a tensor, which it does not see."""
+    if not tensor.is_inference():
+        torch.autograd.graph.increment_version(tensor)
+
+
 def not_differentiable(op: str) -> Callable[..., Any]:
     """The `backward` of an operator that computes the highest derivative of `op` that there is."""
 

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from taichi_kernels.checks import FLOATS, ArgumentCheck, expect_integer
 from taichi_kernels.lattice import PARALLEL, Lattice, lattice_functions, make_lattice
-from taichi_kernels.operators import Operator
+from taichi_kernels.operators import Operator, was_written
 from taichi_kernels.parallel_loops import parallel_kernel
 from taichi_kernels.ray_aabb import box_numbers, slab_function
 from taichi_kernels.ready_made import kernel_factory
@@ -202,7 +202,7 @@ def _find(
         *(lattice.resolution, lattice.n_cascades, lattice.bound, *lattice.step),
         *(reached, *found),
     )
-    _was_written(reached)
+    was_written(reached)
     return found
 
 
@@ -241,13 +241,8 @@ def _blend(
         *(values, ts, rays, begins, counts, len(rays), len(rows), values.shape[1], ts.shape[1], T_threshold, *step),
         *(rows, goes_on),
     )
-    _was_written(rows)
+    was_written(rows)
     return goes_on
-
-
-def _was_written(tensor: Tensor) -> None:
-    if not tensor.is_inference():
-        torch.autograd.graph.increment_version(tensor)  # kernels write behind autograd's back
 
 
 class _Kernels(NamedTuple):

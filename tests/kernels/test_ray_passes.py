@@ -135,18 +135,21 @@ def test_the_passes_end(device):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_what_is_no_ray_has_no_samples(dtype, device):
-    (rays_o, rays_d, aabb, box), bitfield = scene({}, 5, device, dtype)
-    rays_d[3] = 0.0
-    march, sums = RayMarch(rays_o, rays_d, aabb, box, empty_blocks(bitfield)), RaySums.begin(rays_o)
-    rays = torch.tensor([-1, 0, 10**9, 5, 3, 1], dtype=torch.int32, device=device)
-    samples = march.take(rays, 8)
-    assert (samples.counts[[0, 2, 3, 4]] == 0).all()
-    assert torch.equal(
-        samples.counts[[1, 5]], RayMarch(rays_o, rays_d, aabb, box, empty_blocks(bitfield)).take(rays[[1, 5]], 8).counts
-    )
-    assert torch.equal(blend_samples_(sums, values_at(samples.positions, 0), samples), samples.counts == 8)
-    fewer = RaySums(sums.rows[:1].clone())
-    blend_samples_(fewer, values_at(samples.positions, 0), samples)  # of rays that these sums do not have
+    n = 200
+    (rays_o, rays_d, *others), bitfield = scene({}, n, device, dtype)
+    rays_d[0] = 0.0
+    alone = RayMarch(rays_o, rays_d, *others, empty_blocks(bitfield)).take(all_rays(n, device), 8).counts
+    first, last = alone.nonzero()[:, 0][[0, -1]].tolist()
+    assert 0 < first < last
+    rays = torch.tensor([-1, first, 10**9, n, 0, last], dtype=torch.int32, device=device)
+    samples = RayMarch(rays_o, rays_d, *others, empty_blocks(bitfield)).take(rays, 8)
+    assert samples.counts.tolist() == [0, int(alone[first]), 0, 0, 0, int(alone[last])]
+    rows = RaySums.begin(rays_o).rows
+    before, values = rows.clone(), values_at(samples.positions, 0)
+    blend_samples_(RaySums(rows[:last]), values, samples)  # sums that do not reach to the last ray
+    assert not torch.equal(rows[first], before[first])
+    rows[first] = before[first]
+    assert torch.equal(rows, before)
 
 
 def test_blending_is_seen_by_autograd(device):
