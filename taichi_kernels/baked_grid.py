@@ -22,6 +22,7 @@ from taichi_kernels.checks import FLOATS, ArgumentCheck, expect, expect_integer
 from taichi_kernels.operators import Operator
 from taichi_kernels.parallel_loops import parallel_kernel
 from taichi_kernels.pixel_tiles import BLOCK, NOTHING, TILE, depths_of_tiles
+from taichi_kernels.ray_aabb import slab_function
 from taichi_kernels.ready_made import kernel_factory
 from taichi_kernels.runtime import array, is_cuda, launch, scalar, taichi
 from taichi_kernels.step_alphas import FIRST, N_INTERVALS, PER_UNIT, table_of_alphas
@@ -318,8 +319,8 @@ def _ray_functions(dtype: torch.dtype, growing: bool) -> tuple[Any, ...]:
 def _march_kernel(dtype: torch.dtype, n_bases: int, n_corners: int, growing: bool, on_cuda: bool) -> Any:
     ti = taichi()
     real, Reals, Ints, Bytes = scalar(dtype), array(dtype), array(torch.int32), array(torch.uint8)
-    LARGEST, PARALLEL = torch.finfo(dtype).max, 1e-30
     step_length, origin_of, direction_of = _ray_functions(dtype, growing)
+    enter_and_leave = slab_function(dtype)
 
     @ti.func
     def leave(t, target, dt_gamma, dt_min, dt_max):
@@ -331,24 +332,6 @@ def _march_kernel(dtype: torch.dtype, n_bases: int, n_corners: int, growing: boo
             else:
                 t += ti.ceil((target - t) / dt_min) * dt_min
         return t
-
-    @ti.func
-    def slab(box: ti.template(), origin, direction):
-        """Entry and exit distance; entry > exit for a miss."""
-        near, far = real(-LARGEST), real(LARGEST)
-        for d in ti.static(range(3)):
-            low, high = box[d], box[3 + d]
-            if ti.abs(direction[d]) < real(PARALLEL):
-                if not (origin[d] >= low and origin[d] <= high):
-                    near = real(LARGEST)
-            else:
-                inverse = real(1.0) / direction[d]
-                t_low, t_high = (low - origin[d]) * inverse, (high - origin[d]) * inverse
-                near = ti.max(near, ti.min(t_low, t_high))
-                far = ti.min(far, ti.max(t_low, t_high))
-                if not (low <= high):
-                    near = real(LARGEST)
-        return ti.Vector([near, far])
 
     @ti.func
     def write_run(runs: ti.template(), i, n_rays, max_samples, n, color, T, depth):
@@ -402,7 +385,7 @@ def _march_kernel(dtype: torch.dtype, n_bases: int, n_corners: int, growing: boo
             if tiles[tile] < real(NOTHING):
                 direction, distance_per_depth = direction_of(pose, pixel, fx, fy, cx, cy, width)
                 origin = origin_of(pose)
-                scene = slab(aabb, origin, direction)
+                scene = enter_and_leave(origin, direction, aabb, 0)
                 far = ti.min(scene[1], -tiles[tile + 1] * distance_per_depth)
                 # The lattice begins at the scene's box, and holds no sample before the tile's nearest block.
                 t = ti.max(scene[0], min_near)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from taichi_kernels.checks import FLOATS, ArgumentCheck, cast_under_autocast, expect
+from taichi_kernels.lattice import PARALLEL
 from taichi_kernels.operators import Operator
 from taichi_kernels.parallel_loops import parallel_kernel
 from taichi_kernels.ready_made import kernel_factory
@@ -90,8 +91,6 @@ def slab_function(dtype: torch.dtype) -> Any:
     which the ray enters and leaves the box; LARGEST for both if it misses it."""
     ti, real = taichi(), scalar(dtype)
     LARGEST = torch.finfo(dtype).max
-    # Below this a direction is parallel to the slab; 1 / d must not overflow, nor d be flushed to zero.
-    PARALLEL = 1e-30
 
     @ti.func
     def enter_and_leave(origin, directions, boxes: ti.template(), first):
