@@ -16,7 +16,7 @@ from ernerf_ti.data.capture import Capture, open_capture
 from ernerf_ti.data.capture_files import FPS
 from ernerf_ti.evaluation.dials import dial_metrics, dial_settings
 from ernerf_ti.evaluation.fid_metric import Fid
-from ernerf_ti.evaluation.frames_folder import prepare_frames_folder
+from ernerf_ti.evaluation.frames_folder import FramesFolder
 from ernerf_ti.evaluation.held_out import HeldOutFrames, cross_speaker_settings, held_out_settings, select_frames
 from ernerf_ti.evaluation.identity_metric import IdentitySimilarity
 from ernerf_ti.evaluation.leak import leak_metrics, leak_settings
@@ -69,13 +69,13 @@ class Evaluation:
     """By names of setting and metric; no entry where a metric does not apply to a setting."""
 
 
-def evaluate(options: EvaluationOptions, frames: Path, ranks: Ranks | None = None) -> Evaluation:
+def evaluate(options: EvaluationOptions, frames: FramesFolder, ranks: Ranks | None = None) -> Evaluation:
     """Evaluate a run.
 
     Args:
         options: what to evaluate.
-        frames: folder for the rendered frames, which the result reads them from; it must not exist, unless an
-            evaluation made it.
+        frames: folder for the rendered frames, which the result reads them from. It is prepared once everything else
+            has been checked.
         ranks: processes that call this with the same arguments: each renders every so many frames, and measures every
             so many settings. The first one writes the frames and has all results. None for this one alone.
 
@@ -104,20 +104,20 @@ def evaluate(options: EvaluationOptions, frames: Path, ranks: Ranks | None = Non
     config = config_from_dict(TrainConfig, content["train_config"])
     with_torso = content["stage"] == "torso" and config.torso.iterations > 0
     if ranks.is_first:
-        prepare_frames_folder(frames)
-    settings, seconds = held_out_settings(trained, capture, held_out, frames, samples, with_torso, ranks)
+        frames.prepare()
+    settings, seconds = held_out_settings(trained, capture, held_out, frames.path, samples, with_torso, ranks)
     speed = {f"{name}, rendering only": _rendering_speed(value) for name, value in seconds.items()}
     if ranks.is_first:
         speed["end to end"] = end_to_end(trained, capture, held_out, samples, with_torso, options.speech_model)
     ranks.wait()  # with what would take the first one's time
     if other_speaker is not None:
-        settings += cross_speaker_settings(trained, capture, held_out, frames, *other_speaker, with_torso, ranks)
-    settings.append(closure_setting(trained, capture, held_out, frames, samples, ranks))
+        settings += cross_speaker_settings(trained, capture, held_out, frames.path, *other_speaker, with_torso, ranks)
+    settings.append(closure_setting(trained, capture, held_out, frames.path, samples, ranks))
     own = np.zeros(0) if samples is None else samples[int(held_out.times[0]) * SAMPLES_PER_FRAME :]
     for name, speech in zip(SILENCES, (own, *(other_speaker or ())[:1]), strict=False):
-        settings.append(silence_setting(name, trained, held_out, frames, speech, options.speech_model, ranks))
-    settings += leak_settings(trained, capture, held_out, frames, ranks)
-    settings += dial_settings(trained, capture, held_out, frames, ranks)
+        settings.append(silence_setting(name, trained, held_out, frames.path, speech, options.speech_model, ranks))
+    settings += leak_settings(trained, capture, held_out, frames.path, ranks)
+    settings += dial_settings(trained, capture, held_out, frames.path, ranks)
     ranks.wait()  # until the first one has written the frames
     results = measure_all(settings, metrics, missing, options.seed, ranks)
     facts = {

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from ernerf_ti.evaluation.evaluation import Evaluation, evaluate
-from ernerf_ti.evaluation.frames_folder import remove_frames_folder
+from ernerf_ti.evaluation.frames_folder import FramesFolder
 from ernerf_ti.evaluation.options import EvaluationOptions, VideoOptions
 from ernerf_ti.evaluation.page import page
 from ernerf_ti.evaluation.results_text import as_json
@@ -26,7 +26,7 @@ def evaluate_and_report(options: EvaluationOptions, ranks: Ranks | None = None) 
     Raises as :func:`ernerf_ti.evaluation.evaluation.evaluate`.
     """
     folder = options.output or RunFolder.find(options.run).evaluation
-    frames = folder / "frames"
+    frames = FramesFolder(folder / "frames")
     ranks = ranks or Ranks()
     keep = not ranks.is_first
     try:
@@ -36,9 +36,9 @@ def evaluate_and_report(options: EvaluationOptions, ranks: Ranks | None = None) 
     finally:
         if not keep:
             try:
-                remove_frames_folder(frames)
+                frames.remove()
             except KeyboardInterrupt:  # torchrun ends all processes when one has failed
-                remove_frames_folder(frames)
+                frames.remove()
                 raise
     return evaluation, written
 

@@ -115,12 +115,18 @@ def test_a_video_of_the_held_out_frames_has_the_same_values(folders, tmp_path, m
 
 def test_some_frames_elsewhere(folders, tmp_path):
     capture, run = folders
-    arguments = [str(run), "--capture", str(capture), "--output", str(tmp_path), "--frames", "1", "--keep-frames"]
-    assert evaluate([*arguments, "--device", "cpu"]) == 0
+    arguments = [str(run), "--capture", str(capture), "--output", str(tmp_path), "--device", "cpu", "--keep-frames"]
+    assert evaluate([*arguments, "--frames", "2"]) == 0
+    assert evaluate([*arguments, "--frames", "1"]) == 0
     content = json.loads((tmp_path / "metrics.json").read_text())
     assert (content["capture"]["held_out_frames"], content["capture"]["evaluated_frames"]) == (2, 1)
     assert {path.name for path in (tmp_path / "frames").glob("[!.]*")} == {"head", "head_only", "portrait", "silence"}
     assert len(list((tmp_path / "frames" / "head").iterdir())) == 1
+    shutil.copytree(capture, tmp_path / "other")
+    (tmp_path / "other" / "bc.jpg").write_bytes(b"")
+    failing = [str(run), "--capture", str(tmp_path / "other"), "--output", str(tmp_path), "--device", "cpu"]
+    assert evaluate(failing) == 1
+    assert (tmp_path / "frames" / "head" / "00000.png").is_file()  # they go with the results that are there still
 
 
 def test_another_capture(folders, tmp_path, capsys):
