@@ -13,10 +13,12 @@ OUT/index.html shows all rows, OUT/NAME/logs what their commands printed. See do
 """
 
 import contextlib
+import dataclasses
 import io
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Literal
@@ -62,7 +64,7 @@ class BatchOptions:
 
 def _batch(options: BatchOptions) -> int:
     _check(options)
-    speakers = read_speakers(options.speakers, _check_options)
+    speakers = read_speakers(options.speakers, partial(_check_options, options.speakers.absolute().parent))
     if not is_url(options.output):
         output_folder(Path(options.output))
     try:
@@ -132,8 +134,11 @@ def _check(options: BatchOptions) -> None:
         raise UsageError("--workers: belongs to --engine local, got ray; pass --cpus-per-row instead")
 
 
-def _check_options(command: str, options: list[str]) -> None:
-    """Parse the options of a command as it will do itself. Raises ValueError."""
+def _check_options(folder: Path, command: str, options: list[str]) -> None:
+    """Parse the options of a command as it will do itself, and look for the files that they name.
+
+    Raises ValueError. Relative paths are relative to `folder`.
+    """
     given = {
         "preprocess": ["VIDEO", "CAPTURE"],
         "train": ["CAPTURE", "RUN"],
@@ -149,6 +154,12 @@ def _check_options(command: str, options: list[str]) -> None:
         kept = [line for line in lines if line and "Parsing error" not in line and "--help" not in line]
         raise ValueError(f"{' '.join(options)}: {' '.join(kept)[:300] or 'not understood'}") from None
     check_device_name(parsed.device)
+    names = [f.name for f in dataclasses.fields(parsed) if f.name != "speech_model"]  # which need not be a path
+    for name in (*names, "pose_file", "background_file"):
+        path = getattr(parsed, name, None)
+        if isinstance(path, Path) and str(path) not in given and not (folder / path).exists():
+            option = name.removesuffix("_file").replace("_", "-")
+            raise ValueError(f"{option}: expected a path that exists, got {folder / path}; check the path")
 
 
 main = Command(

@@ -13,11 +13,19 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from ernerf_ti.cli.options import Command, Device, OptionalOutput, Positional
+from ernerf_ti.cli.options import Command, Device, OptionalOutput, Positional, check_seed
 from ernerf_ti.cli.paths import capture_folder, existing_file, output_folder, run_folder
 from ernerf_ti.cli.running import UsageError
-from ernerf_ti.evaluation.options import EvaluationOptions, MeasuringOptions, ReferenceOptions, RunOptions, VideoOptions
-from ernerf_ti.media.frame_folder import frame_files
+from ernerf_ti.evaluation.options import (
+    EvaluationOptions,
+    MeasuringOptions,
+    ReferenceOptions,
+    RunOptions,
+    VideoOptions,
+    check_frames,
+    frame_limit,
+)
+from ernerf_ti.media.frame_folder import check_folder_rate, frame_files
 from ernerf_ti.process.device import CudaGraphs, resolve_device, started_by_torchrun, use_own_device
 from ernerf_ti.process.precision import Precision
 
@@ -48,6 +56,10 @@ def _check(options: EvaluateOptions) -> None:
         _leave_out(options, ReferenceOptions, "belongs to --video, got a run")
     else:
         _leave_out(options, RunOptions, "belongs to a run, got --video")
+    check_frames(options.frames)
+    frame_limit(options.max_seconds)
+    check_folder_rate(options.folder_rate)
+    check_seed(options.seed)
 
 
 def _evaluate(options: EvaluateOptions) -> None:

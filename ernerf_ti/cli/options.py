@@ -39,7 +39,17 @@ from tyro.conf import Positional
 
 from ernerf_ti.cli.running import UsageError, run_reporting_errors
 
-__all__ = ["OLD_VALUES", "Command", "Device", "Flat", "OptionalOutput", "Output", "Positional", "option_value"]
+__all__ = [
+    "OLD_VALUES",
+    "Command",
+    "Device",
+    "Flat",
+    "OptionalOutput",
+    "Output",
+    "Positional",
+    "check_seed",
+    "option_value",
+]
 
 Output = Annotated[Path, tyro.conf.arg(aliases=("-o",))]
 """Type of a required option `-o/--output`, or of one with a default path."""
@@ -179,6 +189,12 @@ class Command(Generic[Options]):
             if option in self.bare_values and (not remaining or remaining[0].startswith("-")):
                 result.append(self.bare_values[option])
         return front + result
+
+
+def check_seed(seed: int) -> None:
+    """Raise UsageError for a seed that not every generator takes."""
+    if not 0 <= seed < 1 << 62:
+        raise UsageError(f"--seed: expected 0 or more, below 2^62, got {seed}; pass e.g. 0")
 
 
 def option_value(arguments: list[str], name: str) -> str | None:

@@ -17,13 +17,13 @@ from pathlib import Path
 
 import tyro
 
-from ernerf_ti.cli.options import Command, Device, Flat, Output, Positional
+from ernerf_ti.cli.options import Command, Device, Flat, Output, Positional, check_seed
 from ernerf_ti.cli.paths import capture_folder, existing_file, make_parent, output_file, output_folder, run_folder
 from ernerf_ti.cli.signing_options import SigningOptions
 from ernerf_ti.media.provenance.note import COMPOSITE_TYPE, SOURCE_TYPE
 from ernerf_ti.process.device import CudaGraphs, resolve_device, use_own_device
 from ernerf_ti.process.precision import Precision, resolve_precision
-from ernerf_ti.synthesis.options import SynthesisOptions
+from ernerf_ti.synthesis.options import SynthesisOptions, constant_closure
 from ernerf_ti.synthesis.outputs import check_formats
 
 
@@ -50,6 +50,8 @@ class SynthesizeOptions(SynthesisOptions):
 
 def _check(options: SynthesizeOptions) -> None:
     check_formats(options)
+    constant_closure(options.blink)
+    check_seed(options.seed)
     _ = options.dials
 
 
@@ -58,6 +60,10 @@ def _synthesize(options: SynthesizeOptions) -> None:
     existing_file(options.audio, "a video or sound file")
     if options.onto is not None and not options.onto.is_dir():
         existing_file(options.onto, "a video of the person")
+    if options.pose_file is not None:
+        existing_file(options.pose_file, "capture, still or a transforms file")
+    if options.background_file is not None:
+        existing_file(options.background_file, "capture, none, a color as #rrggbb or an image")
     if options.onto_capture is not None:
         capture_folder(options.onto_capture)
     files = [path for path in (options.output, options.depth, options.attention) if path is not None and path.suffix]

@@ -15,7 +15,7 @@ from ernerf_ti.data.capture import Capture
 from ernerf_ti.data.capture_files import HEAD
 from ernerf_ti.data.dials import read_dials
 from ernerf_ti.evaluation.metric import ImageSequence, Setting
-from ernerf_ti.evaluation.options import frame_limit
+from ernerf_ti.evaluation.options import check_frames, frame_limit
 from ernerf_ti.media.images import read_image, write_image
 from ernerf_ti.portrait.camera import scene_from_capture
 from ernerf_ti.portrait.records import RenderOutput
@@ -87,10 +87,9 @@ def select_frames(
 
     Raises ValueError for less than one frame, and for a capture on which dials can't be measured.
     """
+    check_frames(n)
     dials = read_dials(capture.folder, dial_names, capture.eye_closures).values if dial_names else None
     frames = TrainingFrames(capture, capture.val, device, dials=dials)
-    if n is not None and n < 1:
-        raise ValueError(f"frames: expected at least 1, got {n}; leave the option out to evaluate all frames")
     limit = frame_limit(seconds)
     indices = np.arange(len(frames))
     if limit is not None:

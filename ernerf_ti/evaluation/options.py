@@ -22,6 +22,12 @@ def frame_limit(seconds: float | None) -> int | None:
     return round(seconds * FPS) if seconds * FPS < MOST_FRAMES else None
 
 
+def check_frames(n: int | None) -> None:
+    """Raise ValueError for an option frames of less than one frame."""
+    if n is not None and n < 1:
+        raise ValueError(f"frames: expected at least 1, got {n}; leave the option out to evaluate all frames")
+
+
 @dataclass(frozen=True, kw_only=True)
 class MeasuringOptions:
     """How images are measured, of a run or of a video."""

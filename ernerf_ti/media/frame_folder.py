@@ -15,6 +15,12 @@ from ernerf_ti.media.picture import over_black
 _SUFFIXES = {".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
 
 
+def check_folder_rate(rate: float) -> None:
+    """Raise ValueError for frames per second that a folder of pictures can't have."""
+    if not 1 <= rate <= 1000:
+        raise ValueError(f"folder-rate: expected 1 to 1000 frames per second, got {rate:g}; try 25 or 30")
+
+
 def frame_files(folder: Path) -> list[Path]:
     """The pictures of a folder in the natural order of their names: 1, 2, 10. Empty if there is no such folder."""
     if not folder.is_dir():

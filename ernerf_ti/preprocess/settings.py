@@ -7,7 +7,7 @@ from ernerf_ti.audio.extractors import DEFAULT_EXTRACTOR, EXTRACTORS, current_na
 from ernerf_ti.data.capture_features import SpeechModel
 from ernerf_ti.data.capture_files import CapturePaths
 from ernerf_ti.media.files import require_file
-from ernerf_ti.media.frame_folder import frame_files
+from ernerf_ti.media.frame_folder import check_folder_rate, frame_files
 from ernerf_ti.media.video import FOLDER_RATE, probe
 
 LARGEST_SIZE = 4096
@@ -51,10 +51,7 @@ class Settings:
             raise ValueError(
                 f"size: expected an even number of pixels from 64 to {LARGEST_SIZE}, got {self.size}; try 512 or 256"
             )
-        if not 1 <= self.folder_rate <= 1000:
-            raise ValueError(
-                f"folder-rate: expected 1 to 1000 frames per second, got {self.folder_rate:g}; try 25 or 30"
-            )
+        check_folder_rate(self.folder_rate)
         object.__setattr__(self, "more_features", tuple(map(current_name, self.more_features)))
         for name in (self.features, *self.more_features):
             if name not in EXTRACTORS and not (name == self.features and name.endswith(".npy")):

@@ -12,6 +12,7 @@ from ernerf_ti.audio.ready_made import read_windows
 from ernerf_ti.data.capture_files import FPS
 from ernerf_ti.run.trained_portrait import SMOOTHING, TrainedPortrait
 from ernerf_ti.synthesis.head_motion import RAMP, HeadMotion
+from ernerf_ti.synthesis.options import constant_closure
 
 SAMPLES_PER_FRAME = round(SAMPLE_RATE / FPS)
 """Sound samples at 16 kHz per video frame at 25 fps."""
@@ -127,19 +128,14 @@ def blinks(trained: TrainedPortrait, n: int, kind: str, seed: int = 0, interval:
 
     Raises ValueError for another kind.
     """
+    closure = constant_closure(kind)
     times = np.arange(n) * interval
     if kind == "capture":
         return _capture_blinks(trained, times)
     if kind == "natural":
         known = _natural_blinks(int(np.ceil(n * interval)) + 1, seed)
         return np.interp(times, np.arange(len(known)), known).astype(np.float32)
-    try:
-        value = float(kind)
-    except ValueError:
-        value = -1.0
-    if not 0 <= value <= 1:
-        raise ValueError(f"blink: expected capture, natural or a number from 0 to 1, got {kind!r}; choose one of these")
-    return np.full(n, value, np.float32)
+    return np.full(n, closure, np.float32)
 
 
 def _capture_blinks(trained: TrainedPortrait, times: np.ndarray) -> np.ndarray:

@@ -1,6 +1,7 @@
 """Options of speech synthesis, without torch."""
 
 import math
+import re
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Literal
 
 from ernerf_ti.media.video_formats import Encoding, exact_rate
 
+_COLOR = re.compile("#[0-9a-fA-F]{6}")
 _LARGEST_DIAL = 3.0  # standard deviations; training clips values at 2.5
 
 Part = Literal["face", "head"]
@@ -92,6 +94,17 @@ class SynthesisOptions:
         return values
 
     @property
+    def pose_file(self) -> Path | None:
+        """The transforms file with other poses, if one is given."""
+        return None if self.pose in ("capture", "still") else Path(self.pose)
+
+    @property
+    def background_file(self) -> Path | None:
+        """The image to show behind the person, if one is given."""
+        is_file = self.background not in ("capture", "none") and color_of(self.background) is None
+        return Path(self.background) if is_file else None
+
+    @property
     def encoding(self) -> Encoding:
         """How the pictures of the output are encoded."""
         return Encoding(self.codec, self.crf, self.preset)
@@ -100,3 +113,28 @@ class SynthesisOptions:
     def rate(self) -> Fraction:
         """Frames per second. Raises ValueError for one that is out of range."""
         return exact_rate(self.fps)
+
+
+def color_of(background: str) -> tuple[float, ...] | None:
+    """RGB in [0, 1] of a background that is written #rrggbb; None for another one."""
+    if not _COLOR.fullmatch(background):
+        return None
+    return tuple(int(background[i : i + 2], 16) / 255 for i in (1, 3, 5))
+
+
+def constant_closure(blink: str) -> float | None:
+    """The eye closure that the option blink keeps throughout; None for capture and natural.
+
+    Raises ValueError for anything else.
+    """
+    if blink in ("capture", "natural"):
+        return None
+    try:
+        value = float(blink)
+    except ValueError:
+        value = math.nan
+    if not 0 <= value <= 1:
+        raise ValueError(
+            f"blink: expected capture, natural or a number from 0 to 1, got {blink!r}; choose one of these"
+        )
+    return value

@@ -3,7 +3,6 @@
 import contextlib
 import itertools
 import math
-import re
 import sys
 from collections.abc import Callable, Iterator
 from fractions import Fraction
@@ -40,7 +39,7 @@ from ernerf_ti.synthesis.driving import (
 from ernerf_ti.synthesis.frames import render_frames
 from ernerf_ti.synthesis.head_motion import HeadMotion
 from ernerf_ti.synthesis.images import DepthImages, attention_image, color_image, opaque_image, transparent_image
-from ernerf_ti.synthesis.options import SynthesisOptions
+from ernerf_ti.synthesis.options import SynthesisOptions, color_of
 from ernerf_ti.synthesis.outputs import check_formats, check_writable, output_has_alpha, output_paths
 from ernerf_ti.synthesis.paste import paste_frames
 from ernerf_ti.synthesis.pipeline import Image, images_ahead
@@ -260,8 +259,8 @@ def _background(trained: TrainedPortrait, kind: str) -> Tensor | None:
     if kind == "capture":
         return trained.background
     width, height = trained.size
-    if re.fullmatch("#[0-9a-fA-F]{6}", kind):
-        color = [int(kind[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    color = color_of(kind)
+    if color is not None:
         return torch.tensor(color, device=trained.background.device).expand(height, width, 3)
     if not Path(kind).is_file():
         raise FileNotFoundError(

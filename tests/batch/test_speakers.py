@@ -1,7 +1,11 @@
 """The table of speakers: what it may hold, and errors that name the place."""
 
+from functools import partial
+
 import pytest
 
+from ernerf_ti.batch.speakers import read_speakers
+from ernerf_ti.cli.batch import _check_options
 from ernerf_ti.cli.main import main
 
 
@@ -65,6 +69,16 @@ def folder(tmp_path):
         ("name,video,synthesize\na,a.mp4,--crf 99\n", "line 2, column synthesize: crf: "),
         ("name,video,synthesize\na,a.mp4,--fps 0\n", "line 2, column synthesize: fps: "),
         ("name,video,synthesize\na,a.mp4,--dial smile=9\n", "line 2, column synthesize: dial: expected NAME=VALUE"),
+        ("name,video,synthesize\na,a.mp4,--blink often\n", "synthesize: blink: expected capture, natural or a number"),
+        ("name,video,synthesize\na,a.mp4,--blink nan\n", "synthesize: blink: expected capture, natural or a number"),
+        ("name,video,synthesize\na,a.mp4,--seed -1\n", "line 2, column synthesize: --seed: expected 0 or more"),
+        ("name,video,synthesize\na,a.mp4,--pose stil\n", "column synthesize: pose: expected a path that exists, got "),
+        ("name,video,synthesize\na,a.mp4,--background '#12'\n", "background: expected a path that exists, got "),
+        ("name,video,synthesize\na,a.mp4,--onto none.mp4\n", "synthesize: onto: expected a path that exists, got "),
+        ("name,video,preprocess\na,a.mp4,--audio v.wav\n", "preprocess: audio: expected a path that exists, got "),
+        ("name,video,evaluate\na,a.mp4,--frames 0\n", "line 2, column evaluate: frames: expected at least 1, got 0"),
+        ("name,video,evaluate\na,a.mp4,--max-seconds nan\n", "column evaluate: max-seconds: expected at least 0.04"),
+        ("name,video,evaluate\na,a.mp4,--seed -1\n", "line 2, column evaluate: --seed: expected 0 or more"),
         ("name,video,evaluate\na,a.mp4,--reference b.mp4\n", "evaluate: --reference belongs to --video, got a run"),
     ],
 )
@@ -77,6 +91,15 @@ def test_errors_name_line_and_column(folder, capsys, table, message):
     assert error.startswith(str(folder / "speakers.csv"))
     assert error.count("\n") == 1
     assert not (folder / "out").exists()
+
+
+def test_paths_in_options_are_relative_to_the_table(folder, tmp_path_factory, monkeypatch):
+    (folder / "poses.json").write_text("{}")
+    (folder / "speakers.csv").write_text("name,video,synthesize\na,a.mp4,--pose poses.json --background '#102030'\n")
+    monkeypatch.chdir(tmp_path_factory.mktemp("elsewhere"))
+    check = partial(_check_options, folder)
+    (speaker,) = read_speakers(folder / "speakers.csv", check)
+    assert speaker.options["synthesize"] == ("--pose", "poses.json", "--background", "#102030")
 
 
 def test_what_belongs_to_the_other_engine_is_refused(folder, capsys):

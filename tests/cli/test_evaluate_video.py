@@ -182,6 +182,8 @@ def test_another_framing_is_refused_or_said(frames, tmp_path, capsys, monkeypatc
         (["--video", "theirs", "--audio", "none.wav"], 1, "none.wav: expected a sound file, got no such file"),
         (["--video", "theirs", "--reference", "."], 1, "expected a video, or a folder of its frames, got a folder"),
         (["--video", "theirs", "--max-seconds", "0"], 1, "max-seconds: expected at least 0.04, got 0"),
+        (["--video", "theirs", "--folder-rate", "0"], 1, "folder-rate: expected 1 to 1000 frames per second, got 0"),
+        (["--video", "theirs", "--seed", "-1"], 2, "--seed: expected 0 or more, below 2^62, got -1"),
         (["--video", "theirs", "--offset", "9"], 1, "expected less than the length of the videos, got 9 frames"),
         (["--video", "dark"], 1, "dark: expected a face, found none in 3 frames"),
     ],

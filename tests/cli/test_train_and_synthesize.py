@@ -165,6 +165,22 @@ def test_no_capture(tmp_path, capsys):
     assert "expected a capture folder, got no such folder" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        (("--pose", "stil"), "stil: expected capture, still or a transforms file, got no such file"),
+        (("--background", "blue"), "blue: expected capture, none, a color as #rrggbb or an image, got no such file"),
+        (("--blink", "2"), "blink: expected capture, natural or a number from 0 to 1, got '2'"),
+    ],
+)
+def test_pose_blink_and_background_are_checked_before_the_portrait_is_loaded(tmp_path, capsys, option, message):
+    (tmp_path / "checkpoint.pt").write_bytes(b"damaged")
+    (tmp_path / "speech.wav").write_bytes(b"damaged")
+    arguments = [str(tmp_path), "--audio", str(tmp_path / "speech.wav"), "-o", str(tmp_path / "out.mp4")]
+    assert main(["synthesize", *arguments, *option]) == 1
+    assert capsys.readouterr().err.startswith(message)
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_signal_saves(capture, tmp_path, number):
     command = [sys.executable, str(TOOLS / "train.py"), str(capture), str(tmp_path)]
