@@ -1,6 +1,5 @@
 """Benchmarks: everything on a GPU, its memory, kernels, rendering, viewer, live portraits, threads; kills, long use."""
 
-import math
 import os
 import shlex
 import sys
@@ -10,13 +9,17 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from ernerf_ti.cli.options import Command, Device, OptionalOutput, Output, Positional
+from ernerf_ti.cli.options import Command, Device, OptionalOutput, Output, Positional, check_range
 from ernerf_ti.cli.paths import capture_folder, make_parent, output_file, run_folder
 from ernerf_ti.cli.running import UsageError
 from ernerf_ti.media.files import write_json
 from ernerf_ti.process.device import resolve_device
 from ernerf_ti.process.precision import Precision, resolve_precision
+from ernerf_ti.viewer.state import LIMITS
 
+_LONGEST = 604_800  # s, a week
+_LARGEST = 1 << 13  # pixels a side
+_MOST = 1 << 22
 _INTERRUPTED = "interrupted; no figures were written"
 _FINISHED_PARTS = "interrupted; the figures of the parts before are in the output"
 
@@ -36,8 +39,7 @@ class CudaOptions:
 
 
 def _cuda(options: CudaOptions) -> int:
-    if not options.minutes > 0:
-        raise UsageError(f"--minutes: expected more than 0, got {options.minutes:g}; pass a larger number")
+    check_range("minutes", options.minutes, 0.01, _LONGEST / 60)
     if options.device == "cpu" and not options.quick:
         raise UsageError("--device: expected cuda, got cpu; pass --quick with it to rehearse the check without a GPU")
     output_file(options.output)
@@ -74,8 +76,8 @@ class MemoryOptions:
 
 
 def _memory(options: MemoryOptions) -> None:
-    _check_at_least_1("image", options.image)
-    _check_at_least_1("rays", options.rays)
+    check_range("image", options.image, 16, _LARGEST)
+    check_range("rays", options.rays, 1, _MOST)
     _check_output(options.output)
     resolve_precision(options.precision, "cpu")
 
@@ -105,7 +107,7 @@ class KernelsOptions:
 
 
 def _kernels(options: KernelsOptions) -> None:
-    _check_at_least_1("repeats", options.repeats)
+    check_range("repeats", options.repeats, 1, _MOST)
     if not 0 < options.scale <= 16:
         raise UsageError(f"--scale: expected more than 0, up to 16, got {options.scale:g}; pass e.g. 0.1")
     _check_output(options.output)
@@ -139,11 +141,9 @@ class RenderOptions:
 
 
 def _render(options: RenderOptions) -> None:
-    _check_at_least_1("frames", options.frames)
+    check_range("frames", options.frames, 1, _MOST)
     for size in options.sizes:
-        _check_at_least_1("sizes", size)
-        if size > 1 << 13:
-            raise UsageError(f"--sizes: expected at most {1 << 13} pixels, got {size}; pass e.g. 512")
+        check_range("sizes", size, 1, _LARGEST)
     path = run_folder(options.run)
     capture = None if options.capture is None else capture_folder(options.capture)
     _check_output(options.output)
@@ -179,6 +179,8 @@ class ViewerOptions:
 
 
 def _viewer(options: ViewerOptions) -> None:
+    check_range("seconds", options.seconds, 1, _LONGEST)
+    check_range("target-rate", options.target_rate, *LIMITS["target_rate"])
     path = run_folder(options.run)
     capture = None if options.capture is None else capture_folder(options.capture)
     _check_output(options.output)
@@ -211,10 +213,9 @@ class LiveOptions:
 
 
 def _live(options: LiveOptions) -> None:
-    _check_at_least_1("frames", options.frames)
-    for name, value in (("seconds", options.seconds), ("simulated-seconds", options.simulated_seconds)):
-        if not 0 <= value < math.inf:
-            raise UsageError(f"--{name}: expected 0 or more, got {value:g}; pass e.g. 60")
+    check_range("frames", options.frames, 1, _MOST)
+    check_range("seconds", options.seconds, 0, _LONGEST)
+    check_range("simulated-seconds", options.simulated_seconds, 0, _LONGEST)
     path = run_folder(options.run)
     _check_output(options.output)
     device = resolve_device(options.device)
@@ -244,6 +245,7 @@ class ThreadsOptions:
 
 
 def _threads(options: ThreadsOptions) -> None:
+    check_range("seconds", options.seconds, 0.1, _LONGEST)
     capture = capture_folder(options.capture)
     _check_output(options.output)
 
@@ -268,7 +270,7 @@ class KillsOptions:
 
 
 def _kills(options: KillsOptions) -> int:
-    _check_at_least_1("kills", options.kills)
+    check_range("kills", options.kills, 1, _MOST)
     _check_output(options.output)
 
     from ernerf_ti.experiments.check_kills import run, table
@@ -293,9 +295,8 @@ class SoakOptions:
 
 
 def _soak(options: SoakOptions) -> None:
-    _check_at_least_1("files", options.files)
-    if not 1 <= options.seconds < math.inf:
-        raise UsageError(f"--seconds: expected at least 1, got {options.seconds:g}; pass a larger number")
+    check_range("files", options.files, 1, _MOST)
+    check_range("seconds", options.seconds, 1, _LONGEST)
     _check_output(options.output)
     if not Path("/proc/self/statm").is_file():
         raise UsageError("bench soak: expected a system with /proc, which shows what a process holds; run it on Linux")
@@ -310,11 +311,6 @@ def _soak(options: SoakOptions) -> None:
     for what, of_part in usages.items():
         print(table(what, of_part))
     _write(options.output, {what: [asdict(usage) for usage in of_part] for what, of_part in usages.items()})
-
-
-def _check_at_least_1(name: str, value: int) -> None:
-    if value < 1:
-        raise UsageError(f"--{name}: expected at least 1, got {value}; pass a larger number")
 
 
 def _check_output(output: Path | None) -> None:

@@ -9,9 +9,8 @@ Writes the image, the fit and their difference side by side. Without a file, a s
 from dataclasses import dataclass
 from pathlib import Path
 
-from ernerf_ti.cli.options import Command, Device, Output, Positional
+from ernerf_ti.cli.options import Command, Device, Output, Positional, check_range, check_seed
 from ernerf_ti.cli.paths import existing_file, make_parent, output_file
-from ernerf_ti.cli.running import UsageError
 from ernerf_ti.media.files import require_not_replaced
 from ernerf_ti.media.images import write_image
 from ernerf_ti.process.device import resolve_device
@@ -38,10 +37,10 @@ class FitImageOptions:
 
 
 def _fit(options: FitImageOptions) -> None:
-    for name, least in (("size", 8), ("steps", 1), ("batch", 1)):
-        value = getattr(options, name)
-        if value < least:
-            raise UsageError(f"--{name}: expected at least {least}, got {value}; pass a larger number")
+    check_range("size", options.size, 8, 1 << 13)
+    check_range("steps", options.steps, 1, 1 << 30)
+    check_range("batch", options.batch, 1, 1 << 26)
+    check_seed(options.seed)
     if options.image is not None:
         existing_file(options.image, "an image")
         require_not_replaced(options.image, "image", options.output)

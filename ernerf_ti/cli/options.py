@@ -47,6 +47,7 @@ __all__ = [
     "OptionalOutput",
     "Output",
     "Positional",
+    "check_range",
     "check_seed",
     "option_value",
 ]
@@ -189,6 +190,12 @@ class Command(Generic[Options]):
             if option in self.bare_values and (not remaining or remaining[0].startswith("-")):
                 result.append(self.bare_values[option])
         return front + result
+
+
+def check_range(name: str, value: float, least: float, most: float) -> None:
+    """Raise UsageError for the value of an option that is not from `least` to `most`, or no number."""
+    if not least <= value <= most:
+        raise UsageError(f"--{name}: expected {least} to {most}, got {value}; pass another value")
 
 
 def check_seed(seed: int) -> None:

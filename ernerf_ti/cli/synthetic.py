@@ -10,7 +10,7 @@ A portrait can be trained on the capture, and `ernerf-ti preprocess` turns the v
 from dataclasses import dataclass
 from pathlib import Path
 
-from ernerf_ti.cli.options import Command, Device, Positional
+from ernerf_ti.cli.options import Command, Device, Positional, check_range, check_seed
 from ernerf_ti.cli.paths import make_parent, new_folder, output_file, whole_folder
 from ernerf_ti.cli.running import UsageError
 from ernerf_ti.data.capture_files import FPS
@@ -44,10 +44,9 @@ class SyntheticOptions:
 def _synthetic(options: SyntheticOptions) -> None:
     if options.output is None and options.video is None:
         raise UsageError("output: expected a folder, --video, or both, got neither; say where to write")
-    if not options.seconds <= 86_400:  # NaN neither
-        raise UsageError(f"--seconds: expected at most 86400, a day, got {options.seconds:g}; pass e.g. 10")
-    if options.size > 1 << 13:
-        raise UsageError(f"--size: expected at most {1 << 13} pixels, got {options.size}; pass e.g. 256")
+    check_range("seconds", options.seconds, 1 / FPS, 86_400)
+    check_range("size", options.size, 16, 1 << 13)
+    check_seed(options.seed)
     if options.output is not None:
         new_folder(options.output)
     if options.video is not None:

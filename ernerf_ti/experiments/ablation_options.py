@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from ernerf_ti.evaluation.options import check_frames
 from ernerf_ti.train.config import TrainConfig
 
 VARIANT_NAMES = (
@@ -22,7 +23,7 @@ VARIANT_NAMES = (
 class AblationOptions:
     """Which variants of the head are trained, on what, and where the results go.
 
-    Raises ValueError if `variants` selects none.
+    Raises ValueError if `variants` selects none, and for no stage or less than one frame.
     """
 
     capture: Path
@@ -41,6 +42,9 @@ class AblationOptions:
     """Device to train and to evaluate on."""
 
     def __post_init__(self) -> None:
+        check_frames(self.frames)
+        if not self.stages:
+            raise ValueError("stages: expected head, or head and finetune, got none; name one, or leave the option out")
         if not self.variant_names:
             raise ValueError(
                 f"variants: expected the start of {', '.join(VARIANT_NAMES)}, got {' '.join(self.variants)}; "

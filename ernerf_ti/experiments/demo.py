@@ -1,7 +1,6 @@
 """The demo: render a synthetic person, train a portrait of it, let it speak, and compare it with the ground truth."""
 
 import dataclasses
-import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -66,10 +65,10 @@ class Demo:
     precision: Precision = "auto"
 
     def __post_init__(self) -> None:
-        if not 2 <= self.seconds < math.inf:
-            raise ValueError(f"seconds: expected at least 2, got {self.seconds}; a portrait needs some speech")
-        if not self.speed_up >= 1:
-            raise ValueError(f"speed_up: expected at least 1, got {self.speed_up}; 1 is the full training")
+        if not 2 <= self.seconds <= 86_400:
+            raise ValueError(f"seconds: expected 2 to 86400, a day, got {self.seconds}; a portrait needs some speech")
+        if not 1 <= self.speed_up <= 1e6:
+            raise ValueError(f"speed_up: expected 1 to 1e6, got {self.speed_up}; 1 is the full training")
 
     @property
     def config(self) -> TrainConfig:

@@ -60,6 +60,16 @@ def test_selection_of_variants(tmp_path):
         AblationOptions(tmp_path, tmp_path, PRESETS["small"], variants=("other",))
 
 
+def test_what_would_fail_after_training_is_refused_at_once(capture, tmp_path, capsys):
+    arguments = ["ablate", str(capture), str(tmp_path / "out"), "--device", "cpu"]
+    assert main([*arguments, "--frames", "0"]) == 1
+    assert main([*arguments, "--stages"]) == 1
+    first, second = capsys.readouterr().err.splitlines()
+    assert first.startswith("frames: expected at least 1, got 0")
+    assert second.startswith("stages: expected head, or head and finetune, got none")
+    assert not (tmp_path / "out").exists()
+
+
 def test_rows_are_kept_and_an_interrupted_ablation_continues(tiny, tmp_path):
     names = "frequency_concatenation", "triplane_hash_channel"
     whole = run_ablation(tiny(tmp_path / "whole", *names))

@@ -103,14 +103,18 @@ def test_a_folder_of_something_else_is_kept(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
-        (["--seconds", "1"], "seconds: expected at least 2, got 1.0"),
-        (["--seconds", "inf"], "seconds: expected at least 2, got inf"),
-        (["--seconds", "nan"], "seconds: expected at least 2, got nan"),
-        (["--speed-up", "0"], "speed_up: expected at least 1, got 0.0"),
+        (["--seconds", "1"], "seconds: expected 2 to 86400, a day, got 1.0"),
+        (["--seconds", "inf"], "seconds: expected 2 to 86400, a day, got inf"),
+        (["--seconds", "nan"], "seconds: expected 2 to 86400, a day, got nan"),
+        (["--seconds", "1e300"], "seconds: expected 2 to 86400, a day, got 1e+300"),
+        (["--speed-up", "0"], "speed_up: expected 1 to 1e6, got 0.0"),
+        (["--speed-up", "inf"], "speed_up: expected 1 to 1e6, got inf"),
+        (["--seed", "-1"], "--seed: expected 0 or more, below 2^62, got -1"),
+        (["--size", "1000000"], "--size: expected 16 to 8192, got 1000000"),
         (["--size", "33"], "size: expected an even number"),
     ],
 )
 def test_bad_choices(tmp_path, capsys, arguments, text):
-    assert command.main([str(tmp_path / "demo"), "--device", "cpu", *arguments]) == 1
+    assert command.main([str(tmp_path / "demo"), "--device", "cpu", *arguments]) == (2 if text.startswith("--") else 1)
     assert text in capsys.readouterr().err
     assert not (tmp_path / "demo").exists()

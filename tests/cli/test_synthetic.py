@@ -21,7 +21,9 @@ def test_capture_and_video(tmp_path, capsys):
     [
         ([], 2, "output: expected a folder, --video, or both, got neither"),
         (["out", "--size", "47"], 1, "size: expected an even number >= 16, got 47"),
-        (["out", "--seconds", "0"], 1, "n_frames: expected a number > 0, got 0"),
+        (["out", "--seconds", "0"], 2, "--seconds: expected 0.04 to 86400, got 0.0"),
+        (["out", "--seconds", "nan"], 2, "--seconds: expected 0.04 to 86400, got nan"),
+        (["out", "--seed", "-1"], 2, "--seed: expected 0 or more, below 2^62, got -1"),
     ],
 )
 def test_bad_arguments(tmp_path, monkeypatch, capsys, arguments, status, text):

@@ -217,9 +217,10 @@ def test_a_changed_clip_is_tracked_again(tool, drawn_mouths, clip_file, tmp_path
         (["{short}", "--features", "hubert"], 1, "--features: expected some of ppg, mel, mel-raw, whisper-1, "),
         (["{short}", "-o", "{text}/figures.json"], 1, "text.mp4"),
         (["{short}", "-o", "{folder}"], 1, ": expected a file to write, got a folder; add a file name"),
-        (["{short}", "--seed", "-1"], 2, "--seed: expected at least 0, got -1; pass a larger number"),
+        (["{short}", "--seed", "-1"], 2, "--seed: expected 0 or more, below 2^62, got -1; pass e.g. 0"),
         ([], 2, "clips: expected at least one video, got none"),
-        (["{short}", "--blocks", "1"], 2, "--blocks: expected 0 or at least 2, got 1; pass 5"),
+        (["{short}", "--blocks", "1"], 2, "--blocks: expected 0, or 2 to 1000, got 1; pass 5"),
+        (["{short}", "--blocks", "1000000"], 2, "--blocks: expected 0, or 2 to 1000, got 1000000; pass 5"),
     ],
 )
 def test_wrong_input(drawn_mouths, arguments, status, message, tmp_path, capsys):

@@ -52,8 +52,9 @@ def test_same_seed_same_image(device, tmp_path, monkeypatch):
     [
         (["missing.png"], 1, "missing.png: expected an image, got no such file; check the path"),
         (["{text}"], 1, "text.png: not an image, or a damaged one"),
-        (["--steps", "0"], 2, "--steps: expected at least 1, got 0; pass a larger number"),
-        (["--size", "4"], 2, "--size: expected at least 8, got 4; pass a larger number"),
+        (["--steps", "0"], 2, "--steps: expected 1 to 1073741824, got 0; pass another value"),
+        (["--size", "4"], 2, "--size: expected 8 to 8192, got 4; pass another value"),
+        (["--seed", str(1 << 80)], 2, "--seed: expected 0 or more, below 2^62, got"),
     ],
 )
 def test_bad_arguments(arguments, status, message, tmp_path, capsys):
