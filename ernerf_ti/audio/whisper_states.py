@@ -39,13 +39,13 @@ class _Schedule:
         margin = n_steps // 15  # 2 s of 30 s
         if look_ahead is None:
             return _Schedule(margin, n_steps - 2 * margin, margin)
-        ahead, output = round(look_ahead * _STEPS_PER_SECOND), max(1, round(block * _STEPS_PER_SECOND))
-        if not 0 <= ahead <= n_steps - margin - output:
-            longest = (n_steps - margin - output) / _STEPS_PER_SECOND
+        output = max(1, round(block * _STEPS_PER_SECOND))
+        longest = (n_steps - margin - output) / _STEPS_PER_SECOND
+        if not 0 <= look_ahead <= longest:
             raise ValueError(
                 f"look_ahead: expected 0 to {longest:g} seconds, got {look_ahead:g}; pass none for whole recordings"
             )
-        return _Schedule(margin, output, ahead)
+        return _Schedule(margin, output, round(look_ahead * _STEPS_PER_SECOND))
 
     @property
     def length(self) -> int:

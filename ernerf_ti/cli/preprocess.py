@@ -118,7 +118,7 @@ def _preprocess(options: PreprocessOptions) -> None:
         features = tuple(best if name == "auto" else name for name in features)
         if note:
             print(note, file=sys.stderr)
-    pipeline = capture_pipeline(options.capture, _settings(options, features, str(device)))
+    pipeline = capture_pipeline(options.capture, _settings(options, features, str(device)), options.stages)
     if options.consent_document is not None:
         pipeline.require_kept([options.consent_document])
     if consent is not None:

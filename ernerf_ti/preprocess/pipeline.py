@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -56,9 +56,8 @@ class Pipeline:
             ValueError: there is no stage of that name.
             StageError: a stage failed, or its inputs are missing.
         """
-        names = [stage.name for stage in self.stages]
-        if only is not None and only not in names:
-            raise ValueError(f"stages: expected one of {', '.join(names)}, got {only!r}; choose one of these")
+        if only is not None:
+            self._stage(only)
         for stage in self.stages:
             if only is not None and stage.name != only:
                 continue
@@ -82,6 +81,18 @@ class Pipeline:
             assert not missing, f"{stage.name} did not write {missing}"
             outputs = {"outputs": self._names(stage.outputs), "work": self._work_digests(stage)}
             write_json(self._record_path(stage), {**record, **outputs})
+
+    def require_runnable(self, names: Sequence[str]) -> None:
+        """Check that stages can be run on their own, one after the other.
+
+        Raises:
+            ValueError: there is no stage of one of these names.
+            StageError: inputs of a stage are missing, and no stage before it makes them.
+        """
+        made: set[str] = set()
+        for stage in [self._stage(name) for name in names]:
+            self._require_inputs(stage, made)
+            made.update(stage.outputs)
 
     def require_kept(self, inputs: Iterable[Path]) -> None:
         """Check that no stage would remove what another one has yet to read.
@@ -155,9 +166,16 @@ class Pipeline:
             total.update(f"{path.name} {file_digest(path)}\n".encode())
         return total.hexdigest()
 
-    def _require_inputs(self, stage: Stage) -> None:
+    def _stage(self, name: str) -> Stage:
+        names = [stage.name for stage in self.stages]
+        if name not in names:
+            raise ValueError(f"stages: expected one of {', '.join(names)}, got {name!r}; choose one of these")
+        return self.stages[names.index(name)]
+
+    def _require_inputs(self, stage: Stage, made: Collection[str] = ()) -> None:
+        """Raises StageError for inputs that do not exist and are not among those that are made before."""
         for artifact in stage.inputs:
-            if not self.paths(artifact):
+            if artifact not in made and not self.paths(artifact):
                 source = next((s.name for s in self.stages if artifact in s.outputs), None)
                 advice = f"run stage {source} first" if source else "check the path"
                 raise StageError(

@@ -9,9 +9,11 @@ from ernerf_ti.data.capture_files import CapturePaths
 from ernerf_ti.media.files import require_file
 from ernerf_ti.media.frame_folder import check_folder_rate, frame_files
 from ernerf_ti.media.video import FOLDER_RATE, probe
+from ernerf_ti.preprocess.crop import parse_crop
 
 LARGEST_SIZE = 4096
 """In pixels; the landmarks and masks of a face are not found any more precisely in larger pictures."""
+_LONGEST_CONTEXT = 30  # s, which Whisper's encoder hears at once; a model says how many of them can be ahead
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,13 @@ class Settings:
                 f"size: expected an even number of pixels from 64 to {LARGEST_SIZE}, got {self.size}; try 512 or 256"
             )
         check_folder_rate(self.folder_rate)
+        if self.speech_layer < 1:
+            raise ValueError(f"speech-layer: expected at least 1, got {self.speech_layer}; pass e.g. 3")
+        if self.look_ahead is not None and not 0 <= self.look_ahead <= _LONGEST_CONTEXT:
+            raise ValueError(
+                f"look-ahead: expected 0 to {_LONGEST_CONTEXT} seconds, got {self.look_ahead:g}; "
+                "leave it out for the whole recording"
+            )
         object.__setattr__(self, "more_features", tuple(map(current_name, self.more_features)))
         for name in (self.features, *self.more_features):
             if name not in EXTRACTORS and not (name == self.features and name.endswith(".npy")):
@@ -75,7 +84,10 @@ def check_inputs(settings: Settings) -> None:
         raise ValueError(f"{video}: expected a video, got a capture, which is already preprocessed; pass the video")
     if not frame_files(video):
         require_file(video, "a video", "check the path")
-    mute = probe(video, settings.folder_rate).sound_rate is None
+    info = probe(video, settings.folder_rate)
+    if settings.crop is not None:
+        parse_crop(settings.crop, info.width, info.height)
+    mute = info.sound_rate is None
     if settings.audio is not None:
         require_file(settings.audio, "a sound file", "check the path, or omit the option")
     elif mute and video.is_dir():

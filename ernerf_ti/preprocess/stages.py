@@ -1,6 +1,6 @@
 """The preprocessing stages from a video to a capture."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -63,13 +63,19 @@ _SKIN_FRAMES = 32  # from which the skin color is estimated
 _PACKAGES = ("ernerf-ti", "mediapipe", "opencv-python", "numpy", "av", "pocketsphinx", "librosa")
 
 
-def capture_pipeline(folder: Path, settings: Settings) -> Pipeline:
+def capture_pipeline(folder: Path, settings: Settings, only: Sequence[str] = ()) -> Pipeline:
     """The stages that create a capture in a folder, after checking all input files.
+
+    Args:
+        folder: the capture.
+        settings: of all stages.
+        only: names of stages that are to run on their own, one after the other.
 
     Raises:
         FileNotFoundError, IsADirectoryError: the video or another input file does not exist.
-        ValueError: a file is of another kind or lies where the capture is written, or the folder contains something
-            else, as the capture of another video.
+        ValueError: a file is of another kind or lies where the capture is written, the folder contains something
+            else, as the capture of another video, or there is no such stage.
+        StageError: inputs of a stage are missing that no stage before it makes.
     """
     folder = Path(folder)
     check_inputs(settings)
@@ -82,6 +88,7 @@ def capture_pipeline(folder: Path, settings: Settings) -> Pipeline:
     stages = _CaptureStages(folder, settings)
     pipeline = stages.pipeline()
     pipeline.require_kept(input_paths(settings))
+    pipeline.require_runnable(only)
     if other := other_source(folder, settings.video):
         raise ValueError(
             f"{folder}: expected a new folder or the capture of {settings.video}, got the capture of another video, "

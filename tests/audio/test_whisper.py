@@ -1,5 +1,6 @@
 """Whisper's encoder: weights from every format, states as in transformers, equal results from a stream, features."""
 
+import math
 from types import SimpleNamespace
 
 import numpy as np
@@ -164,7 +165,7 @@ def test_the_last_layer_of_a_part_of_the_steps(model, wanted):
     torch.testing.assert_close(encoder(spectrum, wanted), encoder(spectrum)[wanted])
 
 
-@pytest.mark.parametrize("look_ahead", [-0.1, 3.0])
+@pytest.mark.parametrize("look_ahead", [-0.1, 3.0, math.nan, math.inf])
 def test_look_ahead_that_does_not_fit(model, look_ahead):
     with pytest.raises(ValueError, match=r"look_ahead: expected 0 to 2\.76 seconds, got"):
         WhisperStates(model, 1, look_ahead)

@@ -75,6 +75,8 @@ def folder(tmp_path):
         ("name,video,synthesize\na,a.mp4,--pose stil\n", "column synthesize: pose: expected a path that exists, got "),
         ("name,video,synthesize\na,a.mp4,--background '#12'\n", "background: expected a path that exists, got "),
         ("name,video,synthesize\na,a.mp4,--onto none.mp4\n", "synthesize: onto: expected a path that exists, got "),
+        ("name,video,preprocess\na,a.mp4,--look-ahead inf\n", "preprocess: look-ahead: expected 0 to 30 seconds, got"),
+        ("name,video,preprocess\na,a.mp4,--speech-layer 0\n", "preprocess: speech-layer: expected at least 1, got 0"),
         ("name,video,preprocess\na,a.mp4,--audio v.wav\n", "preprocess: audio: expected a path that exists, got "),
         ("name,video,evaluate\na,a.mp4,--frames 0\n", "line 2, column evaluate: frames: expected at least 1, got 0"),
         ("name,video,evaluate\na,a.mp4,--max-seconds nan\n", "column evaluate: max-seconds: expected at least 0.04"),

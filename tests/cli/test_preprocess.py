@@ -15,6 +15,23 @@ def test_failure_is_one_line(tmp_path, capsys):
     assert "none.mp4: expected a video, got no such file" in error
 
 
+@pytest.mark.parametrize(
+    ("stages", "message"),
+    [
+        (["crop", "hair"], "stages: expected one of crop, frames, sound,"),
+        (["crop", "sound"], "stage sound: expected frame counts (preprocess/frames.json), got no such file; run stage"),
+    ],
+)
+def test_stages_are_checked_before_the_first_one_runs(tmp_path, capsys, stages, message):
+    write_video(tmp_path / "gray.mp4", [np.full((64, 64, 3), 90, np.uint8)] * 3, 25, np.zeros(1920, np.float32))
+    consent = ["--consent-by", "Jane", "--consent-date", "2026-11-01", "--consent-purpose", "a guide"]
+    arguments = ["preprocess", str(tmp_path / "gray.mp4"), str(tmp_path / "out"), *consent, "--crop", "0,0,64"]
+    assert main([*arguments, "--stages", *stages]) == 1
+    captured = capsys.readouterr()
+    assert message in captured.err and not captured.out
+    assert not (tmp_path / "out").exists()
+
+
 def test_unknown_stage(tmp_path, capsys):
     write_video(tmp_path / "gray.mp4", [np.full((64, 64, 3), 90, np.uint8)] * 3, 25, np.zeros(1920, np.float32))
     assert main(["preprocess", str(tmp_path / "gray.mp4"), str(tmp_path / "out"), "--only", "hair"]) == 1
@@ -41,7 +58,7 @@ def test_interruption_says_how_to_go_on(tmp_path, capsys, monkeypatch):
     ],
 )
 def test_features(tmp_path, capsys, monkeypatch, given, installed, expected):
-    def pipeline(folder, settings):
+    def pipeline(folder, settings, only):
         assert (settings.features, settings.more_features) == expected
         raise ValueError("as expected")
 

@@ -131,6 +131,17 @@ def test_only_needs_its_inputs(kitchen):
         kitchen.run(only="count")
 
 
+def test_stages_that_can_run_on_their_own(kitchen):
+    kitchen.pipeline().require_runnable(["split", "count"])
+    with pytest.raises(StageError, match=r"stage count: expected words .* run stage split first"):
+        kitchen.pipeline().require_runnable(["count", "split"])
+    with pytest.raises(ValueError, match="stages: expected one of split, shout, count, got 'fry'"):
+        kitchen.pipeline().require_runnable(["split", "fry"])
+    assert kitchen.runs == []
+    kitchen.run()
+    kitchen.pipeline().require_runnable(["count", "split"])
+
+
 def test_failure_names_stage_and_reason(kitchen):
     kitchen.source.write_text("one bad")
     with pytest.raises(StageError, match="stage split: source: expected good words, got bad; remove it"):
