@@ -22,6 +22,8 @@ from ernerf_ti.run.serialization import old_option_names
 from ernerf_ti.train.config import PRESETS, TrainConfig
 
 if TYPE_CHECKING:
+    import torch
+
     from ernerf_ti.interop.ngp_files import OfficialFile
     from ernerf_ti.interop.parity import Difference
 
@@ -88,6 +90,13 @@ def _to_run(options: ConvertOptions) -> list[str] | None:
     capture_path = None if options.capture is None else capture_folder(options.capture)
     device = resolve_device(options.device)
 
+    from ernerf_ti.train.trainer import trained_alone
+
+    with trained_alone(options.target):
+        return _convert_to_run(options, capture_path, device)
+
+
+def _convert_to_run(options: ConvertOptions, capture_path: Path | None, device: "torch.device") -> list[str] | None:
     from ernerf_ti.data.capture import open_capture
     from ernerf_ti.interop.ngp_files import read_official_file
     from ernerf_ti.interop.runs import extractor_of, write_run, write_still_run

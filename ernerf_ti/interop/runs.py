@@ -51,7 +51,8 @@ def write_run(
     """Make a run folder that renders like the checkpoint, and in which training can continue.
 
     The public code has 10,000 appearance embeddings; the run gets the first ones, one per training frame, and keeps
-    the others for conversion back.
+    the others for conversion back. :func:`ernerf_ti.train.trainer.trained_alone` keeps other processes out of the
+    folder.
 
     Args:
         source: the checkpoint.

@@ -11,6 +11,7 @@ from ernerf_ti.cli.main import main
 from ernerf_ti.interop.tensors import is_parameter
 from ernerf_ti.run.checkpoint import load_checkpoint
 from ernerf_ti.run.trained_portrait import load_portrait
+from ernerf_ti.train.trainer import trained_alone
 from tests.cli.conftest import TOOLS
 from tests.interop.making import frame_inputs, official_frame, random_tensors, save, write_capture
 
@@ -70,6 +71,16 @@ def test_check_with_another_checkpoint_fails(head, tmp_path):
         [*command, str(tmp_path / "run"), "--check", str(head / "frame.npz")], capture_output=True, text=True
     )
     assert result.returncode == 1 and "exceed the tolerance: " in result.stdout and "head_amb_aud" in result.stdout
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="folders can't be locked there")
+def test_a_run_that_is_being_trained_is_left_alone(head, tmp_path, capsys):
+    run = tmp_path / "run"
+    with trained_alone(run):  # it has not saved a checkpoint yet
+        assert convert([str(head / "ngp.pth"), str(run)]) == 1
+        assert list(run.iterdir()) == []
+    assert capsys.readouterr().err.startswith(f"{run}: expected a run that nothing else trains, got one that another")
+    assert convert([str(head / "ngp.pth"), str(run)]) == 0
 
 
 def test_round_trip(head, capture, tmp_path, capsys):
