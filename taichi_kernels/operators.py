@@ -22,6 +22,8 @@ from taichi_kernels.runtime import start
 
 _LIBRARY = torch.library.Library("taichi_kernels", "FRAGMENT")
 _ORDINARY_TYPES = (Tensor, torch.nn.Parameter)
+# In which torch.autograd.grad calls backward passes for is_grads_batched=True: the dispatcher takes the batch apart.
+_LEGACY_VMAP = torch._C._dispatch_key_parse("VmapMode")
 _AUTOCAST_KEYS = {"AutocastCPU": torch._C.DispatchKey.AutocastCPU, "AutocastCUDA": torch._C.DispatchKey.AutocastCUDA}
 
 
@@ -76,6 +78,7 @@ class Operator:
             is_compiling()
             or torch._C._len_torch_dispatch_stack()  # FakeTensorMode, tracing, counting of operations
             or torch._C._get_tracing_state() is not None  # torch.jit.trace
+            or torch._C._dispatch_tls_is_dispatch_key_included(_LEGACY_VMAP)
         ):
             return self.overload(*args)
         if torch._C._are_functorch_transforms_active():

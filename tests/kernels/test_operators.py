@@ -320,6 +320,30 @@ def test_gradients_of_torch_func(device):
     torch.testing.assert_close(*results, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("name", ["composite", "grid_encode", "march_rays", "spherical_harmonics", "triplane_encode"])
+def test_batches_of_upstream_gradients(name, device):
+    arguments = operator_arguments(name, 6, torch.float32, device)
+    leaves = [a for a in arguments if isinstance(a, torch.Tensor) and a.requires_grad]
+    results = getattr(OPERATORS, name)(*arguments)
+    results = [r for r in (results if isinstance(results, tuple) else (results,)) if r.requires_grad]
+    upstream = [torch.randn(3, *r.shape, device=device) for r in results]
+    batched = torch.autograd.grad(results, leaves, upstream, is_grads_batched=True, retain_graph=True)
+    singly = [torch.autograd.grad(results, leaves, [u[i] for u in upstream], retain_graph=True) for i in range(3)]
+    torch.testing.assert_close(batched, tuple(map(torch.stack, zip(*singly, strict=True))))
+
+
+def test_vectorized_derivatives(device):
+    x = torch.rand(4, 3, device=device)
+    results = []
+    for of in (tk, reference):
+        jacobian = torch.autograd.functional.jacobian(lambda x, of=of: of.frequency_encode(x, 2), x, vectorize=True)
+        hessian = torch.autograd.functional.hessian(
+            lambda x, of=of: of.frequency_encode(x, 2).square().sum(), x, vectorize=True
+        )
+        results.append((jacobian, hessian))
+    torch.testing.assert_close(*results, rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::torch.jit.TracerWarning")
 def test_torch_jit_trace_records_operators(device):
     directions, others = (F.normalize(torch.randn(n, 3, device=device)) for n in (10, 20))
