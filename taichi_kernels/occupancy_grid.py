@@ -44,7 +44,8 @@ def dilate_density(density_grid: Tensor) -> Tensor:
         density_grid: [C, R^3] float32 or float64 in Morton order, R a power of two.
 
     Returns:
-        a new tensor of the same shape and dtype. Not differentiable. Deterministic.
+        a new tensor of the same shape and dtype; NaN where one of the seven is, as torch.max has it. Not
+        differentiable. Deterministic.
 
     Raises ValueError if the argument is not as above.
     """
@@ -133,6 +134,11 @@ def _kernels(dtype: torch.dtype, on_cuda: bool) -> _Kernels:
     ti = taichi()
     Reals, Bytes = array(dtype), array(torch.uint8)
 
+    @ti.func
+    def larger(a, b):
+        """Unlike ti.max, which drops NaN: a sum with it is NaN. Taichi takes b != b for False."""
+        return ti.select(a >= b, a, ti.select(b > a, b, a + b))
+
     @parallel_kernel(on_cuda)
     def dilate(
         density_grid: Reals,  # [C, R^3]
@@ -150,9 +156,9 @@ def _kernels(dtype: torch.dtype, on_cuda: bool) -> _Kernels:
                 bits = (0x09249249 << d) & (n_cells - 1)
                 coordinate, others = code & bits, code & ~bits
                 if coordinate != 0:
-                    largest = ti.max(largest, density_grid[first + (others | ((coordinate - 1) & bits))])
+                    largest = larger(largest, density_grid[first + (others | ((coordinate - 1) & bits))])
                 if coordinate != bits:
-                    largest = ti.max(largest, density_grid[first + (others | (((code | ~bits) + 1) & bits))])
+                    largest = larger(largest, density_grid[first + (others | (((code | ~bits) + 1) & bits))])
             dilated[k] = largest
 
     @parallel_kernel(on_cuda)

@@ -30,6 +30,16 @@ def test_dilation_of_single_cells(device):
     assert grid.sum() == 12  # not modified
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_dilation_keeps_nan(dtype, device):
+    grid = torch.randn(2, 512, device=device, dtype=dtype)
+    grid[0, [0, 70, 71, 300]] = torch.nan
+    grid[1, 5] = torch.inf
+    dilated = dilate_density(grid)
+    torch.testing.assert_close(dilated, reference.dilate_density(grid), rtol=0, atol=0, equal_nan=True)
+    assert 4 + 7 <= int(dilated[0].isnan().sum()) <= 4 + 3 * 7 and not dilated[1].isnan().any()
+
+
 def test_bit_order_and_strict_threshold(device):
     grid = torch.zeros(1, 8, device=device)
     grid[0, :4] = torch.tensor([0.6, 0.5, 0.4, 0.6], device=device)

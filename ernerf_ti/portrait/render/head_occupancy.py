@@ -169,7 +169,8 @@ class OccupancyGrid(nn.Module):
                 densities = density_fn(chunk_centers + noise * self._half_cell(cascade))
                 evaluated[cascade].scatter_reduce_(0, chunk, densities, "amax")
         decayed = torch.where(evaluated >= 0, self.density_grid * config.decay, self.density_grid)
-        largest = torch.maximum(decayed, tk.dilate_density(evaluated))
+        # One NaN of a half precision network would stay, spread, and make the mean density NaN: fmax leaves it out.
+        largest = torch.fmax(decayed, tk.dilate_density(evaluated))
         self.density_grid.copy_(torch.where(self.density_grid == _UNSEEN, self.density_grid, largest))
         self._threshold()
 

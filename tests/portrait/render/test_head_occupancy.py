@@ -196,6 +196,16 @@ def test_a_fraction_of_no_cells(device):
     assert (grid.density_grid == -1).all() and (grid.bitfield == 0).all()
 
 
+def test_a_density_that_is_no_number_does_not_stay(device):
+    grid = grid_of(device)
+    before = grid.density_grid.clone()
+    grid.update(lambda positions: torch.where(positions[:, 2] > 0, torch.nan, 3.0))
+    assert not grid.density_grid.isnan().any() and not grid.mean_density.isnan()
+    centers = cell_centers(R, device=device)
+    unknown = (before[0] >= 0) & (centers[:, 2] > 3 / R)
+    assert torch.equal(grid.density_grid[0, unknown], before[0, unknown])
+
+
 def test_repeated_cells_take_the_largest_density(device):
     """However the points of a cell are ordered."""
     grid, occupied = ball_of(device, 1 - 1e-6)
