@@ -39,7 +39,7 @@ class EvaluateOptions(RunOptions, ReferenceOptions):
     video: Path | None = None
     """Video of a talking head by any method, or a folder of its frames, to evaluate in place of a run."""
     output: OptionalOutput = None
-    """Folder for the results; by default RUN/evaluation, or VIDEO_evaluation beside the video."""
+    """Folder for the results; by default RUN/evaluation, or NAME_evaluation beside a video or a baked portrait."""
     device: Device = "auto"
     """Device to render and to compute metrics on; auto is CUDA if torch can use it, else the CPU."""
     precision: Precision = "auto"

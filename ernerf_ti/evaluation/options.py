@@ -33,7 +33,8 @@ class MeasuringOptions:
     """How images are measured, of a run or of a video."""
 
     output: Path | None = None
-    """Folder for metrics.json and evaluation.html; RUN/evaluation or VIDEO_evaluation by default."""
+    """Folder for metrics.json and evaluation.html; by default RUN/evaluation, or NAME_evaluation beside a video, a
+    baked portrait or another checkpoint than that of a run folder."""
     device: str = "cpu"
     """Device to render and to compute metrics on."""
     max_seconds: float | None = None

@@ -77,8 +77,9 @@ class RunFolder:
 
     @property
     def evaluation(self) -> Path:
-        """Results of `ernerf-ti evaluate`."""
-        return self.path / "evaluation"
+        """Results of `ernerf-ti evaluate`: a baked portrait, or another checkpoint, has a folder of its own."""
+        is_usual = self.checkpoint_name == _CHECKPOINT
+        return self.path / ("evaluation" if is_usual else f"{Path(self.checkpoint_name).stem}_evaluation")
 
     @property
     def viewer(self) -> Path:

@@ -129,6 +129,16 @@ def test_some_frames_elsewhere(folders, tmp_path):
     assert (tmp_path / "frames" / "head" / "00000.png").is_file()  # they go with the results that are there still
 
 
+def test_a_portrait_file_has_results_of_its_own(folders, tmp_path):
+    capture, run = folders
+    (tmp_path / "evaluation").mkdir()
+    (tmp_path / "evaluation" / "metrics.json").write_text("of a run")
+    shutil.copy(run / "checkpoint.pt", tmp_path / "anna.pt")
+    assert evaluate([str(tmp_path / "anna.pt"), "--capture", str(capture), "--device", "cpu", "--frames", "1"]) == 0
+    assert {path.name for path in (tmp_path / "anna_evaluation").iterdir()} == {"metrics.json", "evaluation.html"}
+    assert (tmp_path / "evaluation" / "metrics.json").read_text() == "of a run"
+
+
 def test_another_capture(folders, tmp_path, capsys):
     write_portrait_capture(SyntheticPortrait(11, 32, seed=5), tmp_path / "other")
     assert evaluate([str(folders[1]), "--capture", str(tmp_path / "other"), "--device", "cpu"]) == 1

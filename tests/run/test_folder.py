@@ -21,6 +21,12 @@ def test_run_folder_checkpoint_and_parent(tmp_path):
     assert RunFolder.find(other).checkpoint == other
 
 
+def test_results_of_several_portraits_in_a_folder_lie_apart(tmp_path):
+    paths = [make(tmp_path, name) for name in ("checkpoint.pt", "step_500.pt", "anna.eti", "ben.v2.eti")]
+    names = [RunFolder.find(path).evaluation.relative_to(tmp_path).name for path in paths]
+    assert names == ["evaluation", "step_500_evaluation", "anna_evaluation", "ben.v2_evaluation"]
+
+
 @pytest.mark.parametrize(
     ("name", "error", "text"),
     [
