@@ -62,14 +62,26 @@ def open_media(path: Path) -> InputContainer:
         ) from None
 
 
+def moving_tracks(file: InputContainer) -> list[VideoStream]:
+    """The video tracks without cover pictures and the like."""
+    other = Disposition.attached_pic | Disposition.timed_thumbnails | Disposition.dependent
+    return [track for track in file.streams.video if not track.disposition & other]
+
+
 def video_track(file: InputContainer) -> VideoStream | None:
     """The track with the moving pictures: the one that the file marks as default, else the largest. None if there is
     none that can be decoded; a cover picture is not a video."""
-    other = Disposition.attached_pic | Disposition.timed_thumbnails | Disposition.dependent
-    tracks = [track for track in file.streams.video if track.codec_context and not track.disposition & other]
+    tracks = [track for track in moving_tracks(file) if track.codec_context]
     marked = [track for track in tracks if track.disposition & Disposition.default]
     # Files without such marks have them on all tracks or on none.
     return max(marked or tracks, key=lambda track: track.width * track.height, default=None)
+
+
+def sound_track(file: InputContainer) -> AudioStream | None:
+    """The track with the voice: the one that the file marks as default, else the first. None if there is none that can
+    be decoded."""
+    tracks = [track for track in file.streams.audio if track.codec_context is not None]
+    return next((track for track in tracks if track.disposition & Disposition.default), tracks[0] if tracks else None)
 
 
 def decode(path: Path, file: InputContainer, stream: VideoStream | AudioStream) -> Iterator[Any]:

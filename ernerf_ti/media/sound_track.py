@@ -12,9 +12,8 @@ import numpy as np
 import soxr
 from av.audio.stream import AudioStream
 from av.container import InputContainer
-from av.stream import Disposition
 
-from ernerf_ti.media.container import LONGEST_GAP, decode, open_media, video_track
+from ernerf_ti.media.container import LONGEST_GAP, decode, open_media, sound_track, video_track
 from ernerf_ti.media.sound_clock import Clock
 from ernerf_ti.media.sound_frames import Findings, Piece, decode_sound
 from ernerf_ti.media.voice import LevelMeter, Levels
@@ -111,10 +110,10 @@ def default_track(path: Path, file: InputContainer) -> AudioStream:
     """Raises ValueError if there is no track that can be decoded."""
     if not file.streams.audio:
         raise ValueError(f"{path}: no audio track; use a recording with the speaker's voice")
-    tracks = [stream for stream in file.streams.audio if stream.codec_context is not None]
-    if not tracks:
+    track = sound_track(file)
+    if track is None:
         raise ValueError(f"{path}: ffmpeg does not know the codec of the audio track; convert it to AAC or WAV")
-    return next((stream for stream in tracks if stream.disposition & Disposition.default), tracks[0])
+    return track
 
 
 def track_seconds(path: Path) -> float:

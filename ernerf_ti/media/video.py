@@ -14,7 +14,15 @@ import numpy as np
 from av.container import InputContainer
 from av.video.stream import VideoStream
 
-from ernerf_ti.media.container import LONGEST_GAP, MOST_FILLED, decode, open_media, video_track
+from ernerf_ti.media.container import (
+    LONGEST_GAP,
+    MOST_FILLED,
+    decode,
+    moving_tracks,
+    open_media,
+    sound_track,
+    video_track,
+)
 from ernerf_ti.media.frame_folder import folder_size, frame_files, read_fitted
 from ernerf_ti.media.picture import LARGEST_SIDE, Converter, Deinterlacer, Look, Shown, has_alpha
 
@@ -43,7 +51,7 @@ class VideoInfo:
     """Of the video track, in seconds, by the time stamps."""
     codec: str
     sound_rate: int | None
-    """Samples per second; None without an audio track."""
+    """Samples per second; None without an audio track that can be decoded."""
     notes: tuple[str, ...] = ()
     """What is converted when frames are read, in words."""
 
@@ -317,10 +325,10 @@ def _scan_file(path: Path, size: int, changed_ns: int) -> _Scan:
         duration = packets.end - float(packets.times.min())
         sizes = packets.seconds_of_sizes()
         width, height = max(sizes, key=sizes.__getitem__)
-        sound = file.streams.audio
+        sound = sound_track(file)
         info = VideoInfo(
             *(width, height, len(packets.times) / duration, duration, stream.codec_context.name),
-            sound[0].rate if sound else None,
+            sound.rate if sound is not None else None,
             tuple(_notes(file, stream, packets, rhythm)),
         )
         return _Scan(info, packets.aspect, rhythm.usual_gap)
@@ -390,8 +398,8 @@ def _pixel_aspect(stream: VideoStream) -> Fraction:
 
 
 def _notes(file: InputContainer, stream: VideoStream, packets: _Packets, rhythm: _Rhythm) -> Iterator[str]:
-    if len(file.streams.video) > 1:
-        yield f"{len(file.streams.video)} video tracks: track {stream.index} is used"
+    if (n := len(moving_tracks(file))) > 1:
+        yield f"{n} video tracks: track {stream.index} is used"
     source = packets.samples[0].look.encoding
     if source is not None:
         yield f"{source} is converted to SDR in BT.709"

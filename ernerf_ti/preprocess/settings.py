@@ -94,7 +94,8 @@ def check_inputs(settings: Settings) -> None:
         raise ValueError(f"{video}: a folder of pictures has no sound; pass the speaker's voice with --audio")
     elif mute:
         raise ValueError(
-            f"{video}: no audio track; use a recording with the speaker's voice, or pass the voice with --audio"
+            f"{video}: no audio track that can be decoded; use a recording with the speaker's voice, or pass the voice "
+            "with --audio"
         )
     if settings.face_parser is not None:
         require_file(settings.face_parser, "BiSeNet's weights (79999_iter.pth)", "check the path, or omit the option")

@@ -231,5 +231,5 @@ def test_a_cover_is_not_the_video(reader, tmp_path):
     with pytest.raises(ValueError, match=r"cover\.mp4: expected a video, got a file with a cover picture alone; pass"):
         reader(path)
     path = with_cover(tmp_path / "a.mp4", moving=True)
-    assert (probe(path).width, probe(path).codec) == (64, "h264")
+    assert (probe(path).width, probe(path).codec, probe(path).notes) == (64, "h264", ())
     assert len(list(read_frames(path, 25))) == 5

@@ -7,7 +7,7 @@ import pytest
 from ernerf_ti.media.images import write_image
 from ernerf_ti.media.sound import read_sound
 from ernerf_ti.media.video import FrameCounts, probe, read_frames
-from tests.media.clips import beeps, encode, picture
+from tests.media.clips import SOUND_RATE, beeps, encode, picture
 from tests.media.coded import coded, write
 
 X264 = {"crf": "20", "preset": "ultrafast"}
@@ -232,3 +232,13 @@ def test_pictures_from_one_on(tmp_path):
     for k in range(5):
         write_image(tmp_path / f"{k}.png", np.full((4, 6, 3), 40 * k, np.uint8))
     assert [frame[0, 0, 0] for frame in read_frames(tmp_path, 25, start=3)] == [120, 160]
+
+
+def test_sound_in_a_codec_that_nobody_knows(tmp_path):
+    """As of the spatial sound of phones."""
+    path = encode(tmp_path / "a.mov", np.arange(5) / 25, [picture(90)] * 5, [(0, beeps([0.1], 0.4))])
+    assert probe(path).sound_rate == SOUND_RATE
+    path.write_bytes(path.read_bytes().replace(b"mp4a\0\0\0\0", b"xyz1\0\0\0\0").replace(b"esds", b"free"))
+    assert probe(path).sound_rate is None and len(read(path)[0]) == 5
+    with pytest.raises(ValueError, match=r"a\.mov: ffmpeg does not know the codec of the audio track; convert it to"):
+        read_sound(path)
