@@ -1,7 +1,9 @@
 """Videos in: upright frames of any format at a constant rate, and what the files say about themselves."""
 
 import functools
+import heapq
 import itertools
+from collections import deque
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -35,6 +37,8 @@ _FILLED = 1.0  # s without a new picture that count as filled in
 _BEFORE = 0.5  # s that are decoded before the frame to begin with: deinterlacing looks back
 _STILL = 0.2  # s without a new picture that is seen as a standstill
 _REGULAR = 0.9  # of the gaps between frames are near the usual one in a video with a constant rate
+_DEEPEST = 16  # frames that a decoder holds back to put them in order, at most (ITU-T H.264, A.3.1)
+_BACK = 1.0  # s by which time stamps go back, and of pictures whose stamps are behind, if the clock began again
 _PLAUSIBLE_ASPECT = Fraction(1, 8), Fraction(8)
 
 
@@ -193,6 +197,8 @@ class _Source:
 
     def __iter__(self) -> Iterator[Shown]:
         first, frames = self._first_frames()
+        if self._file.format.name == "avi":
+            frames = _with_times_in_order(frames)
         filled = 0.0
         for frame in frames:
             before = self.times[-1] if self.times else self._begin
@@ -235,6 +241,25 @@ class _Source:
                 frames, first = decode(self._path, self._file, self._stream), None
         self._begin = 0.0
         return None, frames if first is None else itertools.chain((first,), frames)
+
+
+def _with_times_in_order(frames: Iterator[Any]) -> Iterator[Any]:
+    """Decoded frames of an AVI file, which has no times of showing: those that ffmpeg makes up follow the order in the
+    file, in which frames precede those that refer to them, and are put into the order of the frames here."""
+    waiting: deque[Any] = deque()
+    times: list[int] = []
+    for frame in frames:
+        if frame.pts is None:  # then none has one
+            yield frame
+            continue
+        waiting.append(frame)
+        heapq.heappush(times, frame.pts)
+        if len(waiting) > _DEEPEST:
+            waiting[0].pts = heapq.heappop(times)
+            yield waiting.popleft()
+    for frame in waiting:
+        frame.pts = heapq.heappop(times)
+        yield frame
 
 
 @dataclass(frozen=True)

@@ -242,3 +242,12 @@ def test_sound_in_a_codec_that_nobody_knows(tmp_path):
     assert probe(path).sound_rate is None and len(read(path)[0]) == 5
     with pytest.raises(ValueError, match=r"a\.mov: ffmpeg does not know the codec of the audio track; convert it to"):
         read_sound(path)
+
+
+def test_frames_of_avi_that_refer_to_later_ones(tmp_path):
+    """The file has no times of showing, and stores frames in another order than that of showing."""
+    n = 30
+    write(tmp_path / "a.avi", ramp(n), "libx264", options={**X264, "bf": "3", "b-pyramid": "normal"})
+    levels, counts = read(tmp_path / "a.avi")
+    assert len(levels) == counts.read == n and counts.held == 0 and not counts.variable
+    np.testing.assert_allclose(levels, 255 * (0.05 + 0.9 * np.arange(n) / n), atol=4)
