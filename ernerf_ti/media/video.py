@@ -405,10 +405,25 @@ def _look_through(path: Path, file: InputContainer, stream: VideoStream) -> _Pac
         raise _no_frames(path)
     stamps = [[t for t in times if t is not None] for times in (shown, decoded)]
     complete = [np.array(times) for times in stamps if len(times) == len(shown)]
+    if complete:
+        _require_one_clock(path, complete[-1], default_gap)
     times = complete[0] if complete else default_gap * np.arange(len(shown))
     last = int(times.argmax())
     length = lengths[last] or _Rhythm.of(times, default_gap).usual_gap
     return _Packets(times, float(times[last]) + min(length, LONGEST_GAP), samples, aspect, stored, alpha)
+
+
+def _require_one_clock(path: Path, times: np.ndarray, gap: float) -> None:
+    """Raise ValueError if time stamps in the order of the file begin again, as where files were put end to end: later
+    frames would be lost among the earlier ones."""
+    latest = np.maximum.accumulate(times)
+    behind = np.append(np.zeros(_DEEPEST, bool), latest[:-_DEEPEST] - times[_DEEPEST:] > _BACK)
+    if behind.sum() * gap > _BACK:
+        at = latest[behind.argmax()] - times[0]
+        raise ValueError(
+            f"{path}: the time stamps of the pictures begin again after {at:.2f} s, as where recordings were put "
+            "end to end; convert the file to MP4 first, or pass one recording"
+        )
 
 
 def _is_hidden(codec: str, packet: av.Packet) -> bool:

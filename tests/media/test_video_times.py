@@ -251,3 +251,11 @@ def test_frames_of_avi_that_refer_to_later_ones(tmp_path):
     levels, counts = read(tmp_path / "a.avi")
     assert len(levels) == counts.read == n and counts.held == 0 and not counts.variable
     np.testing.assert_allclose(levels, 255 * (0.05 + 0.9 * np.arange(n) / n), atol=4)
+
+
+def test_recordings_put_end_to_end(tmp_path):
+    write(tmp_path / "a.ts", ramp(60), "libx264", options=X264)
+    (tmp_path / "twice.ts").write_bytes((tmp_path / "a.ts").read_bytes() * 2)
+    for reader in (probe, read):
+        with pytest.raises(ValueError, match=r"twice\.ts: the time stamps of the pictures begin again after 2\.3. s"):
+            reader(tmp_path / "twice.ts")
