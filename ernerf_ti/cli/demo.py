@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
 
-from ernerf_ti.cli.options import Command, Device, Positional, check_range, check_seed
+from ernerf_ti.cli.options import Command, Device, Positional, check_range
 from ernerf_ti.cli.paths import new_folder, output_folder
 from ernerf_ti.process.device import resolve_device, use_deterministic_algorithms
 from ernerf_ti.process.precision import Precision, resolve_precision
@@ -42,7 +42,6 @@ class DemoOptions:
 def _demo(options: DemoOptions) -> None:
     begin = perf_counter()
     check_range("size", options.size, 16, 1 << 13)
-    check_seed(options.seed)
     folder = output_folder(options.output)
     if options.deterministic:
         use_deterministic_algorithms()

@@ -13,7 +13,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from ernerf_ti.cli.options import Command, Device, OptionalOutput, Positional, check_seed
+from ernerf_ti.cli.options import Command, Device, OptionalOutput, Positional
 from ernerf_ti.cli.paths import capture_folder, existing_file, output_folder, run_folder
 from ernerf_ti.cli.running import UsageError
 from ernerf_ti.evaluation.options import (
@@ -59,7 +59,6 @@ def _check(options: EvaluateOptions) -> None:
     check_frames(options.frames)
     frame_limit(options.max_seconds)
     check_folder_rate(options.folder_rate)
-    check_seed(options.seed)
 
 
 def _evaluate(options: EvaluateOptions) -> None:

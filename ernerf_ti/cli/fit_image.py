@@ -9,7 +9,7 @@ Writes the image, the fit and their difference side by side. Without a file, a s
 from dataclasses import dataclass
 from pathlib import Path
 
-from ernerf_ti.cli.options import Command, Device, Output, Positional, check_range, check_seed
+from ernerf_ti.cli.options import Command, Device, Output, Positional, check_range
 from ernerf_ti.cli.paths import existing_file, make_parent, output_file
 from ernerf_ti.media.files import require_not_replaced
 from ernerf_ti.media.images import write_image
@@ -40,7 +40,6 @@ def _fit(options: FitImageOptions) -> None:
     check_range("size", options.size, 8, 1 << 13)
     check_range("steps", options.steps, 1, 1 << 30)
     check_range("batch", options.batch, 1, 1 << 26)
-    check_seed(options.seed)
     if options.image is not None:
         existing_file(options.image, "an image")
         require_not_replaced(options.image, "image", options.output)

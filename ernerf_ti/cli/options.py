@@ -48,7 +48,6 @@ __all__ = [
     "Output",
     "Positional",
     "check_range",
-    "check_seed",
     "option_value",
 ]
 
@@ -122,7 +121,7 @@ class Command(Generic[Options]):
 
         Raises:
             SystemExit: as for calls.
-            UsageError: an empty argument: as a path it would be the current folder.
+            UsageError: an empty argument: as a path it would be the current folder; a seed that is none.
             ValueError: as :attr:`check`.
         """
         arguments = self._present_spellings(list(arguments))
@@ -154,6 +153,9 @@ class Command(Generic[Options]):
             default=default,
             config=markers,
         )
+        seed = getattr(parsed, "seed", 0)
+        if not 0 <= seed < 1 << 62:  # NumPy, torch and those that derive others from it have different limits
+            raise UsageError(f"--seed: expected 0 or more, below 2^62, got {seed}; pass e.g. 0")
         if self.check is not None:
             self.check(parsed)
         return parsed
@@ -196,12 +198,6 @@ def check_range(name: str, value: float, least: float, most: float) -> None:
     """Raise UsageError for the value of an option that is not from `least` to `most`, or no number."""
     if not least <= value <= most:
         raise UsageError(f"--{name}: expected {least} to {most}, got {value}; pass another value")
-
-
-def check_seed(seed: int) -> None:
-    """Raise UsageError for a seed that not every generator takes."""
-    if not 0 <= seed < 1 << 62:
-        raise UsageError(f"--seed: expected 0 or more, below 2^62, got {seed}; pass e.g. 0")
 
 
 def option_value(arguments: list[str], name: str) -> str | None:

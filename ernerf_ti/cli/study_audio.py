@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from ernerf_ti.cli.options import Command, OptionalOutput, Positional, check_seed
+from ernerf_ti.cli.options import Command, OptionalOutput, Positional
 from ernerf_ti.cli.paths import existing_file, make_parent, output_file, output_folder
 from ernerf_ti.cli.running import UsageError
 from ernerf_ti.media.files import require_not_replaced, write_json
@@ -47,7 +47,6 @@ def _study(options: StudyAudioOptions) -> None:
             raise UsageError(
                 f"clips: expected files of different names, got {name} {names.count(name)} times; rename or omit one"
             )
-    check_seed(options.seed)
     if options.blocks and not 2 <= options.blocks <= 1000:
         raise UsageError(f"--blocks: expected 0, or 2 to 1000, got {options.blocks}; pass 5")
     for path in options.clips:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import tyro
 
-from ernerf_ti.cli.options import Command, Device, Flat, Output, Positional, check_seed
+from ernerf_ti.cli.options import Command, Device, Flat, Output, Positional
 from ernerf_ti.cli.paths import capture_folder, existing_file, make_parent, output_file, output_folder, run_folder
 from ernerf_ti.cli.signing_options import SigningOptions
 from ernerf_ti.media.provenance.note import COMPOSITE_TYPE, SOURCE_TYPE
@@ -51,7 +51,6 @@ class SynthesizeOptions(SynthesisOptions):
 def _check(options: SynthesizeOptions) -> None:
     check_formats(options)
     constant_closure(options.blink)
-    check_seed(options.seed)
     _ = options.dials
 
 

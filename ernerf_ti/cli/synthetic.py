@@ -10,7 +10,7 @@ A portrait can be trained on the capture, and `ernerf-ti preprocess` turns the v
 from dataclasses import dataclass
 from pathlib import Path
 
-from ernerf_ti.cli.options import Command, Device, Positional, check_range, check_seed
+from ernerf_ti.cli.options import Command, Device, Positional, check_range
 from ernerf_ti.cli.paths import make_parent, new_folder, output_file, whole_folder
 from ernerf_ti.cli.running import UsageError
 from ernerf_ti.data.capture_files import FPS
@@ -46,7 +46,6 @@ def _synthetic(options: SyntheticOptions) -> None:
         raise UsageError("output: expected a folder, --video, or both, got neither; say where to write")
     check_range("seconds", options.seconds, 1 / FPS, 86_400)
     check_range("size", options.size, 16, 1 << 13)
-    check_seed(options.seed)
     if options.output is not None:
         new_folder(options.output)
     if options.video is not None:

@@ -1,6 +1,7 @@
 """The framework of the commands' options, on a small command."""
 
 from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
 from typing import Literal
 
@@ -167,3 +168,19 @@ def test_usage_errors_end_with_2(capsys):
 
     assert Command("small", Given, refuse, "")(["a"]) == 2
     assert capsys.readouterr().err == "--fast: expected --limit with it, got none\n"
+
+
+@pytest.mark.parametrize("seed", ["-1", str(1 << 62)])
+@pytest.mark.parametrize(
+    ("command", "arguments"),
+    [
+        ("synthesize", ["run", "--audio", "a.wav", "-o", "a.mp4"]),
+        ("evaluate", ["run"]),
+        ("demo", []),
+        ("synthetic", ["out"]),
+        ("fit_image", []),
+    ],
+)
+def test_seeds_that_are_none_are_refused_before_any_work(command, arguments, seed, capsys):
+    assert import_module(f"ernerf_ti.cli.{command}").main([*arguments, "--seed", seed]) == 2
+    assert capsys.readouterr().err == f"--seed: expected 0 or more, below 2^62, got {seed}; pass e.g. 0\n"
