@@ -8,6 +8,7 @@ from ernerf_ti.data.capture_features import SpeechModel
 from ernerf_ti.data.capture_files import CapturePaths
 from ernerf_ti.media.files import require_file
 from ernerf_ti.media.frame_folder import check_folder_rate, frame_files
+from ernerf_ti.media.sound import probe_sound
 from ernerf_ti.media.video import FOLDER_RATE, probe
 from ernerf_ti.preprocess.crop import parse_crop
 
@@ -78,7 +79,8 @@ def input_paths(settings: Settings) -> list[Path]:
 
 
 def check_inputs(settings: Settings) -> None:
-    """Raises FileNotFoundError, IsADirectoryError or ValueError for an input that is missing or of another kind."""
+    """Raises FileNotFoundError, IsADirectoryError or ValueError for an input that is missing or of another kind, or a
+    crop that is not inside the video."""
     video = settings.video
     if CapturePaths(video).transforms("train").is_file():
         raise ValueError(f"{video}: expected a video, got a capture, which is already preprocessed; pass the video")
@@ -90,6 +92,7 @@ def check_inputs(settings: Settings) -> None:
     mute = info.sound_rate is None
     if settings.audio is not None:
         require_file(settings.audio, "a sound file", "check the path, or omit the option")
+        probe_sound(settings.audio)
     elif mute and video.is_dir():
         raise ValueError(f"{video}: a folder of pictures has no sound; pass the speaker's voice with --audio")
     elif mute:

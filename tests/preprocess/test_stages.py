@@ -235,6 +235,28 @@ def test_video_without_sound_is_refused_before_any_work(portrait, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"crop": "0,0,200"}, "crop: expected X,Y,SIDE of a square inside the 192x192 video, got '0,0,200'"),
+        ({"audio": "mute.mp4"}, r"mute\.mp4: no audio track; use a recording"),
+        ({"audio": "text.wav"}, r"text\.wav: ffmpeg can't read this as video or sound"),
+    ],
+)
+@pytest.mark.parametrize("only", [None, "crop", "sound"])
+def test_wrong_inputs_leave_an_earlier_capture_as_it_is(folder, video, tmp_path, options, text, only):
+    write_video(tmp_path / "mute.mp4", [np.full((64, 64, 3), 90, np.uint8)] * 3, 25)
+    (tmp_path / "text.wav").write_text("no sound")
+    given = {name: tmp_path / value if name == "audio" else value for name, value in options.items()}
+    before = contents(folder)
+    with pytest.raises(ValueError, match=text):
+        run(folder, video, only, **given)
+    assert contents(folder) == before
+    with pytest.raises(ValueError, match=text):
+        run(tmp_path / "out", video, only, **given)
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_folder_of_frames_with_its_sound(portrait, tmp_path):
     frames, other = tmp_path / "frames", tmp_path / "other"
     for folder in (frames, other):
