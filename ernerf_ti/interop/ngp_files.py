@@ -1,5 +1,6 @@
 """Checkpoint files of the public ER-NeRF code: read strictly, and written like its ngp.pth."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,6 +21,7 @@ from ernerf_ti.media.whole_files import replacing
 from ernerf_ti.portrait.portrait import Portrait
 from ernerf_ti.run.tensor_files import not_finite, read_tensor_file
 
+_NUMBERS = "epoch", "global_step", "mean_count", "mean_density", "mean_density_torso"
 _FIRST_LAYER = "audio_net.encoder_conv.0.weight"
 
 
@@ -104,7 +106,8 @@ def read_official_file(path: Path) -> OfficialFile:
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: another kind of file; or tensors that are missing, unexpected or of another shape, which are listed.
+        ValueError: another kind of file; or tensors that are missing, unexpected or of another shape, which are listed;
+            or a number that is none.
     """
     path = Path(path)
     if not path.exists():
@@ -132,6 +135,12 @@ def read_official_file(path: Path) -> OfficialFile:
     if broken is not None:
         raise ValueError(f"{path}: expected finite numbers, got NaN or infinity in {broken}; pass another checkpoint")
     entries = {name: value for name, value in content.items() if name != "model"} if "model" in content else {}
+    for name in _NUMBERS:
+        if not _is_number(entries.get(name, 0)):
+            raise ValueError(
+                f"{path}: {name}: expected a number from 0 on, got {str(entries[name])[:60]!r}; pass a file as ER-NeRF "
+                "wrote it"
+            )
     return OfficialFile(path, {name: tensors[name] for name in expected}, entries)
 
 
@@ -175,6 +184,12 @@ def _differences(tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor]) 
         elif follows_from_settings(name) and not torch.equal(value.to(target.dtype), target):
             found.append(f"{name}: expected {target.tolist()}, got {value.tolist()}")
     return found
+
+
+def _is_number(value: Any) -> bool:
+    if isinstance(value, Tensor) and value.numel() == 1 and not value.is_complex():
+        value = value.item()
+    return isinstance(value, int | float) and 0 <= value < math.inf  # NaN fails too
 
 
 def _shape(value: Any) -> list[int] | None:

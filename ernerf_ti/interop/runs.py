@@ -243,6 +243,14 @@ def _carry_optimizer(source: OfficialFile, trainer: Trainer) -> str:
         return "optimizer: reset (the file has none; epoch files have)"
     if source.has_torso != (trainer.stage == "torso"):
         return f"optimizer: reset (the file's belongs to another stage than {trainer.stage})"
+    try:
+        return _moments_carried(source, trainer, content)
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:  # whatever is in its place
+        return f"optimizer: reset (the file's can't be read: {type(error).__name__})"
+
+
+def _moments_carried(source: OfficialFile, trainer: Trainer, content: dict[str, Any]) -> str:
+    """Raises whatever Python and torch raise where the optimizer's state has other content, before anything changes."""
     trained = by_official_name(_trained(trainer))
     names = [name for prefix in _PARAMETER_GROUPS[source.has_torso] for name in trained if name.startswith(prefix)]
     indices = [index for group in content["param_groups"] for index in group["params"]]
@@ -275,7 +283,8 @@ def _carry_average(source: OfficialFile, trainer: Trainer) -> str:
     state = trainer.average.state_dict()
     named = {name.removeprefix("average."): tensor for name, tensor in state.items() if isinstance(tensor, Tensor)}
     copy_tensors(source.path, shadows, by_official_name(named))
-    n = int(source.entries["ema"].get("num_updates") or 0)
+    given = source.entries["ema"].get("num_updates")
+    n = given if isinstance(given, int) and given > 0 else 0
     trainer.average.load_state_dict({"n": n, **{f"average.{name}": tensor for name, tensor in named.items()}})
     return f"moving average of the weights: converted ({n} updates)"
 

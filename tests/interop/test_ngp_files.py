@@ -126,6 +126,19 @@ def test_other_files_are_rejected(tmp_path):
             read_official_file(tmp_path / "other.pth")
 
 
+@pytest.mark.parametrize("name", ["global_step", "mean_count", "mean_density", "mean_density_torso"])
+@pytest.mark.parametrize("value", ["many", [1.0, 2.0], None, -1, float("nan"), float("inf"), torch.zeros(2)], ids=str)
+def test_numbers_that_are_none(head_tensors, tmp_path, name, value):
+    path = save(tmp_path / "ngp.pth", head_tensors, **{name: value})
+    with pytest.raises(ValueError, match=rf"ngp\.pth: {name}: expected a number from 0 on, got .*; pass a file as"):
+        read_official_file(path)
+
+
+def test_numbers_may_be_tensors(head_tensors, tmp_path):
+    path = save(tmp_path / "ngp.pth", head_tensors, mean_density=torch.tensor(0.5))
+    assert read_official_file(path).portrait().head_grid.mean_density.item() == 0.5
+
+
 def test_nothing_in_a_file_is_executed(tmp_path):
     torch.save({"model": {}, "hook": _Touch(tmp_path / "touched")}, tmp_path / "ngp.pth")
     with pytest.raises(ValueError, match=r"expected a file written by torch.save with tensors only"):

@@ -259,6 +259,22 @@ def test_optimizer_that_does_not_match_is_reset(head_tensors, capture, config, t
     assert "belongs to another stage than torso" in write_run(source, tmp_path / "b", capture, config, "torso")[2]
 
 
+@pytest.mark.parametrize(
+    "state",
+    [
+        {},
+        {"param_groups": [{"params": 3}], "state": {}},
+        {"param_groups": None, "state": []},
+        {"param_groups": [{"params": list(range(38))}], "state": {k: {"exp_avg": "x"} for k in range(38)}},
+    ],
+    ids=["empty", "number", "none", "text"],
+)
+def test_optimizer_that_is_none_is_reset(head_tensors, capture, config, tmp_path, state):
+    source = file_of(tmp_path / "ngp_ep0001.pth", head_tensors, optimizer=state, global_step=1)
+    line = write_run(source, tmp_path / "a", capture, config)[2]
+    assert line.startswith("optimizer: reset (the file's")
+
+
 # Errors
 
 
