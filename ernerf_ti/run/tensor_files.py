@@ -1,5 +1,6 @@
 """Reading files of torch.save from anywhere: nothing in them is executed, and damage is found before it is used."""
 
+import warnings
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -32,7 +33,9 @@ def read_tensor_file(path: Path, device: torch.device | str, what: str, advice: 
     problem = _problem_of_records(path)
     if problem is None:
         try:
-            content = torch.load(path, map_location=device, weights_only=True)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # about other pickles, before the error
+                content = torch.load(path, map_location=device, weights_only=True)
         except Exception as error:  # torch raises whatever its unpickler meets, and advises to run what is in the file
             raise ValueError(
                 f"{path}: expected {what}, got a file that torch can't read ({type(error).__name__}); {advice}"

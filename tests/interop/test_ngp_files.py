@@ -1,5 +1,8 @@
 """Files of the public code, generated from its key names and shapes."""
 
+import pickle
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -144,6 +147,13 @@ def test_nothing_in_a_file_is_executed(tmp_path):
     with pytest.raises(ValueError, match=r"expected a file written by torch.save with tensors only"):
         read_official_file(tmp_path / "ngp.pth")
     assert not (tmp_path / "touched").exists()
+
+
+def test_a_pickle_of_another_kind_is_one_error(tmp_path, recwarn):
+    (tmp_path / "ngp.pth").write_bytes(pickle.dumps({"model": {}, "hook": Path("a")}, protocol=4))
+    with pytest.raises(ValueError, match=r"expected a file written by torch.save with tensors only"):
+        read_official_file(tmp_path / "ngp.pth")
+    assert not recwarn.list
 
 
 class _Touch:
