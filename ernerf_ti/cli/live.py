@@ -69,8 +69,15 @@ def _live(options: LiveOptions) -> None:
 
     from ernerf_ti.live import LivePortrait
     from ernerf_ti.live_server.serving import serve
+    from ernerf_ti.live_server.sinks import require_camera
+    from ernerf_ti.media.sound import probe_sound
     from ernerf_ti.synthesis.statement import statement
 
+    # What can be known is found out before the portrait is prepared, which takes a minute.
+    if options.audio is not None:
+        probe_sound(options.audio)
+    if options.camera:
+        require_camera()
     portrait = LivePortrait.open(options.portrait, device=device, motion_seconds=options.motion_seconds)
     if portrait.trained.consent is None:
         print(f"{options.portrait}: no consent record; docs/responsible_use.md says how to add one", file=sys.stderr)

@@ -3,7 +3,9 @@
 Folders of the wrong kind are recognized, and the demo's folder is understood as its run or its capture.
 """
 
+import os
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -92,12 +94,24 @@ def is_capture(path: Path) -> bool:
 
 
 def make_parent(path: Path) -> Path:
-    """Make the folder that a file will be written to; returns the path itself."""
+    """Make the folder that a file will be written to, and try to write there; returns the path itself.
+
+    Raises OSError if it can't be done.
+    """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         reason = "a link of that name leads nowhere" if path.parent.is_symlink() else error.strerror
         raise type(error)(f"{path}: can't make the folder {path.parent} ({reason}); pass another path") from None
+    folder = Path(os.path.realpath(path)).parent if path.is_symlink() else path.parent
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise type(error)(
+            f"{path}: can't write to the folder {folder} ({error.strerror}); check its permissions, or pass "
+            "another path"
+        ) from None
     return path
 
 

@@ -293,6 +293,28 @@ def test_network_errors_name_the_option_before_anything_is_loaded(tmp_path, caps
     assert "; " in error and "secret" not in error and "None" not in error
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="no folder that nobody can write to")
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--audio", "TEXT"], "TEXT: ffmpeg can't read this as video or sound"),
+        (["--record", "/proc/out.mp4"], "/proc/out.mp4: can't write to the folder /proc ("),
+        (["--record", "LINK"], "LINK: can't write to the folder /proc ("),
+        (["--camera"], "camera: expected the package pyvirtualcam, got "),
+    ],
+)
+def test_sources_and_outputs_are_tried_before_the_portrait_is_loaded(tmp_path, capsys, monkeypatch, options, message):
+    portrait, text, link = tmp_path / "portrait.eti", tmp_path / "speech.wav", tmp_path / "link.mp4"
+    portrait.touch()  # it can't be loaded
+    text.write_text("no sound")
+    link.symlink_to("/proc/out.mp4")
+    monkeypatch.setitem(sys.modules, "pyvirtualcam", None)
+    given = [{"TEXT": str(text), "LINK": str(link)}.get(option, option) for option in options]
+    assert main(["live", str(portrait), "--device", "cpu", "--port", "0", *given]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith(message.replace("TEXT", str(text)).replace("LINK", str(link))) and error.count("\n") == 1
+
+
 def test_an_address_that_is_taken_later_is_named_too():
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
