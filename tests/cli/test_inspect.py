@@ -17,6 +17,7 @@ from ernerf_ti.data.capture_files import write_sound
 from ernerf_ti.data.synthetic.portrait_writers import write_portrait_capture
 from ernerf_ti.data.synthetic.synthetic_portrait import SyntheticPortrait
 from ernerf_ti.media.files import file_digest
+from ernerf_ti.media.images import write_image
 from ernerf_ti.media.provenance.consent import Consent, read_consent, write_consent
 from ernerf_ti.media.video_writer import write_video
 from ernerf_ti.train.config import PRESETS
@@ -105,6 +106,15 @@ def test_pictures(made, capsys):
     assert (facts["pictures"], facts["said to be synthesized"], facts["manifests"]) == (n, n, {"valid": n})
     assert facts["manifest"]["statement"]["consent"]["by"] == "Jane Doe"
     assert inspected(capsys, made / "pictures" / "00000.png")["manifest"]["statement"] == facts["manifest"]["statement"]
+
+
+def test_pictures_in_the_current_folder(tmp_path, capsys, monkeypatch):
+    folder = tmp_path / "frames"
+    folder.mkdir()
+    write_image(folder / "0.png", np.zeros((4, 6, 3), np.uint8))
+    monkeypatch.chdir(folder)
+    assert main(["inspect", "."]) == 0
+    assert capsys.readouterr().out.startswith("file: frames\nkind: folder of pictures\n")
 
 
 def test_a_changed_file(made, tmp_path, capsys):

@@ -55,7 +55,7 @@ def pictures_facts(folder: Path, trust: Path | None = None) -> Facts | None:
     kinds = Counter(_kind(of_one["manifest"]) for of_one in facts)
     wrong = [of_one["file"] for of_one in facts if of_one["intact"] is False]
     return {
-        "file": folder.name,
+        "file": folder.resolve().name,  # "." is one too
         "kind": "folder of pictures",
         "pictures": len(paths),
         "picture": ", ".join(sorted({of_one.get("picture", "damaged") for of_one in facts})),
