@@ -16,11 +16,9 @@ from torch import Tensor
 
 from taichi_kernels.checks import ArgumentCheck, expect, expect_integer
 from taichi_kernels.morton import MAX_RESOLUTION, morton_encode, morton_functions
+from taichi_kernels.ray_aabb import PARALLEL
 from taichi_kernels.runtime import scalar, taichi
 
-PARALLEL = 1e-30
-"""Components of a direction below this are parallel to the faces of a cell or box: their inverse may overflow, and they
-may be flushed to zero."""
 SHORTEST_DIRECTION = 1e-3
 """Rays along shorter ones have no samples: they would take nearly endless steps to anywhere."""
 _LARGEST_BLOCK = 4  # 16 cells along each side

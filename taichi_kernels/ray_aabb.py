@@ -8,11 +8,14 @@ import torch
 from torch import Tensor
 
 from taichi_kernels.checks import FLOATS, ArgumentCheck, cast_under_autocast, expect
-from taichi_kernels.lattice import PARALLEL
 from taichi_kernels.operators import Operator
 from taichi_kernels.parallel_loops import parallel_kernel
 from taichi_kernels.ready_made import kernel_factory
 from taichi_kernels.runtime import array, is_cuda, launch, scalar, taichi
+
+PARALLEL = 1e-30
+"""Components of a direction below this are parallel to the faces of a cell or box: their inverse may overflow, and they
+may be flushed to zero."""
 
 
 def intersect_aabb(

@@ -14,9 +14,10 @@ import torch
 from torch import Tensor
 
 from taichi_kernels.checks import FLOATS, ArgumentCheck, cast_under_autocast, dense, expect_integer
-from taichi_kernels.lattice import PARALLEL, Lattice, lattice_functions, make_lattice
+from taichi_kernels.lattice import Lattice, lattice_functions, make_lattice
 from taichi_kernels.operators import Operator, not_differentiable
 from taichi_kernels.parallel_loops import parallel_kernel
+from taichi_kernels.ray_aabb import PARALLEL
 from taichi_kernels.ready_made import kernel_factory
 from taichi_kernels.runtime import array, is_cuda, launch, scalar, taichi
 

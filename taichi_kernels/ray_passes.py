@@ -20,10 +20,10 @@ import torch
 from torch import Tensor
 
 from taichi_kernels.checks import FLOATS, ArgumentCheck, expect_integer
-from taichi_kernels.lattice import PARALLEL, Lattice, lattice_functions, make_lattice
+from taichi_kernels.lattice import Lattice, lattice_functions, make_lattice
 from taichi_kernels.operators import Operator, was_written
 from taichi_kernels.parallel_loops import parallel_kernel
-from taichi_kernels.ray_aabb import box_numbers, slab_function
+from taichi_kernels.ray_aabb import PARALLEL, box_numbers, slab_function
 from taichi_kernels.ready_made import kernel_factory
 from taichi_kernels.runtime import array, is_cuda, launch, scalar, taichi
 
