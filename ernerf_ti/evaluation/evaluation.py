@@ -74,7 +74,7 @@ def evaluate(options: EvaluationOptions, frames: FramesFolder, ranks: Ranks | No
 
     Args:
         options: what to evaluate.
-        frames: folder for the rendered frames, which the result reads them from. It is prepared once everything else
+        frames: folders for the rendered frames, which the result reads them from. They are made once everything else
             has been checked.
         ranks: processes that call this with the same arguments: each renders every so many frames, and measures every
             so many settings. The first one writes the frames and has all results. None for this one alone.
@@ -103,21 +103,20 @@ def evaluate(options: EvaluationOptions, frames: FramesFolder, ranks: Ranks | No
 
     config = config_from_dict(TrainConfig, content["train_config"])
     with_torso = content["stage"] == "torso" and config.torso.iterations > 0
-    if ranks.is_first:
-        frames.prepare()
-    settings, seconds = held_out_settings(trained, capture, held_out, frames.path, samples, with_torso, ranks)
+    folder = frames.temporary()
+    settings, seconds = held_out_settings(trained, capture, held_out, folder, samples, with_torso, ranks)
     speed = {f"{name}, rendering only": _rendering_speed(value) for name, value in seconds.items()}
     if ranks.is_first:
         speed["end to end"] = end_to_end(trained, capture, held_out, samples, with_torso, options.speech_model)
     ranks.wait()  # with what would take the first one's time
     if other_speaker is not None:
-        settings += cross_speaker_settings(trained, capture, held_out, frames.path, *other_speaker, with_torso, ranks)
-    settings.append(closure_setting(trained, capture, held_out, frames.path, samples, ranks))
+        settings += cross_speaker_settings(trained, capture, held_out, folder, *other_speaker, with_torso, ranks)
+    settings.append(closure_setting(trained, capture, held_out, folder, samples, ranks))
     own = np.zeros(0) if samples is None else samples[int(held_out.times[0]) * SAMPLES_PER_FRAME :]
     for name, speech in zip(SILENCES, (own, *(other_speaker or ())[:1]), strict=False):
-        settings.append(silence_setting(name, trained, held_out, frames.path, speech, options.speech_model, ranks))
-    settings += leak_settings(trained, capture, held_out, frames.path, ranks)
-    settings += dial_settings(trained, capture, held_out, frames.path, ranks)
+        settings.append(silence_setting(name, trained, held_out, folder, speech, options.speech_model, ranks))
+    settings += leak_settings(trained, capture, held_out, folder, ranks)
+    settings += dial_settings(trained, capture, held_out, folder, ranks)
     ranks.wait()  # until the first one has written the frames
     results = measure_all(settings, metrics, missing, options.seed, ranks)
     facts = {

@@ -21,25 +21,18 @@ def evaluate_and_report(options: EvaluationOptions, ranks: Ranks | None = None) 
         ranks: as of :func:`ernerf_ti.evaluation.evaluation.evaluate`; the first process writes the files.
 
     Returns:
-        The results, and the files that were written. The rendered frames are gone unless `keep_frames` is set.
+        The results, and the files that were written. The images of the settings are gone.
 
     Raises as :func:`ernerf_ti.evaluation.evaluation.evaluate`.
     """
     folder = options.output or RunFolder.find(options.run).evaluation
-    frames = FramesFolder(folder / "frames")
     ranks = ranks or Ranks()
-    keep = not ranks.is_first
-    try:
+    with FramesFolder(folder / "frames", ranks) as frames:
         evaluation = evaluate(options, frames, ranks)
-        written = _write(evaluation, folder) if ranks.is_first else []
-        keep = keep or options.keep_frames
-    finally:
-        if not keep:
-            try:
-                frames.remove()
-            except KeyboardInterrupt:  # torchrun ends all processes when one has failed
-                frames.remove()
-                raise
+        written = []
+        if ranks.is_first:
+            written = _write(evaluation, folder)
+            frames.replace(options.keep_frames)
     return evaluation, written
 
 

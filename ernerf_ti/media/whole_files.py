@@ -84,9 +84,12 @@ def temporary_folder(path: Path) -> Iterator[Path]:
             _lock(lock)
         yield folder
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
-        if lock is not None:
-            os.close(lock)
+        try:
+            shutil.rmtree(folder, ignore_errors=True)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)  # a second Ctrl-C, or torchrun's end of all, stopped the first
+            if lock is not None:
+                os.close(lock)
 
 
 @contextmanager

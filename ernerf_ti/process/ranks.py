@@ -174,6 +174,15 @@ class Ranks:
             dist.gather_object(value, gathered if self.is_first else None)
         return gathered if self.is_first else []
 
+    def of_first(self, value: Value) -> Value:
+        """The value that the first process has, in all of them."""
+        if self.count == 1:
+            return value
+        values = [value]
+        with _naming_the_end():
+            dist.broadcast_object_list(values)
+        return values[0]
+
     def any(self, flag: bool) -> bool:
         """Whether the flag is set in one of the processes; waits for all of them, not for the devices."""
         if self.count == 1:

@@ -4,66 +4,80 @@ import pytest
 
 from ernerf_ti.evaluation.frames_folder import FramesFolder
 from ernerf_ti.evaluation.held_out import frame_file
+from ernerf_ti.process.ranks import Ranks
 
 
-def prepared(path, n=0):
-    """A folder with n frames of a setting."""
-    folder = FramesFolder(path)
-    folder.prepare()
-    for i in range(n):
-        (path / "head").mkdir(exist_ok=True)
-        frame_file(path / "head", i).write_bytes(b"")
-    return folder
+def evaluated(path, n=0, keep=True, error=None):
+    """An evaluation that renders n frames of a setting, and ends with an error or not."""
+    with FramesFolder(path, Ranks()) as frames:
+        folder = frames.temporary()
+        assert folder.parent == path.parent
+        (folder / "head").mkdir()
+        for i in range(n):
+            frame_file(folder / "head", i).write_bytes(b"")
+        if error is not None:
+            raise error
+        frames.replace(keep)
 
 
-def test_a_folder_of_ours_is_made_emptied_and_removed(tmp_path):
+def names(path):
+    return sorted(file.name for file in path.iterdir())
+
+
+def test_frames_are_kept_until_the_next_evaluation(tmp_path):
     path = tmp_path / "results" / "frames"
-    prepared(path, 2)
+    evaluated(path, 2)
     frame_file(path / "head", 123_456).write_bytes(b"")
-    folder = prepared(path)
-    assert not (path / "head").exists()
-    folder.remove()
-    assert not path.exists() and path.parent.exists()
-    folder.remove()  # nothing to do
+    assert names(path.parent) == ["frames"] and len(names(path / "head")) == 3
+    evaluated(path, 1)
+    assert names(path / "head") == ["00000.png"]
+    evaluated(path, 1, keep=False)
+    assert names(path.parent) == []
+    evaluated(path, 1, keep=False)  # nothing to remove
+    assert names(path.parent) == []
 
 
-def test_frames_of_an_earlier_evaluation_stay_until_the_next_one_begins(tmp_path):
-    prepared(tmp_path, 2)
-    FramesFolder(tmp_path).remove()  # of an evaluation that has failed before
-    assert len(list((tmp_path / "head").iterdir())) == 2
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+def test_frames_of_an_earlier_evaluation_stay_if_the_next_one_fails(tmp_path, error):
+    evaluated(tmp_path / "frames", 2)
+    with pytest.raises(error):
+        evaluated(tmp_path / "frames", 1, error=error())
+    assert names(tmp_path) == ["frames"] and len(names(tmp_path / "frames" / "head")) == 2
 
 
 def test_an_empty_folder_may_be_used(tmp_path):
     (tmp_path / "frames").mkdir()
-    prepared(tmp_path / "frames").remove()
-    assert not (tmp_path / "frames").exists()
+    evaluated(tmp_path / "frames", 1)
+    assert names(tmp_path / "frames" / "head") == ["00000.png"]
 
 
 def test_other_files_are_left_alone(tmp_path):
-    (tmp_path / "holiday.jpg").write_bytes(b"a picture")
+    path = tmp_path / "frames"
+    path.mkdir()
+    (path / "holiday.jpg").write_bytes(b"a picture")
     with pytest.raises(ValueError, match="expected no such folder or one made by an evaluation, got other files"):
-        prepared(tmp_path)
-    FramesFolder(tmp_path).remove()
-    assert (tmp_path / "holiday.jpg").read_bytes() == b"a picture"
+        evaluated(path)
+    assert (path / "holiday.jpg").read_bytes() == b"a picture" and names(tmp_path) == ["frames"]
 
 
 def test_other_files_in_a_folder_of_ours_are_left_alone(tmp_path):
-    prepared(tmp_path, 3)
-    others = [tmp_path / "notes.txt", tmp_path / "head" / "best.png", tmp_path / "mine" / "00.png"]
-    (tmp_path / "mine").mkdir()
-    for path in others:
-        path.write_bytes(b"kept")
-    folder = prepared(tmp_path, 1)
-    assert {path.name for path in (tmp_path / "head").iterdir()} == {"best.png", "00000.png"}
-    folder.remove()
-    assert all(path.read_bytes() == b"kept" for path in others)
-    assert [path.name for path in (tmp_path / "head").iterdir()] == ["best.png"]
-    prepared(tmp_path)  # the mark is there still
+    path = tmp_path / "frames"
+    evaluated(path, 3)
+    others = [path / "notes.txt", path / "head" / "best.png", path / "mine" / "00.png"]
+    (path / "mine").mkdir()
+    for other in others:
+        other.write_bytes(b"kept")
+    evaluated(path, 1)
+    assert names(path / "head") == ["00000.png", "best.png"]
+    evaluated(path, 1, keep=False)
+    assert all(other.read_bytes() == b"kept" for other in others)
+    assert names(path / "head") == ["best.png"]
+    evaluated(path)  # the mark is there still
 
 
 def test_a_link_to_a_folder_of_ours_is_left_alone(tmp_path):
-    prepared(tmp_path / "frames", 1)
+    evaluated(tmp_path / "frames", 1)
     (tmp_path / "link").symlink_to(tmp_path / "frames")
     with pytest.raises(ValueError, match="got other files"):
-        prepared(tmp_path / "link")
+        evaluated(tmp_path / "link")
     assert (tmp_path / "frames" / "head" / "00000.png").is_file()

@@ -45,7 +45,7 @@ def test_alone_nothing_changes():
     alone, x = Ranks(), torch.rand(3, requires_grad=True)
     (joined,) = alone.join(3, [x])
     assert joined is x and alone.once(x) is x and alone.is_first and alone.any(True) and not alone.any(False)
-    assert alone.gather("x") == ["x"]
+    assert alone.gather("x") == ["x"] and alone.of_first("x") == "x"
 
 
 def arguments(config, capture, run, iterations):
@@ -186,7 +186,7 @@ def evaluation_of(run, output):
 
 
 def test_two_processes_evaluate_as_one(trained_run, capture, tmp_path):
-    speech = ["--cross-speaker-audio", str(capture.folder / "aud.wav"), "--max-seconds", "0.3"]
+    speech = ["--cross-speaker-audio", str(capture.folder / "aud.wav"), "--max-seconds", "0.3", "--keep-frames"]
     with start(*evaluation_of(trained_run, tmp_path / "two"), *speech) as together:
         output = together.communicate(timeout=240)[0]
     assert together.returncode == 0, output
@@ -200,7 +200,9 @@ def test_two_processes_evaluate_as_one(trained_run, capture, tmp_path):
     assert list(found) == list(expected)
     for path, value in expected.items():
         assert found[path] == (pytest.approx(value, rel=1e-5) if isinstance(value, float) else value), path
-    assert {path.name for path in (tmp_path / "two").iterdir()} == {"metrics.json", "evaluation.html"}
+    assert {path.name for path in (tmp_path / "two").iterdir()} == {"metrics.json", "evaluation.html", "frames"}
+    frames = [sorted((tmp_path / name / "frames").rglob("*.png")) for name in ("two", "one")]
+    assert [path.name for path in frames[0]] == [path.name for path in frames[1]] and frames[0]
 
 
 def flat(content, path=""):
@@ -214,7 +216,7 @@ def flat(content, path=""):
 def test_the_death_of_one_ends_an_evaluation_which_leaves_nothing(trained_run, tmp_path):
     with start(*evaluation_of(trained_run, tmp_path / "out")) as run:
         end = time.monotonic() + 120
-        while not (tmp_path / "out" / "frames" / "head" / "00000.png").is_file():
+        while not any((tmp_path / "out").glob(".frames.*/head/00000.png")):
             assert run.poll() is None and time.monotonic() < end, run.communicate()[0]
             time.sleep(0.02)
         os.kill(second_child(run), signal.SIGKILL)
