@@ -8,6 +8,7 @@ _SIDE = 2.3  # face heights
 _CENTER_LEVEL = 0.48  # of the side: position of the face's center below the top
 _HEAD = 0.75, 1.05, 0.6  # face heights from the face's center to the head's sides, top and chin
 _WHOLE = 0.88  # of the shorter side; a larger crop becomes the whole shorter side, which needs no rescaling
+_LEAST_SIDE = 32  # px of a crop by hand; no face is found in fewer
 
 
 def choose_crop(boxes: np.ndarray, width: int, height: int) -> Crop:
@@ -43,14 +44,14 @@ def choose_crop(boxes: np.ndarray, width: int, height: int) -> Crop:
 
 
 def parse_crop(text: str, width: int, height: int) -> Crop:
-    """`X,Y,SIDE` -> crop; raises ValueError if it is not inside the video."""
+    """`X,Y,SIDE` -> crop; raises ValueError if it is not inside the video, or smaller than a face can be."""
     try:
         x, y, side = (int(part) for part in text.split(","))
     except ValueError:
         x = y = side = -1
-    if not (x >= 0 and y >= 0 and 0 < side and x + side <= width and y + side <= height):
+    if not (x >= 0 and y >= 0 and side >= _LEAST_SIDE and x + side <= width and y + side <= height):
         raise ValueError(
-            f"crop: expected X,Y,SIDE of a square inside the {width}x{height} video, got {text!r}; "
-            "omit it for an automatic crop"
+            f"crop: expected X,Y,SIDE of a square of {_LEAST_SIDE} pixels or more inside the {width}x{height} video, "
+            f"got {text!r}; omit it for an automatic crop"
         )
     return Crop(x, y, side)

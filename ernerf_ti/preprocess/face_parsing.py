@@ -77,9 +77,9 @@ def _read_weights(path: Path, wanted: dict[str, Tensor]) -> dict[str, Tensor]:
     advice = "pass BiSeNet's 79999_iter.pth for the 19 classes of CelebAMask-HQ"
     try:
         stored = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        reason = str(error).partition("\n")[0]
-        raise ValueError(f"{path}: torch can't load this as a state dict ({reason or error!r}); {advice}") from None
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError):
+        # torch's own words advise to load without weights_only.
+        raise ValueError(f"{path}: expected a state dict, got a file that torch can't load as one; {advice}") from None
     if not isinstance(stored, dict) or not all(isinstance(value, Tensor) for value in stored.values()):
         raise ValueError(f"{path}: expected a state dict of tensors, got something else; {advice}")
     stored = {key: value for key, value in stored.items() if not key.startswith(_TRAINING_ONLY)}

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from ernerf_ti.audio.extractors import DEFAULT_EXTRACTOR, EXTRACTORS, current_name
 from ernerf_ti.data.capture_features import SpeechModel
-from ernerf_ti.data.capture_files import CapturePaths
+from ernerf_ti.data.capture_files import CapturePaths, read_blinks
 from ernerf_ti.media.files import require_file
 from ernerf_ti.media.frame_folder import check_folder_rate, frame_files
 from ernerf_ti.media.sound import probe_sound
@@ -104,3 +104,14 @@ def check_inputs(settings: Settings) -> None:
         require_file(settings.face_parser, "BiSeNet's weights (79999_iter.pth)", "check the path, or omit the option")
     if settings.blinks is not None:
         require_file(settings.blinks, "a CSV of OpenFace", "check the path, or omit the option")
+
+
+def check_contents(settings: Settings) -> None:
+    """Raises ValueError for weights or blinks that can't be used, which would be found late otherwise, when outputs of
+    an earlier run are gone."""
+    if settings.face_parser is not None:
+        from ernerf_ti.preprocess.face_parsing import FaceParser
+
+        FaceParser(settings.face_parser)
+    if settings.blinks is not None:
+        read_blinks(settings.blinks, 1)  # how many frames there are is known later

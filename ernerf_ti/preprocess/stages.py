@@ -55,7 +55,7 @@ from ernerf_ti.preprocess.person_mask import person_masks
 from ernerf_ti.preprocess.photometric_refinement import refine_poses
 from ernerf_ti.preprocess.pipeline import WORK_FOLDER, Pipeline, Stage
 from ernerf_ti.preprocess.portrait_layers import composite_over_background, torso_layer
-from ernerf_ti.preprocess.settings import Settings, check_inputs, input_paths
+from ernerf_ti.preprocess.settings import Settings, check_contents, check_inputs, input_paths
 from ernerf_ti.preprocess.texture_alignment import FaceCrops, measure_alignment
 
 _SEARCH_RATE = 2.5  # frames per second searched for the face to choose the crop
@@ -88,6 +88,7 @@ def capture_pipeline(folder: Path, settings: Settings, only: Sequence[str] = ())
     stages = _CaptureStages(folder, settings)
     pipeline = stages.pipeline()
     pipeline.require_kept(input_paths(settings))
+    check_contents(settings)
     pipeline.require_runnable(only)
     if other := other_source(folder, settings.video):
         raise ValueError(

@@ -53,11 +53,12 @@ def test_no_face():
         choose_crop(np.zeros((0, 3)), 640, 480)
 
 
-@pytest.mark.parametrize("text", ["1,2", "a,b,c", "-1,0,10", "0,0,481", "600,0,100", "0,0,0"])
+@pytest.mark.parametrize("text", ["1,2", "a,b,c", "-1,0,10", "0,0,481", "600,0,100", "0,0,0", "0,0,31"])
 def test_given_crop_must_lie_inside(text):
-    with pytest.raises(ValueError, match="crop: expected X,Y,SIDE of a square inside the 640x480 video, got"):
+    with pytest.raises(ValueError, match="expected X,Y,SIDE of a square of 32 pixels or more inside the 640x480 video"):
         parse_crop(text, 640, 480)
 
 
 def test_given_crop():
     assert parse_crop("10,20,300", 640, 480) == Crop(10, 20, 300)
+    assert parse_crop("0,0,32", 640, 480) == Crop(0, 0, 32)

@@ -238,7 +238,10 @@ def test_video_without_sound_is_refused_before_any_work(portrait, tmp_path):
 @pytest.mark.parametrize(
     ("options", "text"),
     [
-        ({"crop": "0,0,200"}, "crop: expected X,Y,SIDE of a square inside the 192x192 video, got '0,0,200'"),
+        (
+            {"crop": "0,0,200"},
+            "crop: expected X,Y,SIDE of a square of 32 pixels or more inside the 192x192 video, got '0,0,200'",
+        ),
         ({"audio": "mute.mp4"}, r"mute\.mp4: no audio track; use a recording"),
         ({"audio": "text.wav"}, r"text\.wav: ffmpeg can't read this as video or sound"),
     ],
@@ -339,6 +342,17 @@ def test_a_file_for_the_capture(video, tmp_path):
 def test_missing_input_files_are_found_before_any_work(option, what, video, tmp_path):
     with pytest.raises(FileNotFoundError, match=f"none: expected {what}.*, got no such file; check the path, or omit"):
         run(tmp_path / "out", video, **{option: tmp_path / "none"})
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [("blinks", "damaged: expected a column AU45_r, got mine"), ("face_parser", "damaged: expected a state dict, got")],
+)
+def test_damaged_input_files_are_found_before_any_work(option, message, video, tmp_path):
+    (tmp_path / "damaged").write_text("mine")
+    with pytest.raises(ValueError, match=message):
+        run(tmp_path / "out", video, **{option: tmp_path / "damaged"})
     assert not (tmp_path / "out").exists()
 
 
