@@ -1,6 +1,7 @@
 """Where the server listens and streams to, checked before anything is loaded. Without torch and the extra `live`."""
 
 import errno
+import ipaddress
 import os
 import socket
 import ssl
@@ -66,6 +67,23 @@ def naming_address(host: str, port: int) -> Iterator[None]:
                 "for all that it has"
             )
         raise OSError(text) from None
+
+
+def reachable_name(host: str) -> str:
+    """How other computers reach a server that listens on an address: for all addresses of this computer (0.0.0.0, ::)
+    the one that its packets to others leave from, if it has one; else the address itself."""
+    try:
+        if not ipaddress.ip_address(host).is_unspecified:
+            return host
+    except ValueError:  # a name
+        return host
+    family, elsewhere = (socket.AF_INET6, "2001:db8::1") if ":" in host else (socket.AF_INET, "192.0.2.1")
+    try:
+        with socket.socket(family, socket.SOCK_DGRAM) as one:
+            one.connect((elsewhere, 9))  # chooses a route; nothing is sent
+            return str(one.getsockname()[0])
+    except OSError:
+        return host
 
 
 def tls_context(certificate: Path | None, key: Path | None) -> ssl.SSLContext | None:

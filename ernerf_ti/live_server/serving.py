@@ -14,7 +14,7 @@ from aiohttp import web
 from ernerf_ti.live import LivePortrait
 from ernerf_ti.live_server.access import Access
 from ernerf_ti.live_server.application import LiveServer
-from ernerf_ti.live_server.listening import naming_address, tls_context
+from ernerf_ti.live_server.listening import naming_address, reachable_name, tls_context
 from ernerf_ti.live_server.options import ServerOptions
 from ernerf_ti.live_server.protocol import Limits, read_background
 from ernerf_ti.live_server.shared_session import SharedSession
@@ -151,6 +151,7 @@ def _stop_on_signals(stop: asyncio.Event) -> None:
 
 def _address(runner: web.AppRunner, options: ServerOptions, access: Access) -> str:
     port = runner.addresses[0][1]
-    name = f"[{options.host}]" if ":" in options.host else options.host
+    host = reachable_name(options.host)
+    name = f"[{host}]" if ":" in host else host
     scheme = "http" if options.certificate is None else "https"
     return f"{scheme}://{name}:{port}/" + (f"?token={access.token}" if access.token else "")

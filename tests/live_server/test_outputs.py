@@ -22,6 +22,7 @@ from cryptography.x509.oid import NameOID
 
 from ernerf_ti.cli.main import main
 from ernerf_ti.live import LiveFrame
+from ernerf_ti.live_server.listening import reachable_name
 from ernerf_ti.live_server.options import ServerOptions
 from ernerf_ti.live_server.serving import serve
 from ernerf_ti.live_server.sinks import Camera, Recording, Sink, Stream, opaque, require_camera
@@ -219,6 +220,25 @@ def test_a_page_over_https(tmp_path):
     visitor[0].join()
     ((address, page),) = pages
     assert address.startswith("https://127.0.0.1:") and page.startswith(b"<!doctype html>")
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1", "localhost", "example.org"])
+def test_an_address_of_its_own_is_shown_as_it_is(host):
+    assert reachable_name(host) == host
+
+
+def test_for_all_addresses_one_is_shown_that_others_reach(monkeypatch):
+    class Socket(socket.socket):
+        def connect(self, address):
+            """There may be no network here."""
+
+        def getsockname(self):
+            return "192.0.2.7", 5
+
+    monkeypatch.setattr(socket, "socket", Socket)
+    assert reachable_name("0.0.0.0") == "192.0.2.7"
+    monkeypatch.setattr(Socket, "connect", lambda *_: (_ for _ in ()).throw(OSError("no route")))
+    assert reachable_name("0.0.0.0") == "0.0.0.0" and reachable_name("::") == "::"
 
 
 @pytest.mark.parametrize(
