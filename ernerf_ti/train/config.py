@@ -299,7 +299,8 @@ PRESETS: dict[str, TrainConfig] = {
         finetune=FinetuneStageConfig(800, 4096),
         # A third of the published weights, which are LPIPS's: ST-LPIPS makes the frames as sharp, and costs less PSNR.
         losses=LossWeights(attention_outside=_ATTENTION_OUTSIDE, patch_perceptual=0.03, lips_perceptual=0.003),
-        torso=StageConfig(8000, 4096, 0.03),
+        # Few pixels of many frames: the shoulders of a frame are learned in its own steps.
+        torso=StageConfig(16_000, 2048, 0.03),
         optimizer=OptimizerConfig(net_lr=5e-3, audio_lr_scale=0.3, attention_lr_scale=1.0, beta1=0.9),
         rare_frames_fraction=_RARE_FRAMES_FRACTION,
         silence_fraction=_SILENCE_FRACTION,
