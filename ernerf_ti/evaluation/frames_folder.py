@@ -33,11 +33,11 @@ class FramesFolder(AbstractContextManager):
     def temporary(self) -> Path:
         """The folder to render to, the same in all processes, made by this call.
 
-        Raises ValueError if the folder of the kept frames has files that no evaluation has marked as its own.
+        Raises ValueError in the first process if the folder of the kept frames has files that no evaluation has marked.
         """
-        self._check()
         made = None
         if self._ranks.is_first:
+            self._check()
             self.path.parent.mkdir(parents=True, exist_ok=True)
             made = self._exits.enter_context(temporary_folder(self.path))
         self._rendered = self._ranks.of_first(made)
