@@ -42,10 +42,10 @@ def run_reporting_errors(work: Callable[[], int | None], interrupted: str = "int
         _prepare_streams()
         with _raising_on_signals():
             status = work() or 0
-            _flush()
+            sys.stdout.flush()
             return status
     except BrokenPipeError:
-        _discard_output()  # the reader has left (`| head`)
+        _flush_or_discard()  # the reader has left (`| head`)
         return 128 + signal.SIGPIPE
     except KeyboardInterrupt as interruption:
         status = 128 + (signal.SIGTERM if isinstance(interruption, Terminated) else signal.SIGINT)
@@ -60,10 +60,7 @@ def run_reporting_errors(work: Callable[[], int | None], interrupted: str = "int
     with contextlib.suppress(OSError):  # nobody reads it, or the disk that it goes to is full
         if line:
             print(line, file=sys.stderr)
-    try:
-        _flush()
-    except OSError:
-        _discard_output()
+    _flush_or_discard()
     return status
 
 
@@ -116,14 +113,14 @@ def _prepare_streams() -> None:
         stdout.reconfigure(errors="surrogateescape" if is_utf8 else "backslashreplace")
 
 
-def _flush() -> None:
-    sys.stdout.flush()
-
-
-def _discard_output() -> None:
-    """Or Python would complain again when it flushes at exit."""
-    with contextlib.suppress(OSError, ValueError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+def _flush_or_discard() -> None:
+    """Discard what standard streams can't write, or Python would try at exit, complain, and change the exit status."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            with contextlib.suppress(OSError, ValueError):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 @contextmanager

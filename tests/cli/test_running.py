@@ -105,7 +105,9 @@ sys.exit(run_reporting_errors(lambda: print(sys.argv[1])))
         ("2>&1 | cat", 0, b"caf\xff.wav\n"),
     ],
 )
-def test_any_standard_streams_and_names(redirection, status, shown):
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_any_standard_streams_and_names(redirection, status, shown, unbuffered, monkeypatch):
+    monkeypatch.setenv("PYTHONUNBUFFERED", unbuffered)  # "" is as none
     command = [b"sh", b"-c", f'"$0" -c "$1" "$2" {redirection}'.encode(), os.fsencode(sys.executable), PRINTS.encode()]
     done = subprocess.run([*command, b"caf\xff.wav"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     assert done.returncode == status
