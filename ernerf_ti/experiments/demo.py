@@ -42,7 +42,7 @@ from ernerf_ti.train.trainer import Trainer, trained_alone
 
 SENTENCE = "I am a synthetic portrait. This voice is new to me."
 _VOICE = "alto"
-_ITERATIONS = {"head": 4000, "finetune": 400, "torso": 6000}
+_ITERATIONS = {"head": 4000, "finetune": 400, "torso": 8000}
 _HELD_OUT_FRAMES = 18
 _BLINK_FRAMES = 6
 _SHEET_ROWS = 5
