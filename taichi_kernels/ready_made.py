@@ -1,14 +1,18 @@
-"""Code of kernels for CUDA that was compiled when the package was built.
+"""Code of kernels for CUDA that was compiled before: when the package was built, or by an earlier process.
 
 Taichi compiles each kernel when it is first called, anew in every process. `release/compile_kernels.py` does it ahead,
-for the kernels that the presets use, and writes :data:`FILE`, which a wheel then carries. The launcher takes the code
-from there if it was compiled from these sources by this Taichi with these options; if not, Taichi compiles as ever.
+for the kernels that the presets use, and writes :data:`FILE`, which a wheel then carries. What is not in it a process
+keeps beside Taichi's cache (:class:`KeptCode`), for the next one. The launcher takes code that was compiled from these
+sources by this Taichi with these options; if there is none, Taichi compiles as ever.
 """
 
+import contextlib
 import functools
 import gzip
 import hashlib
 import json
+import os
+import secrets
 import zlib
 from collections.abc import Callable, Mapping
 from importlib.metadata import version
@@ -52,14 +56,15 @@ def options(config: Any) -> dict[str, str]:
     return {name: str(getattr(config, name, None)) for name in _OPTIONS}
 
 
-def load(options: Mapping[str, str]) -> dict[str, KernelCode]:
+def load(options: Mapping[str, str], file: Path | None = None) -> dict[str, KernelCode]:
     """The code by the names of kernels; none if there is no file, or one of other sources, Taichi or options.
 
     Args:
         options: of the program that is running, see :func:`options`.
+        file: that :func:`save` has written; None for :data:`FILE`.
     """
     try:
-        content = json.loads(gzip.decompress(FILE.read_bytes()))
+        content = json.loads(gzip.decompress((file or FILE).read_bytes()))
         if content["stamp"] != _stamp(options):
             return {}
         return {name: KernelCode(*fields) for name, fields in content["kernels"].items()}
@@ -68,9 +73,47 @@ def load(options: Mapping[str, str]) -> dict[str, KernelCode]:
 
 
 def save(codes: Mapping[str, KernelCode], options: Mapping[str, str], file: Path) -> None:
-    """Write the code that :func:`load` reads; the same code gives the same bytes."""
+    """Write the code that :func:`load` reads, by another name first; the same code gives the same bytes."""
     content = json.dumps({"stamp": _stamp(options), "kernels": dict(sorted(codes.items()))})
-    file.write_bytes(gzip.compress(content.encode(), mtime=0))
+    unfinished = file.with_name(f".{secrets.token_hex(8)}.tmp")
+    try:
+        unfinished.write_bytes(gzip.compress(content.encode(), mtime=0))
+        os.replace(unfinished, file)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+class KeptCode:
+    """Code that a process compiled, one file for each kernel in Taichi's cache, for other processes.
+
+    A file of other sources is replaced, so that the folder does not grow from version to version.
+
+    Args:
+        config: of Taichi's program. Nothing is kept or found if its cache is off.
+        capability: compute capability of the device that Taichi compiles for.
+    """
+
+    def __init__(self, config: Any, capability: tuple[int, int]):
+        self._options = options(config) | {"capability": "{}.{}".format(*capability)}
+        self._folder: Path | None = None
+        if getattr(config, "offline_cache", False) and getattr(config, "offline_cache_file_path", ""):
+            self._folder = Path(config.offline_cache_file_path) / "code_by_value" / "sm_{}{}".format(*capability)
+
+    def load(self, name: str) -> KernelCode | None:
+        """The code of a kernel; None if there is none."""
+        return None if self._folder is None else load(self._options, self._file(name)).get(name)
+
+    def save(self, name: str, code: KernelCode) -> None:
+        """Keep the code of a kernel, if the folder can be written."""
+        if self._folder is None:
+            return
+        with contextlib.suppress(OSError):
+            self._folder.mkdir(parents=True, exist_ok=True)
+            save({name: code}, self._options, self._file(name))
+
+    def _file(self, name: str) -> Path:
+        assert self._folder is not None
+        return self._folder / f"{hashlib.sha256(name.encode()).hexdigest()[:32]}.json.gz"
 
 
 def _stamp(options: Mapping[str, str]) -> str:

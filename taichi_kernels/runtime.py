@@ -56,6 +56,11 @@ class _Session:
         self.driver_kernels: dict[Any, cuda_launcher.DriverKernel | None] | None = {} if by_driver else None
         self.ready_made = ready_made.load(ready_made.options(program.config())) if by_driver else {}
 
+    @functools.cached_property
+    def kept_code(self) -> ready_made.KeptCode:
+        """Code that earlier processes compiled for device 0, as Taichi does."""
+        return ready_made.KeptCode(_running_program().config(), torch.cuda.get_device_capability(0))
+
 
 _session: _Session | None = None
 _start_mark: StartMark | None = None  # until the first launch
@@ -281,15 +286,19 @@ def _launch_first(known: dict[Any, cuda_launcher.DriverKernel | None], kernel, a
     has_run = False
     try:
         layout = cuda_launcher.argument_layout(args, _annotations(kernel))
-        code = None
-        if torch.cuda.get_device_capability(device_index) >= ready_made.OLDEST_CAPABILITY:
-            code = _session.ready_made.get(getattr(kernel, "instance", ""))
+        code, instance = None, getattr(kernel, "instance", None)  # of kernels that a host program has written: none
+        if instance is not None:
+            if torch.cuda.get_device_capability(device_index) >= ready_made.OLDEST_CAPABILITY:
+                code = _session.ready_made.get(instance)
+            code = code or _session.kept_code.load(instance)
         if code is None:
             codes = _compile_by_launch(kernel, args, device_index)
             has_run = True
             if len(codes) != 1:
                 raise UnsuitableKernel(f"Taichi wrote {len(codes)} files of code for it")
             code = pass_by_value(codes[0], layout.size)
+            if instance is not None:
+                _session.kept_code.save(instance, code)
     except UnsuitableKernel as reason:
         known[kernel] = None
         warnings.warn(f"taichi_kernels: {name} is launched by Taichi, because {reason}", RuntimeWarning, stacklevel=2)

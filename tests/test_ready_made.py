@@ -1,6 +1,7 @@
 """Code of kernels that a wheel carries: made on a stub of the driver, and taken instead of compiling where it fits."""
 
 import gzip
+import itertools
 import json
 import re
 import subprocess
@@ -98,6 +99,53 @@ def test_kernels_of_the_presets_are_there(file):
                 assert name in names
         degree = config.portrait.head.direction_degree
         assert f"taichi_kernels.spherical_harmonics.evaluate({degree}, torch.float32, True)" in names
+
+
+LAUNCH_ONCE = (
+    LAUNCH
+    + """
+runtime.launch(kernels.encode, *args)
+(launched,) = [e for e in events() if not isinstance(e, str)]
+print("taken" if launched.buffer is None else "compiled")  # Taichi's launch, which compiles, has a buffer
+print(runtime._session.driver_kernels[kernels.encode]._code.text, end="")
+"""
+)
+
+
+@needs_stub
+def test_compiled_code_is_kept_for_other_processes(tmp_path):
+    cache, numbers = tmp_path / "cache", itertools.count()
+
+    def run(**environment):
+        folder = tmp_path / str(next(numbers))
+        folder.mkdir()
+        shared = {"TI_OFFLINE_CACHE": "1", "TI_OFFLINE_CACHE_FILE_PATH": str(cache)}
+        environment = shared | {"TAICHI_KERNELS_CUDA_LAUNCHER": "driver"} | environment
+        how, code = run_on_stub(folder, LAUNCH_ONCE, **environment).stdout.split("\n", 1)
+        assert ".entry" in code
+        return how, code
+
+    def kept():
+        return {path: path.read_bytes() for path in cache.rglob("code_by_value/**/*") if path.is_file()}
+
+    assert run(TI_OFFLINE_CACHE="0")[0] == "compiled" and not kept()
+    how, code = run()
+    ((file, whole),) = kept().items()
+    assert how == "compiled" and run() == ("taken", code) and kept() == {file: whole}
+    file.write_bytes(whole[:-9])
+    assert run()[0] == "compiled" and kept().keys() == {file}
+    assert run(TI_FAST_MATH="1")[0] == "compiled" and kept().keys() == {file}  # replaced
+    assert run(STUB_CAPABILITY="80")[0] == "compiled" and len(kept()) == 2
+
+
+@needs_stub
+def test_a_cache_that_cannot_be_written_is_no_error(tmp_path):
+    cache = tmp_path / "cache"
+    (cache / "code_by_value").parent.mkdir()
+    (cache / "code_by_value").write_text("in the way")
+    environment = {"TI_OFFLINE_CACHE": "1", "TI_OFFLINE_CACHE_FILE_PATH": str(cache)}
+    done = run_on_stub(tmp_path, LAUNCH_ONCE, TAICHI_KERNELS_CUDA_LAUNCHER="driver", **environment)
+    assert done.stdout.startswith("compiled\n")
 
 
 @pytest.fixture
