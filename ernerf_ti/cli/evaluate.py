@@ -26,6 +26,7 @@ from ernerf_ti.evaluation.options import (
     frame_limit,
 )
 from ernerf_ti.media.frame_folder import check_folder_rate, frame_files
+from ernerf_ti.portrait.config import check_mouth_gain
 from ernerf_ti.process.device import CudaGraphs, resolve_device, started_by_torchrun, use_own_device
 from ernerf_ti.process.precision import Precision
 
@@ -57,6 +58,7 @@ def _check(options: EvaluateOptions) -> None:
     else:
         _leave_out(options, RunOptions, "belongs to a run, got --video")
     check_frames(options.frames)
+    check_mouth_gain(options.mouth_gain)
     frame_limit(options.max_seconds)
     check_folder_rate(options.folder_rate)
 

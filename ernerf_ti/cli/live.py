@@ -78,7 +78,9 @@ def _live(options: LiveOptions) -> None:
         probe_sound(options.audio)
     if options.camera:
         require_camera()
-    portrait = LivePortrait.open(options.portrait, device=device, motion_seconds=options.motion_seconds)
+    portrait = LivePortrait.open(
+        options.portrait, device=device, motion_seconds=options.motion_seconds, mouth_gain=options.mouth_gain
+    )
     if portrait.trained.consent is None:
         print(f"{options.portrait}: no consent record; docs/responsible_use.md says how to add one", file=sys.stderr)
     signer = None
@@ -96,8 +98,8 @@ main = Command(
     _live,
     __doc__,
     important=(
-        *("portrait", "host", "port", "token", "max_sessions", "background", "audio", "stdin", "rate", "once"),
-        *("record", "rtmp", "camera", "watermark", "device"),
+        *("portrait", "host", "port", "token", "max_sessions", "background", "mouth_gain", "audio", "stdin", "rate"),
+        *("once", "record", "rtmp", "camera", "watermark", "device"),
     ),
     interrupted="interrupted",
 )

@@ -21,6 +21,7 @@ from ernerf_ti.cli.options import Command, Device, Flat, Output, Positional
 from ernerf_ti.cli.paths import capture_folder, existing_file, make_parent, output_file, output_folder, run_folder
 from ernerf_ti.cli.signing_options import SigningOptions
 from ernerf_ti.media.provenance.note import COMPOSITE_TYPE, SOURCE_TYPE
+from ernerf_ti.portrait.config import check_mouth_gain
 from ernerf_ti.process.device import CudaGraphs, resolve_device, use_own_device
 from ernerf_ti.process.precision import Precision, resolve_precision
 from ernerf_ti.synthesis.options import SynthesisOptions, constant_closure
@@ -51,6 +52,7 @@ class SynthesizeOptions(SynthesisOptions):
 def _check(options: SynthesizeOptions) -> None:
     check_formats(options)
     constant_closure(options.blink)
+    check_mouth_gain(options.mouth_gain)
     _ = options.dials
 
 
@@ -84,7 +86,7 @@ def _synthesize(options: SynthesizeOptions) -> None:
     from ernerf_ti.synthesis.video import synthesize
 
     graphs = cuda_graphs(options.cuda_graphs, device, partial(tqdm.write, file=sys.stderr), precision)
-    trained = load_portrait(run, device, precision, graphs)
+    trained = load_portrait(run, device, precision, graphs, options.mouth_gain)
     with Ranks.joined(device) as ranks:
         if not ranks.is_first:
             synthesize(trained, options, ranks=ranks)
@@ -110,8 +112,8 @@ main = Command(
     _synthesize,
     __doc__,
     important=(
-        *("run", "audio", "output", "pose", "blink", "dial", "background", "head_only", "onto", "onto_capture"),
-        *("onto_part", "speech_model"),
+        *("run", "audio", "output", "pose", "blink", "dial", "mouth_gain", "background", "head_only", "onto"),
+        *("onto_capture", "onto_part", "speech_model"),
         *("fps", "codec", "crf", "provenance", "device", "precision"),
     ),
     check=_check,

@@ -91,7 +91,7 @@ def evaluate(options: EvaluationOptions, frames: FramesFolder, ranks: Ranks | No
     _check_capture(content["capture"], capture, run.checkpoint)
     precision = resolve_precision(options.precision, options.device)
     graphs = cuda_graphs(options.cuda_graphs, options.device, partial(tqdm.write, file=sys.stderr), precision)
-    trained = load_portrait(options.run, options.device, precision, graphs)
+    trained = load_portrait(options.run, options.device, precision, graphs, options.mouth_gain)
     held_out = select_frames(capture, options.frames, options.max_seconds, options.device, trained.dial_names)
     samples = read_sound(capture.paths.sound, SAMPLE_RATE) if capture.paths.sound.is_file() else None
     other_speaker = None
@@ -126,6 +126,7 @@ def evaluate(options: EvaluationOptions, frames: FramesFolder, ranks: Ranks | No
             "step": content["step"],
             "steps": {stage: getattr(config, stage).iterations for stage in STAGES},
             "seed": config.seed,
+            "mouth gain": trained.portrait.head.audio_encoder.gain,
         },
         "capture": _capture_facts(capture, held_out),
         "model": model_size(trained.portrait, run.checkpoint),

@@ -57,6 +57,9 @@ class RunOptions(MeasuringOptions):
     """Whether recorded work is repeated on CUDA; see :func:`ernerf_ti.process.graphs.cuda_graphs`."""
     frames: int | None = None
     """Number of held-out frames to evaluate, evenly spaced; all by default."""
+    mouth_gain: float | None = None
+    """How far the mouth moves with the sound, 0 to 3: with 1 as in training, with more further; by default as the
+    portrait was trained to, 1.25 with the preset small."""
     cross_speaker_audio: Path | None = None
     """Speech of another speaker; lip synchrony is evaluated with it too."""
     speech_model: Path | None = None

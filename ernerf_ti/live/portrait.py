@@ -67,12 +67,13 @@ class LivePortrait:
         precision: torch.dtype = torch.float32,
         call: Call = call_plainly,
         motion_seconds: float | None = None,
+        mouth_gain: float | None = None,
     ) -> "LivePortrait":
         """Load a portrait and :meth:`warm_up`.
 
         Args:
             path: a run folder or a checkpoint file.
-            device, precision, call: as of :func:`ernerf_ti.run.trained_portrait.load_portrait`.
+            device, precision, call, mouth_gain: as of :func:`ernerf_ti.run.trained_portrait.load_portrait`.
             motion_seconds: as of the class.
 
         Raises:
@@ -80,7 +81,7 @@ class LivePortrait:
                 as sound arrives.
             ImportError: a package that its audio features need is missing.
         """
-        portrait = cls(load_portrait(Path(path), device, precision, call), motion_seconds=motion_seconds)
+        portrait = cls(load_portrait(Path(path), device, precision, call, mouth_gain), motion_seconds=motion_seconds)
         portrait.warm_up()
         return portrait
 

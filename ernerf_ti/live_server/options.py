@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 from ernerf_ti.audio.windows import LONGEST_LOOK_AHEAD, LOOK_AHEAD
 from ernerf_ti.live_server.protocol import RATES, read_background
 from ernerf_ti.media.files import require_not_replaced
+from ernerf_ti.portrait.config import check_mouth_gain
 
 RECORDING_SUFFIXES = (".mp4", ".mkv", ".mov", ".webm")
 
@@ -34,6 +35,9 @@ class ServerOptions:
     """Behind the person at first: portrait for the background of the capture, transparent, or a color as #rrggbb."""
     look_ahead: float = LOOK_AHEAD
     """Sound that is heard before its frame is rendered, in seconds, 0 to 0.24; less answers sooner, with worse lips."""
+    mouth_gain: float | None = None
+    """How far the mouth moves with the sound, 0 to 3: with 1 as in training, with more further; by default as the
+    portrait was trained to, 1.25 with the preset small."""
     audio: Path | None = None
     """Sound or video file to speak."""
     stdin: bool = False
@@ -61,6 +65,7 @@ class ServerOptions:
     def check(self) -> None:
         """Raise ValueError for options that make no sense or don't go together."""
         read_background(self.background)
+        check_mouth_gain(self.mouth_gain)
         for name, value, low, high in (
             ("port", self.port, 0, 65_535),
             ("max-sessions", self.max_sessions, 1, 64),

@@ -67,6 +67,15 @@ class FrequencyConfig:
 DIAL_GROUPS = {"brows": ("brows",), "smile": ("smile",), "gaze": ("gaze-x", "gaze-y")}
 """Expression dials that a portrait can be trained with -> names of the single ones."""
 
+_LARGEST_MOUTH_GAIN = 3.0
+
+
+def check_mouth_gain(gain: float | None) -> None:
+    """Raise ValueError for a gain that is neither None nor from 0 to 3."""
+    if gain is not None and not 0 <= gain <= _LARGEST_MOUTH_GAIN:
+        raise ValueError(f"mouth-gain: expected 0 to {_LARGEST_MOUTH_GAIN:g}, got {gain:g}; pass e.g. 1.25")
+
+
 PositionEncoderConfig = TriplaneHashConfig | HashGridConfig | PlainTriplaneConfig | FrequencyConfig
 
 
@@ -102,10 +111,16 @@ class HeadFieldConfig:
     """Length of the per-frame appearance embedding."""
     uncertainty_width: int = 32
     """Hidden units of the uncertainty MLP."""
+    mouth_gain: float = 1.0
+    """How far audio codes are moved from their mean when the portrait is rendered, not in training: 1 leaves them as
+    they are. What is learned from squared errors moves less than what it predicts; more than 1 makes up for that."""
     dials: tuple[Literal["brows", "smile", "gaze"], ...] = ()
     """Expression dials, which synthesis can then turn: "brows" (how far they are raised), "smile" (how wide and high
     the corners of the mouth are) and "gaze" (two dials: gaze-x to the right of the picture, gaze-y up). The capture
     needs the face mesh that `ernerf-ti preprocess` keeps in it."""
+
+    def __post_init__(self) -> None:
+        check_mouth_gain(self.mouth_gain)
 
     @property
     def dial_names(self) -> tuple[str, ...]:

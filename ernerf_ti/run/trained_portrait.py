@@ -15,7 +15,7 @@ from ernerf_ti.audio.speech_projection import SpeechProjection
 from ernerf_ti.bake.baked_head import BakedHead
 from ernerf_ti.bake.baked_renderer import BakedRenderer
 from ernerf_ti.media.provenance.consent import Consent, consent_in
-from ernerf_ti.portrait.config import PortraitConfig
+from ernerf_ti.portrait.config import PortraitConfig, check_mouth_gain
 from ernerf_ti.portrait.model.calls import Call, call_plainly
 from ernerf_ti.portrait.model.pose_regression import PoseRegression
 from ernerf_ti.portrait.portrait import Portrait
@@ -181,6 +181,7 @@ def load_portrait(
     device: torch.device | str = "cpu",
     precision: torch.dtype = torch.float32,
     call: Call = call_plainly,
+    mouth_gain: float | None = None,
 ) -> TrainedPortrait:
     """Load a trained portrait.
 
@@ -189,10 +190,12 @@ def load_portrait(
         device: where it is rendered.
         precision: of its networks; see :meth:`ernerf_ti.portrait.portrait.Portrait.set_precision`.
         call: calls them; see :mod:`ernerf_ti.portrait.model.calls`.
+        mouth_gain: how far the mouth moves; None for that of the portrait's configuration.
 
     Raises:
         FileNotFoundError, ValueError: as :meth:`ernerf_ti.run.folder.RunFolder.find` and
-            :func:`ernerf_ti.run.checkpoint.load_checkpoint`, and for a configuration that does not fit the weights.
+            :func:`ernerf_ti.run.checkpoint.load_checkpoint`, for a configuration that does not fit the weights, and for
+            a gain that is out of range, or is not 1 and the portrait does not know its mean audio code.
     """
     path = RunFolder.find(run).checkpoint
     content = load_checkpoint(path, device)
@@ -201,6 +204,7 @@ def load_portrait(
     portrait.requires_grad_(False)
     portrait.set_precision(precision)
     portrait.call = call
+    _set_mouth_gain(portrait, mouth_gain, path)
     resolution = portrait.config.head_grid.resolution
     return TrainedPortrait(
         portrait,
@@ -218,6 +222,20 @@ def load_portrait(
         content.get("silence"),
         BakedHead.from_state(content["baked"], resolution, path) if "baked" in content else None,
     )
+
+
+def _set_mouth_gain(portrait: Portrait, gain: float | None, path: Path) -> None:
+    encoder = portrait.head.audio_encoder
+    is_known = bool(encoder.code_mean.any())
+    if gain is None:
+        gain = portrait.config.head.mouth_gain if is_known else 1.0
+    check_mouth_gain(gain)
+    if gain != 1 and not is_known:
+        raise ValueError(
+            f"{path}: expected a mouth-gain of 1, as the portrait was converted, or trained by an earlier version, and "
+            f"lacks its mean audio code, got {gain:g}; leave the option out, or train the portrait again"
+        )
+    encoder.gain = gain
 
 
 def portrait_of(content: dict[str, Any], path: Path) -> Portrait:

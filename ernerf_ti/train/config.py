@@ -272,6 +272,7 @@ def _small_portrait() -> PortraitConfig:
             geometry_features=15,
             color_width=32,
             direction_degree=2,
+            mouth_gain=1.25,
         ),
         torso=TorsoFieldConfig(n_levels=10, finest_resolution=512, log2_table_size=15, appearance_smoothing=15),
         head_grid=OccupancyGridConfig(resolution=64, fraction=0.25),

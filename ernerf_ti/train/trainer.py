@@ -46,6 +46,8 @@ from ernerf_ti.train.torso_stage import TorsoStage
 from ernerf_ti.train.training_frames import TrainingFrames
 from ernerf_ti.train.training_log import TrainingLog, clear_log, rewind_log, training_seconds
 
+_N_CODES = 256  # of frames all over the capture, whose mean is that of all within a few percent of their deviation
+
 
 @contextmanager
 def trained_alone(folder: Path, ranks: Ranks | None = None) -> Iterator[None]:
@@ -314,11 +316,20 @@ class Trainer:
         Raises TrainingError if a weight is not finite; the checkpoint stays as it was.
         """
         self._check_finite()
+        self._measure_codes()
         if self.ranks.is_first:
             self._prepare_folder()
             self._write_checkpoint()
         self.ranks.wait()
         self._saved = self._position()
+
+    @torch.no_grad()
+    def _measure_codes(self) -> None:
+        """Set the mean audio code, which rendering moves codes away from."""
+        encoder, n = self.portrait.head.audio_encoder, len(self.frames)
+        chosen = np.unique(np.linspace(0, n - 1, _N_CODES).astype(int))
+        windows = torch.stack([self.frames.inputs(int(i)).audio_window for i in chosen])
+        encoder.code_mean.copy_(encoder(windows).mean(0))
 
     def _write_checkpoint(self) -> None:
         save_checkpoint(

@@ -171,6 +171,7 @@ def test_no_capture(tmp_path, capsys):
         (("--pose", "stil"), "stil: expected capture, still or a transforms file, got no such file"),
         (("--background", "blue"), "blue: expected capture, none, a color as #rrggbb or an image, got no such file"),
         (("--blink", "2"), "blink: expected capture, natural or a number from 0 to 1, got '2'"),
+        (("--mouth-gain", "4"), "mouth-gain: expected 0 to 3, got 4; pass e.g. 1.25"),
     ],
 )
 def test_pose_blink_and_background_are_checked_before_the_portrait_is_loaded(tmp_path, capsys, option, message):

@@ -101,7 +101,7 @@ def test_other_files(tmp_path):
     with pytest.raises(ValueError, match="expected a checkpoint of ernerf-ti, got a file that torch can't read"):
         load_checkpoint(path)
     torch.save({"format_version": 99}, path)
-    with pytest.raises(ValueError, match="of format_version 1 to 2, got 99; use the version"):
+    with pytest.raises(ValueError, match="of format_version 1 to 3, got 99; use the version"):
         load_checkpoint(path)
     torch.save([1], path)
     with pytest.raises(ValueError, match="got another file"):

@@ -27,6 +27,7 @@ class AudioEncoder(nn.Module):
 
     feature_mean: Tensor
     feature_scale: Tensor
+    code_mean: Tensor
 
     def __init__(self, feature_dimension: int, code_size: int = 32):
         super().__init__()
@@ -45,6 +46,10 @@ class AudioEncoder(nn.Module):
         """[C, 1], subtracted from the features."""
         self.register_buffer("feature_scale", torch.ones(()))
         """Divides the centered features."""
+        self.register_buffer("code_mean", torch.zeros(code_size))
+        """[code_size] mean code of the training frames; zeros where it is not known."""
+        self.gain = 1.0
+        """How far codes are moved from that mean."""
 
     @torch.no_grad()
     def standardize(self, windows: Tensor) -> None:
@@ -75,7 +80,8 @@ class AudioEncoder(nn.Module):
                 f"got {list(audio_window.shape)}; pass features of the extractor that the portrait was trained with"
             )
         x = (audio_window[..., :MAX_STEPS] - self.feature_mean) / self.feature_scale
-        return self.attention(self.projection(_convolve(x.transpose(-1, -2), self.convolutions).squeeze(-2)))
+        code = self.attention(self.projection(_convolve(x.transpose(-1, -2), self.convolutions).squeeze(-2)))
+        return code if self.gain == 1 else torch.lerp(self.code_mean, code, self.gain)
 
 
 class TemporalAttention(nn.Module):

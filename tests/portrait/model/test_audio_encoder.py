@@ -76,3 +76,14 @@ def test_an_untrained_code_differs_from_sound_to_sound():
     with torch.no_grad():
         codes = torch.stack([encoder(windows[i : i + 8].transpose(1, 2)) for i in range(0, 192, 8)])
     assert codes.std(0).mean() > 0.2 * codes.abs().mean()
+
+
+def test_a_gain_moves_codes_away_from_their_mean():
+    encoder, windows = AudioEncoder(9), torch.randn(5, 8, 9, 16)
+    codes = encoder(windows)
+    encoder.code_mean.copy_(codes.detach().mean(0))
+    assert torch.equal(encoder(windows), codes)
+    encoder.gain = 1.5
+    torch.testing.assert_close(encoder(windows), codes.mean(0) + 1.5 * (codes - codes.mean(0)))
+    encoder.gain = 0
+    torch.testing.assert_close(encoder(windows), codes.mean(0).expand(5, -1))
