@@ -161,7 +161,7 @@ def test_a_head_is_trained_further_and_converted_back(head_tensors, capture, con
     write_run(source, tmp_path / "run", capture, config)
     trainer = Trainer.resume(capture, tmp_path / "run")
     for name, tensor in source.portrait().head.state_dict().items():
-        if name != "appearance.embeddings":
+        if name not in ("appearance.embeddings", "audio_encoder.code_mean"):
             assert torch.equal(trainer.portrait.head.state_dict()[name], tensor), name
     assert trainer.run(("head",))
     load_portrait(tmp_path / "run")
