@@ -7,6 +7,7 @@ CUDA fails, and the launcher is chosen when the kernels start.
 import contextlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -156,31 +157,39 @@ def _taichi_launches() -> Iterator[None]:
 
 
 def _first_step(check: Check) -> Iterator[Row]:
-    """Seconds from the command `train` to the line that it logs after the first step, with empty caches."""
-    check.budget.need(20 if check.device.type == "cuda" else 0)
+    """Seconds from the command `train` to the line that it logs after the first step, with empty caches and again."""
     with tempfile.TemporaryDirectory(prefix="ernerf_ti_first_step_") as folder:
-        log = Path(folder) / "run" / "log.jsonl"
-        caches = {"XDG_CACHE_HOME": f"{folder}/cache", "CUDA_CACHE_PATH": f"{folder}/cuda"}
-        options = ["--preset", "released", "--stages", "head", "--head.iterations", "1", "--log-every", "1"]
-        options += ["--head.n-rays", str(check.sizes.n_rays), "--device", check.device.type]
-        command = [sys.executable, "-m", "ernerf_ti", "train", str(check.folder / "capture"), str(log.parent), *options]
-        begin = time.perf_counter()
-        with subprocess.Popen(
-            command, env=os.environ | caches, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
-        ) as run:
-            while run.poll() is None and not (log.is_file() and log.stat().st_size):
-                time.sleep(0.02)
-                if time.perf_counter() - begin > max(30.0, check.budget.left()):
-                    run.kill()
-                    raise OutOfTimeError("the first step took longer than the time that was left")
-            seconds = time.perf_counter() - begin
-            run.kill()
-            _, errors = run.communicate()
-        if not log.is_file():
-            raise RuntimeError(f"train ended before the first step: {errors.decode(errors='replace').strip()[-300:]}")
-    note = "from the command to its first log line, nothing cached"
-    judged = check.sizes.judged
-    yield Row(_PART, "first step", seconds, unit="s", target=START_TARGET, judged=judged, note=note)
+        for what, note in (
+            ("first step", "nothing cached"),
+            ("first step, again", "with what the first process has kept"),
+        ):
+            check.budget.need(20 if check.device.type == "cuda" else 0)
+            seconds = _seconds_to_first_step(check, Path(folder))
+            note = f"from the command to its first log line, {note}"
+            yield Row(_PART, what, seconds, unit="s", target=START_TARGET, judged=check.sizes.judged, note=note)
+
+
+def _seconds_to_first_step(check: Check, folder: Path) -> float:
+    run = folder / "run"
+    log = run / "log.jsonl"
+    caches = {"XDG_CACHE_HOME": f"{folder}/cache", "CUDA_CACHE_PATH": f"{folder}/cuda"}
+    options = ["--preset", "released", "--stages", "head", "--head.iterations", "1", "--log-every", "1"]
+    options += ["--head.n-rays", str(check.sizes.n_rays), "--device", check.device.type]
+    command = [sys.executable, "-m", "ernerf_ti", "train", str(check.folder / "capture"), str(run), *options]
+    begin = time.perf_counter()
+    with subprocess.Popen(command, env=os.environ | caches, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as train:
+        while train.poll() is None and not (log.is_file() and log.stat().st_size):
+            time.sleep(0.02)
+            if time.perf_counter() - begin > max(30.0, check.budget.left()):
+                train.kill()
+                raise OutOfTimeError("the first step took longer than the time that was left")
+        seconds = time.perf_counter() - begin
+        train.kill()
+        _, errors = train.communicate()
+    if not log.is_file():
+        raise RuntimeError(f"train ended before the first step: {errors.decode(errors='replace').strip()[-300:]}")
+    shutil.rmtree(run)
+    return seconds
 
 
 def _main(request: dict[str, Any], path: Path) -> None:
