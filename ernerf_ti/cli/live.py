@@ -22,6 +22,7 @@ from ernerf_ti.live_server.access import Access
 from ernerf_ti.live_server.listening import check_network
 from ernerf_ti.live_server.options import ServerOptions
 from ernerf_ti.media.files import require_not_replaced
+from ernerf_ti.portrait.config import check_mouth_gain
 from ernerf_ti.process.device import resolve_device
 
 
@@ -42,6 +43,7 @@ class LiveOptions(ServerOptions):
 def _live(options: LiveOptions) -> None:
     try:
         options.check()
+        check_mouth_gain(options.mouth_gain)
         Access.of(options.host, options.token, options.origin)
     except ValueError as error:
         raise UsageError(str(error)) from None

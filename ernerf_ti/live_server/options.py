@@ -7,7 +7,6 @@ from urllib.parse import urlsplit
 from ernerf_ti.audio.windows import LONGEST_LOOK_AHEAD, LOOK_AHEAD
 from ernerf_ti.live_server.protocol import RATES, read_background
 from ernerf_ti.media.files import require_not_replaced
-from ernerf_ti.portrait.config import check_mouth_gain
 
 RECORDING_SUFFIXES = (".mp4", ".mkv", ".mov", ".webm")
 
@@ -65,7 +64,6 @@ class ServerOptions:
     def check(self) -> None:
         """Raise ValueError for options that make no sense or don't go together."""
         read_background(self.background)
-        check_mouth_gain(self.mouth_gain)
         for name, value, low, high in (
             ("port", self.port, 0, 65_535),
             ("max-sessions", self.max_sessions, 1, 64),

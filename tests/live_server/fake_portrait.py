@@ -23,7 +23,7 @@ class FakeSession:
 
     def __init__(self, portrait, background, limit):
         self.portrait, self.background, self.limit = portrait, background, limit
-        self.size = portrait.size
+        self.size, self.fails_at = portrait.size, portrait.fails_at
         self.pushed, self.played, self.n_flushes, self.n_interrupts = [], 0.0, 0, 0
         self._waiting = queue.Queue()
         self._closed = threading.Event()
@@ -60,7 +60,7 @@ class FakeSession:
         for k in itertools.count():
             if self._closed.wait(max(0, begin + k / RATE - time.monotonic())):
                 return
-            if self.portrait.fails_at is not None and k >= self.portrait.fails_at:
+            if self.fails_at is not None and k >= self.fails_at:
                 raise ValueError("the renderer has failed")
             yield self._frame(k)
 
