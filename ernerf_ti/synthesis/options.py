@@ -35,8 +35,8 @@ class SynthesisOptions:
     """Expression dials of a portrait that was trained with them, as NAME=VALUE: brows, smile, gaze-x or gaze-y, from -3
     to 3 standard deviations of the capture. Dials that are not given stay neutral, at 0."""
     mouth_gain: float | None = None
-    """How far the mouth moves with the sound, 0 to 3: with 1 as in training, with more further; by default as the
-    portrait was trained to, 1.25 with the preset small."""
+    """How far the mouth moves with the sound, 0 to 3: with 1 as in training, with more further. By default the
+    portrait's own, which the preset small sets to 1.25."""
     background: str = "capture"
     """Background: "capture" is the one of the capture, "none" is transparent, a color is written #rrggbb, and a path
     names an image."""
