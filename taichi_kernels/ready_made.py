@@ -2,7 +2,7 @@
 
 Taichi compiles each kernel when it is first called, anew in every process. `release/compile_kernels.py` does it ahead,
 for the kernels that the presets use, and writes :data:`FILE`, which a wheel then carries. What is not in it a process
-keeps beside Taichi's cache (:class:`KeptCode`), for the next one. The launcher takes code that was compiled from these
+keeps in Taichi's cache (:class:`KeptCode`), for the next one. The launcher takes code that was compiled from these
 sources by this Taichi with these options; if there is none, Taichi compiles as ever.
 """
 
@@ -56,25 +56,32 @@ def options(config: Any) -> dict[str, str]:
     return {name: str(getattr(config, name, None)) for name in _OPTIONS}
 
 
-def load(options: Mapping[str, str], file: Path | None = None) -> dict[str, KernelCode]:
+def load(options: Mapping[str, str]) -> dict[str, KernelCode]:
     """The code by the names of kernels; none if there is no file, or one of other sources, Taichi or options.
 
     Args:
         options: of the program that is running, see :func:`options`.
-        file: that :func:`save` has written; None for :data:`FILE`.
     """
+    return _read(FILE, _stamp(options))
+
+
+def save(codes: Mapping[str, KernelCode], options: Mapping[str, str], file: Path) -> None:
+    """Write the code that :func:`load` reads; the same code gives the same bytes."""
+    _write(codes, _stamp(options), file)
+
+
+def _read(file: Path, stamp: str) -> dict[str, KernelCode]:
     try:
-        content = json.loads(gzip.decompress((file or FILE).read_bytes()))
-        if content["stamp"] != _stamp(options):
+        content = json.loads(gzip.decompress(file.read_bytes()))
+        if content["stamp"] != stamp:
             return {}
         return {name: KernelCode(*fields) for name, fields in content["kernels"].items()}
     except (OSError, EOFError, zlib.error, ValueError, KeyError, TypeError):  # not there, or not whole
         return {}
 
 
-def save(codes: Mapping[str, KernelCode], options: Mapping[str, str], file: Path) -> None:
-    """Write the code that :func:`load` reads, by another name first; the same code gives the same bytes."""
-    content = json.dumps({"stamp": _stamp(options), "kernels": dict(sorted(codes.items()))})
+def _write(codes: Mapping[str, KernelCode], stamp: str, file: Path) -> None:
+    content = json.dumps({"stamp": stamp, "kernels": dict(sorted(codes.items()))})
     unfinished = file.with_name(f".{secrets.token_hex(8)}.tmp")
     try:
         unfinished.write_bytes(gzip.compress(content.encode(), mtime=0))
@@ -94,14 +101,14 @@ class KeptCode:
     """
 
     def __init__(self, config: Any, capability: tuple[int, int]):
-        self._options = options(config) | {"capability": "{}.{}".format(*capability)}
+        self._stamp = _stamp(options(config) | {"capability": "{}.{}".format(*capability)})
         self._folder: Path | None = None
         if getattr(config, "offline_cache", False) and getattr(config, "offline_cache_file_path", ""):
             self._folder = Path(config.offline_cache_file_path) / "code_by_value" / "sm_{}{}".format(*capability)
 
     def load(self, name: str) -> KernelCode | None:
         """The code of a kernel; None if there is none."""
-        return None if self._folder is None else load(self._options, self._file(name)).get(name)
+        return None if self._folder is None else _read(self._file(name), self._stamp).get(name)
 
     def save(self, name: str, code: KernelCode) -> None:
         """Keep the code of a kernel, if the folder can be written."""
@@ -109,7 +116,7 @@ class KeptCode:
             return
         with contextlib.suppress(OSError):
             self._folder.mkdir(parents=True, exist_ok=True)
-            save({name: code}, self._options, self._file(name))
+            _write({name: code}, self._stamp, self._file(name))
 
     def _file(self, name: str) -> Path:
         assert self._folder is not None

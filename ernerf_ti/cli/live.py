@@ -37,6 +37,9 @@ class LiveOptions(ServerOptions):
     motion_seconds: float | None = None
     """Seconds of the capture whose head motion is played forward and backward; by default all of it, and 10 for a baked
     portrait on the CPU, which keeps these poses in memory."""
+    mouth_gain: float | None = None
+    """How far the mouth moves with the sound, 0 to 3: with 1 as in training, with more further. By default the
+    portrait's own, which the preset small sets to 1.25."""
     signing: Flat[SigningOptions] = field(default_factory=SigningOptions)
 
 

@@ -34,9 +34,6 @@ class ServerOptions:
     """Behind the person at first: portrait for the background of the capture, transparent, or a color as #rrggbb."""
     look_ahead: float = LOOK_AHEAD
     """Sound that is heard before its frame is rendered, in seconds, 0 to 0.24; less answers sooner, with worse lips."""
-    mouth_gain: float | None = None
-    """How far the mouth moves with the sound, 0 to 3: with 1 as in training, with more further. By default the
-    portrait's own, which the preset small sets to 1.25."""
     audio: Path | None = None
     """Sound or video file to speak."""
     stdin: bool = False
