@@ -17,6 +17,7 @@ from ernerf_ti.cli.paths import capture_folder, existing_file, output_file, outp
 from ernerf_ti.cli.running import UsageError
 from ernerf_ti.cli.signing_options import SigningOptions
 from ernerf_ti.media.files import require_not_replaced
+from ernerf_ti.portrait.config import check_mouth_gain
 from ernerf_ti.process.device import CudaGraphs, resolve_device
 from ernerf_ti.process.precision import Precision, resolve_precision
 from ernerf_ti.train.config import default_preset
@@ -35,6 +36,9 @@ class ViewOptions:
     """Capture that the run was trained on; by default the folder recorded in the run."""
     background: Path | None = None
     """Image to put behind the person."""
+    mouth_gain: float | None = None
+    """How far the mouth moves with the sound, 0 to 3: with 1 as in training, with more further. By default the
+    portrait's own, which the preset small sets to 1.25. A portrait in training has 1."""
     train: Path | None = None
     """Capture to train the run on while it is shown; starts a run, or continues it."""
     preset: Literal["auto", "paper", "released", "small"] = "auto"
@@ -63,6 +67,11 @@ class ViewOptions:
 def _view(options: ViewOptions) -> None:
     if (options.offscreen is None) != (options.script is None):
         raise UsageError("--offscreen and --script: expected both or neither, got one; pass the other too")
+    check_mouth_gain(options.mouth_gain)
+    if options.mouth_gain not in (None, 1) and options.train is not None:
+        raise UsageError(
+            f"--mouth-gain: expected none with --train, whose portrait has 1, got {options.mouth_gain:g}; leave it out"
+        )
     if options.offscreen is None:
         from ernerf_ti.viewer.display_check import check_display
 
@@ -89,6 +98,7 @@ def _view(options: ViewOptions) -> None:
         *(options.stages, str(device)),
         precision=options.precision,
         cuda_graphs=options.cuda_graphs,
+        mouth_gain=options.mouth_gain,
         make_signer=options.signing.signer,
     )
     if offscreen is None or options.script is None:
@@ -105,7 +115,7 @@ main = Command(
     _view,
     __doc__,
     important=(
-        *("run", "audio", "capture", "background", "train", "output", "offscreen", "script"),
+        *("run", "audio", "capture", "background", "mouth_gain", "train", "output", "offscreen", "script"),
         *("device", "precision"),
     ),
     renamed={"out": "output"},

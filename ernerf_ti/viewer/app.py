@@ -126,7 +126,7 @@ def _make_viewer(
     else:
         precision = resolve_precision(options.precision, options.device)
         call = graphs.cuda_graphs(options.cuda_graphs, options.device, partial(print, file=sys.stderr), precision)
-        trained = load_portrait(options.run, options.device, precision, call)
+        trained = load_portrait(options.run, options.device, precision, call, options.mouth_gain)
         own, problem = _own_clip(options, folder, trained)
     if options.audio is not None:
         clip = sound_clip(trained, options.audio, options.speech_model)

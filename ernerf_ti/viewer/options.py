@@ -28,5 +28,6 @@ class ViewerOptions:
     device: str = "cpu"
     precision: Precision = "auto"
     cuda_graphs: CudaGraphs = "auto"
+    mouth_gain: float | None = None
     make_signer: Callable[[Callable[[], Mapping[str, Any]]], Signer | None] | None = None
     """From what is said about the portrait to what signs the files; None to sign nothing."""

@@ -129,6 +129,13 @@ def test_some_frames_elsewhere(folders, tmp_path):
     assert (tmp_path / "frames" / "head" / "00000.png").is_file()  # they go with the results that are there still
 
 
+def test_with_a_gain_of_the_mouth(folders, tmp_path):
+    capture, run = folders
+    arguments = [str(run), "--capture", str(capture), "--frames", "1", "--mouth-gain", "1.5", "-o", str(tmp_path)]
+    assert evaluate(arguments) == 0
+    assert json.loads((tmp_path / "metrics.json").read_text())["run"]["mouth gain"] == 1.5
+
+
 def test_a_portrait_file_has_results_of_its_own(folders, tmp_path):
     capture, run = folders
     (tmp_path / "evaluation").mkdir()

@@ -5,6 +5,7 @@ import json
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -182,21 +183,26 @@ def test_pose_blink_and_background_are_checked_before_the_portrait_is_loaded(tmp
     assert capsys.readouterr().err.startswith(message)
 
 
-@pytest.mark.parametrize("command", ["synthesize", "live"])
-def test_the_gain_of_the_mouth_reaches_the_portrait(command, tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize(
+    ("command", "module", "arguments"),
+    [
+        ("synthesize", "run.trained_portrait", ("--audio", "speech.wav", "-o", "out.mp4")),
+        ("live", "live.portrait", ("--port", "0")),
+        ("view", "viewer.app", ("--offscreen", "out.mp4", "--script", "script.json")),
+    ],
+)
+def test_the_gain_of_the_mouth_reaches_the_portrait(command, module, arguments, tmp_path, monkeypatch, capsys):
     def load(*args, mouth_gain=None, **options):
         raise ValueError(f"loaded with {mouth_gain or args[-1]}")
 
     if command == "live":
         pytest.importorskip("aiortc")
-        monkeypatch.setattr("ernerf_ti.live.portrait.load_portrait", load)
-        arguments = [str(tmp_path), "--port", "0"]
-    else:
-        monkeypatch.setattr("ernerf_ti.run.trained_portrait.load_portrait", load)
-        (tmp_path / "speech.wav").write_bytes(b"")
-        arguments = [str(tmp_path), "--audio", str(tmp_path / "speech.wav"), "-o", str(tmp_path / "out.mp4")]
-    (tmp_path / "checkpoint.pt").write_bytes(b"")
-    assert main([command, *arguments, "--mouth-gain", "1.5"]) == 1
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(f"ernerf_ti.{module}.load_portrait", load)
+    for name in ("speech.wav", "checkpoint.pt"):
+        Path(name).write_bytes(b"")
+    Path("script.json").write_text('{"seconds": 1, "actions": []}')
+    assert main([command, ".", *arguments, "--mouth-gain", "1.5"]) == 1
     assert "loaded with 1.5" in capsys.readouterr().err
 
 

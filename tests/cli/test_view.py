@@ -182,6 +182,21 @@ def test_script_and_output_go_together(run, capsys):
     )
 
 
+@pytest.mark.parametrize(
+    ("gain", "more", "status", "message"),
+    [
+        ("4", (), 1, "mouth-gain: expected 0 to 3, got 4; pass e.g. 1.25"),
+        (
+            *("1.5", ("--train", "x"), 2),
+            "--mouth-gain: expected none with --train, whose portrait has 1, got 1.5; leave it out",
+        ),
+    ],
+)
+def test_gains_that_can_not_be(run, capsys, gain, more, status, message):
+    assert view([str(run), "--mouth-gain", gain, *more]) == status
+    assert capsys.readouterr().err == f"{message}\n"
+
+
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only X11 ends the process without a display")
 def test_no_display_is_one_line(run):
     environment = {name: value for name, value in os.environ.items() if name != "DISPLAY"}
