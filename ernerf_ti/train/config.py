@@ -119,7 +119,7 @@ class FinetuneStageConfig(StageConfig):
     perceptual: Literal["auto", "st-lpips", "lpips", "dssim", "none"] = "auto"
     """Perceptual loss. "auto" takes the best one that is installed; "st-lpips" tolerates small shifts and needs the
     extra `perceptual`; "lpips" needs the extra `lpips` and AlexNet's weights; "dssim" is structural dissimilarity;
-    "none" is the squared error alone."""
+    "none" trains without one."""
     parts_density: Literal[1, 2] = 1
     """Rays per pixel along rows and columns of the squares around lips and eyes. At 2 the target between pixels is the
     mean of its neighbors; where that takes more rays than n_rays, a random part of the square is taken."""
@@ -150,6 +150,9 @@ class LossWeights:
     """Perceptual loss on patches, while fine-tuning."""
     lips_perceptual: float = 0.01
     """Perceptual loss on the lips, and on the eyes where they are trained on, while fine-tuning."""
+    lips_dssim: float = 0.0
+    """Structural dissimilarity on the lips, and on the eyes where they are trained on, beside the perceptual loss while
+    fine-tuning. ER-NeRF has no such term."""
 
     def __post_init__(self) -> None:
         _require_not_negative("losses", self, *(weight.name for weight in fields(self)))

@@ -21,7 +21,7 @@ from ernerf_ti.portrait.render.static_shapes import static_shapes
 from ernerf_ti.train import losses
 from ernerf_ti.train.audio_augmentation import vary
 from ernerf_ti.train.config import FinetuneStageConfig
-from ernerf_ti.train.perceptual import MIN_PATCH, PerceptualLoss, perceptual_loss
+from ernerf_ti.train.perceptual import MIN_PATCH, PerceptualLoss, dssim, perceptual_loss
 from ernerf_ti.train.pixel_sampling import patch_pixels, random_pixels, random_pixels_in, squares_pixels
 from ernerf_ti.train.stage import Stage, StepLoss, StepStatistics
 from ernerf_ti.train.training_frames import Squares, TrainingFrame
@@ -205,11 +205,13 @@ class FinetuneStage(HeadFieldStage):
         batch, side = self._draw_patches(frame, kind, generator)
         output = self._render(frame, batch, generator, kind)
         terms, mse = self._terms(output, batch, 1.0)
+        images = [rgb.view(-1, side, side, 3).permute(0, 3, 1, 2) for rgb in (output.rgb, batch.target_rgb)]
+        weights = self.config.losses
         if self._perceptual is not None:
-            images = (rgb.view(-1, side, side, 3).permute(0, 3, 1, 2) for rgb in (output.rgb, batch.target_rgb))
-            weights = self.config.losses
             weight = weights.patch_perceptual if kind == _PATCHES else weights.lips_perceptual
             terms["perceptual"] = weight * self._perceptual(*images).mean()
+        if kind != _PATCHES and weights.lips_dssim > 0:
+            terms["dssim"] = weights.lips_dssim * dssim(*images).mean()
         return StepLoss(terms, StepStatistics(mse, len(batch.rays_o), output.n_samples.sum()))
 
     def _draw_patches(self, frame: TrainingFrame, kind: str, generator: torch.Generator) -> tuple[RayBatch, int]:

@@ -8,8 +8,9 @@ import torch
 from ernerf_ti.train.trainer import Trainer
 
 
-def finetune_stage(capture, config, folder, **changes):
-    config = dataclasses.replace(config, finetune=dataclasses.replace(config.finetune, **changes))
+def finetune_stage(capture, config, folder, lips_dssim=0.0, **changes):
+    losses = dataclasses.replace(config.losses, lips_dssim=lips_dssim)
+    config = dataclasses.replace(config, finetune=dataclasses.replace(config.finetune, **changes), losses=losses)
     return Trainer(capture, config, folder).stages["finetune"]
 
 
@@ -48,3 +49,21 @@ def test_a_step_at_double_density(capture, config, tmp_path):
     for part in ("lips", "eyes"):
         result = stage.loss(stage.frames.frame(3), part, 0.5, generator)
         assert set(result.terms) >= {"color", "perceptual"} and torch.isfinite(result.total)
+
+
+@pytest.mark.parametrize("perceptual", ["dssim", "none"])
+def test_dssim_of_lips_and_eyes(capture, config, tmp_path, perceptual):
+    """Beside the perceptual loss, or without one; random patches have none."""
+    stage = finetune_stage(capture, config, tmp_path, 0.25, perceptual=perceptual, eyes_every=1)
+    other = finetune_stage(capture, config, tmp_path, perceptual="dssim", eyes_every=1)
+    for part in ("lips", "eyes", "patches"):
+        terms, expected = (
+            one.loss(one.frames.frame(3), part, 0.5, torch.Generator().manual_seed(0)).terms for one in (stage, other)
+        )
+        assert "dssim" not in expected
+        assert ("perceptual" in terms) == (perceptual == "dssim")
+        if part == "patches":
+            assert "dssim" not in terms
+        else:
+            dssim = expected["perceptual"] / config.losses.lips_perceptual
+            torch.testing.assert_close(terms["dssim"], 0.25 * dssim)
