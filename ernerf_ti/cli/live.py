@@ -39,7 +39,7 @@ class LiveOptions(ServerOptions):
     portrait on the CPU, which keeps these poses in memory."""
     mouth_gain: float | None = None
     """How far the mouth moves with the sound, 0 to 3: with 1 as in training, with more further. By default the
-    portrait's own, which the preset small sets to 1.25."""
+    portrait's own, which the preset small sets to 1.15."""
     signing: Flat[SigningOptions] = field(default_factory=SigningOptions)
 
 

@@ -38,7 +38,7 @@ class ViewOptions:
     """Image to put behind the person."""
     mouth_gain: float | None = None
     """How far the mouth moves with the sound, 0 to 3: with 1 as in training, with more further. By default the
-    portrait's own, which the preset small sets to 1.25. A portrait in training has 1."""
+    portrait's own, which the preset small sets to 1.15. A portrait in training has 1."""
     train: Path | None = None
     """Capture to train the run on while it is shown; starts a run, or continues it."""
     preset: Literal["auto", "paper", "released", "small"] = "auto"

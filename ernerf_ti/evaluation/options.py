@@ -59,7 +59,7 @@ class RunOptions(MeasuringOptions):
     """Number of held-out frames to evaluate, evenly spaced; all by default."""
     mouth_gain: float | None = None
     """How far the mouth moves with the sound, 0 to 3: with 1 as in training, with more further. By default the
-    portrait's own, which the preset small sets to 1.25."""
+    portrait's own, which the preset small sets to 1.15."""
     cross_speaker_audio: Path | None = None
     """Speech of another speaker; lip synchrony is evaluated with it too."""
     speech_model: Path | None = None

@@ -36,7 +36,7 @@ class SynthesisOptions:
     to 3 standard deviations of the capture. Dials that are not given stay neutral, at 0."""
     mouth_gain: float | None = None
     """How far the mouth moves with the sound, 0 to 3: with 1 as in training, with more further. By default the
-    portrait's own, which the preset small sets to 1.25."""
+    portrait's own, which the preset small sets to 1.15."""
     background: str = "capture"
     """Background: "capture" is the one of the capture, "none" is transparent, a color is written #rrggbb, and a path
     names an image."""

@@ -68,7 +68,7 @@ def test_everything_is_evaluated(folders, tmp_path, capsys, monkeypatch):
         assert f"not computed: {name}: " in shown
         assert head[name]["file"] in shown
     assert content["capture"]["held_out_frames"] == content["capture"]["evaluated_frames"] == 2
-    assert (content["run"]["stage"], content["run"]["mouth gain"]) == ("torso", 1.25)
+    assert (content["run"]["stage"], content["run"]["mouth gain"]) == ("torso", 1.15)
     assert set(content["speed"]) == {"head, rendering only", "portrait, rendering only", "end to end"}
     assert all(figure["frames_per_second"] > 0 for figure in content["speed"].values())
     assert content["model"]["parameters"]["all"] > 1000

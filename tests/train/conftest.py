@@ -29,7 +29,9 @@ def config() -> TrainConfig:
             small.portrait, head_grid=dataclasses.replace(small.portrait.head_grid, resolution=32)
         ),
         head=dataclasses.replace(small.head, iterations=10, n_rays=256),
-        finetune=dataclasses.replace(small.finetune, iterations=4, n_rays=256, patch_size=16, perceptual="dssim"),
+        finetune=dataclasses.replace(
+            small.finetune, iterations=4, n_rays=256, patch_size=16, perceptual="dssim", eyes_every=0
+        ),
         torso=dataclasses.replace(small.torso, iterations=6, n_rays=256),
         rare_frames_fraction=0.0,
         silence_fraction=0.0,

@@ -50,10 +50,11 @@ def backend(recordable, device):
 def make(capture, config, tmp_path, device):
     """Makes trainers with the same random numbers; with a backend they record their steps."""
 
-    def make(backend=None, tell=pytest.fail, stage="head", precision="float32", **settings):
+    def make(backend=None, tell=pytest.fail, stage="head", precision="float32", eyes_every=0, **settings):
         stages = {
             name: dataclasses.replace(getattr(config, name), iterations=2 * N_STEPS, **settings) for name in STAGES
         }
+        stages["finetune"] = dataclasses.replace(stages["finetune"], eyes_every=eyes_every)
         options = dataclasses.replace(config, precision=precision, random_background_fraction=0.25, **stages)
         trainer = Trainer(capture, options, tmp_path, device, cuda_graphs="off")
         if backend is not None:
@@ -116,6 +117,12 @@ def test_steps_equal_plain_ones(make, backend, stage, precision, n_captures):
     graphed, plain = make(backend, stage=stage, precision=precision), make(stage=stage, precision=precision)
     take_same_steps(graphed, plain, N_STEPS)
     assert backend.n_captures == n_captures
+
+
+def test_steps_on_the_eyes_equal_plain_ones(make, backend):
+    graphed, plain = (make(one, stage="finetune", eyes_every=1) for one in (backend, None))
+    take_same_steps(graphed, plain, N_STEPS)
+    assert backend.n_captures == 2  # lips and eyes
 
 
 @pytest.mark.parametrize("stage", STAGES)
