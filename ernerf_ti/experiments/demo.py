@@ -75,12 +75,12 @@ class Demo:
         """Training configuration: the small preset with fewer steps."""
         config = PRESETS["small"]
         # The head covers a fifth of the frame, and the background needs few rays.
-        head = dataclasses.replace(config.head, n_rays=1536, lips_fraction=0.25, eyes_fraction=0.15, head_fraction=0.3)
+        head = dataclasses.replace(config.head, n_rays=1536, lips_fraction=0.25, eyes_fraction=0.25, head_fraction=0.25)
         # The sound says all of this person's mouth: there is no uncertainty that a gain would make up for.
         field = dataclasses.replace(config.portrait.head, mouth_gain=1.0)
         portrait = dataclasses.replace(config.portrait, head=field)
-        # Random patches hardly see eyes as small as these, and lids of blinks close less without steps of their own.
-        finetune = dataclasses.replace(config.finetune, eyes_every=1)
+        # Random patches hardly see eyes as small as these, and lids close less without steps of their own.
+        finetune = dataclasses.replace(config.finetune, eyes_every=2)
         config = dataclasses.replace(config, head=head, finetune=finetune, portrait=portrait)
         stages = {
             name: dataclasses.replace(getattr(config, name), iterations=max(2, round(iterations / self.speed_up)))

@@ -124,7 +124,8 @@ class FinetuneStageConfig(StageConfig):
     """Rays per pixel along rows and columns of the squares around lips and eyes. At 2 the target between pixels is the
     mean of its neighbors; where that takes more rays than n_rays, a random part of the square is taken."""
     eyes_every: int = 0
-    """Every how many steps on random patches one is taken on squares around the eyes instead; 0 for none."""
+    """Every how many steps on random patches one is taken on squares around the eyes instead; 0 for none, 1 for
+    no patches."""
 
     _renamed: ClassVar[dict[str, str]] = {**StageConfig._renamed, "start_rate": "lr_scale"}
 
