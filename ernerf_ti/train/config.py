@@ -119,7 +119,8 @@ class FinetuneStageConfig(StageConfig):
     perceptual: Literal["auto", "st-lpips", "lpips", "dssim", "none"] = "auto"
     """Perceptual loss. "auto" takes the best one that is installed; "st-lpips" tolerates small shifts and needs the
     extra `perceptual`; "lpips" needs the extra `lpips` and AlexNet's weights; "dssim" is structural dissimilarity;
-    "none" trains without one."""
+    "none" trains without one; `lips_dssim` of the loss weights is a term of its own, to be set to 0 for the squared
+    error alone."""
     parts_density: Literal[1, 2] = 1
     """Rays per pixel along rows and columns of the squares around lips and eyes. At 2 the target between pixels is the
     mean of its neighbors; where that takes more rays than n_rays, a random part of the square is taken."""
