@@ -67,13 +67,15 @@ class FrequencyConfig:
 DIAL_GROUPS = {"brows": ("brows",), "smile": ("smile",), "gaze": ("gaze-x", "gaze-y")}
 """Expression dials that a portrait can be trained with -> names of the single ones."""
 
-_LARGEST_MOUTH_GAIN = 3.0
+LARGEST_DIAL = 3.0
+"""Standard deviations that a dial can be turned by; training clips values at 2.5."""
+LARGEST_MOUTH_GAIN = 3.0
 
 
 def check_mouth_gain(gain: float | None) -> None:
     """Raise ValueError for a gain that is neither None nor from 0 to 3."""
-    if gain is not None and not 0 <= gain <= _LARGEST_MOUTH_GAIN:
-        raise ValueError(f"mouth-gain: expected 0 to {_LARGEST_MOUTH_GAIN:g}, got {gain:g}; pass e.g. 1.25")
+    if gain is not None and not 0 <= gain <= LARGEST_MOUTH_GAIN:
+        raise ValueError(f"mouth-gain: expected 0 to {LARGEST_MOUTH_GAIN:g}, got {gain:g}; pass e.g. 1.25")
 
 
 PositionEncoderConfig = TriplaneHashConfig | HashGridConfig | PlainTriplaneConfig | FrequencyConfig

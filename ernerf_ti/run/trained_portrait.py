@@ -226,11 +226,10 @@ def load_portrait(
 
 def _set_mouth_gain(portrait: Portrait, gain: float | None, path: Path) -> None:
     encoder = portrait.head.audio_encoder
-    is_known = bool(encoder.code_mean.any())
     if gain is None:
-        gain = portrait.config.head.mouth_gain if is_known else 1.0
+        gain = portrait.config.head.mouth_gain if encoder.knows_mean else 1.0
     check_mouth_gain(gain)
-    if gain != 1 and not is_known:
+    if gain != 1 and not encoder.knows_mean:
         raise ValueError(
             f"{path}: expected a mouth-gain of 1, as the portrait was converted, or trained by an earlier version, and "
             f"lacks its mean audio code, got {gain:g}; leave the option out, or train the portrait again"

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Literal
 
 from ernerf_ti.media.video_formats import Encoding, exact_rate
+from ernerf_ti.portrait.config import LARGEST_DIAL
 
 _COLOR = re.compile("#[0-9a-fA-F]{6}")
-_LARGEST_DIAL = 3.0  # standard deviations; training clips values at 2.5
 
 Part = Literal["face", "head"]
 """What is pasted into a recording."""
@@ -89,9 +89,9 @@ class SynthesisOptions:
                 values[name] = float(value)
             except ValueError:
                 values[name] = math.nan
-            if not abs(values[name]) <= _LARGEST_DIAL:
+            if not abs(values[name]) <= LARGEST_DIAL:
                 raise ValueError(
-                    f"dial: expected NAME=VALUE with a value from {-_LARGEST_DIAL:g} to {_LARGEST_DIAL:g}, "
+                    f"dial: expected NAME=VALUE with a value from {-LARGEST_DIAL:g} to {LARGEST_DIAL:g}, "
                     f"got {text!r}; pass e.g. --dial brows=1.5"
                 )
         return values

@@ -12,13 +12,13 @@ import cv2
 import numpy as np
 
 from ernerf_ti.viewer.drawing import ACCENT, DIM, GROUND, TEXT, Color, draw_text, fit_text, text_width
-from ernerf_ti.viewer.state import CHOICES, LIMITS, MODES, ViewState
+from ernerf_ti.viewer.state import CHOICES, DIALS, LIMITS, MODES, ViewState
 
 PANEL_WIDTH = 320
 """Pixels that the controls need."""
 
 _MARGIN, _GAP, _LABEL = 8, 4, 78
-_ROW, _HEIGHT, _HEADING = 22, 19, 19
+_ROW, _HEIGHT, _HEADING = 21, 18, 18
 _SIZE = 0.36  # of the text
 _BAR, _HANDLE = 3, 5  # height of a slider's bar below its text, width of its handle
 _BUTTON: Color = (52, 56, 64)
@@ -28,8 +28,11 @@ _ON_ACCENT: Color = (20, 20, 20)
 _UNITS = {
     **dict.fromkeys(("yaw", "pitch", "field_of_view", "head_yaw", "head_pitch"), "{:.0f} deg"),
     **dict.fromkeys(("eye", "volume", "scale"), "{:.0%}"),
-    **{"distance": "{:.2f} x", "pan_x": "{:.2f}", "pan_y": "{:.2f}", "target_rate": "{:.0f} / s"},
+    **dict.fromkeys(DIALS, "{:+.1f}"),
+    **{"distance": "{:.2f} x", "mouth_gain": "{:.2f} x"},
+    **{"pan_x": "{:.2f}", "pan_y": "{:.2f}", "target_rate": "{:.0f} / s"},
 }
+_FACE = {"mouth_gain": "Mouth gain", **{name: name.capitalize().replace("_", " ") for name in DIALS}}
 
 
 @dataclass(frozen=True)
@@ -131,7 +134,8 @@ def panel_widgets(state: ViewState, facts: PanelFacts, left: int) -> list[Widget
     for k in range(0, len(MODES), 2):
         rows.buttons(*[(mode.capitalize(), {"set": {"mode": mode}}, state.mode == mode) for mode in MODES[k : k + 2]])
     rows.choices("True frame", "comparison")
-    rows.heading("Portrait")
+    of_face = [(text, name) for name, text in _FACE.items() if name not in state.lacking]
+    rows.heading("Portrait", ("Neutral", {"do": "neutral"}, False) if of_face else None)
     rows.choices("Head pose", "head")
     if state.head == "mouse":
         rows.sliders(("Turn", "head_yaw"), ("Nod", "head_pitch"))
@@ -142,6 +146,8 @@ def panel_widgets(state: ViewState, facts: PanelFacts, left: int) -> list[Widget
         ("Mouth follows audio", {"toggle": "audio"}, state.audio),
         ("Torso", {"toggle": "torso"}, state.torso),
     )
+    for k in range(0, len(of_face), 2):
+        rows.sliders(*of_face[k : k + 2])
     rows.appearance()
     rows.choices("Background", "background")
     if state.background == "color":

@@ -18,7 +18,7 @@ from ernerf_ti.portrait.render.static_shapes import static_shapes
 from ernerf_ti.run.trained_portrait import TrainedPortrait
 from ernerf_ti.viewer.camera_control import Intrinsics, camera_pose, head_pose, layer_coords, view_intrinsics
 from ernerf_ti.viewer.clip import Clip
-from ernerf_ti.viewer.state import ViewState
+from ernerf_ti.viewer.state import DIALS, ViewState
 
 _CHUNK_PIXELS = 2**14
 
@@ -66,7 +66,7 @@ class RenderedView:
 
 _LOOK = (
     *("yaw", "pitch", "distance", "pan_x", "pan_y", "field_of_view", "head", "head_yaw", "head_pitch"),
-    *("torso", "background", "color", "appearance"),
+    *("torso", "background", "color", "appearance", "mouth_gain", *DIALS),
 )
 
 
@@ -98,11 +98,13 @@ class RenderJob:
         window = silence
         if request.audio:
             window = audio_context(clip.windows, request.frame, silent_ends=trained.as_published)
+        dials = {name: getattr(look, setting) for setting, name in DIALS.items() if name in trained.dial_names}
         self._inputs = FrameInputs(
             window.to(device),
             torch.tensor([request.eye], dtype=torch.float32, device=device),
             trained.appearance_index if look.appearance < 0 else look.appearance,
             self._frame_pose,
+            dials=trained.dials(dials if any(dials.values()) else {}),
         )
         self._torso_appearance: Tensor | int = look.appearance
         if look.appearance < 0:
@@ -110,9 +112,9 @@ class RenderJob:
                 self._frame_pose, float(clip.pose_indices[request.pose_frame])
             )
         portrait = trained.portrait
-        self.head = portrait.head.bind(
-            self._inputs, request.with_uncertainty, None, portrait.call, request.with_attention or static_shapes(device)
-        )
+        encoder, with_attention = portrait.head.audio_encoder, request.with_attention or static_shapes(device)
+        code = encoder.amplify(portrait.call(encoder, self._inputs.audio_window), look.mouth_gain)
+        self.head = portrait.head.bind(self._inputs, request.with_uncertainty, code, portrait.call, with_attention)
         """The head's field of the frame."""
         self._backdrop = {"capture": trained.background, "picture": picture}.get(look.background)
         self._pixels = all_pixels(height, width, device)

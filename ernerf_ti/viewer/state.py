@@ -15,6 +15,8 @@ import math
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
+from ernerf_ti.portrait.config import DIAL_GROUPS, LARGEST_DIAL, LARGEST_MOUTH_GAIN
+
 MODES = (
     "color",
     "depth",
@@ -34,6 +36,8 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "eyes": ("capture", "natural", "slider"),
     "background": ("capture", "color", "picture", "none"),
 }
+DIALS: dict[str, str] = {name.replace("-", "_"): name for names in DIAL_GROUPS.values() for name in names}
+"""Settings -> the expression dials that they turn, in the portrait's order."""
 LIMITS: dict[str, tuple[float, float]] = {
     "yaw": (-75.0, 75.0),
     "pitch": (-50.0, 50.0),
@@ -47,6 +51,8 @@ LIMITS: dict[str, tuple[float, float]] = {
     "volume": (0.0, 1.0),
     "scale": (0.125, 1.0),
     "target_rate": (2.0, 25.0),
+    "mouth_gain": (0.0, LARGEST_MOUTH_GAIN),
+    **dict.fromkeys(DIALS, (-LARGEST_DIAL, LARGEST_DIAL)),
 }
 HOME: dict[str, Any] = {
     "yaw": 0.0,
@@ -72,6 +78,10 @@ class ViewState:
     """Of the capture's camera, vertical."""
     n_embeddings: int
     """Training frames, each with an appearance embedding."""
+    own_mouth_gain: float = 1.0
+    """Of the portrait, or as the viewer was asked for."""
+    lacking: frozenset[str] = frozenset()
+    """Settings that the portrait does not have."""
     mode: str = "color"
     comparison: str = "off"
     """"side": beside the true frame and the difference; "difference": that alone."""
@@ -96,6 +106,13 @@ class ViewState:
     """Eye closure for eyes "slider": 0 open, 1 closed."""
     audio: bool = True
     """Whether the mouth follows the audio."""
+    mouth_gain: float = 1.0
+    """How far it moves."""
+    brows: float = 0.0
+    """This one and the next three are expression dials, in standard deviations of the capture."""
+    smile: float = 0.0
+    gaze_x: float = 0.0
+    gaze_y: float = 0.0
     torso: bool = True
     background: str = "capture"
     color: tuple[float, float, float] = (0.0, 0.69, 0.25)
@@ -179,7 +196,17 @@ KEYS: dict[str, Key] = {
     "escape": Key({"do": "quit"}, "close the viewer"),
 }
 
-_FIELDS = {field.name for field in fields(ViewState)} - {"captured_field_of_view", "n_embeddings"}
+_FIXED = {"captured_field_of_view", "n_embeddings", "own_mouth_gain", "lacking"}
+_FIELDS = {field.name for field in fields(ViewState)} - _FIXED
+_ADVICE = {
+    "mouth_gain": "view a portrait that is not in training, and was trained by this version",
+    **{
+        setting: f"train one with --portrait.head.dials {group}"
+        for group, names in DIAL_GROUPS.items()
+        for setting, name in DIALS.items()
+        if name in names
+    },
+}  # what a portrait may lack -> what to do
 _KINDS = ("key", "set", "toggle", "cycle", "drag", "zoom", "do")
 
 
@@ -202,6 +229,9 @@ def transition(state: ViewState, action: dict[str, Any]) -> tuple[ViewState, dic
     if kind == "do":
         if value == "home":
             return replace(state, **HOME, field_of_view=0.0), None
+        if value == "neutral":
+            neutral: dict[str, Any] = dict.fromkeys(DIALS, 0.0)
+            return replace(state, **neutral, mouth_gain=state.own_mouth_gain), None
         if value not in COMMANDS:
             raise ValueError(f"do: expected one of {', '.join(COMMANDS)}, got {value!r}; choose one of these")
         return state, action
@@ -238,6 +268,8 @@ def changed(state: ViewState, **values: Any) -> ViewState:
 def _checked(state: ViewState, name: str, value: Any) -> Any:
     if name not in _FIELDS:
         raise ValueError(f"set: expected one of {', '.join(sorted(_FIELDS))}, got {name!r}; choose one of these")
+    if name in state.lacking:
+        raise ValueError(f"{name}: expected a setting that this portrait has, got one that it lacks; {_ADVICE[name]}")
     if name in CHOICES:
         if value not in CHOICES[name]:
             raise ValueError(f"{name}: expected one of {', '.join(CHOICES[name])}, got {value!r}; choose one of these")

@@ -29,7 +29,7 @@ from ernerf_ti.viewer.recording import ClipExport, SessionRecording, write_camer
 from ernerf_ti.viewer.render_job import RenderedView
 from ernerf_ti.viewer.screen import Layout, compose, draw_curves, waveform
 from ernerf_ti.viewer.sound import SoundOutput
-from ernerf_ti.viewer.state import KEYS, ViewState, transition
+from ernerf_ti.viewer.state import DIALS, KEYS, ViewState, transition
 from ernerf_ti.viewer.timings import Timings
 from ernerf_ti.viewer.training_session import TrainingSession
 
@@ -86,8 +86,16 @@ class Viewer:
     ):
         self.trained, self.output, self.options, self.time = trained, output, options, time
         self.training, self.own_clip = training, own_clip
+        head = trained.portrait.head
+        lacking = {setting for setting, dial in DIALS.items() if dial not in trained.dial_names}
+        if training is not None or not head.audio_encoder.knows_mean:
+            lacking.add("mouth_gain")
+        # The gain is a setting here: a graph of the encoder on CUDA would keep the encoder's own.
+        gain, head.audio_encoder.gain = head.audio_encoder.gain, 1.0
         self.state = ViewState(
-            field_of_view(trained.intrinsics, trained.size[1]), len(trained.portrait.head.appearance.embeddings)
+            *(field_of_view(trained.intrinsics, trained.size[1]), len(head.appearance.embeddings), gain),
+            frozenset(lacking),
+            mouth_gain=gain,
         )
         self.maker = PictureMaker(trained, training, options.refine_seconds, time)
         self.running = True

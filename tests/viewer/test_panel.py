@@ -1,6 +1,7 @@
 """The controls and the mouse, without a window."""
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from ernerf_ti.viewer.app import WINDOW
 from ernerf_ti.viewer.drawing import text_width
 from ernerf_ti.viewer.mouse import Mouse
 from ernerf_ti.viewer.panel import PANEL_WIDTH, Button, Label, PanelFacts, Slider, draw_panel, panel_widgets, widget_at
-from ernerf_ti.viewer.state import CHOICES, LIMITS, ViewState, changed, transition
+from ernerf_ti.viewer.state import CHOICES, DIALS, LIMITS, ViewState, changed, transition
 
 START = ViewState(captured_field_of_view=20.0, n_embeddings=2000)
 EVERYTHING = PanelFacts(True, True, True, "finetune, step 123456 of 200000, trained to the end", "/a/long/path" * 9)
@@ -51,6 +52,18 @@ def test_every_setting_has_a_control():
     assert all({"toggle": name} in actions for name in toggles)
     for action in actions:
         transition(FULLEST, action)  # all are valid
+
+
+def test_sliders_of_the_face_are_those_that_the_portrait_has():
+    def names(lacking):
+        widgets = panel_widgets(replace(START, lacking=frozenset(lacking)), PanelFacts(), LEFT)
+        has_reset = any(isinstance(w, Button) and w.text == "Neutral" for w in widgets)
+        return has_reset, {w.name for w in widgets if isinstance(w, Slider)} & {"mouth_gain", *DIALS}
+
+    assert names(()) == (True, {"mouth_gain", *DIALS})
+    assert names(DIALS) == (True, {"mouth_gain"})
+    assert names({"mouth_gain", "brows"}) == (True, set(DIALS) - {"brows"})
+    assert names({"mouth_gain", *DIALS}) == (False, set())
 
 
 def test_buttons_show_what_is_on():

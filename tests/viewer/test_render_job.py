@@ -1,9 +1,12 @@
 """Images of requests."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
+from ernerf_ti.portrait.portrait import Portrait
 from ernerf_ti.synthesis.frames import render_frames
 from ernerf_ti.viewer.camera_control import field_of_view
 from ernerf_ti.viewer.render_job import RenderedView, RenderJob, RenderRequest, look_of
@@ -71,6 +74,7 @@ def differs(trained, a: RenderRequest, b: RenderRequest, **options) -> float:
         {"look": {"background": "color"}},
         {"look": {"background": "none"}},
         {"look": {"appearance": 1}},
+        {"look": {"mouth_gain": 1.5}},
         {"look": {"yaw": 10.0}},
         {"look": {"pan_x": 0.1}},
         {"look": {"distance": 0.8}},
@@ -83,6 +87,29 @@ def test_every_setting_counts(trained, start, request_of, values):
     assert request_of() == request_of()
     assert request_of(look, **values) != request_of()
     assert differs(trained, request_of(look, **values), request_of()) > 1e-3
+
+
+def test_dials_of_a_portrait_that_has_them(trained, start, request_of):
+    config = trained.portrait.config
+    config = replace(config, head=replace(config.head, dials=("brows", "gaze")))
+    torch.manual_seed(0)
+    portrait = Portrait(config, 42, 3).requires_grad_(False)
+    weights = trained.portrait.state_dict()
+    for name, value in portrait.state_dict().items():
+        if name in weights and value.shape == weights[name].shape:
+            value.copy_(weights[name])
+    portrait.head.density_net.layers[0].weight.mul_(4)
+    portrait.head.dials.boxes[:, 0, 0], portrait.head.dials.boxes[:, 0, 1] = -1.0, 1.0
+    portrait.head_grid.set_bitfield(portrait.head_grid.bitfield.clone())
+    dialed = replace(trained, portrait=portrait)
+    assert dialed.dial_names == ("brows", "gaze-x", "gaze-y")
+    images = [render(dialed, request_of())] + [
+        render(dialed, request_of(changed(start, **{name: 3.0}))) for name in ("brows", "gaze_x", "gaze_y", "smile")
+    ]
+    neutral, brows, gaze_x, gaze_y, smile = (image.output.rgb for image in images)
+    assert torch.equal(smile, neutral)  # which this portrait lacks
+    assert all((image - neutral).abs().max() > 1e-3 for image in (brows, gaze_x, gaze_y))
+    assert not torch.equal(gaze_x, gaze_y)
 
 
 def test_settings_of_the_window_do_not(start):

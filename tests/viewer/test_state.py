@@ -1,10 +1,11 @@
 """Actions and settings."""
 
 import math
+from dataclasses import replace
 
 import pytest
 
-from ernerf_ti.viewer.state import CHOICES, COMMANDS, KEYS, LIMITS, MODES, ViewState, changed, transition
+from ernerf_ti.viewer.state import CHOICES, COMMANDS, DIALS, KEYS, LIMITS, MODES, ViewState, changed, transition
 
 START = ViewState(captured_field_of_view=20.0, n_embeddings=5)
 
@@ -67,6 +68,23 @@ def test_back_to_the_captured_camera():
     away = after({"drag": [0.1, 0.1]}, {"drag": [0.1, 0.1], "button": "middle"}, {"set": {"field_of_view": 33}})
     assert not away.camera_is_captured
     assert after({"key": "r"}, state=away) == START
+
+
+def test_back_to_a_neutral_face():
+    start = replace(START, own_mouth_gain=1.15, mouth_gain=1.15)
+    turned = after({"set": {"mouth_gain": 2, "brows": 1, "smile": -1, "gaze_x": 0.5, "gaze_y": 3}}, state=start)
+    assert (turned.mouth_gain, turned.brows, turned.gaze_y) == (2, 1, 3)
+    assert after({"do": "neutral"}, state=turned) == start
+
+
+def test_settings_that_the_portrait_lacks():
+    plain = replace(START, lacking=frozenset({"mouth_gain", *DIALS}))
+    advice = {"brows": "brows", "smile": "smile", "gaze_x": "gaze", "gaze_y": "gaze"}
+    for name, group in advice.items():
+        with pytest.raises(ValueError, match=rf"^{name}: expected .*lacks; train one .*head\.dials {group}$"):
+            transition(plain, {"set": {name: 1}})
+    with pytest.raises(ValueError, match=r"^mouth_gain: expected .*lacks; view a portrait that is not in training"):
+        transition(plain, {"set": {"mouth_gain": 1}})
 
 
 def test_commands_are_handed_on():

@@ -1,5 +1,9 @@
 """The viewer without a window: what changes the screen, what does not, and the files it writes."""
 
+import copy
+from dataclasses import replace
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -12,7 +16,10 @@ from ernerf_ti.media.video import probe, read_frames
 from ernerf_ti.portrait.camera import scene_from_capture
 from ernerf_ti.viewer.drawing import ACCENT
 from ernerf_ti.viewer.scale_control import ScaleControl
-from ernerf_ti.viewer.state import MODES
+from ernerf_ti.viewer.screen import Layout
+from ernerf_ti.viewer.sound import SilentOutput
+from ernerf_ti.viewer.state import DIALS, MODES
+from ernerf_ti.viewer.viewer import RuntimeOptions, Viewer
 
 
 def run(viewer, time, n: int) -> list[int]:
@@ -96,6 +103,34 @@ def test_what_does_not(viewer, action):
     viewer.act(action)
     assert np.array_equal(picture(viewer), before)
     assert viewer.view is view  # nothing was rendered again
+
+
+@pytest.mark.parametrize("gain", [1.0, 1.5])
+def test_the_gain_that_a_portrait_is_opened_with_can_be_changed(trained, clip, time, tmp_path, gain):
+    portrait = copy.deepcopy(trained.portrait)
+    encoder = portrait.head.audio_encoder
+    encoder.code_mean.fill_(0.3)
+    encoder.gain = gain
+
+    def opened(**more):
+        own = replace(trained, portrait=portrait)
+        return Viewer(own, clip, SilentOutput(time=time), RuntimeOptions(tmp_path, Layout(200, 220)), time, **more)
+
+    viewer = opened()
+    assert viewer.state.mouth_gain == viewer.state.own_mouth_gain == gain
+    assert viewer.state.lacking == set(DIALS)
+    viewer.act({"set": {"auto_scale": False}})
+    before = picture(viewer)
+    viewer.act({"set": {"mouth_gain": 1.5}})
+    assert np.array_equal(picture(viewer), before) == (gain == 1.5)
+    viewer.act({"set": {"mouth_gain": 0}})
+    assert np.abs(picture(viewer).astype(int) - before).max() > 5
+    viewer.act({"do": "neutral"})
+    assert np.array_equal(picture(viewer), before)
+    viewer.close()
+    training = opened(training=SimpleNamespace(weights_version=0, close=lambda: None))
+    assert "mouth_gain" in training.state.lacking
+    training.close()
 
 
 def test_back_home_is_the_same_picture(viewer):

@@ -81,7 +81,16 @@ class AudioEncoder(nn.Module):
             )
         x = (audio_window[..., :MAX_STEPS] - self.feature_mean) / self.feature_scale
         code = self.attention(self.projection(_convolve(x.transpose(-1, -2), self.convolutions).squeeze(-2)))
-        return code if self.gain == 1 else torch.lerp(self.code_mean, code, self.gain)
+        return self.amplify(code, self.gain)
+
+    @property
+    def knows_mean(self) -> bool:
+        """Whether the mean code is known, so that codes can be moved away from it."""
+        return bool(self.code_mean.any())
+
+    def amplify(self, code: Tensor, gain: float) -> Tensor:
+        """Codes [..., code_size] moved away from the mean code; a gain of 1 leaves them as they are."""
+        return code if gain == 1 else torch.lerp(self.code_mean, code, gain)
 
 
 class TemporalAttention(nn.Module):
