@@ -97,6 +97,9 @@ class HeadFieldConfig:
     """Hidden units of the audio attention MLP."""
     eye_attention_width: int = 16
     """Hidden units of the eye attention MLP."""
+    eye_closure_scale: float = 1.0
+    """Multiplies the eye closure where the density network takes it. A closed lid must outweigh what the iris behind it
+    has put into the network; with 1, as published, some trainings never learn to, and irises show through lids."""
     density_width: int = 64
     """Hidden units per layer of the density network."""
     density_layers: int = 3
@@ -123,6 +126,8 @@ class HeadFieldConfig:
 
     def __post_init__(self) -> None:
         check_mouth_gain(self.mouth_gain)
+        if not 0 < self.eye_closure_scale <= 100:
+            raise ValueError(f"eye_closure_scale: expected more than 0, at most 100, got {self.eye_closure_scale}; pass 4")
 
     @property
     def dial_names(self) -> tuple[str, ...]:

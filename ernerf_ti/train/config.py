@@ -272,6 +272,7 @@ def _small_portrait() -> PortraitConfig:
         head=HeadFieldConfig(
             position_encoder=TriplaneHashConfig(n_levels=8, base_resolution=32, finest_resolution=256, n_features=2),
             audio_attention_width=32,
+            eye_closure_scale=4.0,
             density_width=32,
             density_layers=2,
             geometry_features=15,

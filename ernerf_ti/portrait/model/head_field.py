@@ -211,7 +211,7 @@ class HeadField(nn.Module):
         # A neutral face needs no columns of the dials.
         ends = n_features, n_features + len(audio_code) + 1
         own, others, of_dials = self.density_net.first_weight.tensor_split(ends, 1)
-        folded = attend.fold(others, audio_code, eye_closure)
+        folded = attend.fold(others, audio_code, self.config.eye_closure_scale * eye_closure)
         weight = torch.cat((own, folded) if dials is None else (own, folded, of_dials), 1)
         return x, attention, self.density_net(joined, first_weight=weight)
 
@@ -257,7 +257,7 @@ class BoundHeadField:
         """
         field = self.field
         networks = (field.region_attention, field.density_net, field.color_net)
-        inputs = (self.audio_code, self.eye_closure, self.appearance)
+        inputs = (self.audio_code, field.config.eye_closure_scale * self.eye_closure, self.appearance)
         dials = None if self.dials is None else field.dials
         return FoldedNetworks(*networks, *inputs, field.precision, with_attention, dials)
 
