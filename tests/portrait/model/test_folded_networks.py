@@ -13,6 +13,7 @@ SHAPES = [
     {"density_layers": 1, "color_layers": 1},
     {"density_layers": 2, "color_layers": 3, "direction_degree": 1, "geometry_features": 5},
     {"density_layers": 4, "appearance_size": 0, "audio_code_size": 7},
+    {"eye_closure_scale": 4.0},
 ]
 
 

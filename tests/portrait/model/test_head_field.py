@@ -93,6 +93,29 @@ def test_what_depends_on_what(device):
     torch.testing.assert_close(no_eyes.sigmas, open_eyes.sigmas)
 
 
+@pytest.mark.parametrize("attention", ATTENTIONS)
+@pytest.mark.parametrize("with_gradients", [True, False])
+def test_a_scale_of_the_eye_closure(attention, with_gradients, device):
+    plain = make(device, attention=attention)
+    scaled = make(device, attention=attention, eye_closure_scale=4.0)
+    scaled.load_state_dict(plain.state_dict())
+    positions, directions = points(40, device)
+    with torch.set_grad_enabled(with_gradients):
+        fields = plain.bind(inputs(device, eye=0.8)), scaled.bind(inputs(device, eye=0.2))
+        expected, output = (field(positions, directions) for field in fields)
+        densities = [field.densities(positions) for field in fields]
+    for name, value in vars(output).items():
+        torch.testing.assert_close(value, getattr(expected, name), msg=lambda m, n=name: f"{n}: {m}")
+    torch.testing.assert_close(*densities)
+    assert (densities[1] - scaled.bind(inputs(device, eye=0.8)).densities(positions)).abs().max() > 1e-4
+
+
+@pytest.mark.parametrize("scale", [0.0, -1.0, 101.0, float("nan")])
+def test_scales_of_the_eye_closure_that_make_no_sense(scale):
+    with pytest.raises(ValueError, match=r"^eye_closure_scale: expected more than 0, at most 100, got .*; pass 4$"):
+        HeadFieldConfig(eye_closure_scale=scale)
+
+
 def test_an_audio_code_replaces_the_window(device):
     field, at = make(device), inputs(device)
     positions, directions = points(10, device)
