@@ -127,7 +127,9 @@ class HeadFieldConfig:
     def __post_init__(self) -> None:
         check_mouth_gain(self.mouth_gain)
         if not 0 < self.eye_closure_scale <= 100:
-            raise ValueError(f"eye_closure_scale: expected more than 0, at most 100, got {self.eye_closure_scale}; pass 4")
+            raise ValueError(
+                f"eye_closure_scale: expected more than 0, at most 100, got {self.eye_closure_scale}; pass 4"
+            )
 
     @property
     def dial_names(self) -> tuple[str, ...]:
