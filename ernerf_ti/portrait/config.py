@@ -98,8 +98,8 @@ class HeadFieldConfig:
     eye_attention_width: int = 16
     """Hidden units of the eye attention MLP."""
     eye_closure_scale: float = 1.0
-    """Multiplies the eye closure where the density network takes it. A closed lid must outweigh what the iris behind it
-    has put into the network; with 1, as published, some trainings never learn to, and irises show through lids."""
+    """Multiplies the eye closure where the density network takes it. With 1, as published, some trainings did not learn
+    to close the eyes, and irises showed through the lids."""
     density_width: int = 64
     """Hidden units per layer of the density network."""
     density_layers: int = 3

@@ -90,8 +90,7 @@ class Viewer:
         lacking = {setting for setting, dial in DIALS.items() if dial not in trained.dial_names}
         if training is not None or not head.audio_encoder.knows_mean:
             lacking.add("mouth_gain")
-        # The gain is a setting here: a graph of the encoder on CUDA would keep the encoder's own.
-        gain, head.audio_encoder.gain = head.audio_encoder.gain, 1.0
+        gain = head.audio_encoder.gain
         self.state = ViewState(
             *(field_of_view(trained.intrinsics, trained.size[1]), len(head.appearance.embeddings), gain),
             frozenset(lacking),

@@ -128,6 +128,7 @@ def test_the_gain_that_a_portrait_is_opened_with_can_be_changed(trained, clip, t
     viewer.act({"do": "neutral"})
     assert np.array_equal(picture(viewer), before)
     viewer.close()
+    assert encoder.gain == gain  # whoever else renders the portrait keeps it
     training = opened(training=SimpleNamespace(weights_version=0, close=lambda: None))
     assert "mouth_gain" in training.state.lacking
     training.close()

@@ -64,7 +64,11 @@ class AudioEncoder(nn.Module):
         self.feature_scale.copy_((windows - mean).square().mean().sqrt().clamp(min=1e-6))
 
     def forward(self, audio_window: Tensor) -> Tensor:
-        """Encode the windows of one frame, or of several.
+        """Codes of :meth:`encode`, moved away from the mean code by the gain."""
+        return self.amplify(self.encode(audio_window), self.gain)
+
+    def encode(self, audio_window: Tensor) -> Tensor:
+        """Encode the windows of one frame, or of several, whatever the gain is.
 
         Args:
             audio_window: [..., 8, C, steps] float32, steps from 1 to 16; longer windows are cropped to 16.
@@ -80,8 +84,7 @@ class AudioEncoder(nn.Module):
                 f"got {list(audio_window.shape)}; pass features of the extractor that the portrait was trained with"
             )
         x = (audio_window[..., :MAX_STEPS] - self.feature_mean) / self.feature_scale
-        code = self.attention(self.projection(_convolve(x.transpose(-1, -2), self.convolutions).squeeze(-2)))
-        return self.amplify(code, self.gain)
+        return self.attention(self.projection(_convolve(x.transpose(-1, -2), self.convolutions).squeeze(-2)))
 
     @property
     def knows_mean(self) -> bool:
