@@ -43,13 +43,15 @@ class LiveOptions(ServerOptions):
     signing: Flat[SigningOptions] = field(default_factory=SigningOptions)
 
 
+def _check(options: LiveOptions) -> None:
+    options.check()
+    check_mouth_gain(options.mouth_gain)
+    Access.of(options.host, options.token, options.origin)
+    if options.motion_seconds is not None and not options.motion_seconds > 0:
+        raise UsageError(f"motion-seconds: expected more than 0, got {options.motion_seconds:g}; pass e.g. 10")
+
+
 def _live(options: LiveOptions) -> None:
-    try:
-        options.check()
-        check_mouth_gain(options.mouth_gain)
-        Access.of(options.host, options.token, options.origin)
-    except ValueError as error:
-        raise UsageError(str(error)) from None
     if not options.portrait.exists():
         existing_file(options.portrait, "a baked portrait or a run folder")
     for path, what in (
@@ -59,8 +61,6 @@ def _live(options: LiveOptions) -> None:
     ):
         if path is not None:
             existing_file(path, what)
-    if options.motion_seconds is not None and not options.motion_seconds > 0:
-        raise UsageError(f"motion-seconds: expected more than 0, got {options.motion_seconds:g}; pass e.g. 10")
     if options.record is not None:
         require_not_replaced(options.portrait, "portrait", options.record)
         make_parent(output_file(options.record))
@@ -106,5 +106,6 @@ main = Command(
         *("portrait", "host", "port", "token", "max_sessions", "background", "mouth_gain", "audio", "stdin", "rate"),
         *("once", "record", "rtmp", "camera", "watermark", "device"),
     ),
+    check=_check,
     interrupted="interrupted",
 )

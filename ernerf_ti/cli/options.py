@@ -95,7 +95,8 @@ class Command(Generic[Options]):
     bare_values: Mapping[str, str] = field(default_factory=dict)
     """Values of options that are given without one."""
     check: Callable[[Options], None] | None = None
-    """Raises ValueError for values that can't be used on any machine, whatever files there are; part of parsing."""
+    """Raises ValueError for values that can't be used on any machine, whatever files there are; part of parsing, which
+    makes a UsageError of it."""
     defaults: Callable[[list[str]], Mapping[str, Any]] | None = None
     """From the arguments, defaults that depend on them."""
     interrupted: str = "interrupted; nothing was written"
@@ -108,7 +109,7 @@ class Command(Generic[Options]):
             arguments: without the command's name; those of the process if None.
 
         Returns:
-            The exit status: 0, 1 after an error, 128 + n after signal n.
+            The exit status: 0, 1 after an error, 2 after one of the options, 128 + n after signal n.
 
         Raises:
             SystemExit: with 2 for arguments that can't be parsed, with 0 after help.
@@ -121,8 +122,8 @@ class Command(Generic[Options]):
 
         Raises:
             SystemExit: as for calls.
-            UsageError: an empty argument: as a path it would be the current folder; a seed that is none.
-            ValueError: as :attr:`check`.
+            UsageError: an empty argument: as a path it would be the current folder; a seed that is none; and what
+                :attr:`check` finds.
         """
         arguments = self._present_spellings(list(arguments))
         if "" in arguments:
@@ -157,7 +158,12 @@ class Command(Generic[Options]):
         if not 0 <= seed < 1 << 62:  # NumPy, torch and those that derive others from it have different limits
             raise UsageError(f"--seed: expected 0 or more, below 2^62, got {seed}; pass e.g. 0")
         if self.check is not None:
-            self.check(parsed)
+            try:
+                self.check(parsed)
+            except UsageError:
+                raise
+            except ValueError as error:
+                raise UsageError(str(error)) from None
         return parsed
 
     def _present_spellings(self, arguments: list[str]) -> list[str]:

@@ -64,7 +64,7 @@ class ViewOptions:
     signing: Flat[SigningOptions] = field(default_factory=SigningOptions)
 
 
-def _view(options: ViewOptions) -> None:
+def _check(options: ViewOptions) -> None:
     if (options.offscreen is None) != (options.script is None):
         raise UsageError("--offscreen and --script: expected both or neither, got one; pass the other too")
     check_mouth_gain(options.mouth_gain)
@@ -72,6 +72,9 @@ def _view(options: ViewOptions) -> None:
         raise UsageError(
             f"--mouth-gain: expected none with --train, whose portrait has 1, got {options.mouth_gain:g}; leave it out"
         )
+
+
+def _view(options: ViewOptions) -> None:
     if options.offscreen is None:
         from ernerf_ti.viewer.display_check import check_display
 
@@ -119,5 +122,6 @@ main = Command(
         *("device", "precision"),
     ),
     renamed={"out": "output"},
+    check=_check,
     interrupted="interrupted; training progress was saved, an unfinished video was discarded",
 )

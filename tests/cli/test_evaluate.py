@@ -155,17 +155,17 @@ def test_another_capture(folders, tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    ("option", "message"),
+    ("option", "status", "message"),
     [
-        (["--frames", "0"], "frames: expected at least 1, got 0"),
-        (["--max-seconds", "0"], "max-seconds: expected at least 0.04, got 0"),
-        (["--cross-speaker-audio", "none.wav"], "none.wav: expected a video or sound file, got no such file"),
+        (["--frames", "0"], 2, "frames: expected at least 1, got 0"),
+        (["--max-seconds", "0"], 2, "max-seconds: expected at least 0.04, got 0"),
+        (["--cross-speaker-audio", "none.wav"], 1, "none.wav: expected a video or sound file, got no such file"),
     ],
 )
-def test_wrong_input(folders, tmp_path, capsys, option, message):
+def test_wrong_input(folders, tmp_path, capsys, option, status, message):
     capture, run = folders
     arguments = [str(run), "--capture", str(capture), "--output", str(tmp_path / "out"), "--device", "cpu", *option]
-    assert evaluate(arguments) == 1
+    assert evaluate(arguments) == status
     assert message in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 

@@ -194,7 +194,7 @@ def test_preprocess_writes_the_record(tmp_path, capsys):
     write_video(video, [np.full((64, 64, 3), 90, np.uint8)] * 3, 25, np.zeros(1920, np.float32))
     arguments = ["preprocess", str(video), str(capture), "--stages", "crop", "--crop", "0,0,64"]
     consent = ["--consent-by", "Jane Doe", "--consent-date", "2026-11-01"]
-    assert main([*arguments, *consent]) == 1
+    assert main([*arguments, *consent]) == 2
     assert "--consent-purpose: expected it with the other options" in capsys.readouterr().err
     assert not capture.exists()
     assert main([*arguments, *consent, "--consent-purpose", CONSENT.purpose]) == 0

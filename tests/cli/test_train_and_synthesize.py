@@ -62,7 +62,7 @@ def test_choice_of_frames(capture, tmp_path, capsys):
     for name, more, n_train in (("range", [], 6), ("part", ["--part"], 1), ("part2", ["--part2"], 6)):
         assert train([str(capture), str(tmp_path / name), *arguments, *flags, *more]) == 0
         assert load_checkpoint(tmp_path / name / "checkpoint.pt")["capture"]["n_train"] == n_train
-    assert train([str(capture), str(tmp_path / "run"), *arguments, "--smooth_path", "4"]) == 1
+    assert train([str(capture), str(tmp_path / "run"), *arguments, "--smooth_path", "4"]) == 2
     assert "smooth_path: expected an odd number of frames, got 4" in capsys.readouterr().err
 
 
@@ -147,7 +147,7 @@ def test_memory_for_frames_is_no_setting_of_the_run(capture, tmp_path, monkeypat
     for name, weight in weights[0].items():
         assert torch.equal(weight, weights[1][name]), name
     for wrong in ("-1", "inf", "nan"):
-        assert train([str(capture), str(tmp_path / "other"), "--frame-memory-gb", wrong]) == 1
+        assert train([str(capture), str(tmp_path / "other"), "--frame-memory-gb", wrong]) == 2
         assert f"frame-memory-gb: expected 0 or more, got {wrong}; pass 0" in capsys.readouterr().err
 
 
@@ -167,19 +167,19 @@ def test_no_capture(tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    ("option", "message"),
+    ("option", "status", "message"),
     [
-        (("--pose", "stil"), "stil: expected capture, still or a transforms file, got no such file"),
-        (("--background", "blue"), "blue: expected capture, none, a color as #rrggbb or an image, got no such file"),
-        (("--blink", "2"), "blink: expected capture, natural or a number from 0 to 1, got '2'"),
-        (("--mouth-gain", "4"), "mouth-gain: expected 0 to 3, got 4; pass e.g. 1.25"),
+        (("--pose", "stil"), 1, "stil: expected capture, still or a transforms file, got no such file"),
+        (("--background", "blue"), 1, "blue: expected capture, none, a color as #rrggbb or an image, got no such file"),
+        (("--blink", "2"), 2, "blink: expected capture, natural or a number from 0 to 1, got '2'"),
+        (("--mouth-gain", "4"), 2, "mouth-gain: expected 0 to 3, got 4; pass e.g. 1.25"),
     ],
 )
-def test_pose_blink_and_background_are_checked_before_the_portrait_is_loaded(tmp_path, capsys, option, message):
+def test_pose_blink_and_background_are_checked_before_the_portrait_is_loaded(tmp_path, capsys, option, status, message):
     (tmp_path / "checkpoint.pt").write_bytes(b"damaged")
     (tmp_path / "speech.wav").write_bytes(b"damaged")
     arguments = [str(tmp_path), "--audio", str(tmp_path / "speech.wav"), "-o", str(tmp_path / "out.mp4")]
-    assert main(["synthesize", *arguments, *option]) == 1
+    assert main(["synthesize", *arguments, *option]) == status
     assert capsys.readouterr().err.startswith(message)
 
 
@@ -234,7 +234,7 @@ def test_signal_saves(capture, tmp_path, number):
 )
 def test_formats_are_checked_before_anything_is_loaded(options, text, tmp_path, capsys):
     out = tmp_path / "out.mp4"
-    assert main(["synthesize", "none", "--audio", "none.wav", "-o", str(out), *options]) == 1
+    assert main(["synthesize", "none", "--audio", "none.wav", "-o", str(out), *options]) == 2
     assert capsys.readouterr().err.startswith(text)
 
 
