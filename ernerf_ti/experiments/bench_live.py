@@ -1,15 +1,15 @@
 """What a live portrait takes per frame, how late its frames are, and whether it drifts or grows."""
 
-import multiprocessing
 import os
 import platform
 import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import replace
 from fractions import Fraction
 from functools import partial
 from itertools import islice
+from multiprocessing import get_context
 from pathlib import Path
 from statistics import median
 from time import monotonic, perf_counter, process_time
@@ -297,8 +297,9 @@ def _in_a_process(path: Path, n: int, device: str, threads: int, n_sessions: int
     before = os.environ.get("OMP_NUM_THREADS")
     os.environ["OMP_NUM_THREADS"] = str(threads)
     try:
-        with multiprocessing.get_context("spawn").Pool(1) as pool:
-            return pool.apply(measure_rate, (path, n, device, threads, n_sessions))
+        # Unlike a pool of multiprocessing, which kills its process, it lets it end and tidy up.
+        with ProcessPoolExecutor(1, get_context("spawn")) as pool:
+            return pool.submit(measure_rate, path, n, device, threads, n_sessions).result()
     finally:
         if before is None:
             del os.environ["OMP_NUM_THREADS"]
