@@ -9,6 +9,7 @@ import av
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import ernerf_ti
 from ernerf_ti.cli.main import main
@@ -19,6 +20,7 @@ from ernerf_ti.data.synthetic.synthetic_portrait import SyntheticPortrait
 from ernerf_ti.media.files import file_digest
 from ernerf_ti.media.images import write_image
 from ernerf_ti.media.provenance.consent import Consent, read_consent, write_consent
+from ernerf_ti.media.provenance.note import COMPOSITE_TYPE, SOURCE_TYPE
 from ernerf_ti.media.video_writer import write_video
 from ernerf_ti.train.config import PRESETS
 from ernerf_ti.train.trainer import Trainer
@@ -26,6 +28,12 @@ from tests.cli.test_main import loaded_after
 
 pytest.importorskip("c2pa")
 
+CAMERA_TYPE = "http://cv.iptc.org/newscodes/digitalsourcetype/digitalCapture"
+XMP = (
+    '<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:Description><Iptc4xmpExt:DigitalSourceType>{}'
+    "</Iptc4xmpExt:DigitalSourceType></rdf:Description></x:xmpmeta>"
+)
+XMP_WITHOUT_TYPE = '<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:Description/></x:xmpmeta>'
 CONSENT = Consent("Jane Doe", "2026-11-01", "narration of an audio guide")
 
 
@@ -106,6 +114,23 @@ def test_pictures(made, capsys):
     assert (facts["pictures"], facts["said to be synthesized"], facts["manifests"]) == (n, n, {"valid": n})
     assert facts["manifest"]["statement"]["consent"]["by"] == "Jane Doe"
     assert inspected(capsys, made / "pictures" / "00000.png")["manifest"]["statement"] == facts["manifest"]["statement"]
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".webp"])
+@pytest.mark.parametrize("source_type", [SOURCE_TYPE, COMPOSITE_TYPE, CAMERA_TYPE, None])
+def test_pictures_that_other_programs_marked(tmp_path, capsys, suffix, source_type):
+    path = tmp_path / f"picture{suffix}"
+    image = Image.fromarray(np.full((8, 12, 3), 90, np.uint8))
+    packet = "" if source_type is None else XMP.format(source_type)
+    packet = (XMP_WITHOUT_TYPE + packet).encode()  # a thumbnail may have one of its own
+    image.save(path, **({"xmp": packet} if suffix == ".webp" else {}))
+    if suffix == ".jpg":
+        data, segment = path.read_bytes(), b"http://ns.adobe.com/xap/1.0/\0" + packet
+        path.write_bytes(data[:2] + b"\xff\xe1" + (len(segment) + 2).to_bytes(2, "big") + segment + data[2:])
+    facts = inspected(capsys, path)
+    assert facts["picture"] == "12x8"
+    assert facts["synthesized"] == (source_type in (SOURCE_TYPE, COMPOSITE_TYPE))
+    assert facts["note"] == ({} if source_type is None else {"digitalSourceType": source_type})
 
 
 def test_pictures_in_the_current_folder(tmp_path, capsys, monkeypatch):

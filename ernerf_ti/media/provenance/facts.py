@@ -11,7 +11,7 @@ from av.video.stream import VideoStream
 from ernerf_ti.media.container import open_media
 from ernerf_ti.media.images import read_image
 from ernerf_ti.media.provenance.manifest import read_manifest
-from ernerf_ti.media.provenance.note import COMPOSITE_TYPE, SOURCE_TYPE, png_size, read_png_note
+from ernerf_ti.media.provenance.note import COMPOSITE_TYPE, SOURCE_TYPE, png_size, read_picture_note
 
 PICTURES = {".png", ".jpg", ".jpeg", ".webp"}
 _TAGS = {"title", "comment", "description"}
@@ -90,7 +90,7 @@ def _note(texts: dict[str, str]) -> Facts:
 def _picture_facts(path: Path) -> Facts:
     # A PNG need not be decoded, which for a damaged one may take gigabytes.
     width, height = png_size(path) or read_image(path).shape[1::-1]
-    return {"kind": "picture", **_note(read_png_note(path)), "picture": f"{width}x{height}"}
+    return {"kind": "picture", **_note(read_picture_note(path)), "picture": f"{width}x{height}"}
 
 
 def _stream_facts(path: Path) -> Facts:

@@ -23,6 +23,7 @@ COMPOSITE_TYPE = "http://cv.iptc.org/newscodes/digitalsourcetype/compositeWithTr
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _XMP = "XML:com.adobe.xmp"
 _LONGEST = 1 << 20  # bytes of a text that is read
+_PACKET = re.compile(rb"<x:xmpmeta\b.*?</x:xmpmeta>", re.DOTALL)
 _DIGITAL_SOURCE_TYPE = re.compile(r"""DigitalSourceType\s*(?:=\s*["']|>)\s*([^"'<\s]+)""")
 
 
@@ -78,6 +79,19 @@ def read_png_note(path: Path) -> dict[str, str]:
             else:
                 found[name.decode("latin-1").lower()] = text
     return found
+
+
+def read_picture_note(path: Path) -> dict[str, str]:
+    """What :func:`read_png_note` finds in a PNG; of a picture in another format, `digitalSourceType` of its XMP.
+
+    Other formats store XMP as plain text, which is made to be found by a search through the file [XMP specification,
+    part 3].
+    """
+    data = path.read_bytes()
+    if data.startswith(_SIGNATURE):
+        return read_png_note(path)
+    types = (_DIGITAL_SOURCE_TYPE.search(packet.decode("utf-8", "replace")) for packet in _PACKET.findall(data))
+    return next(({"digitalSourceType": found[1]} for found in types if found), {})
 
 
 def png_size(path: Path) -> tuple[int, int] | None:
