@@ -37,7 +37,7 @@ from ernerf_ti.process.device import (
 from ernerf_ti.process.interruption import StopRequest
 from ernerf_ti.run.folder import RunFolder
 from ernerf_ti.run.serialization import config_from_dict, config_to_dict, old_option_names
-from ernerf_ti.train.config import PRESETS, TrainConfig, default_preset
+from ernerf_ti.train.config import PRESETS, TrainConfig, default_preset, limit_visits
 
 if TYPE_CHECKING:
     import torch
@@ -130,7 +130,8 @@ def _train_with(
         content = load_checkpoint(path)
         kept = config_from_dict(TrainConfig, content["train_config"], f"{path}: config")
         features = features or content["capture"]["extractor"]
-        _check_same(run, kept, main.parse(list(options.arguments), config=kept).config if options.resume else config)
+        asked = main.parse(list(options.arguments), config=kept).config if options.resume else config
+        _check_same(run, kept, limit_visits(asked, content["capture"]["n_train"])[0])
     capture = open_capture(options.capture, features, options.frames.selection())
     ranks.wait()  # none may find a checkpoint that another has written since
     arguments = (capture, run, device, frame_memory, options.cuda_graphs)

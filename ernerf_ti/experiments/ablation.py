@@ -25,7 +25,7 @@ from ernerf_ti.portrait.config import (
 from ernerf_ti.portrait.model.position_encoders import position_encoder
 from ernerf_ti.run.folder import RunFolder
 from ernerf_ti.run.serialization import config_from_dict, config_to_dict
-from ernerf_ti.train.config import TrainConfig
+from ernerf_ti.train.config import STAGES, TrainConfig
 from ernerf_ti.train.perceptual import resolve_perceptual
 from ernerf_ti.train.trainer import Trainer, trained_alone
 
@@ -158,7 +158,8 @@ def _kept_row(path: Path, options: AblationOptions, config: TrainConfig) -> dict
 
 def _config(config: TrainConfig, variant: Variant) -> TrainConfig:
     head = replace(config.portrait.head, position_encoder=variant.position_encoder, attention=variant.attention)
-    config, _ = resolve_perceptual(replace(config, portrait=replace(config.portrait, head=head)))
+    stages = {name: replace(getattr(config, name), most_visits=0) for name in STAGES}  # as many steps as were asked for
+    config, _ = resolve_perceptual(replace(config, portrait=replace(config.portrait, head=head), **stages))
     return config
 
 

@@ -83,7 +83,9 @@ class Demo:
         finetune = dataclasses.replace(config.finetune, eyes_every=2)
         config = dataclasses.replace(config, head=head, finetune=finetune, portrait=portrait)
         stages = {
-            name: dataclasses.replace(getattr(config, name), iterations=max(2, round(iterations / self.speed_up)))
+            name: dataclasses.replace(
+                getattr(config, name), iterations=max(2, round(iterations / self.speed_up)), most_visits=0
+            )
             for name, iterations in _ITERATIONS.items()
         }
         config = dataclasses.replace(config, seed=self.seed, precision=self.precision)

@@ -4,7 +4,7 @@
 """
 
 import math
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import ClassVar, Literal
 
 from ernerf_ti.portrait.config import (
@@ -96,6 +96,9 @@ class StageConfig:
     """Fraction of the rays drawn around the eyes: blinks are rare and cover few pixels."""
     head_fraction: float = 0.0
     """Fraction of the rays drawn around the head with its hair, for heads that are small in the frame."""
+    most_visits: int = 0
+    """Fewer steps where there would be more than this many per training frame; 0 for no limit. Steps enough for minutes
+    of video learn seconds by heart, and the mouth then follows other sounds less."""
 
     _renamed: ClassVar[dict[str, str]] = {
         "final_rate": "lr_decay",
@@ -249,6 +252,8 @@ class TrainConfig:
                     f"{name}: expected iterations >= 0 and n_rays >= 1, got {stage.iterations} and {stage.n_rays}; "
                     "pass 0 iterations to skip the stage"
                 )
+            if stage.most_visits < 0:
+                raise ValueError(f"{name}: expected most_visits >= 0, got {stage.most_visits}; pass 0 for no limit")
             if stage.n_rays > _MOST_RAYS:
                 raise ValueError(f"{name}: expected at most {_MOST_RAYS} n_rays, got {stage.n_rays}; pass e.g. 65536")
             if not (
@@ -302,7 +307,7 @@ PRESETS: dict[str, TrainConfig] = {
     "small": TrainConfig(
         portrait=_small_portrait(),
         # Few rays of many frames: the mouth learns from frames.
-        head=StageConfig(14_000, 2048, 0.05, lips_fraction=0.35, eyes_fraction=0.12),
+        head=StageConfig(14_000, 2048, 0.05, lips_fraction=0.35, eyes_fraction=0.12, most_visits=24),
         finetune=FinetuneStageConfig(1600, 4096, eyes_every=3),
         # On patches a third of the published weight: ST-LPIPS makes them as sharp as LPIPS, and costs less PSNR.
         losses=LossWeights(attention_outside=_ATTENTION_OUTSIDE, patch_perceptual=0.03, lips_dssim=0.15),
@@ -316,6 +321,29 @@ PRESETS: dict[str, TrainConfig] = {
     ),
 }
 """`paper`: as published, for a GPU. `released`: the shape of the public code's checkpoints. `small`: for a CPU."""
+
+
+def limit_visits(config: TrainConfig, n_frames: int) -> tuple[TrainConfig, list[str]]:
+    """Lower the steps of each stage to its `most_visits` of every training frame.
+
+    Args:
+        config: of a run, when it starts or later.
+        n_frames: training frames.
+
+    Returns:
+        The configuration, and a line for each stage that gets fewer steps.
+    """
+    limited, notes = {}, []
+    for name in STAGES:
+        stage = getattr(config, name)
+        most = stage.most_visits * n_frames
+        if 0 < most < stage.iterations:
+            limited[name] = replace(stage, iterations=most)
+            notes.append(
+                f"{name}: {most} steps instead of {stage.iterations}, {stage.most_visits} for each of {n_frames} "
+                f"training frames; more would learn them by heart (--{name}.most-visits 0 takes all steps)"
+            )
+    return replace(config, **limited), notes
 
 
 def default_preset(device_type: str) -> str:

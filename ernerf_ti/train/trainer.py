@@ -32,7 +32,7 @@ from ernerf_ti.run.trained_portrait import check_portrait
 from ernerf_ti.train import losses
 from ernerf_ti.train.camera_correction import CameraCorrection
 from ernerf_ti.train.capture_in_run import identity, scene
-from ernerf_ti.train.config import STAGES, TrainConfig
+from ernerf_ti.train.config import STAGES, TrainConfig, limit_visits
 from ernerf_ti.train.frame_store import N_AHEAD, default_frame_memory
 from ernerf_ti.train.head_stages import FinetuneStage, HeadStage
 from ernerf_ti.train.optimizer import WeightAverage, set_learning_rates, stage_optimizer
@@ -128,8 +128,9 @@ class Trainer:
         ranks: Ranks | None = None,
     ):
         self.ranks = ranks or Ranks()
-        self.config, note = resolve_perceptual(config)
-        self.notes = [note] if note else []
+        self.config, self.notes = limit_visits(config, len(capture.train))
+        self.config, note = resolve_perceptual(self.config)
+        self.notes += [note] if note else []
         self.capture, self.folder, self.device = capture, Path(folder), torch.device(device)
         self.consent = capture.consent
         if frame_memory is None:

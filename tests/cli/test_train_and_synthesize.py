@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from ernerf_ti.cli.main import main
+from ernerf_ti.data.capture import open_capture
 from ernerf_ti.data.capture_files import write_sound
 from ernerf_ti.data.synthetic.portrait_writers import write_portrait_capture
 from ernerf_ti.data.synthetic.synthetic_portrait import SyntheticPortrait
@@ -103,6 +104,21 @@ def test_same_command_continues(capture, tmp_path, monkeypatch, capsys):
     first, second = (load_checkpoint(tmp_path / name / "checkpoint.pt")["portrait"] for name in ("whole", "run"))
     assert all(torch.equal(first[name], second[name]) for name in first)
     assert train(arguments) == 0  # nothing is left to do
+
+
+def test_a_run_of_few_frames_takes_fewer_steps_and_continues(capture, tmp_path, capsys):
+    n = len(open_capture(capture).train)
+    arguments = [str(capture), str(tmp_path), *options(3 * n, 0, 0), "--stages", "head"]
+    assert train([*arguments, "--head.most-visits", "1"]) == 0
+    assert f"head: {n} steps instead of {3 * n}, 1 for each of {n} training frames" in capsys.readouterr().err
+    assert load_checkpoint(tmp_path / "checkpoint.pt")["step"] == n
+    for same in (arguments, [str(capture), str(tmp_path), "--resume", "--device", "cpu"]):
+        assert train([*same, "--head.most-visits", "1"]) == 0
+        assert "instead of" not in capsys.readouterr().err
+    assert train([*arguments, "--head.most-visits", "0"]) == 1
+    assert (
+        f"--head.iterations ({n} there, {3 * n} here), --head.most-visits (1 there, 0 here)" in capsys.readouterr().err
+    )
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="folders can't be locked there")

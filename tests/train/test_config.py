@@ -8,7 +8,7 @@ import pytest
 
 from ernerf_ti.portrait.config import FrequencyConfig, HashGridConfig, PlainTriplaneConfig, TriplaneHashConfig
 from ernerf_ti.run.serialization import config_from_dict, config_to_dict
-from ernerf_ti.train.config import PRESETS, STAGES, LossWeights, OptimizerConfig, TrainConfig
+from ernerf_ti.train.config import PRESETS, STAGES, LossWeights, OptimizerConfig, TrainConfig, limit_visits
 
 
 @pytest.mark.parametrize("preset", PRESETS)
@@ -35,6 +35,20 @@ def test_published_schedule():
         assert getattr(PRESETS["released"], name) == getattr(TrainConfig(), name) == 0 < getattr(paper, name)
 
 
+def test_few_frames_take_fewer_steps():
+    config = dataclasses.replace(
+        PRESETS["small"],
+        head=dataclasses.replace(PRESETS["small"].head, iterations=100, most_visits=3),
+        torso=dataclasses.replace(PRESETS["small"].torso, iterations=100, most_visits=0),
+    )
+    assert limit_visits(config, 34) == (config, [])
+    limited, (note,) = limit_visits(config, 33)
+    assert limited == dataclasses.replace(config, head=dataclasses.replace(config.head, iterations=99))
+    assert note.startswith("head: 99 steps instead of 100, 3 for each of 33 training frames; ")
+    assert "--head.most-visits 0" in note
+    assert limit_visits(limited, 33) == (limited, [])  # a run that goes on
+
+
 def change(path: str, value):
     written = config_to_dict(PRESETS["small"])
     *names, last = path.split(".")
@@ -55,6 +69,7 @@ def change(path: str, value):
         ("finetune.perceptual", "vgg", r"config.finetune.perceptual: expected .*lpips.*, got 'vgg'"),
         ("portrait.head.position_encoder.kind", "Cube", r"position_encoder: expected kind one of TriplaneHashConfig, "),
         ("portrait.march", 3, r"config.portrait.march: expected the fields of MarchConfig, got 3"),
+        ("head.most_visits", -1, "head: expected most_visits >= 0, got -1; pass 0 for no limit"),
         ("log_every", 0, "log_every: expected at least 1, got 0"),
         ("rare_frames_fraction", 1.5, "rare_frames_fraction: expected 0 to 1, got 1.5"),
         ("silence_fraction", -0.1, "silence_fraction: expected 0 to 1, got -0.1; pass a fraction of the steps"),
