@@ -87,10 +87,10 @@ def read_picture_note(path: Path) -> dict[str, str]:
     Other formats store XMP as plain text, which is made to be found by a search through the file [XMP specification,
     part 3].
     """
-    data = path.read_bytes()
-    if data.startswith(_SIGNATURE):
+    if png_size(path):
         return read_png_note(path)
-    types = (_DIGITAL_SOURCE_TYPE.search(packet.decode("utf-8", "replace")) for packet in _PACKET.findall(data))
+    packets = _PACKET.findall(path.read_bytes())
+    types = (_DIGITAL_SOURCE_TYPE.search(packet.decode("utf-8", "replace")) for packet in packets)
     return next(({"digitalSourceType": found[1]} for found in types if found), {})
 
 
