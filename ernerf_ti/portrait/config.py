@@ -70,6 +70,9 @@ DIAL_GROUPS = {"brows": ("brows",), "smile": ("smile",), "gaze": ("gaze-x", "gaz
 LARGEST_DIAL = 3.0
 """Standard deviations that a dial can be turned by; training clips values at 2.5."""
 LARGEST_MOUTH_GAIN = 3.0
+LARGEST_NEAREST_CODES = 256
+_FRAMES_PER_NEAREST_CODE = 40
+_LARGEST_N_CODES = 4096
 
 
 def check_mouth_gain(gain: float | None) -> None:
@@ -119,6 +122,11 @@ class HeadFieldConfig:
     mouth_gain: float = 1.0
     """How far audio codes are moved from their mean when the portrait is rendered, not in training: 1 leaves them as
     they are. What is learned from squared errors moves less than what it predicts; more than 1 makes up for that."""
+    nearest_codes: int = 0
+    """Audio codes are replaced by the weighted mean of this many codes of training frames, the nearest ones, when the
+    portrait is rendered, not in training. 0, as published, takes them as they are; sounds that are like none of
+    training then mix mouths. Nothing is replaced with fewer than 40 times as many training frames: their codes lie too
+    far apart."""
     dials: tuple[Literal["brows", "smile", "gaze"], ...] = ()
     """Expression dials, which synthesis can then turn: "brows" (how far they are raised), "smile" (how wide and high
     the corners of the mouth are) and "gaze" (two dials: gaze-x to the right of the picture, gaze-y up). The capture
@@ -126,10 +134,17 @@ class HeadFieldConfig:
 
     def __post_init__(self) -> None:
         check_mouth_gain(self.mouth_gain)
+        if not 0 <= self.nearest_codes <= LARGEST_NEAREST_CODES:
+            raise ValueError(f"nearest_codes: expected 0 to {LARGEST_NEAREST_CODES}, got {self.nearest_codes}; pass 16")
         if not 0 < self.eye_closure_scale <= 100:
             raise ValueError(
                 f"eye_closure_scale: expected more than 0, at most 100, got {self.eye_closure_scale}; pass 4"
             )
+
+    def n_codes(self, n_frames: int) -> int:
+        """How many codes of n training frames a portrait keeps, evenly spaced: at most 4096."""
+        enough = 0 < self.nearest_codes * _FRAMES_PER_NEAREST_CODE <= n_frames
+        return min(n_frames, _LARGEST_N_CODES) if enough else 0
 
     @property
     def dial_names(self) -> tuple[str, ...]:

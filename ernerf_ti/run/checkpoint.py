@@ -1,6 +1,6 @@
 """Checkpoint files: everything that rendering and resuming need, in one.
 
-Entries of a checkpoint, format version 3:
+Entries of a checkpoint, format version 4:
 
 - `portrait_config`, `portrait`: configuration and state dict of the portrait.
 - `capture`: `extractor`, `feature_dimension`, `width`, `height`, `n_train` of the capture it was trained on.
@@ -29,7 +29,7 @@ from ernerf_ti.audio.speech_projection import SpeechProjection
 from ernerf_ti.media.whole_files import replacing
 from ernerf_ti.run.tensor_files import not_finite, read_tensor_file, tensors_of
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 
 _DAMAGED = "the file is damaged, take another copy"
 
@@ -69,7 +69,7 @@ def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str,
         raise FileNotFoundError(f"{path}: expected a checkpoint, got no such file; train the portrait first")
     content = read_tensor_file(path, device, "a checkpoint of ernerf-ti", "take another copy, or train the portrait")
     version = content.get("format_version") if isinstance(content, dict) else None
-    if version not in (1, 2, FORMAT_VERSION):
+    if version not in range(1, FORMAT_VERSION + 1):
         raise ValueError(
             f"{path}: expected a checkpoint of ernerf-ti of format_version 1 to {FORMAT_VERSION}, got "
             f"{'another file' if version is None else version}; use the version of ernerf-ti that wrote it"
@@ -77,7 +77,7 @@ def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str,
     if version == 1:
         content = _from_version_1(content, path)
     if version != FORMAT_VERSION:
-        content = _from_version_2(content)
+        content = _with_codes(content)
     for name, kind in _ENTRIES.items():
         state_entry(content, name, kind, path)
     for name, kind in _CAPTURE.items():
@@ -213,11 +213,15 @@ def _from_version_1(content: dict[str, Any], path: Path) -> dict[str, Any]:
     return {**content, "scene": scene}
 
 
-def _from_version_2(content: dict[str, Any]) -> dict[str, Any]:
-    """Version 2 had no mean audio code."""
+def _with_codes(content: dict[str, Any]) -> dict[str, Any]:
+    """Version 2 had no mean audio code, and version 3 no codes of training frames."""
     content = {**content, "format_version": FORMAT_VERSION}
     encoder = "head.audio_encoder."
     portrait = content.get("portrait")
     if isinstance(portrait, dict) and isinstance(bias := portrait.get(f"{encoder}projection.2.bias"), Tensor):
-        content["portrait"] = {**portrait, f"{encoder}code_mean": torch.zeros_like(bias)}
+        missing = {
+            f"{encoder}code_mean": torch.zeros_like(bias),
+            f"{encoder}training_codes": bias.new_zeros(0, len(bias)),
+        }
+        content["portrait"] = missing | portrait
     return content

@@ -284,6 +284,7 @@ def _small_portrait() -> PortraitConfig:
             color_width=32,
             direction_degree=2,
             mouth_gain=1.15,
+            nearest_codes=16,
         ),
         torso=TorsoFieldConfig(n_levels=10, finest_resolution=512, log2_table_size=15, appearance_smoothing=15),
         head_grid=OccupancyGridConfig(resolution=64, fraction=0.25),

@@ -47,6 +47,7 @@ from ernerf_ti.train.training_frames import TrainingFrames
 from ernerf_ti.train.training_log import TrainingLog, clear_log, rewind_log, training_seconds
 
 _N_CODES = 256  # of frames all over the capture, whose mean is that of all within a few percent of their deviation
+_CODES_AT_ONCE = 256
 
 
 @contextmanager
@@ -326,11 +327,20 @@ class Trainer:
 
     @torch.no_grad()
     def _measure_codes(self) -> None:
-        """Set the mean audio code, which rendering moves codes away from."""
+        """Set the audio codes of training frames and their mean, by which rendering adjusts other codes."""
         encoder, n = self.portrait.head.audio_encoder, len(self.frames)
-        chosen = np.unique(np.linspace(0, n - 1, _N_CODES).astype(int))
-        windows = torch.stack([self.frames.inputs(int(i)).audio_window for i in chosen])
-        encoder.code_mean.copy_(encoder(windows).mean(0))
+        if self._current.torso_only and encoder.code_mean.any():
+            return  # as the head's stages left them
+        chosen = np.unique(np.linspace(0, n - 1, len(encoder.training_codes) or _N_CODES).astype(int))
+        codes = torch.cat(
+            [
+                encoder(torch.stack([self.frames.inputs(int(i)).audio_window for i in part]))
+                for part in np.array_split(chosen, -(-len(chosen) // _CODES_AT_ONCE))
+            ]
+        )
+        encoder.code_mean.copy_(codes.mean(0))
+        if len(encoder.training_codes):
+            encoder.training_codes.copy_(codes)
 
     def _write_checkpoint(self) -> None:
         save_checkpoint(

@@ -113,7 +113,7 @@ class RenderJob:
             )
         portrait = trained.portrait
         encoder, with_attention = portrait.head.audio_encoder, request.with_attention or static_shapes(device)
-        code = encoder.amplify(portrait.call(encoder.encode, self._inputs.audio_window), look.mouth_gain)
+        code = encoder.adjust(portrait.call(encoder.encode, self._inputs.audio_window), look.mouth_gain)
         self.head = portrait.head.bind(self._inputs, request.with_uncertainty, code, portrait.call, with_attention)
         """The head's field of the frame."""
         self._backdrop = {"capture": trained.background, "picture": picture}.get(look.background)

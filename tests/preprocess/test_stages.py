@@ -1,4 +1,4 @@
-"""All stages on a 2-second clip of the synthetic portrait, and errors on the way."""
+"""All stages on a clip of 32 frames of the synthetic portrait, and errors on the way."""
 
 import dataclasses
 import hashlib
@@ -25,7 +25,7 @@ from ernerf_ti.preprocess.stages import capture_pipeline
 from tests.audio.whisper_files import openai_tensors, write_ctranslate2
 
 pytest.importorskip("mediapipe")
-SIZE, N_FRAMES = 192, 50
+SIZE, N_FRAMES = 192, 32
 
 
 @pytest.fixture(scope="module")
@@ -112,7 +112,7 @@ def test_layers_compose_to_the_frame(folder):
 def test_report(folder):
     figures = json.loads((folder / "report.json").read_text())
     assert figures["frames"]["with_pose"] == N_FRAMES
-    assert any("short video: 2.0 s" in text for text in figures["warnings"])
+    assert any("short video: 1.3 s" in text for text in figures["warnings"])
     page = (folder / "report.html").read_text()
     assert "data:image/jpeg;base64," in page and "<svg" in page and "://" not in page.split("<svg")[0]
 
@@ -415,16 +415,16 @@ def test_a_capture_of_another_video_is_kept(name, video, begun):
 
 def test_frames_without_a_face_keep_their_numbers(portrait, tmp_path):
     # The speaker is gone for ten frames in the middle.
-    frames = [portrait.render(k).image if not 20 <= k < 30 else portrait.background() for k in range(N_FRAMES)]
+    frames = [portrait.render(k).image if not 12 <= k < 22 else portrait.background() for k in range(N_FRAMES)]
     write_video(tmp_path / "gone.mp4", frames, 25, portrait.samples)
     run(tmp_path / "out", tmp_path / "gone.mp4")
     capture = open_capture(tmp_path / "out")
     ids = np.concatenate((capture.train.frame_ids, capture.val.frame_ids))
-    assert set(range(N_FRAMES)) - set(ids.tolist()) == set(range(20, 30))
+    assert set(range(N_FRAMES)) - set(ids.tolist()) == set(range(12, 22))
     assert len(capture.eye_closures) == len(capture.audio_windows) == N_FRAMES
     figures = json.loads((tmp_path / "out" / "report.json").read_text())
     assert figures["frames"]["without_pose"] == {"no face": 10}
-    assert any("10 of 50 frames have no head pose" in text for text in figures["warnings"])
+    assert any("10 of 32 frames have no head pose" in text for text in figures["warnings"])
 
 
 def test_two_faces(portrait, tmp_path):

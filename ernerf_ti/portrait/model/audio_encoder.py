@@ -23,13 +23,15 @@ class AudioEncoder(nn.Module):
     Args:
         feature_dimension: C, of the extractor (29 DeepSpeech, 42 phone posteriors, 44 letters, 80 mel, 1024 HuBERT).
         code_size: length of the audio code.
+        n_codes: how many codes of training frames are kept.
     """
 
     feature_mean: Tensor
     feature_scale: Tensor
     code_mean: Tensor
+    training_codes: Tensor
 
-    def __init__(self, feature_dimension: int, code_size: int = 32):
+    def __init__(self, feature_dimension: int, code_size: int = 32, n_codes: int = 0):
         super().__init__()
         self.feature_dimension = feature_dimension
         channels = (feature_dimension, 32, 32, 64, 64)
@@ -48,8 +50,12 @@ class AudioEncoder(nn.Module):
         """Divides the centered features."""
         self.register_buffer("code_mean", torch.zeros(code_size))
         """[code_size] mean code of the training frames; zeros where it is not known."""
+        self.register_buffer("training_codes", torch.zeros(n_codes, code_size))
+        """[n_codes, code_size] codes of training frames; zeros where they are not known."""
         self.gain = 1.0
-        """How far codes are moved from that mean."""
+        """How far codes are moved from the mean code."""
+        self.nearest = 0
+        """How many of the training codes a code is replaced by, fewer than n_codes; 0 leaves it as it is."""
 
     @torch.no_grad()
     def standardize(self, windows: Tensor) -> None:
@@ -64,11 +70,11 @@ class AudioEncoder(nn.Module):
         self.feature_scale.copy_((windows - mean).square().mean().sqrt().clamp(min=1e-6))
 
     def forward(self, audio_window: Tensor) -> Tensor:
-        """Codes of :meth:`encode`, moved away from the mean code by the gain."""
-        return self.amplify(self.encode(audio_window), self.gain)
+        """Codes of :meth:`encode` as :meth:`adjust` returns them."""
+        return self.adjust(self.encode(audio_window), self.gain)
 
     def encode(self, audio_window: Tensor) -> Tensor:
-        """Encode the windows of one frame, or of several, whatever the gain is.
+        """Encode the windows of one frame, or of several, as in training.
 
         Args:
             audio_window: [..., 8, C, steps] float32, steps from 1 to 16; longer windows are cropped to 16.
@@ -91,9 +97,32 @@ class AudioEncoder(nn.Module):
         """Whether the mean code is known, so that codes can be moved away from it."""
         return bool(self.code_mean.any())
 
-    def amplify(self, code: Tensor, gain: float) -> Tensor:
-        """Codes [..., code_size] moved away from the mean code; a gain of 1 leaves them as they are."""
+    @property
+    def knows_training_codes(self) -> bool:
+        """Whether codes of training frames are known."""
+        return bool(self.training_codes.any())
+
+    def adjust(self, code: Tensor, gain: float) -> Tensor:
+        """Codes [..., code_size] for rendering: those nearest in training, moved away from the mean code by a gain."""
+        if self.nearest:
+            code = self._nearest_mean(code)
         return code if gain == 1 else torch.lerp(self.code_mean, code, gain)
+
+    def _nearest_mean(self, code: Tensor) -> Tensor:
+        """Weighted means of the training codes nearest to each code.
+
+        The field has learned what to draw for the codes of training frames. Other sounds give codes beside them, for
+        which it mixes two mouths. Weights are those of Epanechnikov's kernel that ends at the first code left out, so
+        that the mean changes continuously with the code.
+        """
+        queries = code.reshape(-1, code.shape[-1])
+        # Not by matrix products, whose rounding would depend on how many codes there are.
+        distances = torch.cdist(queries, self.training_codes, compute_mode="donot_use_mm_for_euclid_dist")
+        distances, nearest = distances.topk(self.nearest + 1, largest=False)
+        reach = distances[:, -1:].clamp(min=torch.finfo(distances.dtype).tiny)
+        weights = 1 - (distances[:, :-1] / reach).square() + 1e-6  # more than 0 if all are equally far
+        weights = weights / weights.sum(-1, keepdim=True)
+        return (weights.unsqueeze(1) @ self.training_codes[nearest[:, :-1]]).view_as(code)
 
 
 class TemporalAttention(nn.Module):

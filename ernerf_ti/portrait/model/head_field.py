@@ -38,7 +38,7 @@ class HeadField(nn.Module):
         self.config = config
         self.position_encoder = position_encoder(config.position_encoder, config.bound)
         n_features = self.position_encoder.n_outputs
-        self.audio_encoder = AudioEncoder(feature_dimension, config.audio_code_size)
+        self.audio_encoder = AudioEncoder(feature_dimension, config.audio_code_size, config.n_codes(n_embeddings))
         self.region_attention = region_attention(
             config.attention,
             n_features,

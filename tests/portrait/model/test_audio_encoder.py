@@ -87,3 +87,46 @@ def test_a_gain_moves_codes_away_from_their_mean():
     torch.testing.assert_close(encoder(windows), codes.mean(0) + 1.5 * (codes - codes.mean(0)))
     encoder.gain = 0
     torch.testing.assert_close(encoder(windows), codes.mean(0).expand(5, -1))
+
+
+def nearest_mean(code, codes, n):
+    """The slow way: sorted by distance, weights of Epanechnikov's kernel that ends at the first one left out."""
+    order = sorted(codes, key=lambda c: (c - code).norm())
+    reach = (order[n] - code).norm()
+    weights = [1 - ((c - code).norm() / reach) ** 2 for c in order[:n]]
+    return sum(w * c for w, c in zip(weights, order[:n], strict=True)) / sum(weights)
+
+
+def test_codes_are_means_of_the_nearest_ones_in_training():
+    encoder, windows = AudioEncoder(9, n_codes=40), torch.randn(3, 5, 8, 9, 16)
+    codes = encoder(windows)
+    assert torch.equal(encoder.adjust(codes, 1), codes)
+    encoder.training_codes.copy_(codes.detach().mean((0, 1)) + 0.3 * torch.randn(40, 32))
+    encoder.nearest = 6
+    expected = torch.stack([nearest_mean(c, encoder.training_codes, 6) for c in codes.view(-1, 32)]).view_as(codes)
+    torch.testing.assert_close(encoder(windows), expected)
+    torch.testing.assert_close(encoder(windows[0, 0]), expected[0, 0])
+    encoder.gain = 1.5
+    encoder.code_mean.copy_(encoder.training_codes.mean(0))
+    torch.testing.assert_close(encoder(windows), torch.lerp(encoder.code_mean, expected, 1.5))
+
+
+def test_the_mean_of_the_nearest_codes_is_continuous():
+    encoder = AudioEncoder(9, 2, n_codes=200)
+    encoder.training_codes.copy_(torch.randn(200, 2))
+    encoder.nearest = 5
+    along = torch.linspace(-2, 2, 40_001)[:, None] * torch.tensor([1.0, 0.5])
+    moved = encoder.adjust(along, 1).diff(dim=0).norm(dim=1)
+    assert 0.02 > moved.max() > 0  # steps of 1e-4; codes are .1 apart
+
+
+@pytest.mark.parametrize("n_different", [1, 2])
+def test_equal_training_codes(n_different):
+    encoder = AudioEncoder(9, 4, n_codes=6)
+    encoder.training_codes.copy_(torch.randn(n_different, 4).repeat(6 // n_different, 1))
+    encoder.nearest = 5
+    code = encoder.training_codes[:1].clone()
+    for query in (code, code + 1):
+        assert torch.isfinite(encoder.adjust(query, 1)).all()
+    if n_different == 1:
+        torch.testing.assert_close(encoder.adjust(code + 1, 1), code)
