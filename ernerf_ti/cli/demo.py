@@ -39,9 +39,14 @@ class DemoOptions:
     """Train to the same bits each time on CUDA, more slowly; with the same GPU and versions."""
 
 
+def _check(options: DemoOptions) -> None:
+    check_range("size", options.size, 16, 1 << 13)
+    check_range("seconds", options.seconds, 2, 86_400)
+    check_range("speed-up", options.speed_up, 1, 1_000_000)
+
+
 def _demo(options: DemoOptions) -> None:
     begin = perf_counter()
-    check_range("size", options.size, 16, 1 << 13)
     folder = output_folder(options.output)
     if options.deterministic:
         use_deterministic_algorithms()
@@ -71,5 +76,11 @@ What to try next:
 
 
 main = Command(
-    "demo", DemoOptions, _demo, __doc__, renamed={"out": ""}, interrupted="interrupted; the same command continues"
+    "demo",
+    DemoOptions,
+    _demo,
+    __doc__,
+    renamed={"out": ""},
+    check=_check,
+    interrupted="interrupted; the same command continues",
 )

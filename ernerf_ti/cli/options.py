@@ -24,11 +24,12 @@ The docstring under a field is its help. `--help` lists the options in `importan
 every one. `main(arguments)` parses, runs, turns expected errors and Ctrl-C into one line, and returns the exit status.
 """
 
+import contextlib
 import dataclasses
 import re
 import sys
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Generic, TypeVar, cast
@@ -123,7 +124,7 @@ class Command(Generic[Options]):
         Raises:
             SystemExit: as for calls.
             UsageError: an empty argument: as a path it would be the current folder; a seed that is none; and what
-                :attr:`check` finds.
+                :attr:`check`, or the constructor of a record of options, refuses.
         """
         arguments = self._present_spellings(list(arguments))
         if "" in arguments:
@@ -146,24 +147,21 @@ class Command(Generic[Options]):
         markers = _MARKERS
         if any(_VARIANT.fullmatch(argument) for argument in arguments):
             markers = tuple(marker for marker in markers if marker is not tyro.conf.AvoidSubcommands)
-        parsed = tyro.cli(
-            type(default),
-            prog=f"ernerf-ti {self.name}",
-            description="",
-            args=arguments,
-            default=default,
-            config=markers,
-        )
+        with _usage_errors():  # of records whose constructors refuse values
+            parsed = tyro.cli(
+                type(default),
+                prog=f"ernerf-ti {self.name}",
+                description="",
+                args=arguments,
+                default=default,
+                config=markers,
+            )
         seed = getattr(parsed, "seed", 0)
         if not 0 <= seed < 1 << 62:  # NumPy, torch and those that derive others from it have different limits
             raise UsageError(f"--seed: expected 0 or more, below 2^62, got {seed}; pass e.g. 0")
         if self.check is not None:
-            try:
+            with _usage_errors():
                 self.check(parsed)
-            except UsageError:
-                raise
-            except ValueError as error:
-                raise UsageError(str(error)) from None
         return parsed
 
     def _present_spellings(self, arguments: list[str]) -> list[str]:
@@ -198,6 +196,17 @@ class Command(Generic[Options]):
             if option in self.bare_values and (not remaining or remaining[0].startswith("-")):
                 result.append(self.bare_values[option])
         return front + result
+
+
+@contextlib.contextmanager
+def _usage_errors() -> Iterator[None]:
+    """Make a UsageError of a ValueError."""
+    try:
+        yield
+    except UsageError:
+        raise
+    except ValueError as error:
+        raise UsageError(str(error)) from None
 
 
 def check_range(name: str, value: float, least: float, most: float) -> None:

@@ -127,6 +127,7 @@ def evaluate(options: EvaluationOptions, frames: FramesFolder, ranks: Ranks | No
             "steps": {stage: getattr(config, stage).iterations for stage in STAGES},
             "seed": config.seed,
             "mouth gain": trained.portrait.head.audio_encoder.gain,
+            "nearest codes": trained.portrait.head.audio_encoder.nearest,
         },
         "capture": _capture_facts(capture, held_out),
         "model": model_size(trained.portrait, run.checkpoint),

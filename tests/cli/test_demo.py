@@ -103,12 +103,12 @@ def test_a_folder_of_something_else_is_kept(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
-        (["--seconds", "1"], "seconds: expected 2 to 86400, a day, got 1.0"),
-        (["--seconds", "inf"], "seconds: expected 2 to 86400, a day, got inf"),
-        (["--seconds", "nan"], "seconds: expected 2 to 86400, a day, got nan"),
-        (["--seconds", "1e300"], "seconds: expected 2 to 86400, a day, got 1e+300"),
-        (["--speed-up", "0"], "speed_up: expected 1 to 1e6, got 0.0"),
-        (["--speed-up", "inf"], "speed_up: expected 1 to 1e6, got inf"),
+        (["--seconds", "1"], "--seconds: expected 2 to 86400, got 1.0"),
+        (["--seconds", "inf"], "--seconds: expected 2 to 86400, got inf"),
+        (["--seconds", "nan"], "--seconds: expected 2 to 86400, got nan"),
+        (["--seconds", "1e300"], "--seconds: expected 2 to 86400, got 1e+300"),
+        (["--speed-up", "0"], "--speed-up: expected 1 to 1000000, got 0.0"),
+        (["--speed-up", "inf"], "--speed-up: expected 1 to 1000000, got inf"),
         (["--seed", "-1"], "--seed: expected 0 or more, below 2^62, got -1"),
         (["--size", "1000000"], "--size: expected 16 to 8192, got 1000000"),
         (["--size", "33"], "size: expected an even number"),

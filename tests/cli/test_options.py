@@ -184,3 +184,20 @@ def test_usage_errors_end_with_2(capsys):
 def test_seeds_that_are_none_are_refused_before_any_work(command, arguments, seed, capsys):
     assert import_module(f"ernerf_ti.cli.{command}").main([*arguments, "--seed", seed]) == 2
     assert capsys.readouterr().err == f"--seed: expected 0 or more, below 2^62, got {seed}; pass e.g. 0\n"
+
+
+@pytest.mark.parametrize(
+    ("command", "arguments", "text"),
+    [
+        ("train", ["c", "r", "--head.iterations", "-5"], "iterations"),
+        ("demo", ["--seconds", "1"], "--seconds: expected 2 to 86400, got 1.0"),
+    ],
+)
+def test_values_that_no_training_takes_are_refused_before_any_work(
+    command, arguments, text, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    assert import_module(f"ernerf_ti.cli.{command}").main(arguments) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert text in line
+    assert list(tmp_path.iterdir()) == []
