@@ -38,6 +38,7 @@ from ernerf_ti.evaluation.pixel_metrics import CROPS, Psnr, Ssim
 from ernerf_ti.evaluation.run_facts import commit, machine, model_size, versions
 from ernerf_ti.evaluation.seam_metric import Seam
 from ernerf_ti.evaluation.sound_metric import SoundToMouth
+from ernerf_ti.evaluation.speech_metrics import InSpeech, speech_metrics
 from ernerf_ti.evaluation.speed import end_to_end
 from ernerf_ti.evaluation.st_lpips_metric import StLpipsMetric
 from ernerf_ti.evaluation.sync_metric import Sync
@@ -154,7 +155,7 @@ def all_metrics(capture: Capture, weights: Path, device: torch.device | str) -> 
 
 def metrics_without_capture(weights: Path, device: torch.device | str) -> list[Metric]:
     """The metrics that need no more than a setting."""
-    return [
+    metrics: list[Metric] = [
         *(kind(crop) for kind in (Psnr, Ssim) for crop in CROPS),
         *(StLpipsMetric(crop, device) for crop in ("frame", "lips")),
         *(Lpips(net, weights, device) for net in ("alex", "vgg")),
@@ -163,6 +164,7 @@ def metrics_without_capture(weights: Path, device: torch.device | str) -> list[M
         *mesh_metrics(),
         *(Sync(kind, weights, device) for kind in ("confidence", "distance")),
     ]
+    return metrics + speech_metrics(metrics)
 
 
 def measure_all(
@@ -216,6 +218,9 @@ def measure(
     for metric in available:
         if isinstance(metric, SequenceMetric):
             results[metric.name] = metric.measure(setting, seed)
+    for metric in available:
+        if isinstance(metric, InSpeech):
+            results[metric.name] = metric.of_speech(results[metric.whole.name], setting, seed)
     return results
 
 

@@ -5,7 +5,9 @@ import numpy as np
 from ernerf_ti.synthesis.driving import SAMPLES_PER_FRAME
 
 _EMPTY_DB = -70.0  # a frame below holds nothing
-_PAUSE_DB = 30.0  # quieter by that much than speech
+_SILENCE_DB = 30.0  # quieter by that much than speech
+_PAUSE_DB = 20.0  # the same, with a breath or a room that is heard
+_PAUSE = 5  # frames at least: between words, not within them
 _BEFORE = 8  # frames of silence after which the mouth should be closed: .3 s
 _AFTER = 5  # frames before the next sound, for which the mouth opens beforehand
 _FLOOR_DB = 40.0  # below speech; noise below has no influence
@@ -16,6 +18,8 @@ SILENCE = (
     ".2 s after it"
 )
 """How silent frames are found, for descriptions."""
+PAUSE = "a pause is sound 20 dB below speech (the 90th percentile of the loudness) for .2 s or more"
+"""How pauses are found, for descriptions."""
 
 
 def frame_loudness(samples: np.ndarray, times: np.ndarray) -> np.ndarray:
@@ -60,9 +64,25 @@ def in_silence(loudness: np.ndarray) -> np.ndarray:
     speech = speech_level(loudness)
     quiet = loudness < _EMPTY_DB
     if np.isfinite(speech):
-        quiet |= loudness < speech - _PAUSE_DB
+        quiet |= loudness < speech - _SILENCE_DB
     padded = np.pad(quiet, (_BEFORE, _AFTER))
     return np.lib.stride_tricks.sliding_window_view(padded, _BEFORE + 1 + _AFTER).all(1)
+
+
+def in_pauses(loudness: np.ndarray) -> np.ndarray:
+    """Frames in which nothing is said: 5 or more in a row that are 20 dB below :func:`speech_level`.
+
+    Args:
+        loudness: [n] of :func:`frame_loudness`, of consecutive frames.
+
+    Returns:
+        [n] bool; nothing is a pause where nothing is said at all.
+    """
+    edges = np.flatnonzero(np.diff(loudness < speech_level(loudness) - _PAUSE_DB, prepend=False, append=False))
+    pauses = np.zeros(len(loudness), bool)
+    for first, end in edges.reshape(-1, 2):
+        pauses[first:end] = end - first >= _PAUSE
+    return pauses
 
 
 def heard_loudness(loudness: np.ndarray) -> np.ndarray:

@@ -1,7 +1,14 @@
 import numpy as np
 import pytest
 
-from ernerf_ti.evaluation.mouth_series import frame_loudness, heard_loudness, in_silence, least_opening, speech_level
+from ernerf_ti.evaluation.mouth_series import (
+    frame_loudness,
+    heard_loudness,
+    in_pauses,
+    in_silence,
+    least_opening,
+    speech_level,
+)
 
 RATE, FRAME = 16_000, 640
 
@@ -35,6 +42,21 @@ def test_a_sound_of_nothing_is_silent():
     assert silent[8:-5].all() and not silent[:8].any() and not silent[-5:].any()
     assert not in_silence(np.full(40, np.nan)).any()  # unknown
     assert np.isnan(speech_level(np.full(40, -120.0)))
+
+
+@pytest.mark.parametrize(
+    ("level", "n", "is_pause"), [(-41, 5, True), (-39, 5, False), (-41, 4, False), (-120, 9, True)]
+)
+def test_pauses_are_faint_and_last(level, n, is_pause):
+    loudness = np.concatenate((np.full(30, -20.0), np.full(n, float(level)), np.full(30, -20.0)))
+    assert np.flatnonzero(in_pauses(loudness)).tolist() == (list(range(30, 30 + n)) if is_pause else [])
+
+
+def test_pauses_at_the_ends_and_sounds_without_speech():
+    loudness = np.concatenate((np.full(6, -60.0), np.full(30, -20.0), [np.nan], np.full(5, -60.0)))
+    assert np.flatnonzero(in_pauses(loudness)).tolist() == [*range(6), *range(37, 42)]
+    assert not in_pauses(np.full(40, -120.0)).any() and not in_pauses(np.full(40, np.nan)).any()
+    assert in_pauses(np.zeros(0)).shape == (0,)
 
 
 def test_least_opening_leaves_out_the_smallest():
