@@ -38,7 +38,7 @@ from ernerf_ti.evaluation.pixel_metrics import CROPS, Psnr, Ssim
 from ernerf_ti.evaluation.run_facts import commit, machine, model_size, versions
 from ernerf_ti.evaluation.seam_metric import Seam
 from ernerf_ti.evaluation.sound_metric import SoundToMouth
-from ernerf_ti.evaluation.speech_metrics import InSpeech, speech_metrics
+from ernerf_ti.evaluation.speech_metrics import InSpeech, speech_metrics, spoken_frames
 from ernerf_ti.evaluation.speed import end_to_end
 from ernerf_ti.evaluation.st_lpips_metric import StLpipsMetric
 from ernerf_ti.evaluation.sync_metric import Sync
@@ -218,9 +218,12 @@ def measure(
     for metric in available:
         if isinstance(metric, SequenceMetric):
             results[metric.name] = metric.measure(setting, seed)
-    for metric in available:
-        if isinstance(metric, InSpeech):
-            results[metric.name] = metric.of_speech(results[metric.whole.name], setting, seed)
+    in_speech = [metric for metric in available if isinstance(metric, InSpeech)]
+    if in_speech:
+        assert setting.samples is not None  # they need it
+        spoken = spoken_frames(setting.samples, setting.times)
+        for metric in in_speech:
+            results[metric.name] = metric.of_speech(results[metric.whole.name], spoken, setting.times, seed)
     return results
 
 

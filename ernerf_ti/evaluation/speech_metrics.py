@@ -30,23 +30,25 @@ class InSpeech(Metric):
     def missing(self) -> NotComputed | None:
         return self.whole.missing()
 
-    def of_speech(self, whole: MetricValue | NotComputed, setting: Setting, seed: int) -> MetricValue | NotComputed:
+    def of_speech(
+        self, whole: MetricValue | NotComputed, spoken: np.ndarray, times: np.ndarray, seed: int
+    ) -> MetricValue | NotComputed:
         """Value in a setting, without values of single frames: they are those of the whole metric.
 
         Args:
             whole: result of the whole metric in the setting.
-            setting: with sound.
+            spoken: [n] bool of :func:`spoken_frames`.
+            times: [n] of the setting.
             seed: of the bootstrap.
         """
         if isinstance(whole, NotComputed):
             return whole
-        spoken = _spoken(setting)
         if whole.per_frame is not None:
-            result = mean_over_frames(np.where(spoken, whole.per_frame, np.nan), setting.times, seed)
+            result = mean_over_frames(np.where(spoken, whole.per_frame, np.nan), times, seed)
         else:
             assert whole.curves is not None  # by the class's contract
             known = spoken & np.isfinite(list(whole.curves.values())).all(0)
-            result = correlate({k: curve[known] for k, curve in whole.curves.items()}, known, setting.times, seed)
+            result = correlate({k: curve[known] for k, curve in whole.curves.items()}, known, times, seed)
         return result if isinstance(result, NotComputed) else replace(result, per_frame=None, curves=None)
 
 
@@ -55,12 +57,16 @@ def speech_metrics(metrics: Sequence[Metric]) -> list[InSpeech]:
     return [InSpeech(metric) for metric in metrics if metric.name in _OF_THE_MOUTH]
 
 
-def _spoken(setting: Setting) -> np.ndarray:
-    """[n] bool, frames of the setting that are not in a pause."""
-    assert setting.samples is not None
-    n = len(setting.samples) // SAMPLES_PER_FRAME
-    pauses = in_pauses(frame_loudness(setting.samples, np.arange(n)))
-    heard = (setting.times >= 0) & (setting.times < n)
-    spoken = np.ones(len(setting), bool)
-    spoken[heard] = ~pauses[setting.times[heard]]
+def spoken_frames(samples: np.ndarray, times: np.ndarray) -> np.ndarray:
+    """[n] bool, whether frames are not in a pause; those beyond the sound are not.
+
+    Args:
+        samples: [S] mono 16 kHz sound in [-1, 1].
+        times: [n] int, index at 25 fps into the sound of each frame.
+    """
+    n = len(samples) // SAMPLES_PER_FRAME
+    pauses = in_pauses(frame_loudness(samples, np.arange(n)))
+    heard = (times >= 0) & (times < n)
+    spoken = np.ones(len(times), bool)
+    spoken[heard] = ~pauses[times[heard]]
     return spoken

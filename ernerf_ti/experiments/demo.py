@@ -58,17 +58,11 @@ class Demo:
     size: int
     """Width and height in pixels."""
     seconds: float
-    """Length of the training clip."""
+    """Length of the training clip, 2 or more: a portrait needs some speech."""
     speed_up: float
-    """Divides the training steps."""
+    """Divides the training steps; 1 is the full training."""
     seed: int
     precision: Precision = "auto"
-
-    def __post_init__(self) -> None:
-        if not 2 <= self.seconds <= 86_400:
-            raise ValueError(f"seconds: expected 2 to 86400, a day, got {self.seconds}; a portrait needs some speech")
-        if not 1 <= self.speed_up <= 1e6:
-            raise ValueError(f"speed_up: expected 1 to 1e6, got {self.speed_up}; 1 is the full training")
 
     @property
     def config(self) -> TrainConfig:

@@ -206,7 +206,7 @@ def load_portrait(
     portrait.call = call
     _set_mouth_gain(portrait, mouth_gain, path)
     encoder = portrait.head.audio_encoder
-    if encoder.knows_training_codes:
+    if len(encoder.training_codes):
         encoder.nearest = portrait.config.head.nearest_codes
     resolution = portrait.config.head_grid.resolution
     return TrainedPortrait(

@@ -189,7 +189,7 @@ def test_seeds_that_are_none_are_refused_before_any_work(command, arguments, see
 @pytest.mark.parametrize(
     ("command", "arguments", "text"),
     [
-        ("train", ["c", "r", "--head.iterations", "-5"], "iterations"),
+        ("train", ["c", "r", "--head.iterations", "-5"], "head: expected iterations >= 0 and n_rays >= 1, got -5 and"),
         ("demo", ["--seconds", "1"], "--seconds: expected 2 to 86400, got 1.0"),
     ],
 )

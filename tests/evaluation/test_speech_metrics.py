@@ -8,7 +8,7 @@ import pytest
 from ernerf_ti.evaluation.evaluation import measure
 from ernerf_ti.evaluation.metric import MetricValue, NotComputed, SequenceMetric
 from ernerf_ti.evaluation.pixel_metrics import Psnr
-from ernerf_ti.evaluation.speech_metrics import InSpeech, speech_metrics
+from ernerf_ti.evaluation.speech_metrics import InSpeech, speech_metrics, spoken_frames
 
 N, PAUSE = 40, slice(14, 22)
 
@@ -78,12 +78,16 @@ def test_where_there_is_nothing_to_measure(setting):
     assert not in_speech.applies_to(dataclasses.replace(setting, samples=None))
     assert not in_speech.applies_to(dataclasses.replace(setting, truth=None))
     reason = NotComputed("no face")
-    assert in_speech.of_speech(reason, setting, 0) is reason
-    in_pause = dataclasses.replace(setting, times=np.full(N, 15))
-    nothing = in_speech.of_speech(MetricValue(1.0, None, np.ones(N), N), in_pause, 0)
+    in_pause = np.full(N, 15)
+    spoken = spoken_frames(setting.samples, in_pause)
+    assert in_speech.of_speech(reason, spoken, in_pause, 0) is reason
+    nothing = in_speech.of_speech(MetricValue(1.0, None, np.ones(N), N), spoken, in_pause, 0)
     assert nothing == NotComputed("no frame has a value")
-    few = dataclasses.replace(setting, times=np.append(np.full(N - 3, 15), (1, 2, 3)))
-    assert "expected 8 frames" in InSpeech(Curves()).of_speech(Curves().measure(few, 0), few, 0).reason
+    few = np.append(np.full(N - 3, 15), (1, 2, 3))
+    curves = Curves().measure(setting, 0)
+    assert (
+        "expected 8 frames" in InSpeech(Curves()).of_speech(curves, spoken_frames(setting.samples, few), few, 0).reason
+    )
 
 
 def test_what_a_metric_lacks_it_lacks_in_speech_too():

@@ -51,7 +51,7 @@ class AudioEncoder(nn.Module):
         self.register_buffer("code_mean", torch.zeros(code_size))
         """[code_size] mean code of the training frames; zeros where it is not known."""
         self.register_buffer("training_codes", torch.zeros(n_codes, code_size))
-        """[n_codes, code_size] codes of training frames; zeros where they are not known."""
+        """[n_codes, code_size] codes of training frames, as they were when the portrait was saved."""
         self.gain = 1.0
         """How far codes are moved from the mean code."""
         self.nearest = 0
@@ -96,11 +96,6 @@ class AudioEncoder(nn.Module):
     def knows_mean(self) -> bool:
         """Whether the mean code is known, so that codes can be moved away from it."""
         return bool(self.code_mean.any())
-
-    @property
-    def knows_training_codes(self) -> bool:
-        """Whether codes of training frames are known."""
-        return bool(self.training_codes.any())
 
     def adjust(self, code: Tensor, gain: float) -> Tensor:
         """Codes [..., code_size] for rendering: those nearest in training, moved away from the mean code by a gain."""
